@@ -1,0 +1,185 @@
+"""`ModelArtifact`: a folder anyone can load offline on a CPU, with Manta or with plain `transformers`.
+
+It holds `model.safetensors`, `config.json`, the tokenizer and `manta.json`; no pickle. It is written under a temporary
+name and renamed, and every file's sha256 is checked when it is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from manta.errors import InputError
+from manta.labels import LabelSpace, Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+MANIFEST_FILE = "manta.json"
+WEIGHTS_FILE = "model.safetensors"
+RECORDED_PACKAGES = ("manta-platform", "torch", "transformers", "tokenizers", "deepspeed", "ray")
+
+
+class Manifest(BaseModel):
+    """What `manta.json` says of a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    name: str
+    """The registered model's name."""
+    task: Task
+    labels: list[str]
+    """Label names in the order of the logits."""
+    max_length: int
+    """Tokens per text it was trained with."""
+    metrics: dict[str, float]
+    """On the test split unless prefixed `validation_`."""
+    examples: list[str]
+    """Texts of its test split, for people who try it."""
+    data_hash: str
+    """`TextDataset.content_hash` of what it was trained and tested on."""
+    config: dict[str, Any]
+    """The `ExperimentConfig` it was trained with."""
+    run: str
+    """Name of the run that made it."""
+    pretrained: str
+    versions: dict[str, str]
+    """Packages in use when it was made."""
+    created: str
+    """UTC, ISO 8601."""
+    files: dict[str, str]
+    """sha256 of every other file in the folder."""
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """The labels as the class that decides."""
+        return LabelSpace(tuple(self.labels), self.task)
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """A finished model on disk, whole and unaltered."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, path: Path) -> ModelArtifact:
+        """Open an artifact and check every file's sha256.
+
+        Raises:
+            InputError: the folder is no artifact, or a file is missing or altered; the message names it.
+        """
+        try:
+            manifest = Manifest.model_validate_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no {MANIFEST_FILE}; this is not a model folder made by Manta.") from None
+        except (ValidationError, UnicodeDecodeError):
+            raise InputError(f"{path / MANIFEST_FILE}: damaged or of another version; export the model again.") from None
+        for name, expected in manifest.files.items():
+            file = path / name
+            if not file.is_file():
+                raise InputError(f"{file}: missing from the model folder; fetch the model again.")
+            if file_sha256(file) != expected:
+                raise InputError(f"{file}: altered or cut short (its sha256 is not the recorded one); fetch the model again.")
+        return cls(path, manifest)
+
+
+def write_artifact(
+    target: Path,
+    *,
+    weights: Path,
+    model_config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: LabelSpace,
+    facts: dict[str, Any],
+) -> ModelArtifact:
+    """Assemble the folder from a checkpoint's whole weights.
+
+    A binary head of one logit becomes its exact two-logit equivalent (see `model.two_logit_head`). `facts` are the
+    fields of `Manifest` that are not derived here.
+
+    Raises:
+        FileExistsError: `target` is there already.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from manta.model import two_logit_head
+
+    if target.exists():
+        raise FileExistsError(target)
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors = load_file(weights)
+    if labels.task == "binary":
+        tensors = two_logit_head(tensors, model_config)
+    save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+    _plain_config(model_config, labels).save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    files = {str(file.relative_to(partial)): file_sha256(file) for file in sorted(partial.rglob("*")) if file.is_file()}
+    manifest = Manifest(
+        task=labels.task,
+        labels=list(labels.names),
+        versions=package_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=files,
+        **facts,
+    )
+    (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    partial.rename(target)
+    return ModelArtifact(target, manifest)
+
+
+def with_metrics(artifact: ModelArtifact, metrics: dict[str, float]) -> ModelArtifact:
+    """The same artifact with metrics added to its manifest, on disk and in the answer."""
+    from manta.storage import write_atomically
+
+    manifest = artifact.manifest.model_copy(update={"metrics": artifact.manifest.metrics | metrics})
+    write_atomically(artifact.path / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+    return ModelArtifact(artifact.path, manifest)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that shape a result, where installed."""
+    found: dict[str, str] = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain_config(config: PretrainedConfig, labels: LabelSpace) -> PretrainedConfig:
+    """The config as plain `transformers` wants it: label names, softmax over all labels."""
+    plain = type(config).from_dict(config.to_dict())
+    plain.num_labels = len(labels.names)
+    plain.id2label = dict(enumerate(labels.names))
+    plain.label2id = {name: index for index, name in enumerate(labels.names)}
+    plain.problem_type = "single_label_classification"
+    architectures = _classification_architecture(config)
+    if architectures:
+        plain.architectures = [architectures]
+    return plain
+
+
+def _classification_architecture(config: PretrainedConfig) -> str | None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    name = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(config.model_type)
+    return str(name) if name else None

@@ -1,0 +1,92 @@
+"""The `manta` command. Sub-commands come from the entry-point group `manta.commands`, so this package imports no sibling.
+
+Errors we know are one message on stderr and an exit code: 0 done, 1 the run failed, 2 the input or config is wrong,
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import entry_points
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from manta import __version__
+from manta.config import ExperimentConfig
+from manta.errors import MantaError
+
+COMMAND_ORDER = ("demo", "train", "tune", "evaluate", "models", "serve", "ui", "schema")
+
+
+def build_app() -> typer.Typer:
+    """The command line with every installed sub-command."""
+    app = typer.Typer(
+        name="manta",
+        help="Fine-tune a text classifier on a Ray cluster, tune it, serve the best one and let people try it.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+    )
+    app.callback()(_version_option)
+    commands = {"schema": schema} | {point.name: point.load() for point in entry_points(group="manta.commands")}
+    for name in sorted(commands, key=lambda name: (COMMAND_ORDER.index(name) if name in COMMAND_ORDER else 99, name)):
+        command = commands[name]
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def schema() -> None:
+    """Print the JSON Schema of the experiment YAML, with every setting explained."""
+    sys.stdout.write(json.dumps(ExperimentConfig.model_json_schema(), indent=2) + "\n")
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        code = build_app()(standalone_mode=False)
+    except MantaError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/] {escape(str(error))}")
+        code = error.exit_code
+    except typer.Exit as exit_:
+        code = exit_.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("\nStopped.\n")
+        code = 130
+    except Exception as error:
+        code = _usage_error(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def escape(text: str) -> str:
+    """The text with nothing in it read as markup."""
+    from rich.markup import escape as escape_markup
+
+    return escape_markup(text)
+
+
+def _usage_error(error: Exception) -> int:
+    """Show a wrong option as the command line does; anything else is our fault and keeps its traceback."""
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show(file=sys.stderr)
+    return int(getattr(error, "exit_code", 2))
+
+
+def _version_option(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"manta {__version__}\n")
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()

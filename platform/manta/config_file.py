@@ -1,0 +1,154 @@
+"""From a YAML file and `--set` pairs to an `ExperimentConfig`, with errors a person can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from manta.config import ExperimentConfig, Section, nearest, set_by_name
+from manta.errors import InputError
+
+
+def load_config(path: Path, *, overrides: list[str] | None = None) -> ExperimentConfig:
+    """Read one YAML file, apply `--set name=value` pairs and check the result.
+
+    Relative data and model paths in the file are taken from its folder, those in `overrides` from the working folder.
+
+    Raises:
+        InputError: the file is missing or not YAML, or a setting is unknown or wrong; the message names it.
+    """
+    document = read_document(path)
+    _anchor_paths(document, path.resolve().parent)
+    return build_config(document, source=str(path), overrides=overrides)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The YAML file as plain data.
+
+    Raises:
+        InputError: it is missing, unreadable, or not a YAML mapping.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file; check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: expected settings such as 'name: support', found {type(document).__name__}.")
+    return document
+
+
+def build_config(document: dict[str, Any], *, source: str, overrides: list[str] | None = None) -> ExperimentConfig:
+    """Check a config document after `--set` pairs were applied to it.
+
+    Raises:
+        InputError: one line for each setting that is unknown or wrong.
+    """
+    for pair in overrides or []:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set {pair}: write it as name=value, for example --set train.learning_rate=3e-5.")
+        try:
+            value = yaml.safe_load(text)
+            set_by_name(document, name.strip(), value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {pair}: {text!r} is not a YAML value.") from None
+        except ValueError as error:
+            raise InputError(f"--set {pair}: {error}") from None
+    try:
+        return ExperimentConfig.model_validate(document)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{source}: {line}" for line in explain(error))) from None
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One sentence for each wrong setting: its dotted name, what is wrong, and what is allowed."""
+    lines: list[str] = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        name = ".".join(location)
+        if item["type"] == "extra_forbidden":
+            section = _section_at(location[:-1])
+            allowed = list(section.model_fields) if section else []
+            lines.append(f"unknown setting {name}; {nearest(location[-1], allowed)}")
+        elif item["type"] == "missing":
+            lines.append(f"{name} is required; {_explanation(location)}")
+        elif item["type"] == "value_error":
+            cause = item.get("ctx", {}).get("error")
+            message = str(cause) if cause is not None else item["msg"]
+            lines.append(f"{name}: {message}" if name and not message.startswith(name) else message)
+        else:
+            problem = item["msg"][0].lower() + item["msg"][1:]
+            lines.append(f"{name}: {item['input']!r} is wrong: {problem}. {_explanation(location)}".rstrip())
+    return list(dict.fromkeys(lines))
+
+
+def write_config(config: ExperimentConfig, path: Path) -> None:
+    """Write the config as YAML, every setting included, so that the run can be repeated from the file."""
+    text = yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _anchor_paths(document: dict[str, Any], folder: Path) -> None:
+    data = document.get("data")
+    if isinstance(data, dict):
+        for key in ("train", "validation", "test"):
+            if isinstance(data.get(key), str) and not _is_elsewhere(data[key]):
+                data[key] = str(folder / data[key])
+    model = document.get("model")
+    if isinstance(model, dict) and isinstance(model.get("pretrained"), str):
+        pretrained = model["pretrained"]
+        if pretrained.startswith((".", "~")) or (folder / pretrained).is_dir():
+            model["pretrained"] = str(folder / Path(pretrained).expanduser())
+
+
+def _is_elsewhere(location: str) -> bool:
+    return "://" in location or location.startswith(("sample:", "/", "~"))
+
+
+def _section_at(location: list[str]) -> type[BaseModel] | None:
+    section: type[BaseModel] = ExperimentConfig
+    for part in location:
+        field = section.model_fields.get(part)
+        if field is None:
+            return _range_section(location)
+        inner = field.annotation
+        if not (isinstance(inner, type) and issubclass(inner, Section)):
+            return _range_section(location)
+        section = inner
+    return section
+
+
+def _range_section(location: list[str]) -> type[BaseModel] | None:
+    from manta.config import Range
+
+    return Range if location[:2] == ["tune", "space"] else None
+
+
+def _explanation(location: list[str]) -> str:
+    """The text under the field, with its allowed values when they are a short list."""
+    for end in range(len(location), 0, -1):
+        section = _section_at(location[: end - 1])
+        field = section.model_fields.get(location[end - 1]) if section else None
+        if field is None:
+            continue
+        choices = [choice for choice in _literals(field.annotation)]
+        allowed = f"Allowed: {', '.join(map(str, choices))}. " if choices else ""
+        return f"{allowed}{' '.join((field.description or '').split())}"
+    return ""
+
+
+def _literals(annotation: Any) -> list[Any]:
+    from typing import Literal
+
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [choice for part in get_args(annotation) for choice in _literals(part)]

@@ -1,0 +1,5 @@
+"""Labelled texts: `read` brings rows in, `check` refuses bad ones, `split` divides them, `encode` tokenises them."""
+
+from manta.data.dataset import Split, TextDataset, load_dataset
+
+__all__ = ["Split", "TextDataset", "load_dataset"]

@@ -1,0 +1,263 @@
+"""Rows from files, folders, URLs, the Hugging Face hub and the bundled samples.
+
+Every reader keeps where a row stood, so that a check can name it. Formats go by the file's ending; remote URLs go
+through fsspec (https://filesystem-spec.readthedocs.io), so s3://, gs://, file:// and memory:// are read alike.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.resources
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from manta.config import DataConfig, nearest
+from manta.errors import InputError
+
+if TYPE_CHECKING:
+    import fsspec
+
+SAMPLES = ("support", "reviews")
+SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Unchecked texts and labels with the place each came from."""
+
+    source: str
+    """The file, as messages name it."""
+    unit: str
+    """What `positions` count: "line" (from 1, the header included) or "row" (from 1)."""
+    texts: list[Any]
+    labels: list[Any]
+    positions: list[int]
+
+    def where(self, index: int) -> str:
+        """The place of one row, such as `dev.csv, line 17`."""
+        return f"{self.source}, {self.unit} {self.positions[index]}"
+
+
+def read_splits(config: DataConfig) -> dict[str, Rows]:
+    """The rows of every split that the config names or that its source brings along.
+
+    Raises:
+        InputError: a file is missing, unreadable, undecodable or lacks a column; the message names file and line.
+    """
+    sources = {"train": config.train, "validation": config.validation, "test": config.test}
+    brought = _splits_of(config.train)
+    splits: dict[str, Rows] = {}
+    for name, source in sources.items():
+        if source is None:
+            if name in brought:
+                splits[name] = _read(brought[name], name, config)
+        else:
+            own = _splits_of(source)
+            if own and name not in own:
+                raise InputError(f"data.{name}: {source} has no {name} rows (it has {', '.join(own)}).")
+            splits[name] = _read(own.get(name, source), name, config)
+    return splits
+
+
+def _splits_of(source: str) -> dict[str, str]:
+    """Where each split is, for a source that holds several of them; empty for a single file."""
+    if source.startswith("sample:"):
+        name = source.removeprefix("sample:")
+        if name not in SAMPLES:
+            raise InputError(f"{source}: no such sample; {nearest(name, list(SAMPLES))}")
+        folder = importlib.resources.files("manta") / "samples" / name
+        return {split: str(folder / f"{split}.csv") for split in SPLIT_STEMS}
+    if source.startswith("hf://"):
+        return _hub_splits(source)
+    filesystem, path = _locate(source)
+    if not filesystem.isdir(path):
+        return {}
+    return _folder_splits(source, [str(file) for file in filesystem.ls(path, detail=False)])
+
+
+def _folder_splits(source: str, files: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for split, stems in SPLIT_STEMS.items():
+        names = [stem + suffix for stem in stems for suffix in SUFFIXES]
+        matches = [file for file in files if file.rsplit("/", 1)[-1] in names]
+        if len(matches) > 1:
+            listed = ", ".join(sorted(file.rsplit("/", 1)[-1] for file in matches))
+            raise InputError(f"{source}: several files for {split} ({listed}); name one in data.{split}.")
+        if matches:
+            found[split] = f"{source.rstrip('/')}/{matches[0].rsplit('/', 1)[-1]}"
+    if "train" not in found:
+        raise InputError(f"{source}: the folder has no train file; expected train{', train'.join(SUFFIXES)}.")
+    return found
+
+
+def _locate(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(source)
+    except ImportError as error:
+        raise InputError(f"{source}: this kind of URL needs another package ({error}).") from None
+    except ValueError as error:
+        raise InputError(f"{source}: not a path or URL that can be read ({error}).") from None
+    return filesystem, str(path)
+
+
+def _read(location: str, split: str, config: DataConfig) -> Rows:
+    if location.startswith("hf://"):
+        return _read_hub(location, split, config)
+    suffix = next((known for known in (*SUFFIXES, ".ndjson") if location.lower().endswith(known)), None)
+    if suffix is None:
+        raise InputError(f"{location}: unknown kind of file; data.{split} must end in {', '.join(SUFFIXES)}.")
+    filesystem, path = _locate(location)
+    try:
+        content: bytes = filesystem.cat_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{location}: no such file; check data.{split}.") from None
+    except OSError as error:
+        raise InputError(f"{location}: cannot be read ({error}).") from None
+    if suffix == ".parquet":
+        return _read_parquet(location, content, config)
+    text = _decoded(location, content)
+    if suffix in (".jsonl", ".ndjson"):
+        return _read_json_lines(location, text, config)
+    return _read_delimited(location, text, config, tab=suffix == ".tsv")
+
+
+def _decoded(location: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{location}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8."
+        ) from None
+
+
+def _read_delimited(location: str, text: str, config: DataConfig, *, tab: bool) -> Rows:
+    """CSV quotes fields; TSV, as its registered media type has it, does not."""
+    csv.field_size_limit(2**31 - 1)
+    stream = io.StringIO(text, newline="")
+    reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tab else csv.reader(stream, strict=True)
+    rows = Rows(location, "line", [], [], [])
+    columns: tuple[int, int] | None = None
+    start = 1
+    try:
+        for record in reader:
+            line, start = start, reader.line_num + 1
+            if not record:
+                continue
+            if columns is None:
+                columns = _delimited_columns(location, record, config)
+                if config.header:
+                    continue
+            if max(columns) >= len(record):
+                raise InputError(
+                    f"{location}, line {line}: {len(record)} {'field' if len(record) == 1 else 'fields'} "
+                    f"where at least {max(columns) + 1} are needed; check the delimiters and quotes."
+                )
+            rows.texts.append(record[columns[0]])
+            rows.labels.append(record[columns[1]])
+            rows.positions.append(line)
+    except csv.Error as error:
+        raise InputError(f"{location}, line {reader.line_num}: not valid CSV ({error}).") from None
+    return rows
+
+
+def _delimited_columns(location: str, first: list[str], config: DataConfig) -> tuple[int, int]:
+    header = first if config.header else None
+    text, label = (_column(location, name, header, len(first), key) for key, name in _column_settings(config))
+    return text, label
+
+
+def _column_settings(config: DataConfig) -> list[tuple[str, str | int]]:
+    return [("data.text", config.text), ("data.label", config.label)]
+
+
+def _column(location: str, name: str | int, header: list[str] | None, width: int, key: str) -> int:
+    if isinstance(name, int):
+        if not 0 <= name < width:
+            raise InputError(f"{location}: {key} is column {name}, but the columns run from 0 to {width - 1}.")
+        return name
+    assert header is not None  # DataConfig asks for positions where there is no header
+    if name not in header:
+        raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, header)}")
+    return header.index(name)
+
+
+def _read_json_lines(location: str, text: str, config: DataConfig) -> Rows:
+    rows = Rows(location, "line", [], [], [])
+    for line, content in enumerate(text.splitlines(), start=1):
+        if not content.strip():
+            continue
+        try:
+            record = json.loads(content)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{location}, line {line}: not valid JSON ({error.msg}, column {error.colno}).") from None
+        if not isinstance(record, dict):
+            raise InputError(f'{location}, line {line}: expected an object such as {{"text": …, "label": …}}.')
+        for key, name in _column_settings(config):
+            if name not in record:
+                raise InputError(f"{location}, line {line}: no field {name!r} ({key}); {nearest(str(name), list(record))}")
+        rows.texts.append(record[config.text])
+        rows.labels.append(record[config.label])
+        rows.positions.append(line)
+    return rows
+
+
+def _read_parquet(location: str, content: bytes, config: DataConfig) -> Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        names = file.schema_arrow.names
+        indices = [_column(location, name, names, len(names), key) for key, name in _column_settings(config)]
+        table = file.read(columns=[names[index] for index in indices])
+    except pa.ArrowException as error:
+        raise InputError(f"{location}: not a readable Parquet file ({error}).") from None
+    texts, labels = (table.column(names[index]).to_pylist() for index in indices)
+    return Rows(location, "row", texts, labels, list(range(1, len(texts) + 1)))
+
+
+def _hub_splits(source: str) -> dict[str, str]:
+    import datasets
+
+    name, config_name = _hub_name(source)
+    try:
+        available = datasets.get_dataset_split_names(name, config_name)
+    except Exception as error:  # the hub's client raises many kinds: offline, not found, gated, bad config
+        raise _hub_error(source, error) from None
+    splits = {split: next((stem for stem in stems if stem in available), None) for split, stems in SPLIT_STEMS.items()}
+    return {split: f"{source}#{stem}" for split, stem in splits.items() if stem}
+
+
+def _read_hub(location: str, split: str, config: DataConfig) -> Rows:
+    import datasets
+
+    source, _, stem = location.partition("#")
+    name, config_name = _hub_name(source)
+    try:
+        table = datasets.load_dataset(name, config_name, split=stem or split)
+    except Exception as error:
+        raise _hub_error(source, error) from None
+    names = table.column_names
+    text, label = (names[_column(source, value, names, len(names), key)] for key, value in _column_settings(config))
+    labels = list(table[label])
+    feature = table.features[label]
+    if isinstance(feature, datasets.ClassLabel):
+        # -1 is the hub's mark for a hidden label; it stays a missing one.
+        labels = [None if value is None or value < 0 else feature.int2str(value) for value in labels]
+    return Rows(f"{source} ({stem or split})", "row", list(table[text]), labels, list(range(1, len(labels) + 1)))
+
+
+def _hub_name(source: str) -> tuple[str, str | None]:
+    name, _, config_name = source.removeprefix("hf://").partition(":")
+    return name, config_name or None
+
+
+def _hub_error(source: str, error: Exception) -> InputError:
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return InputError(f"{source}: the dataset could not be fetched from the hub ({reason}); check the name and the network.")

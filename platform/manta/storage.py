@@ -1,0 +1,91 @@
+"""The one folder that holds everything a user may want to find again: runs and the registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from manta.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's unique name, which is the folder's."""
+        return self.path.name
+
+    @property
+    def config_path(self) -> Path:
+        """The config it ran with, as YAML that repeats it."""
+        return self.path / "config.yaml"
+
+    @property
+    def data(self) -> Path:
+        """Tokenised splits."""
+        return self.path / "data"
+
+    @property
+    def artifact(self) -> Path:
+        """The finished model."""
+        return self.path / "artifact"
+
+    def write_report(self, report: dict[str, Any]) -> Path:
+        """Write `report.json` whole or not at all."""
+        target = self.path / "report.json"
+        write_atomically(target, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        return target
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where runs, artifacts and the registry live."""
+
+    root: Path
+
+    @classmethod
+    def resolve(cls, configured: str | None) -> Storage:
+        """The configured folder, else $MANTA_STORAGE, else ~/.manta. Nothing is created."""
+        root = Path(configured or os.environ.get("MANTA_STORAGE") or "~/.manta").expanduser().absolute()
+        if root.exists() and not root.is_dir():
+            raise InputError(f"storage: {root} is a file; give a folder.")
+        return cls(root)
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run."""
+        return self.root / "runs"
+
+    @property
+    def registry(self) -> Path:
+        """The local MLflow database and its artifacts."""
+        return self.root / "registry"
+
+    def new_run(self, name: str, *, verb: str) -> RunFolder:
+        """Create the folder of a new run, named by experiment, verb and time.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        run = RunFolder(self.runs / f"{name}-{verb}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
+        try:
+            run.data.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"storage: {self.root} cannot be written ({error.strerror}); set storage or MANTA_STORAGE.") from None
+        return run
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it, so that a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""What answers: the Ray Serve application and its HTTP API."""
