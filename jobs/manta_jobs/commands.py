@@ -33,3 +33,15 @@ def train(experiment: ExperimentArgument, set_: SetOption = None, address: Addre
     model = job.train(config, console=console, address=address)
     show_trained(model, console, experiment=experiment)
     print_result(trained_result(model), as_json=json)
+
+
+def tune(experiment: ExperimentArgument, set_: SetOption = None, address: AddressOption = None, json: JsonOption = False) -> None:
+    """Search learning rate, dropout or any other setting; register the best trial."""
+    config = load_config(experiment, overrides=set_)
+    from manta_jobs import tune as job
+    from manta_jobs.report import show_tuned, tuned_result
+
+    console = people_console()
+    tuned = job.tune(config, console=console, address=address)
+    show_tuned(tuned, console)
+    print_result(tuned_result(tuned), as_json=json)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from manta_jobs.train import TrainedModel
+    from manta_jobs.tune import TunedModel
 
 SHOWN_METRICS = (
     ("accuracy", "accuracy"),
@@ -68,4 +69,32 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
         "artifact": str(model.artifact.path),
         "report": str(model.run.path / "report.json"),
         "wall_s": round(model.wall_s, 1),
+    }
+
+
+def show_tuned(tuned: TunedModel, console: Console) -> None:
+    """Print the trials, best first, and then the best one as a finished run."""
+    metric = tuned.model.config.train.metric
+    table = Table(title="Trials, best first", title_justify="left")
+    names = list(tuned.trials[0].values)
+    for heading in (*(name.rsplit(".", 1)[-1] for name in names), "epochs", f"validation {metric}", ""):
+        table.add_column(heading)
+    for trial in tuned.trials:
+        values = [f"{trial.values[name]:.3g}" if isinstance(trial.values[name], float) else str(trial.values[name]) for name in names]
+        table.add_row(*values, str(len(trial.history)), f"{trial.score:.4f}", "stopped early" if trial.stopped_early else "")
+    console.print(table)
+    if tuned.num_failed:
+        console.print(f"[red]{tuned.num_failed} of the trials failed.[/]")
+    show_trained(tuned.model, console, experiment=None)
+    console.print(f"  manta train {tuned.best_config_path}   [dim]# repeat the best trial[/]")
+
+
+def tuned_result(tuned: TunedModel) -> dict[str, Any]:
+    """The result as `--json` prints it."""
+    return trained_result(tuned.model) | {
+        "best_values": tuned.trials[0].values,
+        "best_config": str(tuned.best_config_path),
+        "num_trials": len(tuned.trials) + tuned.num_failed,
+        "num_stopped_early": sum(trial.stopped_early for trial in tuned.trials),
+        "num_failed": tuned.num_failed,
     }

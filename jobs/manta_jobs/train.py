@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from manta.registry import ModelRegistry, RegisteredVersion
 from manta.storage import RunFolder, Storage
 from manta_jobs.cluster import WorkerResources, connected, fit_workers
 from manta_jobs.evaluate import evaluate_on_cluster
-from manta_jobs.progress import Board, duration, shown_progress
+from manta_jobs.progress import Board, shown_progress
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
@@ -30,6 +30,16 @@ NUM_EXAMPLES = 8
 
 
 @dataclass(frozen=True)
+class TokenizedData:
+    """What training needs of the data: small enough to travel to every worker."""
+
+    folder: Path
+    """Holds `train.arrow` and `validation.arrow`, see `manta.data.encode`."""
+    labels: LabelSpace
+    pad_id: int
+
+
+@dataclass(frozen=True)
 class PreparedRun:
     """A run whose data and model were checked and whose splits are tokenised on disk."""
 
@@ -37,8 +47,7 @@ class PreparedRun:
     storage: Storage
     folder: RunFolder
     dataset: TextDataset
-    labels: LabelSpace
-    pad_id: int
+    data: TokenizedData
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,9 @@ def train(config: ExperimentConfig, *, console: Console, address: str | None = N
     with connected(address, num_workers=config.train.num_workers):
         board = Board()
         trainer = build_trainer(
-            prepared, config, board=board, resources=fit_workers(config.train), folder=prepared.folder.path, name="checkpoints"
+            prepared.data, config, board=board, resources=fit_workers(config.train), folder=prepared.folder.path, name="checkpoints"
         )
-        console.print(f"Training on {workers_phrase(config)}; Ray's logs are in {ray_logs()}")
+        console.print(f"Training on {workers_phrase(config)}")
         with shown_progress(board, console, num_epochs=config.train.num_epochs):
             checkpoint, history = fit(trainer, config)
         return finish(prepared, config, checkpoint=checkpoint, history=history, console=console, started=started)
@@ -96,11 +105,12 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console) -> Prepare
     for name in ("train", "validation"):
         path = folder.data / f"{name}.arrow"
         write_encoded(dataset.split(name), path, tokenizer=tokenizer, max_length=config.model.max_length)
-    return PreparedRun(config, storage, folder, dataset, dataset.labels, int(tokenizer.pad_token_id or 0))
+    data = TokenizedData(folder.data, dataset.labels, int(tokenizer.pad_token_id or 0))
+    return PreparedRun(config, storage, folder, dataset, data)
 
 
 def build_trainer(
-    prepared: PreparedRun,
+    data: TokenizedData,
     config: ExperimentConfig,
     *,
     board: Board,
@@ -109,7 +119,7 @@ def build_trainer(
     name: str,
     callbacks: list[Any] | None = None,
 ) -> TorchTrainer:
-    """The distributed run of `config` on a prepared run's data, not yet started.
+    """The distributed run of `config`, not yet started.
 
     Checkpoints go to `folder/name`; the best one by `train.metric` is kept. A trial of a search is the same run with other
     numbers in its config.
@@ -121,9 +131,9 @@ def build_trainer(
 
     setup = WorkerSetup(
         config=config,
-        labels=prepared.labels,
-        data_folder=str(prepared.folder.data),
-        pad_id=prepared.pad_id,
+        labels=data.labels,
+        data_folder=str(data.folder),
+        pad_id=data.pad_id,
         num_threads=resources.num_cpus,
         board=board,
         run_name=name,
@@ -162,7 +172,14 @@ def fit(trainer: TorchTrainer, config: ExperimentConfig) -> tuple[Checkpoint, li
     checkpoint = result.get_best_checkpoint(config.train.metric, config.train.metric_mode)
     if checkpoint is None or result.metrics_dataframe is None:
         raise RunError("training ended without a checkpoint; Ray's logs say why.")
-    return checkpoint, result.metrics_dataframe.to_dict("records")
+    return checkpoint, epochs_of(result.metrics_dataframe.to_dict("records"))
+
+
+def epochs_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The workers' own figures of each epoch, without what Ray adds to a report."""
+    from manta_jobs.worker import EPOCH_FIELDS
+
+    return [{field: record[field] for field in EPOCH_FIELDS} for record in records]
 
 
 def failure_sentence(error: Exception) -> str:
@@ -207,9 +224,9 @@ def finish(
         artifact = write_artifact(
             prepared.folder.artifact,
             weights=Path(folder) / WEIGHTS_FILE,
-            model_config=load_model_config(config.model, prepared.labels),
+            model_config=load_model_config(config.model, prepared.data.labels),
             tokenizer=load_tokenizer(config.model),
-            labels=prepared.labels,
+            labels=prepared.data.labels,
             facts=facts,
         )
     evaluation = evaluate_on_cluster(artifact, prepared.dataset.test, console=console)
@@ -245,15 +262,3 @@ def workers_phrase(config: ExperimentConfig) -> str:
     """Who trains, in words."""
     count = config.train.num_workers
     return f"{count} worker{'s' if count > 1 else ''} with DeepSpeed ZeRO {config.train.zero_stage}"
-
-
-def ray_logs() -> str:
-    """Where the connected cluster's logs are on this machine."""
-    import ray
-
-    return str(Path(ray.get_runtime_context().get_session_dir()) / "logs") if hasattr(
-        ray.get_runtime_context(), "get_session_dir"
-    ) else "the Ray session folder"
-
-
-__all__ = ["PreparedRun", "TrainedModel", "build_trainer", "duration", "fit", "prepare", "replace", "train"]

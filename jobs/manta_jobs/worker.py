@@ -18,6 +18,7 @@ from ray.train import Checkpoint
 from manta.config import ExperimentConfig
 from manta.data.encode import EncodedSplit
 from manta.labels import LabelSpace
+from manta.metrics import METRIC_NAMES
 from manta.model import build_model, loss_labels
 from manta_jobs.batches import Share, TrainingBatches
 from manta_jobs.engine import build_engine, full_weights
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 WEIGHTS_FILE = "model.safetensors"
+EPOCH_FIELDS = (*METRIC_NAMES, "epoch", "train_loss", "examples_per_s", "learning_rate", "dropout", "weights_sha256")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,12 @@ import numpy.typing as npt
 
 from manta.labels import Floats, LabelSpace
 
+METRIC_NAMES = (
+    "accuracy",
+    "loss",
+    *(f"{kind}_{average}" for average in ("macro", "weighted") for kind in ("precision", "recall", "f1")),
+)
+
 
 def classification_metrics(logits: Floats, targets: npt.NDArray[np.int64], *, labels: LabelSpace) -> dict[str, float]:
     """Metrics of `(rows, outputs)` logits against `(rows,)` class indices.

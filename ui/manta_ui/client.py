@@ -1,0 +1,87 @@
+"""The page's way to the model: the Serve API over HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+
+class ApiError(Exception):
+    """The API did not answer, or refused; the message is for the person at the page."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What answers now."""
+
+    name: str
+    version: int
+    labels: list[str]
+    metrics: dict[str, float]
+    examples: list[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The prediction for one text."""
+
+    label: str
+    scores: dict[str, float]
+    uncertain: bool
+    version: int
+    latency_s: float
+    """From request to answer, as seen here."""
+
+
+class ServeClient:
+    """Talks to one Serve API."""
+
+    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=2.0))
+
+    def model(self) -> ModelInfo:
+        """What answers now.
+
+        Raises:
+            ApiError: the API does not answer.
+        """
+        body = self._json(self._send("GET", "/v1/model"))
+        return ModelInfo(body["name"], body["version"], body["labels"], body["metrics"], body["examples"])
+
+    def classify(self, text: str) -> Answer:
+        """Classify one text.
+
+        Raises:
+            ApiError: the API does not answer, or refuses the text.
+        """
+        response = self._send("POST", "/v1/classify", json={"texts": [text]})
+        body = self._json(response)
+        prediction = body["predictions"][0]
+        return Answer(
+            label=prediction["label"],
+            scores=prediction["scores"],
+            uncertain=prediction["uncertain"],
+            version=body["model"]["version"],
+            latency_s=response.elapsed.total_seconds(),
+        )
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **arguments)
+        except httpx.TimeoutException:
+            raise ApiError(f"The model at {self.url} takes too long to answer. Try again in a moment.") from None
+        except httpx.HTTPError:
+            raise ApiError(f"No model answers at {self.url}. Start it with: manta serve") from None
+
+    def _json(self, response: httpx.Response) -> Any:
+        try:
+            body = response.json()
+        except ValueError:
+            raise ApiError(f"{self.url} answered, but not as Manta's API does (status {response.status_code}).") from None
+        if response.is_success:
+            return body
+        problem = body.get("error", {}) if isinstance(body, dict) else {}
+        raise ApiError(problem.get("message", f"The model at {self.url} refused (status {response.status_code})."))

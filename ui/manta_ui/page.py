@@ -1,0 +1,103 @@
+"""The Gradio page: type a text, see the label. Everything it shows comes from the API; it loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from manta_ui.client import Answer, ApiError, ModelInfo, ServeClient
+
+SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONOSPACE_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
+MOST_BARS = 10
+NUM_EXAMPLE_SLOTS = 8
+STYLE = """
+.manta-note { min-height: 1.6em; }
+.manta-error { color: #b3261e; }
+.dark .manta-error { color: #ffb4ab; }
+.manta-examples button { text-align: left; justify-content: flex-start; white-space: normal; font-weight: 400; }
+footer { display: none !important; }
+"""
+
+
+def page_theme() -> gr.themes.Base:
+    """Colours and fonts; the fonts are the reader's own, so none is fetched."""
+    return gr.themes.Soft(primary_hue="teal", font=list(SYSTEM_FONTS), font_mono=list(MONOSPACE_FONTS))
+
+
+def build_page(client: ServeClient) -> gr.Blocks:
+    """The page in front of one API."""
+    with gr.Blocks(title="Manta", analytics_enabled=False) as page:
+        heading = gr.HTML(heading_html(None))
+        with gr.Row():
+            with gr.Column(scale=3):
+                text = gr.Textbox(label="Text", placeholder="Type or paste a text …", lines=4, max_lines=12, autofocus=True, elem_id="text")
+                button = gr.Button("Classify", variant="primary", elem_id="classify")
+                note = gr.HTML(note_html(""), elem_id="note")
+            with gr.Column(scale=2):
+                label = gr.Label(label="Label", num_top_classes=MOST_BARS, elem_id="label")
+        with gr.Column(elem_classes="manta-examples"):
+            gr.Markdown("#### Examples from the model's test rows")
+            examples = [gr.Button(visible=False, size="sm", variant="secondary") for _ in range(NUM_EXAMPLE_SLOTS)]
+
+        def load() -> list[Any]:
+            return describe_model(client)
+
+        def classify(typed: str) -> tuple[Any, str]:
+            return classify_text(client, typed)
+
+        page.load(load, outputs=[heading, note, *examples])
+        gr.on([button.click, text.submit], classify, inputs=text, outputs=[label, note], show_progress="minimal", api_name="classify")
+        for example in examples:
+            example.click(lambda value: value, inputs=example, outputs=text, api_visibility="private").then(
+                classify, inputs=text, outputs=[label, note], show_progress="minimal", api_visibility="private"
+            )
+    return page
+
+
+def describe_model(client: ServeClient) -> list[Any]:
+    """The heading, the note and the example buttons for the model that answers now."""
+    try:
+        model = client.model()
+    except ApiError as error:
+        return [heading_html(None), note_html(str(error), is_error=True), *(gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS))]
+    shown = model.examples[:NUM_EXAMPLE_SLOTS]
+    buttons = [gr.Button(value=example, visible=True) for example in shown]
+    buttons += [gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS - len(shown))]
+    return [heading_html(model), note_html(""), *buttons]
+
+
+def classify_text(client: ServeClient, text: str) -> tuple[Any, str]:
+    """The label bars and the note under the box for one text."""
+    if not text.strip():
+        return None, note_html("Type a text first.", is_error=True)
+    try:
+        answer = client.classify(text)
+    except ApiError as error:
+        return None, note_html(str(error), is_error=True)
+    return answer.scores, note_html(answer_note(answer))
+
+
+def answer_note(answer: Answer) -> str:
+    """What stands under the box after an answer."""
+    timing = f"version {answer.version}, {answer.latency_s * 1000:.0f} ms"
+    if answer.uncertain:
+        return f"Not sure: no label is more likely than not ({timing})."
+    return f"{answer.label}, {answer.scores[answer.label]:.0%} ({timing})"
+
+
+def heading_html(model: ModelInfo | None) -> str:
+    """The page's heading: which model answers, and how good it was on its test rows."""
+    if model is None:
+        return "<h1>Manta</h1><p>Text classification</p>"
+    accuracy = f", test accuracy {model.metrics['accuracy']:.1%}" if "accuracy" in model.metrics else ""
+    line = f"{model.name} version {model.version}: {len(model.labels)} labels{accuracy}"
+    return f'<h1>Manta</h1><p id="model">{html.escape(line)}</p>'
+
+
+def note_html(message: str, *, is_error: bool = False) -> str:
+    """A line of text for the page, escaped."""
+    kind = "manta-note manta-error" if is_error else "manta-note"
+    return f'<div class="{kind}" role="status">{html.escape(message)}</div>'
