@@ -80,7 +80,9 @@ def show_tuned(tuned: TunedModel, console: Console) -> None:
     for heading in (*(name.rsplit(".", 1)[-1] for name in names), "epochs", f"validation {metric}", ""):
         table.add_column(heading)
     for trial in tuned.trials:
-        values = [f"{trial.values[name]:.3g}" if isinstance(trial.values[name], float) else str(trial.values[name]) for name in names]
+        values = [
+            f"{trial.values[name]:.3g}" if isinstance(trial.values[name], float) else str(trial.values[name]) for name in names
+        ]
         table.add_row(*values, str(len(trial.history)), f"{trial.score:.4f}", "stopped early" if trial.stopped_early else "")
     console.print(table)
     if tuned.num_failed:

@@ -52,9 +52,7 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
         self._rows[trial.trial_id] = TrialRow(dict(trial.config))
         self._say(f"trial {self._number(trial)}: {values_phrase(trial.config)}")
 
-    def on_trial_result(
-        self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: Any) -> None:
         """A trial finished an epoch."""
         row, metric = self._rows[trial.trial_id], self._config.train.metric
         row.status, row.epochs = "running", int(result["epoch"])
@@ -109,12 +107,18 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
     def _table(self, progress: dict[str, RunProgress]) -> Table:
         metric = self._config.train.metric
         best = self._leader()
-        table = Table(title=f"{len(self._rows)} of {self._config.tune.budget.num_trials} trials · {self._eta()}", title_justify="left")
+        table = Table(
+            title=f"{len(self._rows)} of {self._config.tune.budget.num_trials} trials · {self._eta()}", title_justify="left"
+        )
         for heading in ("trial", *(name.rsplit(".", 1)[-1] for name in self._config.tune.space), "status", "epochs", metric):
             table.add_column(heading)
         for number, (name, row) in list(enumerate(self._rows.items(), start=1))[-MOST_ROWS:]:
             run = progress.get(name)
-            status = f"{row.status} ({run.done_steps}/{run.total_steps})" if run and row.status in ("starting", "running") else row.status
+            status = (
+                f"{row.status} ({run.done_steps}/{run.total_steps})"
+                if run and row.status in ("starting", "running")
+                else row.status
+            )
             cells = [str(number), *(_short(row.values[field]) for field in self._config.tune.space)]
             score = "" if row.best is None else f"{row.best:.4f}"
             table.add_row(*cells, status, str(row.epochs), score, style=_style(row, is_best=name == best))

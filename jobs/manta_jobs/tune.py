@@ -192,7 +192,13 @@ def ranked_trials(results: ResultGrid, config: ExperimentConfig) -> list[Trial]:
 def write_trials(trials: list[Trial], path: Path) -> None:
     """Write every trial's values and epochs as YAML, best first."""
     rows = [
-        {"trial": trial.name, "values": trial.values, "score": trial.score, "stopped_early": trial.stopped_early, "epochs": trial.history}
+        {
+            "trial": trial.name,
+            "values": trial.values,
+            "score": trial.score,
+            "stopped_early": trial.stopped_early,
+            "epochs": trial.history,
+        }
         for trial in trials
     ]
     path.write_text(yaml.safe_dump(rows, sort_keys=False), encoding="utf-8")

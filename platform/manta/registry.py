@@ -119,7 +119,9 @@ class ModelRegistry:
         try:
             path = mlflow.artifacts.download_artifacts(artifact_uri=version.source, tracking_uri=self.uri)
         except (MlflowException, OSError) as error:
-            raise RunError(f"{version.name} version {version.version}: could not be fetched from {version.source} ({error}).") from error
+            raise RunError(
+                f"{version.name} version {version.version}: could not be fetched from {version.source} ({error})."
+            ) from error
         return ModelArtifact.load(Path(path))
 
     def _record_run(self, artifact: ModelArtifact, history: list[dict[str, Any]]) -> str:

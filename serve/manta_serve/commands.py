@@ -36,9 +36,7 @@ models = typer.Typer(help="List and change the registered models.", no_args_is_h
 
 
 @models.command("list")
-def list_models(
-    model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, json: JsonOption = False
-) -> None:
+def list_models(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, json: JsonOption = False) -> None:
     """List versions, newest first, with the one that is served marked."""
     from rich.table import Table
 

@@ -24,7 +24,14 @@ def ui(
 
     page = build_page(ServeClient(api))
     page.launch(
-        server_name=host, server_port=port, theme=page_theme(), css=STYLE, quiet=True, ssr_mode=False, share=False, prevent_thread_lock=True
+        server_name=host,
+        server_port=port,
+        theme=page_theme(),
+        css=STYLE,
+        quiet=True,
+        ssr_mode=False,
+        share=False,
+        prevent_thread_lock=True,
     )
     people_console().print(f"The page is at http://{host}:{port} and asks {api}. Ctrl-C stops it.")
     page.block_thread()

@@ -33,7 +33,9 @@ def build_page(client: ServeClient) -> gr.Blocks:
         heading = gr.HTML(heading_html(None))
         with gr.Row():
             with gr.Column(scale=3):
-                text = gr.Textbox(label="Text", placeholder="Type or paste a text …", lines=4, max_lines=12, autofocus=True, elem_id="text")
+                text = gr.Textbox(
+                    label="Text", placeholder="Type or paste a text …", lines=4, max_lines=12, autofocus=True, elem_id="text"
+                )
                 button = gr.Button("Classify", variant="primary", elem_id="classify")
                 note = gr.HTML(note_html(""), elem_id="note")
             with gr.Column(scale=2):
@@ -49,7 +51,9 @@ def build_page(client: ServeClient) -> gr.Blocks:
             return classify_text(client, typed)
 
         page.load(load, outputs=[heading, note, *examples])
-        gr.on([button.click, text.submit], classify, inputs=text, outputs=[label, note], show_progress="minimal", api_name="classify")
+        gr.on(
+            [button.click, text.submit], classify, inputs=text, outputs=[label, note], show_progress="minimal", api_name="classify"
+        )
         for example in examples:
             example.click(lambda value: value, inputs=example, outputs=text, api_visibility="private").then(
                 classify, inputs=text, outputs=[label, note], show_progress="minimal", api_visibility="private"
@@ -62,7 +66,11 @@ def describe_model(client: ServeClient) -> list[Any]:
     try:
         model = client.model()
     except ApiError as error:
-        return [heading_html(None), note_html(str(error), is_error=True), *(gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS))]
+        return [
+            heading_html(None),
+            note_html(str(error), is_error=True),
+            *(gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS)),
+        ]
     shown = model.examples[:NUM_EXAMPLE_SLOTS]
     buttons = [gr.Button(value=example, visible=True) for example in shown]
     buttons += [gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS - len(shown))]
