@@ -39,7 +39,7 @@ class TrainingBatches:
         return -(-len(self.lengths) // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Share]:
-        """This worker's shares of one epoch, in order. Every row is in exactly one global batch.
+        """Shares of this worker in one epoch, in order. Every row is in exactly one global batch.
 
         Rows are shuffled, sorted by length within buckets of many batches, and the batches shuffled again: their
         make-up changes from epoch to epoch. It depends on the seed and the epoch alone, not on the workers.
@@ -65,7 +65,7 @@ class TrainingBatches:
 
 
 def evaluation_batches(lengths: npt.NDArray[np.int64], *, batch_size: int, rank: int, world_size: int) -> list[tuple[Rows, bool]]:
-    """This worker's batches of an evaluation, each with whether it counts.
+    """Batches of this worker in an evaluation, each with whether it counts.
 
     The batches are the same for any number of workers (so are their logits); they are dealt out in turn. All workers get
     equally many, as ZeRO 3 needs every one of them in every forward pass; the surplus ones do not count.

@@ -80,7 +80,8 @@ def fit_workers(config: TrainConfig) -> WorkerResources:
     use_gpu = num_gpus > 0 if config.use_gpu == "auto" else config.use_gpu
     if use_gpu and num_gpus < config.num_workers:
         raise InputError(
-            f"train.num_workers is {config.num_workers}, one GPU each, but the cluster has {num_gpus}; lower it or set train.use_gpu: false."
+            f"train.num_workers is {config.num_workers}, one GPU each, but the cluster has {num_gpus}; "
+            "lower it or set train.use_gpu: false."
         )
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     if config.cpus_per_worker != "auto":

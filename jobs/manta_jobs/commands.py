@@ -35,6 +35,45 @@ def train(experiment: ExperimentArgument, set_: SetOption = None, address: Addre
     print_result(trained_result(model), as_json=json)
 
 
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Check that everything answers, stop it again and exit.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
+    ui_port: Annotated[int, typer.Option(help="Port of the page.", min=1, max=65535)] = 7860,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Tune on the bundled messages, register, serve and open the page: everything once, offline."""
+    from manta_jobs import demo as job
+    from manta_jobs.report import tuned_result
+
+    config = job.demo_config(overrides=set_)
+    result = job.demo(config, console=people_console(), api_port=port, page_port=ui_port, once=once)
+    answers = [{"text": text, "label": label, "score": score} for text, label, score in result.answers]
+    urls = {"api": result.api_url, "page": result.page_url}
+    print_result(tuned_result(result.tuned) | urls | {"answers": answers, "wall_s": round(result.wall_s, 1)}, as_json=json)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A registered model, NAME@VERSION, or a model folder.")],
+    data: Annotated[str, typer.Argument(help="Labelled rows: a file or URL as in data.test.")],
+    text: Annotated[str, typer.Option(help="The text column; a position where there is no header.")] = "text",
+    label: Annotated[str, typer.Option(help="The label column; a position where there is no header.")] = "label",
+    header: Annotated[bool, typer.Option(help="Whether CSV and TSV files name their columns.")] = True,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Accuracy, precision, recall and F1 of a finished model on labelled rows."""
+    from manta_jobs import evaluate as job
+    from manta_jobs.report import show_evaluation
+
+    columns = {"text": text, "label": label} if header else {"text": int(text), "label": int(label)}
+    console = people_console()
+    artifact, result = job.evaluate(model, data, columns=columns, header=header, console=console, address=address)
+    show_evaluation(artifact, result, console)
+    answer = {"model": artifact.manifest.name, "metrics": result.metrics, "per_class": result.per_class}
+    print_result(answer | {"artifact": str(artifact.path)}, as_json=json)
+
+
 def tune(experiment: ExperimentArgument, set_: SetOption = None, address: AddressOption = None, json: JsonOption = False) -> None:
     """Search learning rate, dropout or any other setting; register the best trial."""
     config = load_config(experiment, overrides=set_)

@@ -33,7 +33,8 @@ def import_deepspeed() -> ModuleType:
         # On a CPU the communication backend would compile a shared-memory operator with g++ (about a minute). It serves
         # `inference_all_reduce` only, which training never calls. This table says which operators may be built.
         deepspeed.ops.__compatible_ops__ = {}
-    return deepspeed
+    module: ModuleType = deepspeed
+    return module
 
 
 def uses_bf16() -> bool:

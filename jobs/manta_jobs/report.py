@@ -12,6 +12,8 @@ from manta_jobs.progress import duration
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from manta.artifact import ModelArtifact
+    from manta_jobs.evaluate import Evaluation
     from manta_jobs.train import TrainedModel
     from manta_jobs.tune import TunedModel
 
@@ -100,3 +102,18 @@ def tuned_result(tuned: TunedModel) -> dict[str, Any]:
         "num_stopped_early": sum(trial.stopped_early for trial in tuned.trials),
         "num_failed": tuned.num_failed,
     }
+
+
+def show_evaluation(artifact: ModelArtifact, evaluation: Evaluation, console: Console) -> None:
+    """Print the metrics of all rows, then those of each class."""
+    rows = sum(int(row["rows"]) for row in evaluation.per_class.values())
+    table = Table(title=f"{artifact.manifest.name} on {rows:,} rows", title_justify="left", show_header=False)
+    for key, words in SHOWN_METRICS:
+        table.add_row(words, f"{evaluation.metrics[key]:.4f}")
+    console.print(table)
+    classes = Table(title="By class", title_justify="left")
+    for heading in ("label", "precision", "recall", "F1", "rows"):
+        classes.add_column(heading)
+    for name, row in evaluation.per_class.items():
+        classes.add_row(name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")), str(int(row["rows"])))
+    console.print(classes)

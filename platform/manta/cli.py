@@ -12,10 +12,11 @@ from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 
 from manta import __version__
 from manta.config import ExperimentConfig
+from manta.console import people_console
 from manta.errors import MantaError
 
 COMMAND_ORDER = ("demo", "train", "tune", "evaluate", "models", "serve", "ui", "schema")
@@ -48,36 +49,12 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and leave with its exit code; wrong options and Ctrl-C are Typer's to handle."""
     try:
-        code = build_app()(standalone_mode=False)
+        build_app()()
     except MantaError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/] {escape(str(error))}")
-        code = error.exit_code
-    except typer.Exit as exit_:
-        code = exit_.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("\nStopped.\n")
-        code = 130
-    except Exception as error:
-        code = _usage_error(error)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def escape(text: str) -> str:
-    """The text with nothing in it read as markup."""
-    from rich.markup import escape as escape_markup
-
-    return escape_markup(text)
-
-
-def _usage_error(error: Exception) -> int:
-    """Show a wrong option as the command line does; anything else is our fault and keeps its traceback."""
-    show = getattr(error, "show", None)
-    if show is None:
-        raise error
-    show(file=sys.stderr)
-    return int(getattr(error, "exit_code", 2))
+        people_console().print(f"[bold red]Error:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
 
 
 def _version_option(

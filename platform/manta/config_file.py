@@ -140,7 +140,7 @@ def _explanation(location: list[str]) -> str:
         field = section.model_fields.get(location[end - 1]) if section else None
         if field is None:
             continue
-        choices = [choice for choice in _literals(field.annotation)]
+        choices = _literals(field.annotation)
         allowed = f"Allowed: {', '.join(map(str, choices))}. " if choices else ""
         return f"{allowed}{' '.join((field.description or '').split())}"
     return ""

@@ -68,7 +68,7 @@ class LabelSpace:
 
     def decide(self, probabilities: Floats) -> npt.NDArray[np.int64]:
         """The index of the most probable class of each row, shape `(rows,)`; a tie goes to the first."""
-        return np.argmax(probabilities, axis=1).astype(np.int64)
+        return np.asarray(np.argmax(probabilities, axis=1), dtype=np.int64)
 
 
 def _is_integer(name: str) -> bool:

@@ -47,7 +47,7 @@ def build(args: ServeArguments) -> Application:
             self.classifier = Classifier.champion(Storage.resolve(arguments.storage), arguments.model)
             self.classifier.classify(["warm up"])
 
-    return ClassifierDeployment.bind(args)  # type: ignore[attr-defined,no-any-return]
+    return ClassifierDeployment.bind(args)  # type: ignore[attr-defined]
 
 
 def _classifier_of_this_replica() -> Classifier:

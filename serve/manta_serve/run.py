@@ -37,9 +37,6 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, co
 
     from manta_serve.app import ServeArguments, build
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     num_cpus = max(1, len(os.sched_getaffinity(0)) // config.num_replicas)
     arguments = ServeArguments(model=version.name, storage=str(root.root), num_replicas=config.num_replicas, num_cpus=num_cpus)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -58,11 +55,18 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, co
             except RuntimeError as error:
                 raise RunError(f"{version.name} version {version.version} did not start: {error}") from error
         url = f"http://{config.host}:{config.port}"
+        # Set after Ray has started, which puts handlers of its own in place.
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
         console.print(f"{version.name} version {version.version} answers at {url} (try it at {url}/docs). Ctrl-C stops it.")
         stop.wait()
         console.print("Stopping.")
     finally:
-        serve.shutdown()
+        if os.environ.get("RAY_ADDRESS"):
+            serve.delete("manta")  # the cluster is not ours: leave what else it serves alone
+        else:
+            serve.shutdown()
         ray.shutdown()
 
 

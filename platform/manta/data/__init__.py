@@ -1,5 +1,5 @@
 """Labelled texts: `read` brings rows in, `check` refuses bad ones, `split` divides them, `encode` tokenises them."""
 
-from manta.data.dataset import Split, TextDataset, load_dataset
+from manta.data.dataset import Split, TextDataset, load_dataset, load_labelled
 
-__all__ = ["Split", "TextDataset", "load_dataset"]
+__all__ = ["Split", "TextDataset", "load_dataset", "load_labelled"]

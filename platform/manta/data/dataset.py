@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from manta.config import DataConfig
 from manta.data import check
-from manta.data.read import Rows, read_splits
+from manta.data.read import Rows, read_rows, read_splits
 from manta.data.split import stratified_split
 from manta.labels import LabelSpace
 
@@ -83,6 +83,18 @@ def load_dataset(config: DataConfig, *, task: Literal["auto", "binary", "multicl
     splits = _with_missing_splits(splits, config)
     warnings = check.overlap_warnings({name: splits[name].texts for name in SPLITS})
     return TextDataset(splits["train"], splits["validation"], splits["test"], labels, tuple(warnings))
+
+
+def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace) -> Split:
+    """One checked split whose labels are a model's.
+
+    Raises:
+        InputError: the first fault found, with file and line; a label that the model does not know is one.
+    """
+    rows = read_rows(location, "test", config)
+    names = check.checked_labels(rows)
+    check.check_known(rows, names, set(labels.names))
+    return _as_split(rows, names, labels)
 
 
 def _as_split(rows: Rows, names: list[str], labels: LabelSpace) -> Split:

@@ -47,7 +47,7 @@ class EncodedSplit:
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each row, shape `(rows,)`."""
-        return np.diff(self._offsets)
+        return np.asarray(np.diff(self._offsets), dtype=np.int64)
 
     def padded(self, indices: npt.NDArray[np.int64], *, pad_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Token ids and attention mask of some rows, both `(rows, longest of them)`, padded on the right."""

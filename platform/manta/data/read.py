@@ -53,12 +53,12 @@ def read_splits(config: DataConfig) -> dict[str, Rows]:
     for name, source in sources.items():
         if source is None:
             if name in brought:
-                splits[name] = _read(brought[name], name, config)
+                splits[name] = read_rows(brought[name], name, config)
         else:
             own = _splits_of(source)
             if own and name not in own:
                 raise InputError(f"data.{name}: {source} has no {name} rows (it has {', '.join(own)}).")
-            splits[name] = _read(own.get(name, source), name, config)
+            splits[name] = read_rows(own.get(name, source), name, config)
     return splits
 
 
@@ -105,7 +105,12 @@ def _locate(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return filesystem, str(path)
 
 
-def _read(location: str, split: str, config: DataConfig) -> Rows:
+def read_rows(location: str, split: str, config: DataConfig) -> Rows:
+    """The rows of one file, URL or hub split, unchecked but for their columns.
+
+    Raises:
+        InputError: it is missing, unreadable, undecodable or lacks a column; the message names file and line.
+    """
     if location.startswith("hf://"):
         return _read_hub(location, split, config)
     suffix = next((known for known in (*SUFFIXES, ".ndjson") if location.lower().endswith(known)), None)
@@ -181,10 +186,10 @@ def _column(location: str, name: str | int, header: list[str] | None, width: int
         if not 0 <= name < width:
             raise InputError(f"{location}: {key} is column {name}, but the columns run from 0 to {width - 1}.")
         return name
-    assert header is not None  # DataConfig asks for positions where there is no header
-    if name not in header:
-        raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, header)}")
-    return header.index(name)
+    names = header or []  # never empty: DataConfig asks for positions where there is no header
+    if name not in names:
+        raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, names)}")
+    return names.index(name)
 
 
 def _read_json_lines(location: str, text: str, config: DataConfig) -> Rows:
@@ -228,7 +233,7 @@ def _hub_splits(source: str) -> dict[str, str]:
     name, config_name = _hub_name(source)
     try:
         available = datasets.get_dataset_split_names(name, config_name)
-    except Exception as error:  # the hub's client raises many kinds: offline, not found, gated, bad config
+    except Exception as error:  # noqa: BLE001  # the hub's client raises many kinds: offline, not found, gated, bad config
         raise _hub_error(source, error) from None
     splits = {split: next((stem for stem in stems if stem in available), None) for split, stems in SPLIT_STEMS.items()}
     return {split: f"{source}#{stem}" for split, stem in splits.items() if stem}
@@ -241,7 +246,7 @@ def _read_hub(location: str, split: str, config: DataConfig) -> Rows:
     name, config_name = _hub_name(source)
     try:
         table = datasets.load_dataset(name, config_name, split=stem or split)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # likewise
         raise _hub_error(source, error) from None
     names = table.column_names
     text, label = (names[_column(source, value, names, len(names), key)] for key, value in _column_settings(config))
