@@ -32,7 +32,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
     )
-    app.callback()(_version_option)
+    app.callback(help=app.info.help)(_global_options)
     commands = {"schema": schema} | {point.name: point.load() for point in entry_points(group="manta.commands")}
     for name in sorted(commands, key=lambda name: (COMMAND_ORDER.index(name) if name in COMMAND_ORDER else 99, name)):
         command = commands[name]
@@ -57,12 +57,18 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _version_option(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         sys.stdout.write(f"manta {__version__}\n")
         raise typer.Exit
+
+
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options before a sub-command."""
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""What all tests share: a tiny encoder made on the spot, a small data set, and one Ray cluster for the session."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+WORDS = {
+    "delivery": "parcel courier late van doorstep tracking package driver".split(),
+    "billing": "charged invoice card refund money twice receipt price".split(),
+    "account": "password login email locked profile code username reset".split(),
+}
+FILLER = "the a my is was please hello it and why now still today of".split()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by what they need: Ray's cluster fixture, or processes that are killed."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
+        if "faults" in item.path.parts:
+            item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture(autouse=True)
+def own_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has its own storage and never sees the user's."""
+    storage = tmp_path / "storage"
+    monkeypatch.setenv("MANTA_STORAGE", str(storage))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return storage
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a BERT of two narrow layers, random weights, and a tokenizer that knows the words of `rows_of`."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *(word for words in WORDS.values() for word in words)]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    BertTokenizer.from_pretrained(folder).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def rows_of(labels: list[str], count: int, *, seed: int = 0) -> list[tuple[str, str]]:
+    """Distinct (text, label) rows in which a word of the label stands among filler: easy to learn."""
+    generator = random.Random(seed)
+    rows: dict[str, str] = {}
+    while len(rows) < count:
+        label = labels[len(rows) % len(labels)]
+        words = generator.choices(FILLER, k=generator.randint(2, 9)) + generator.sample(WORDS[label], 2)
+        generator.shuffle(words)
+        rows.setdefault(" ".join(words), label)
+    return list(rows.items())
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
+    """Rows as a CSV file with a header."""
+    path.write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def three_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV file of 240 rows with three labels."""
+    return write_csv(tmp_path_factory.mktemp("data") / "three.csv", rows_of(["delivery", "billing", "account"], 240))
+
+
+@pytest.fixture(scope="session")
+def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV file of 160 rows with two labels."""
+    return write_csv(tmp_path_factory.mktemp("data") / "two.csv", rows_of(["delivery", "billing"], 160, seed=1))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """The one Ray cluster of the test session; more logical CPUs than cores, so that two workers always fit."""
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
