@@ -57,8 +57,8 @@ class Board:
         self._actor.update.remote(name, done_steps, total_steps, phase)
 
     def epoch_done(self, name: str, metrics: dict[str, Any]) -> None:
-        """Add the metrics of a finished epoch. Does not wait."""
-        self._actor.epoch_done.remote(name, metrics)
+        """Add the metrics of a finished epoch; they are there when this returns."""
+        ray.get(self._actor.epoch_done.remote(name, metrics))
 
     def snapshot(self) -> dict[str, RunProgress]:
         """What is known now, by run name."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NUM_EXAMPLES = 8
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,12 @@ def train(config: ExperimentConfig, *, console: Console, address: str | None = N
     with connected(address, num_workers=config.train.num_workers):
         board = Board()
         trainer = build_trainer(
-            prepared.data, config, board=board, resources=fit_workers(config.train), folder=prepared.folder.path, name="checkpoints"
+            prepared.data, config, board=board, resources=fit_workers(config.train), folder=prepared.folder.path, name=CHECKPOINTS
         )
         console.print(f"Training on {workers_phrase(config)}")
         with shown_progress(board, console, num_epochs=config.train.num_epochs):
-            checkpoint, history = fit(trainer, config)
+            checkpoint = fit(trainer, config)
+        history = board.snapshot()[CHECKPOINTS].history
         return finish(prepared, config, checkpoint=checkpoint, history=history, console=console, started=started)
 
 
@@ -156,8 +158,8 @@ def build_trainer(
     )
 
 
-def fit(trainer: TorchTrainer, config: ExperimentConfig) -> tuple[Checkpoint, list[dict[str, Any]]]:
-    """Run the trainer to its end; its best checkpoint and the metrics of each epoch.
+def fit(trainer: TorchTrainer, config: ExperimentConfig) -> Checkpoint:
+    """Run the trainer to its end; its best checkpoint.
 
     Raises:
         RunError: a worker failed; the message is the worker's own.
@@ -170,16 +172,9 @@ def fit(trainer: TorchTrainer, config: ExperimentConfig) -> tuple[Checkpoint, li
     except (TrainingFailedError, ControllerError) as error:
         raise RunError(failure_sentence(error)) from error
     checkpoint = result.get_best_checkpoint(config.train.metric, config.train.metric_mode)
-    if checkpoint is None or result.metrics_dataframe is None:
+    if checkpoint is None:
         raise RunError("training ended without a checkpoint; Ray's logs say why.")
-    return checkpoint, epochs_of(result.metrics_dataframe.to_dict("records"))
-
-
-def epochs_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The workers' own figures of each epoch, without what Ray adds to a report."""
-    from manta_jobs.worker import EPOCH_FIELDS
-
-    return [{field: record[field] for field in EPOCH_FIELDS} for record in records]
+    return checkpoint
 
 
 def failure_sentence(error: Exception) -> str:

@@ -22,7 +22,6 @@ from manta_jobs.train import (
     TrainedModel,
     best_epoch,
     build_trainer,
-    epochs_of,
     failure_sentence,
     finish,
     prepare,
@@ -187,6 +186,13 @@ def ranked_trials(results: ResultGrid, config: ExperimentConfig) -> list[Trial]:
             )
         )
     return sorted(trials, key=lambda trial: trial.score, reverse=config.train.metric_mode == "max")
+
+
+def epochs_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The workers' own figures of each epoch, without what Ray adds to a report."""
+    from manta_jobs.worker import EPOCH_FIELDS
+
+    return [{field: record[field] for field in EPOCH_FIELDS} for record in records]
 
 
 def write_trials(trials: list[Trial], path: Path) -> None:

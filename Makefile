@@ -1,0 +1,54 @@
+# Everything a developer types. Each target makes .venv first when it is missing or older than the lock.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help install demo test test-fast test-faults check lock bench screenshots clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## Make .venv with the locked packages and this project
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $(STAMP)
+
+demo: install ## Tune, register, serve and open the page on the bundled messages (ARGS=--once to stop after the check)
+	$(BIN)/manta demo $(ARGS)
+
+test: install ## Run every test but those that kill processes
+	$(BIN)/python -m pytest -m "not faults" $(ARGS)
+
+test-fast: install ## Run the tests that need no Ray cluster and no browser
+	$(BIN)/python -m pytest -m "not ray and not page and not faults" $(ARGS)
+
+test-faults: install ## Run the tests that interrupt and kill processes
+	$(BIN)/python -m pytest -m faults $(ARGS)
+
+check: install ## Lint, types and import rules, as pre-commit and CI run them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: install ## Compile requirements.lock from pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
+	sed -i -E 's/^(torch==[0-9.]+)\+.*/\1/' requirements.lock
+
+bench: install ## Measure the figures that the README claims
+	$(BIN)/python benchmarks/samples.py $(ARGS)
+
+screenshots: install ## Take the README's pictures from the real page
+	$(BIN)/python docs/screenshots.py
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

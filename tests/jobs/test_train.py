@@ -1,0 +1,152 @@
+"""Real Ray Train workers with real DeepSpeed engines on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from safetensors.numpy import load_file
+from transformers import pipeline
+
+from manta.artifact import ModelArtifact
+from manta.config import ExperimentConfig
+from manta.console import people_console
+from manta.errors import InputError, RunError
+from manta.predictor import Predictor
+from manta.registry import ModelRegistry
+from manta.storage import Storage
+from manta_jobs.progress import Board
+from manta_jobs.train import prepare, train
+from manta_jobs.worker import WEIGHTS_FILE, WorkerSetup, train_worker
+
+STAGES = (0, 1, 2, 3)
+
+
+def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConfig:
+    settings = {"num_workers": 2, "learning_rate": 3e-3, "num_epochs": 2, "batch_size": 16, "cpus_per_worker": 1}
+    return ExperimentConfig.model_validate(
+        {
+            "name": "tiny",
+            "data": {"train": str(data)},
+            "model": {"pretrained": str(model), "max_length": 32},
+            "train": settings | train_settings,
+        }
+    )
+
+
+def train_every_stage(arguments: dict[str, Any]) -> None:
+    """The product's own worker function, once for each ZeRO stage in the same processes."""
+    for setup in arguments["setups"]:
+        train_worker({"setup": setup})
+
+
+def weights_of_every_stage(config: ExperimentConfig, *, num_workers: int, folder: Path) -> list[dict[str, np.ndarray]]:
+    """Final weights of the same run at each ZeRO stage."""
+    prepared = prepare(config, verb="train", console=people_console())
+    board = Board()
+    setups = [
+        WorkerSetup(
+            config=config.with_values({"train.zero_stage": stage, "train.num_workers": num_workers}),
+            labels=prepared.data.labels,
+            data_folder=str(prepared.data.folder),
+            pad_id=prepared.data.pad_id,
+            num_threads=1,
+            board=board,
+            run_name=f"zero{stage}",
+        )
+        for stage in STAGES
+    ]
+    trainer = TorchTrainer(
+        train_every_stage,
+        train_loop_config={"setups": setups},
+        scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(name=f"{num_workers}-workers", storage_path=str(folder), checkpoint_config=CheckpointConfig()),
+    )
+    result = trainer.fit()
+    assert result.best_checkpoints is not None
+    return [load_file(Path(checkpoint.path) / WEIGHTS_FILE) for checkpoint, _ in result.best_checkpoints]
+
+
+@pytest.mark.timeout(400)
+def test_two_workers_train_the_model_that_one_worker_trains(
+    ray_cluster: None, three_classes: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """At ZeRO 0 to 3 in fp32 without dropout: the global batch is the same, so the weights are, but for rounding."""
+    config = experiment(three_classes, tiny_model, num_epochs=1).with_values({"model.dropout": 0.0})
+    one = weights_of_every_stage(config, num_workers=1, folder=tmp_path)
+    two = weights_of_every_stage(config, num_workers=2, folder=tmp_path)
+    initial = load_file(tiny_model / "model.safetensors")
+    assert len(one) == len(two) == len(STAGES)
+    for stage in STAGES:
+        assert one[stage].keys() == two[stage].keys()
+        for name, value in one[stage].items():
+            np.testing.assert_allclose(two[stage][name], value, atol=1e-4, err_msg=f"ZeRO {stage}: {name}")
+            np.testing.assert_allclose(one[0][name], value, atol=1e-4, err_msg=f"ZeRO {stage} against 0: {name}")
+    # The weights did change, so that equality says something.
+    embedding = "embeddings.word_embeddings.weight"
+    assert np.abs(one[0][f"bert.{embedding}"] - initial[embedding]).max() > 1e-2
+
+
+@pytest.mark.timeout(400)
+def test_a_run_learns_and_leaves_a_registered_model(
+    ray_cluster: None, two_classes: Path, tiny_model: Path, own_storage: Path
+) -> None:
+    config = experiment(two_classes, tiny_model, num_epochs=4)
+    model = train(config, console=people_console())
+
+    assert [epoch["epoch"] for epoch in model.history] == [1, 2, 3, 4]
+    assert model.history[-1]["train_loss"] < 0.5 * model.history[0]["train_loss"]
+    assert model.artifact.manifest.metrics["accuracy"] >= 0.9
+    # Workers compare the hash of their weights after each epoch and fail if it differs; here is what they agreed on.
+    assert all(len(epoch["weights_sha256"]) == 64 for epoch in model.history)
+
+    report = json.loads((model.run.path / "report.json").read_text())
+    assert report["metrics"] == model.artifact.manifest.metrics
+    assert report["version"] == 1
+
+    registry = ModelRegistry(Storage(own_storage))
+    champion = registry.get("tiny")
+    assert champion.version == 1
+    artifact = registry.fetch(champion)
+    assert artifact.manifest.run == model.run.name
+
+    texts = artifact.manifest.examples
+    ours = Predictor(artifact).predict(texts)
+    plain = pipeline("text-classification", str(artifact.path), top_k=None)(texts)
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert mine.label == theirs[0]["label"]
+        assert mine.scores == pytest.approx({item["label"]: item["score"] for item in theirs}, abs=1e-5)
+
+
+@pytest.mark.timeout(400)
+def test_a_failing_worker_fails_the_run_with_its_own_message(
+    ray_cluster: None, two_classes: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from manta.data import encode
+
+    real = encode.write_encoded
+
+    def write_only_train(split: Any, path: Path, **arguments: Any) -> None:
+        if path.name != "validation.arrow":
+            real(split, path, **arguments)
+
+    monkeypatch.setattr(encode, "write_encoded", write_only_train)
+    with pytest.raises(RunError, match=r"training failed on worker \d: FileNotFoundError: .*validation\.arrow"):
+        train(experiment(two_classes, tiny_model), console=people_console())
+
+
+def test_more_workers_than_the_cluster_holds_are_refused(ray_cluster: None, two_classes: Path, tiny_model: Path) -> None:
+    num_cpus = int(ray.cluster_resources()["CPU"])
+    with pytest.raises(InputError, match=rf"train.num_workers is {num_cpus + 1}.*{num_cpus} CPU"):
+        train(experiment(two_classes, tiny_model, num_workers=num_cpus + 1), console=people_console())
+
+
+def test_artifact_of_a_run_folder_is_whole(ray_cluster: None, two_classes: Path, tiny_model: Path) -> None:
+    model = train(experiment(two_classes, tiny_model, num_workers=1, num_epochs=1), console=people_console())
+    assert ModelArtifact.load(model.run.artifact).manifest.run == model.run.name
