@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,8 @@ def demo(config: ExperimentConfig, *, console: Console, api_port: int, page_port
         show(result, console)
         if not once:
             console.print("Ctrl-C stops the API and the page; the model stays registered.")
-            signal.pause()
+            with suppress(KeyboardInterrupt):
+                signal.pause()
     return result
 
 

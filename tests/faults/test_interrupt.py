@@ -1,0 +1,40 @@
+"""Ctrl-C in the middle of training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_while_training_leaves_no_process_and_exits_130(two_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
+    experiment = tmp_path / "long.yaml"
+    experiment.write_text(
+        f"name: long\ndata: {{train: {two_classes}}}\nmodel: {{pretrained: {tiny_model}, max_length: 32}}\n"
+        "train: {num_workers: 2, num_epochs: 5000, batch_size: 16}\n"
+    )
+    log = tmp_path / "stderr"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "manta.cli", "train", str(experiment)], stderr=errors, start_new_session=True
+        )
+    deadline = time.monotonic() + 150
+    while "epoch 2/" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) > 2
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(timeout=60) == 130, log.read_text()
+    assert "Traceback" not in log.read_text()
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert [child.name() for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+    assert not (tmp_path / "storage" / "registry").exists()

@@ -1,0 +1,124 @@
+"""The HTTP API around the plain classifier, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from manta.artifact import write_artifact
+from manta.config import ModelConfig
+from manta.labels import LabelSpace
+from manta.model import build_model, load_model_config, load_tokenizer
+from manta.predictor import Predictor
+from manta_serve.api import MAX_CHARACTERS, MAX_TEXTS, create_api
+from manta_serve.classifier import Classifier
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("artifact")
+    config = ModelConfig(pretrained=str(tiny_model), max_length=32)
+    labels = LabelSpace.from_labels(["account", "billing", "delivery"])
+    torch.manual_seed(3)
+    save_file(build_model(config, labels).state_dict(), folder / "weights.safetensors")
+    facts: dict[str, Any] = {
+        "name": "desk",
+        "max_length": 32,
+        "metrics": {"accuracy": 0.5},
+        "examples": ["the parcel is late"],
+        "data_hash": "",
+        "config": {},
+        "run": "run",
+        "pretrained": "tiny",
+    }
+    artifact = write_artifact(
+        folder / "model",
+        weights=folder / "weights.safetensors",
+        model_config=load_model_config(config, labels),
+        tokenizer=load_tokenizer(config),
+        labels=labels,
+        facts=facts,
+    )
+    return Classifier(Predictor(artifact, device="cpu"), name="desk", version=7)
+
+
+@pytest.fixture
+def client(classifier: Classifier) -> TestClient:
+    return TestClient(create_api(lambda: classifier), raise_server_exceptions=False)
+
+
+def test_classify_answers_every_text_in_order(client: TestClient, classifier: Classifier) -> None:
+    texts = ["the parcel is late", "my password", "charged twice and now it is still of today"]
+    response = client.post("/v1/classify", json={"texts": texts})
+    assert response.status_code == 200
+    body = response.json()
+    assert body["model"] == {"name": "desk", "version": 7}
+    expected = classifier.classify(texts)
+    assert [answer["label"] for answer in body["predictions"]] == [prediction.label for prediction in expected]
+    for answer in body["predictions"]:
+        assert sum(answer["scores"].values()) == pytest.approx(1)
+        assert answer["score"] == max(answer["scores"].values()) == answer["scores"][answer["label"]]
+        assert answer["uncertain"] is (answer["score"] < 0.5)
+
+
+def test_top_k_keeps_the_most_probable_labels(client: TestClient) -> None:
+    everything = client.post("/v1/classify", json={"texts": ["parcel"]}).json()["predictions"][0]["scores"]
+    two = client.post("/v1/classify", json={"texts": ["parcel"], "top_k": 2}).json()["predictions"][0]["scores"]
+    assert list(two.values()) == pytest.approx(sorted(everything.values(), reverse=True)[:2], abs=1e-6)
+
+
+def test_model_says_what_answers(client: TestClient) -> None:
+    body = client.get("/v1/model").json()
+    assert (body["name"], body["version"], body["task"]) == ("desk", 7, "multiclass")
+    assert body["labels"] == ["account", "billing", "delivery"]
+    assert body["examples"] == ["the parcel is late"]
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ('{"texts": [', 400, None),
+        ("{}", 422, "texts"),
+        ('{"texts": []}', 422, "texts"),
+        ('{"texts": "one"}', 422, "texts"),
+        ('{"texts": ["fine", " \\n "]}', 422, "texts.1"),
+        ('{"texts": [3]}', 422, "texts.0"),
+        ('{"texts": ["x"], "top_k": 0}', 422, "top_k"),
+        ('{"texts": ["x"], "labels": 2}', 422, "labels"),
+    ],
+)
+def test_faulty_requests_are_told_what_is_wrong(client: TestClient, body: str, status: int, field: str | None) -> None:
+    response = client.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error.get("field") == field
+    assert error["message"]
+
+
+def test_limits_are_refused_by_name(client: TestClient) -> None:
+    many = client.post("/v1/classify", json={"texts": ["x"] * (MAX_TEXTS + 1)})
+    assert (many.status_code, many.json()["error"]["field"]) == (422, "texts")
+    assert str(MAX_TEXTS) in many.json()["error"]["message"]
+    long = client.post("/v1/classify", json={"texts": ["x" * (MAX_CHARACTERS + 1)]})
+    assert long.status_code == 422
+    assert str(MAX_CHARACTERS) in long.json()["error"]["message"]
+
+
+def test_unknown_paths_and_faults_of_ours_are_problem_json_too(classifier: Classifier) -> None:
+    def broken() -> Classifier:
+        raise RuntimeError("the disk is gone")
+
+    client = TestClient(create_api(broken), raise_server_exceptions=False)
+    assert client.get("/nowhere").json()["error"]["code"] == "not_found"
+    response = client.get("/v1/model")
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal_error"
+    assert "disk" not in response.text
