@@ -16,6 +16,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ray.util.placement_group import PlacementGroup
+
 UPDATE_EVERY_S = 0.5
 PLAIN_LINE_EVERY_S = 15.0
 
@@ -29,14 +31,19 @@ class RunProgress:
     phase: str = "training"
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
+    placement_group: PlacementGroup | None = None
+    """What holds the resources of its workers."""
 
 
 class _Board:
     def __init__(self) -> None:
         self._runs: dict[str, RunProgress] = {}
 
-    def update(self, name: str, done_steps: int, total_steps: int, phase: str) -> None:
-        run = self._runs.setdefault(name, RunProgress(total_steps))
+    def started(self, name: str, total_steps: int, placement_group: PlacementGroup | None) -> None:
+        self._runs[name] = RunProgress(total_steps, placement_group=placement_group)
+
+    def update(self, name: str, done_steps: int, phase: str) -> None:
+        run = self._runs[name]
         run.done_steps, run.phase = done_steps, phase
 
     def epoch_done(self, name: str, metrics: dict[str, Any]) -> None:
@@ -52,9 +59,13 @@ class Board:
     def __init__(self) -> None:
         self._actor: Any = ray.remote(num_cpus=0)(_Board).remote()
 
-    def update(self, name: str, *, done_steps: int, total_steps: int, phase: str) -> None:
+    def started(self, name: str, *, total_steps: int, placement_group: PlacementGroup | None) -> None:
+        """Say that a run's workers are up; it is known when this returns."""
+        ray.get(self._actor.started.remote(name, total_steps, placement_group))
+
+    def update(self, name: str, *, done_steps: int, phase: str) -> None:
         """Say how far a run is. Does not wait."""
-        self._actor.update.remote(name, done_steps, total_steps, phase)
+        self._actor.update.remote(name, done_steps, phase)
 
     def epoch_done(self, name: str, metrics: dict[str, Any]) -> None:
         """Add the metrics of a finished epoch; they are there when this returns."""
@@ -72,10 +83,11 @@ class StepReporter:
     def __init__(self, board: Board, name: str, *, num_epochs: int, num_steps: int, rank: int) -> None:
         self._board = board if rank == 0 else None
         self._name = name
-        self._num_steps = num_steps
-        self._total = num_epochs * num_steps
         self._done = 0
         self._last = 0.0
+        if self._board is not None:
+            group = ray.util.get_current_placement_group()
+            self._board.started(name, total_steps=num_epochs * num_steps, placement_group=group)
 
     def step(self, epoch: int) -> None:
         """Count one optimizer step."""
@@ -96,7 +108,7 @@ class StepReporter:
 
     def _send(self, phase: str) -> None:
         if self._board is not None:
-            self._board.update(self._name, done_steps=self._done, total_steps=self._total, phase=phase)
+            self._board.update(self._name, done_steps=self._done, phase=phase)
 
 
 @contextmanager

@@ -47,6 +47,10 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
         self._started = time.monotonic()
         self._live = console.is_terminal
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune stores its callbacks along with the search; the console cannot go along."""
+        return self.__dict__ | {"_console": None}
+
     def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """Tune started a trial."""
         self._rows[trial.trial_id] = TrialRow(dict(trial.config))
@@ -66,12 +70,24 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
         row = self._rows[trial.trial_id]
         planned = self._config.with_values(row.values).train.num_epochs
         row.status = "done" if row.epochs >= planned else "stopped early"
+        self._free_workers(trial.trial_id)
         self._say(f"trial {self._number(trial)}: {row.status}; {self._eta()}")
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """A trial failed; the search goes on."""
         self._rows[trial.trial_id].status = "failed"
         self._say(f"trial {self._number(trial)}: failed")
+
+    def _free_workers(self, name: str) -> None:
+        """Give the resources of an ended trial back.
+
+        Tune stops a trial by killing its function. Ray Train's controller dies with it and leaves the placement group of
+        the workers behind: the next trial would wait for it for ever. (Ray's own cleaner asks the dashboard's API, which a
+        cluster need not have.)
+        """
+        run = self._progress().get(name)
+        if run is not None and run.placement_group is not None:
+            ray.util.remove_placement_group(run.placement_group)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

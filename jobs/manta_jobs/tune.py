@@ -144,7 +144,8 @@ def _scheduler(config: ExperimentConfig) -> Any:
         return FIFOScheduler()
     epochs = config.tune.space.get("train.num_epochs")
     longest = max([config.train.num_epochs, *map(int, (epochs.choice or []) if epochs else [])])
-    return ASHAScheduler(time_attr="epoch", max_t=longest, grace_period=1, reduction_factor=2)
+    # One more than the longest, as a trial that reaches max_t would be stopped like one that fell behind.
+    return ASHAScheduler(time_attr="epoch", max_t=longest + 1, grace_period=1, reduction_factor=2)
 
 
 def _distribution(values: Range) -> Any:
