@@ -267,7 +267,6 @@ def nearest(name: str, allowed: list[str]) -> str:
     """The hint behind an unknown name: the closest allowed one, or all of them."""
     import difflib
 
-    close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.6)
-    if not close and "." not in name:
-        close = [full for full in allowed if full.rsplit(".", 1)[-1] == name][:1]
+    leaf = name.rsplit(".", 1)[-1]
+    close = [full for full in allowed if full.rsplit(".", 1)[-1] == leaf] or difflib.get_close_matches(name, allowed, n=1)
     return f"did you mean {close[0]}?" if close else f"known ones are {', '.join(allowed)}"

@@ -1,0 +1,106 @@
+"""Bad input through the command line: exit code 2, one clear message, nothing written."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from manta.cli import main
+
+GOOD_ROWS = "text,label\n" + "".join(f"text number {number},{'ab'[number % 2]}\n" for number in range(20))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["manta", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+def experiment(folder: Path, *, rows: str = GOOD_ROWS, **sections: Any) -> str:
+    (folder / "rows.csv").write_text(rows, encoding="utf-8")
+    document = {"name": "bad", "data": {"train": "rows.csv"}} | sections
+    path = folder / "bad.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("verb", ["train", "tune"])
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"train": {"lerning_rate": 1e-4}}, ["train.lerning_rate", "did you mean learning_rate?"]),
+        ({"train": {"num_epochs": "many"}}, ["train.num_epochs", "'many'", "integer"]),
+        ({"train": {"zero_stage": 7}}, ["train.zero_stage", "0, 1, 2"]),
+        ({"model": {"pretrained": "./no/such/model"}}, ["model.pretrained", "no/such/model", "check the path"]),
+        ({"model": {"pretrained": "somebody/some-encoder"}}, ["somebody/some-encoder", "network"]),
+        ({"model": {"max_length": 100_000}}, ["model.max_length 100000", "512"]),
+        ({"model": {"task": "binary"}, "rows": GOOD_ROWS + "more,c\nand more,c\n"}, ["model.task is binary", "3 labels"]),
+        ({"rows": "text,category\nhello,a\n"}, ["rows.csv", "'label'"]),
+        ({"rows": GOOD_ROWS + '"",a\n'}, ["rows.csv, line 22", "the text is empty"]),
+        ({"rows": GOOD_ROWS + "hello,\n"}, ["rows.csv, line 22", "the label is missing"]),
+        ({"rows": "text,label\nx,a\ny,a\n"}, ["rows.csv", "every row has the label 'a'"]),
+        ({"rows": GOOD_ROWS + "lonely,c\n"}, ["rows.csv, line 22", "only row with the label 'c'"]),
+        ({"rows": GOOD_ROWS + "text number 0,b\n"}, ["rows.csv, line 22", "line 2"]),
+        ({"rows": "text,label\n"}, ["rows.csv", "no rows"]),
+    ],
+)
+def test_a_faulty_experiment_is_refused(
+    verb: str,
+    sections: dict[str, Any],
+    words: list[str],
+    tmp_path: Path,
+    own_storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, verb, experiment(tmp_path, **sections)) == 2
+    output = capsys.readouterr()
+    for word in words:
+        assert word in output.err
+    assert "Traceback" not in output.err
+    assert output.out == ""
+    assert not own_storage.exists()
+
+
+def test_a_searched_field_that_does_not_exist_is_refused(
+    tmp_path: Path, own_storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = {"train.dropout": {"uniform": [0, 0.3]}}
+    assert run(monkeypatch, "tune", experiment(tmp_path, tune={"space": space})) == 2
+    assert "did you mean model.dropout?" in capsys.readouterr().err
+    assert not own_storage.exists()
+
+
+@pytest.mark.parametrize("verb", ["ui", "demo"])
+def test_a_port_in_use_is_named(
+    verb: str, own_storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        assert run(monkeypatch, verb, "--port", port) == 2
+    error = capsys.readouterr().err
+    assert f"127.0.0.1:{port}" in error
+    assert "--port" in error
+    assert not own_storage.exists()
+
+
+def test_evaluating_an_unknown_model_or_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "evaluate", "nobody", "rows.csv") == 2
+    assert "nobody: no champion in the registry" in capsys.readouterr().err
+    assert run(monkeypatch, "evaluate", str(tmp_path), "rows.csv") == 2
+    assert "not a model folder" in capsys.readouterr().err
+
+
+def test_serving_without_a_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "serve") == 2
+    assert "manta train" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""What must stay true of the tree itself, and of what the README shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from manta.cli import build_app
+from manta.config import ExperimentConfig
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_no_package_marker_shadows_a_module() -> None:
+    for folder in ("platform", "jobs", "serve", "ui", "tests", "tests/platform"):
+        assert not (ROOT / folder / "__init__.py").exists(), folder
+
+
+def test_the_readmes_yaml_is_a_valid_experiment() -> None:
+    (document,) = blocks("yaml")
+    config = ExperimentConfig.model_validate(yaml.safe_load(document))
+    assert config.name == "support"
+    assert config.tune.budget.num_trials == 8
+
+
+def test_the_readmes_minimal_config_is_enough() -> None:
+    assert "Only `name` and `data.train` are required" in README
+    assert ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}})
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    app = build_app()
+    verbs = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    shown = {line.removeprefix("$ manta ").split()[0] for line in lines if line.startswith("$ manta ")}
+    listed = set(re.findall(r"^\| `manta (\w+)", README, flags=re.MULTILINE))
+    assert shown <= listed
+    assert listed == verbs
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", " ".join([*lines, *re.findall(r"`[^`]+`", README)]))) <= targets
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) < 200
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("package", ["manta.cli", "manta_jobs.commands", "manta_serve.commands", "manta_ui.commands"])
+def test_importing_the_command_line_loads_nothing_heavy(package: str) -> None:
+    heavy = ("torch", "ray", "transformers", "mlflow", "gradio", "deepspeed")
+    code = f"import sys, {package}; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_driver_does_not_import_deepspeed() -> None:
+    code = "import sys, manta_jobs.train, manta_jobs.tune, manta_jobs.worker; print('deepspeed' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_cluster_yaml_is_yaml_with_workers_from_zero() -> None:
+    document = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    assert document["head_node_type"] in document["available_node_types"]
+    assert document["available_node_types"]["gpu_worker"]["min_workers"] == 0
