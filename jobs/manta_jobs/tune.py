@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,8 @@ def build_tuner(prepared: PreparedRun, *, resources: WorkerResources, view: Sear
     from ray import tune as ray_tune
     from ray.tune.search import BasicVariantGenerator
 
+    # Ray's newer output prints a banner on stdout however quiet it is told to be; stdout is for `--json`.
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     config = prepared.config
     data, folder, board = prepared.data, prepared.folder.path / TRIALS_FOLDER, view.board
 

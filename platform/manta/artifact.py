@@ -80,7 +80,7 @@ class ModelArtifact:
         """
         try:
             manifest = Manifest.model_validate_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{path}: no {MANIFEST_FILE}; this is not a model folder made by Manta.") from None
         except (ValidationError, UnicodeDecodeError):
             raise InputError(f"{path / MANIFEST_FILE}: damaged or of another version; export the model again.") from None
@@ -119,23 +119,27 @@ def write_artifact(
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tensors = load_file(weights)
-    if labels.task == "binary":
-        tensors = two_logit_head(tensors, model_config)
-    save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
-    _plain_config(model_config, labels).save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    files = {str(file.relative_to(partial)): file_sha256(file) for file in sorted(partial.rglob("*")) if file.is_file()}
-    manifest = Manifest(
-        task=labels.task,
-        labels=list(labels.names),
-        versions=package_versions(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=files,
-        **facts,
-    )
-    (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.rename(target)
+    try:
+        tensors = load_file(weights)
+        if labels.task == "binary":
+            tensors = two_logit_head(tensors, model_config)
+        save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+        _plain_config(model_config, labels).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        files = {str(file.relative_to(partial)): file_sha256(file) for file in sorted(partial.rglob("*")) if file.is_file()}
+        manifest = Manifest(
+            task=labels.task,
+            labels=list(labels.names),
+            versions=package_versions(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            files=files,
+            **facts,
+        )
+        (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return ModelArtifact(target, manifest)
 
 

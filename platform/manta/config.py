@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MetricName = Literal["accuracy", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "loss"]
 TaskName = Literal["auto", "binary", "multiclass"]
+NAME = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 class Section(BaseModel):
@@ -164,8 +165,8 @@ class TuneConfig(Section):
 class RegistryConfig(Section):
     """Where finished models are remembered."""
 
-    model: str | None = None
-    """Name of the registered model; `name` unless given."""
+    model: Annotated[str, NAME] | None = None
+    """Name of the registered model; `name` unless given. Letters, digits, dots, dashes and underscores."""
     promote: bool = True
     """Whether a new version becomes the champion, which is the one that is served."""
 
@@ -184,7 +185,7 @@ class ServeConfig(Section):
 class ExperimentConfig(Section):
     """One run, from rows to a served model."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, NAME]
     """What the run is called; also the registered model's name unless registry.model says otherwise.
     Letters, digits, dots, dashes and underscores."""
     data: DataConfig
@@ -205,8 +206,10 @@ class ExperimentConfig(Section):
     @model_validator(mode="after")
     def _searchable(self) -> ExperimentConfig:
         for name, values in self.tune.space.items():
-            examples = values.choice or list(values.loguniform or values.uniform or ())
-            for example in examples:
+            bounds = values.loguniform or values.uniform
+            # Between the bounds, too: a whole number cannot be drawn from a range.
+            examples = values.choice or [*bounds, bounds[0] + 0.377 * (bounds[1] - bounds[0])] if bounds else values.choice
+            for example in examples or []:
                 self._replaced({name: example}, validate_space=False)
         return self
 

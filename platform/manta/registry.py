@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from manta.artifact import ModelArtifact
 from manta.errors import InputError, RunError
@@ -111,7 +113,7 @@ class ModelRegistry:
         import mlflow
         from mlflow.exceptions import MlflowException
 
-        local = Path(version.source.removeprefix("file://"))
+        local = Path(url2pathname(urlparse(version.source).path))
         if local.is_dir():
             return ModelArtifact.load(local)
         if self._is_local:

@@ -23,6 +23,8 @@ def checked_labels(rows: Rows) -> list[str]:
         if not isinstance(text, str):
             kind = "missing" if text is None else f"a {type(text).__name__}, not a string"
             raise InputError(f"{rows.where(index)}: the text is {kind}; fix or remove the row.")
+        if not text.isascii() and _has_lone_surrogate(text):
+            raise InputError(f"{rows.where(index)}: the text holds half of a surrogate pair, which is no character; fix the row.")
         if not text.strip():
             raise InputError(f"{rows.where(index)}: the text is empty; fix or remove the row.")
         name = _label_name(label)
@@ -89,6 +91,14 @@ def overlap_warnings(texts: dict[str, list[str]]) -> list[str]:
                 noun = "text is" if shared == 1 else "texts are"
                 warnings.append(f"{shared} {noun} in both {left} and {right}: {right} scores will look better than they are.")
     return warnings
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _is_missing(label: Any) -> bool:

@@ -14,6 +14,7 @@ from manta.config import DataConfig
 from manta.data import check
 from manta.data.read import Rows, read_rows, read_splits
 from manta.data.split import stratified_split
+from manta.errors import InputError
 from manta.labels import LabelSpace
 
 SPLITS = ("train", "validation", "test")
@@ -56,7 +57,8 @@ class TextDataset:
             split = self.split(name)
             digest.update(f"\0\0{name}\0{len(split)}".encode())
             for text in split.texts:
-                digest.update(b"\0" + text.encode("utf-8", "surrogatepass"))
+                content = text.encode("utf-8")
+                digest.update(len(content).to_bytes(8, "big") + content)
             digest.update(split.targets.tobytes())
         return digest.hexdigest()
 
@@ -109,6 +111,8 @@ def _with_missing_splits(splits: dict[str, Split], config: DataConfig) -> dict[s
         if name not in result:
             train = result["train"]
             kept, aside = stratified_split(train.targets, fraction=fraction / remaining_share, seed=config.split_seed)
+            if not len(aside):
+                raise InputError(f"{config.train}: too few rows to set any aside for {name}; add rows or give data.{name}.")
             result["train"], result[name] = train.take(kept), train.take(aside)
             remaining_share -= fraction
     return result

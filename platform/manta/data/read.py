@@ -6,10 +6,12 @@ through fsspec (https://filesystem-spec.readthedocs.io), so s3://, gs://, file:/
 
 from __future__ import annotations
 
+import codecs
 import csv
 import importlib.resources
 import io
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +134,9 @@ def read_rows(location: str, split: str, config: DataConfig) -> Rows:
 
 
 def _decoded(location: str, content: bytes) -> str:
+    content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
@@ -167,7 +170,7 @@ def _read_delimited(location: str, text: str, config: DataConfig, *, tab: bool) 
             rows.labels.append(record[columns[1]])
             rows.positions.append(line)
     except csv.Error as error:
-        raise InputError(f"{location}, line {reader.line_num}: not valid CSV ({error}).") from None
+        raise InputError(f"{location}, line {start}: not valid CSV ({error}).") from None
     return rows
 
 
@@ -194,7 +197,7 @@ def _column(location: str, name: str | int, header: list[str] | None, width: int
 
 def _read_json_lines(location: str, text: str, config: DataConfig) -> Rows:
     rows = Rows(location, "line", [], [], [])
-    for line, content in enumerate(text.splitlines(), start=1):
+    for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
         try:
@@ -221,7 +224,7 @@ def _read_parquet(location: str, content: bytes, config: DataConfig) -> Rows:
         names = file.schema_arrow.names
         indices = [_column(location, name, names, len(names), key) for key, name in _column_settings(config)]
         table = file.read(columns=[names[index] for index in indices])
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"{location}: not a readable Parquet file ({error}).") from None
     texts, labels = (table.column(names[index]).to_pylist() for index in indices)
     return Rows(location, "row", texts, labels, list(range(1, len(texts) + 1)))
@@ -230,6 +233,7 @@ def _read_parquet(location: str, content: bytes, config: DataConfig) -> Rows:
 def _hub_splits(source: str) -> dict[str, str]:
     import datasets
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry; our error says it once
     name, config_name = _hub_name(source)
     try:
         available = datasets.get_dataset_split_names(name, config_name)

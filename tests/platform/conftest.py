@@ -1,0 +1,93 @@
+"""Finished model folders from the tiny encoder, made once for all tests here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manta.artifact import ModelArtifact
+from manta.labels import LabelSpace
+
+SPACES = {
+    "binary": LabelSpace(("billing", "delivery"), "binary"),
+    "multiclass": LabelSpace(("account", "billing", "delivery"), "multiclass"),
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact with the module it was written from."""
+
+    artifact: ModelArtifact
+    model: Any
+    """The trained module, in evaluation mode."""
+    labels: LabelSpace
+    arguments: dict[str, Any]
+    """What `write_artifact` was given besides its target."""
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small gain nothing from a second thread, and on a busy machine the threads wait for each other."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(limits=1):
+        yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="session")
+def make_artifact(tiny_model: Path) -> Callable[..., Made]:
+    """Builds the tiny model, writes its weights as training does, and assembles the folder `target`."""
+    import torch
+    from safetensors.torch import save_file
+
+    from manta.artifact import write_artifact
+    from manta.config import ModelConfig
+    from manta.model import build_model, load_tokenizer
+
+    def make(target: Path, task: str = "multiclass", *, name: str = "desk", metrics: dict[str, float] | None = None) -> Made:
+        labels = SPACES[task]
+        config = ModelConfig(pretrained=str(tiny_model), max_length=16)
+        torch.manual_seed(1)
+        model = build_model(config, labels).eval()
+        with torch.no_grad():  # as drawn, so small a model gives all texts much the same logits
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    parameter.mul_(8.0)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        weights = target.with_name(f"{target.name}.safetensors")
+        save_file({key: value.contiguous().clone() for key, value in model.state_dict().items()}, weights)
+        arguments = {
+            "weights": weights,
+            "model_config": model.config,
+            "tokenizer": load_tokenizer(config),
+            "labels": labels,
+            "facts": {
+                "name": name,
+                "max_length": config.max_length,
+                "metrics": metrics or {"accuracy": 0.9, "validation_accuracy": 0.8},
+                "examples": ["where is my parcel"],
+                "data_hash": "0" * 64,
+                "config": {"name": name, "train": {"seed": 0}},
+                "run": "desk-train-1",
+                "pretrained": "tiny",
+            },
+        }
+        return Made(write_artifact(target, **arguments), model, labels, arguments)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(make_artifact: Callable[..., Made], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    """One binary and one multiclass artifact; read them only."""
+    folder = tmp_path_factory.mktemp("finished")
+    return {task: make_artifact(folder / task, task) for task in SPACES}

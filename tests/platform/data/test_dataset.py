@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from manta.config import DataConfig
+from manta.data import Split, TextDataset, load_dataset, load_labelled
+from manta.errors import InputError
+from manta.labels import LabelSpace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPLITS = ("train", "validation", "test")
+
+
+def csv(path: Path, rows: list[tuple[str, Any]]) -> str:
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    return str(path)
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> str:
+    """100 rows: 60 a, 30 b and 10 c."""
+    return csv(tmp_path / "train.csv", [(f"text {number}", "aaaaaabbbc"[number % 10]) for number in range(100)])
+
+
+def test_rows_are_set_aside_class_by_class(train: str) -> None:
+    data = load_dataset(DataConfig(train=train))
+    assert data.class_counts("train") == {"a": 48, "b": 24, "c": 8}
+    assert data.class_counts("validation") == data.class_counts("test") == {"a": 6, "b": 3, "c": 1}
+    assert sorted(text for name in SPLITS for text in data.split(name).texts) == sorted(f"text {i}" for i in range(100))
+
+
+def test_texts_keep_their_labels(train: str) -> None:
+    data = load_dataset(DataConfig(train=train))
+    for name in SPLITS:
+        split = data.split(name)
+        assert [data.labels.names[target] for target in split.targets] == [
+            "aaaaaabbbc"[int(text.split()[1]) % 10] for text in split.texts
+        ]
+
+
+def test_both_fractions_are_shares_of_all_rows(train: str) -> None:
+    data = load_dataset(DataConfig(train=train, validation_fraction=0.3, test_fraction=0.4))
+    assert [len(data.split(name)) for name in SPLITS] == [30, 30, 40]
+
+
+def test_the_split_goes_with_its_seed(train: str) -> None:
+    first, again, other = (load_dataset(DataConfig(train=train, split_seed=seed)) for seed in (0, 0, 1))
+    assert first.test.texts == again.test.texts
+    assert first.content_hash == again.content_hash
+    assert set(first.test.texts) != set(other.test.texts)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
+def test_the_test_rows_do_not_change_with_the_validation_fraction(train: str, fraction: float) -> None:
+    usual = load_dataset(DataConfig(train=train))
+    changed = load_dataset(DataConfig(train=train, validation_fraction=fraction))
+    assert changed.test.texts == usual.test.texts
+    assert len(changed.validation) != len(usual.validation)
+
+
+def test_given_splits_are_left_alone(train: str, tmp_path: Path) -> None:
+    held = csv(tmp_path / "held.csv", [("new", "a"), ("newer", "b")])
+    data = load_dataset(DataConfig(train=train, test=held, validation=held))
+    assert (len(data.train), data.validation.texts, data.test.texts) == (100, ["new", "newer"], ["new", "newer"])
+    only_test = load_dataset(DataConfig(train=train, test=held, validation_fraction=0.2))
+    assert (len(only_test.train), len(only_test.validation)) == (80, 20)
+
+
+def test_rows_in_two_splits_are_warned_of_with_the_count(train: str, tmp_path: Path) -> None:
+    held = csv(tmp_path / "held.csv", [("text 0", "a"), ("text 1", "a"), ("new", "b")])
+    data = load_dataset(DataConfig(train=train, test=held, validation=csv(tmp_path / "dev.csv", [("fresh", "c")])))
+    assert data.warnings == ("2 texts are in both train and test: test scores will look better than they are.",)
+
+
+def test_integer_labels_are_in_the_order_of_their_values(tmp_path: Path) -> None:
+    data = load_dataset(DataConfig(train=csv(tmp_path / "t.csv", [(f"text {i}", (10, 9, 2)[i % 3]) for i in range(30)])))
+    assert data.labels == LabelSpace(("2", "9", "10"), "multiclass")
+
+
+def test_the_task_can_be_chosen(tmp_path: Path, train: str) -> None:
+    two = csv(tmp_path / "two.csv", [(f"text {i}", i % 2) for i in range(20)])
+    assert load_dataset(DataConfig(train=two)).labels.task == "binary"
+    assert load_dataset(DataConfig(train=two), task="multiclass").labels.task == "multiclass"
+    with pytest.raises(InputError, match="binary, but the data has 3 labels"):
+        load_dataset(DataConfig(train=train), task="binary")
+
+
+def test_no_split_is_empty_because_of_too_few_rows(tmp_path: Path) -> None:
+    location = csv(tmp_path / "few.csv", [(f"text {i}", i % 2) for i in range(6)])
+    data = load_dataset(DataConfig(train=location))
+    assert [len(data.split(name)) for name in SPLITS] == [2, 2, 2]
+
+
+def test_too_few_rows_to_set_any_aside_are_refused(tmp_path: Path) -> None:
+    """With two rows of each class, one goes to test and the other must stay: no validation row is left to choose by."""
+    location = csv(tmp_path / "few.csv", [(f"text {i}", i % 2) for i in range(4)])
+    with pytest.raises(InputError, match="validation"):
+        load_dataset(DataConfig(train=location))
+
+
+@pytest.mark.parametrize("sample", ["support", "reviews"])
+def test_samples_load_without_warnings(sample: str) -> None:
+    data = load_dataset(DataConfig(train=f"sample:{sample}"))
+    assert data.warnings == ()
+    assert all(set(data.class_counts(name).values()).isdisjoint({0}) for name in SPLITS)
+
+
+@pytest.fixture(scope="module")
+def small() -> TextDataset:
+    part = Split(["a", "b", "c"], np.array([0, 1, 0]))
+    return TextDataset(part, part, part, LabelSpace(("x", "y"), "binary"))
+
+
+CHANGES: dict[str, Split] = {
+    "text": Split(["a", "b", "d"], np.array([0, 1, 0])),
+    "label": Split(["a", "b", "c"], np.array([0, 1, 1])),
+    "order": Split(["b", "a", "c"], np.array([1, 0, 0])),
+    "fewer": Split(["a", "b"], np.array([0, 1])),
+    "moved border": Split(["ab", "", "c"], np.array([0, 1, 0])),
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_any_change_of_a_row_changes_the_content_hash(small: TextDataset, name: str, change: str) -> None:
+    assert replace(small, **{name: CHANGES[change]}).content_hash != small.content_hash
+
+
+def test_label_names_are_in_the_content_hash(small: TextDataset) -> None:
+    assert replace(small, labels=LabelSpace(("x", "z"), "binary")).content_hash != small.content_hash
+
+
+def test_equal_rows_have_equal_hashes_wherever_they_came_from(tmp_path: Path, train: str) -> None:
+    copy = tmp_path / "copy.tsv"
+    copy.write_text((tmp_path / "train.csv").read_text().replace(",", "\t"))
+    assert load_dataset(DataConfig(train=str(copy))).content_hash == load_dataset(DataConfig(train=train)).content_hash
+
+
+def test_a_null_character_does_not_make_unlike_rows_alike(small: TextDataset) -> None:
+    left, right = (Split(texts, np.array([0, 1])) for texts in (["a\0b", "c"], ["a", "b\0c"]))
+    assert replace(small, train=left).content_hash != replace(small, train=right).content_hash
+
+
+def test_take_keeps_the_given_order() -> None:
+    taken = Split(["a", "b", "c"], np.array([0, 1, 2])).take(np.array([2, 0]))
+    assert (taken.texts, taken.targets.tolist(), len(taken)) == (["c", "a"], [2, 0], 2)
+
+
+def test_labelled_rows_take_the_models_labels(tmp_path: Path) -> None:
+    labels = LabelSpace(("x", "b", "a"), "multiclass")
+    location = csv(tmp_path / "new.csv", [("one", "a"), ("two", "b")])
+    split = load_labelled(location, DataConfig(train=location), labels=labels)
+    assert (split.texts, split.targets.tolist()) == (["one", "two"], [2, 1])
+
+
+def test_labelled_rows_with_a_label_the_model_does_not_know_are_refused(tmp_path: Path) -> None:
+    location = csv(tmp_path / "new.csv", [("one", "a"), ("two", "c")])
+    with pytest.raises(InputError, match=r"new\.csv, line 3: the label 'c' never occurs .*they have a, b"):
+        load_labelled(location, DataConfig(train=location), labels=LabelSpace(("a", "b"), "binary"))

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from manta import __version__
+from manta.cli import COMMAND_ORDER, build_app
+from manta.errors import InputError, MantaError, RunError
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("manta", "manta_jobs", "manta_serve", "manta_ui")
+
+
+def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def manta(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return python("-m", "manta.cli", *arguments, folder=folder)
+
+
+def test_help_lists_every_command(tmp_path: Path) -> None:
+    done = manta("--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert [name for name in COMMAND_ORDER if name not in done.stdout] == []
+    assert done.stderr == ""
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    done = manta("--version", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"manta {__version__}\n")
+
+
+def test_the_schema_is_json_that_explains_every_setting(tmp_path: Path) -> None:
+    done = manta("schema", folder=tmp_path)
+    assert done.returncode == 0
+    schema = json.loads(done.stdout)
+    assert schema["required"] == ["name", "data"]
+    for section in [schema, *schema["$defs"].values()]:
+        unexplained = [name for name, field in section["properties"].items() if not {"description", "$ref"} & set(field)]
+        assert unexplained == []
+
+
+@pytest.mark.parametrize("arguments", [["--nope"], ["nope"], ["train"], ["train", "--nope", "e.yaml"]])
+def test_wrong_arguments_leave_with_2(tmp_path: Path, own_storage: Path, arguments: list[str]) -> None:
+    done = manta(*arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage:" in done.stderr
+    assert not own_storage.exists()
+
+
+@pytest.mark.parametrize("verb", ["train", "tune"])
+def test_a_missing_experiment_is_one_sentence(tmp_path: Path, own_storage: Path, verb: str) -> None:
+    done = manta(verb, "missing.yaml", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: missing.yaml: no such config file; check the path.\n"
+    assert not own_storage.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("name: x\ndata: {train: rows.csv}\ntrian: {}\n", [], "Error: e.yaml: unknown setting trian; did you mean train?\n"),
+        ("name: x\ndata: {train: rows.csv}\n", ["--set", "seed"], "Error: --set seed: write it as name=value"),
+        ("name: x\ndata: {train: '[red]rows.csv'}\n", [], "[red]rows.csv: no such file; check data.train.\n"),
+    ],
+)
+def test_wrong_input_leaves_with_2_and_writes_nothing(
+    tmp_path: Path, own_storage: Path, text: str, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "e.yaml").write_text(text)
+    done = manta("train", "e.yaml", *arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert not own_storage.exists()
+
+
+def test_the_command_line_imports_no_heavy_package(tmp_path: Path) -> None:
+    heavy = ("torch", "ray", "mlflow", "gradio", "transformers", "deepspeed", "datasets", "sklearn", "fastapi")
+    code = f"import sys, manta.cli as cli; cli.build_app(); print([name for name in {heavy} if name in sys.modules])"
+    done = python("-c", code, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+@pytest.mark.parametrize("from_root", [False, True], ids=["elsewhere", "repository"])
+def test_the_packages_live_beside_pythons_own_platform(tmp_path: Path, from_root: bool) -> None:
+    code = f"import platform, {', '.join(PACKAGES)}; print(platform.python_version(), platform.__file__)"
+    done = python("-c", code, folder=ROOT if from_root else tmp_path)
+    assert done.returncode == 0, done.stderr
+    version, file = done.stdout.split()
+    assert version == ".".join(map(str, sys.version_info[:3]))
+    assert not Path(file).is_relative_to(ROOT / "platform")
+
+
+@pytest.mark.parametrize("folder", ["platform", "jobs", "serve", "ui", "tests", "tests/platform", "tests/platform/data"])
+def test_source_roots_are_no_packages(folder: str) -> None:
+    """`platform/__init__.py` would shadow Python's own `platform` for everything started from the root."""
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_every_entry_point_is_a_command() -> None:
+    app = build_app()
+    names = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    assert names == {"schema"} | {point.name for point in entry_points(group="manta.commands")}
+
+
+def test_exit_codes_tell_wrong_input_from_a_failed_run() -> None:
+    assert (MantaError.exit_code, RunError.exit_code, InputError.exit_code) == (1, 1, 2)

@@ -1,0 +1,193 @@
+import re
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from manta.config import (
+    DataConfig,
+    ExperimentConfig,
+    Range,
+    Section,
+    TrainConfig,
+    field_names,
+    nearest,
+    set_by_name,
+)
+
+MINIMAL = {"name": "support", "data": {"train": "train.csv"}}
+
+
+def sections(section: type[BaseModel] = Section) -> list[type[BaseModel]]:
+    return [inner for direct in section.__subclasses__() for inner in (direct, *sections(direct))]
+
+
+def with_space(**space: Any) -> dict[str, Any]:
+    return MINIMAL | {"tune": {"space": {name.replace("__", "."): values for name, values in space.items()}}}
+
+
+def test_a_name_and_training_rows_are_a_whole_config() -> None:
+    config = ExperimentConfig.model_validate(MINIMAL)
+    assert config.registered_name == "support"
+    assert config.data.validation is config.data.test is None
+    assert config.model.pretrained == "embedded"
+
+
+@pytest.mark.parametrize("missing", ["name", "data"])
+def test_name_and_data_are_required(missing: str) -> None:
+    with pytest.raises(ValidationError, match=missing):
+        ExperimentConfig.model_validate({key: value for key, value in MINIMAL.items() if key != missing})
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a/b", "a b", "ü", "x" * 101])
+def test_a_name_must_do_as_a_folder_and_model_name(name: str) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        ExperimentConfig.model_validate(MINIMAL | {"name": name})
+
+
+def test_registry_model_overrules_the_name() -> None:
+    assert ExperimentConfig.model_validate(MINIMAL | {"registry": {"model": "desk"}}).registered_name == "desk"
+
+
+@pytest.mark.parametrize("model", ["team/desk", "a:b", ""])
+def test_a_registry_name_that_mlflow_refuses_is_found_before_training(model: str) -> None:
+    with pytest.raises(ValidationError, match="registry"):
+        ExperimentConfig.model_validate(MINIMAL | {"registry": {"model": model}})
+
+
+@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
+def test_every_field_is_explained(section: type[BaseModel]) -> None:
+    unexplained = [name for name, field in section.model_fields.items() if not (field.description or "").strip()]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
+def test_every_section_is_frozen_and_knows_its_keys(section: type[BaseModel]) -> None:
+    assert section.model_config["frozen"]
+    assert section.model_config["extra"] == "forbid"
+
+
+def test_a_config_cannot_be_changed_in_place() -> None:
+    config = ExperimentConfig.model_validate(MINIMAL)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.train.learning_rate = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text": "label"}, "both name the column 'label'"),
+        ({"header": False, "text": 1, "label": 1}, "both name the column 1"),
+        ({"header": False}, "must be positions"),
+        ({"header": False, "text": 0}, "must be positions"),
+        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave no rows to train on"),
+        ({"validation_fraction": 0.0}, "greater than 0"),
+        ({"test_fraction": 1.0}, "less than 1"),
+        ({"split_seed": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_data_settings_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DataConfig.model_validate({"train": "train.csv"} | values)
+
+
+def test_positions_do_without_a_header() -> None:
+    config = DataConfig.model_validate({"train": "train.csv", "header": False, "text": 1, "label": 0})
+    assert (config.text, config.label) == (1, 0)
+
+
+def test_a_batch_has_a_row_for_every_worker() -> None:
+    assert TrainConfig(batch_size=4, num_workers=4).batch_size == 4
+    with pytest.raises(ValidationError, match=r"batch_size 3 leaves some of the 4 workers .* set it to 4 or more"):
+        TrainConfig(batch_size=3, num_workers=4)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1_macro", "loss"])
+def test_only_the_loss_is_better_when_lower(metric: str) -> None:
+    assert TrainConfig.model_validate({"metric": metric}).metric_mode == ("min" if metric == "loss" else "max")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "exactly one of"),
+        ({"uniform": [0, 1], "choice": [1]}, "exactly one of"),
+        ({"uniform": [0, 1], "loguniform": [1, 2]}, "exactly one of"),
+        ({"choice": []}, "choice is empty"),
+        ({"uniform": [0.3, 0.3]}, "empty or reversed"),
+        ({"uniform": [0.4, 0.1]}, "empty or reversed"),
+        ({"loguniform": [1e-3, 1e-5]}, "empty or reversed"),
+        ({"loguniform": [0, 1e-3]}, "above 0"),
+        ({"loguniform": [-1, 1e-3]}, "above 0"),
+        ({"uniform": [0, float("inf")]}, "finite"),
+    ],
+)
+def test_ranges_that_nothing_can_be_drawn_from_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Range.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"train__learning_rat": {"uniform": [0, 1]}}, "did you mean train.learning_rate"),
+        ({"learning_rate": {"uniform": [0, 1]}}, "did you mean train.learning_rate"),
+        ({"train__num_epochs": {"choice": [2, "many"]}}, r"train.num_epochs[\s\S]*integer"),
+        ({"model__dropout": {"uniform": [0.0, 1.5]}}, r"model.dropout[\s\S]*less than 1"),
+        ({"train__batch_size": {"choice": [8, 0]}}, r"train.batch_size[\s\S]*greater than or equal to 1"),
+    ],
+)
+def test_a_search_over_what_a_field_cannot_be_is_refused(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ExperimentConfig.model_validate(with_space(**space))
+
+
+def test_a_searched_batch_must_also_reach_every_worker() -> None:
+    with pytest.raises(ValidationError, match="leaves some of the 4 workers"):
+        ExperimentConfig.model_validate(with_space(train__batch_size={"choice": [2, 8]}) | {"train": {"num_workers": 4}})
+
+
+@pytest.mark.parametrize("kind", ["uniform", "loguniform"])
+def test_a_whole_number_is_not_searched_by_draws_that_are_fractions(kind: str) -> None:
+    with pytest.raises(ValidationError, match=r"train\.num_epochs"):
+        ExperimentConfig.model_validate(with_space(train__num_epochs={kind: [1, 5]}))
+
+
+def test_with_values_replaces_by_dotted_name_and_keeps_the_rest() -> None:
+    config = ExperimentConfig.model_validate(MINIMAL | {"train": {"seed": 7}})
+    changed = config.with_values({"train.learning_rate": 3e-5, "model.dropout": 0.2})
+    assert (changed.train.learning_rate, changed.model.dropout, changed.train.seed) == (3e-5, 0.2, 7)
+    assert changed.tune == config.tune
+    assert config.train.learning_rate != 3e-5
+
+
+@pytest.mark.parametrize(("name", "value"), [("train.learning_rate", -1), ("train.batch_size", "big"), ("train.nothing", 1)])
+def test_with_values_checks_anew(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=re.escape(name)):
+        ExperimentConfig.model_validate(MINIMAL).with_values({name: value})
+
+
+def test_field_names_are_those_of_the_yaml() -> None:
+    names = field_names()
+    assert names[:2] == ["name", "data.train"]
+    assert {"train.learning_rate", "tune.space", "tune.budget.num_trials", "storage"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_set_by_name_makes_missing_sections() -> None:
+    document: dict[str, Any] = {}
+    set_by_name(document, "tune.budget.num_trials", 3)
+    set_by_name(document, "tune.space.train.batch_size", {"choice": [1]})
+    assert document == {"tune": {"budget": {"num_trials": 3}, "space": {"train.batch_size": {"choice": [1]}}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("supprt", "did you mean support?"),
+        ("zzz", "known ones are support, model.dropout"),
+        ("dropout", "did you mean model.dropout?"),
+    ],
+)
+def test_the_hint_names_the_nearest_or_all(name: str, hint: str) -> None:
+    assert nearest(name, ["support", "model.dropout"]) == hint

@@ -1,0 +1,243 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from manta.config import ExperimentConfig
+from manta.config_file import load_config, write_config
+from manta.errors import InputError
+
+MINIMAL = "name: support\ndata: {train: train.csv}\n"
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def refused(path: Path, *, overrides: list[str] | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        load_config(path, overrides=overrides)
+    return str(caught.value)
+
+
+def test_the_minimal_file_loads(experiment: Path) -> None:
+    assert load_config(experiment).name == "support"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "hint"),
+    [
+        ("train: {learning_rat: 1}", "train.learning_rat", "learning_rate"),
+        ("trian: {}", "trian", "train"),
+        ("tune: {budget: {num_trails: 1}}", "tune.budget.num_trails", "num_trials"),
+        ("tune: {space: {model.dropout: {unifrom: [0, 1]}}}", "tune.space.model.dropout.unifrom", "uniform"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(experiment: Path, text: str, key: str, hint: str) -> None:
+    experiment.write_text(f"{MINIMAL}{text}\n")
+    message = refused(experiment)
+    assert f"unknown setting {key}; did you mean {hint}?" in message
+    assert str(experiment) in message
+
+
+def test_a_key_like_no_other_lists_the_known_ones(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "tune: {budget: {zzz: 1}}\n")
+    assert "unknown setting tune.budget.zzz; known ones are num_trials" in refused(experiment)
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("train: {learning_rate: fast}", ["train.learning_rate: 'fast'", "number", "Peak learning rate of AdamW"]),
+        ("train: {num_epochs: 2.5}", ["train.num_epochs: 2.5", "integer", "Passes over the training rows"]),
+        ("train: {zero_stage: 7}", ["train.zero_stage: 7", "Allowed: 0, 1, 2, 3.", "What DeepSpeed splits"]),
+        ("train: {metric: auc}", ["train.metric: 'auc'", "Allowed: accuracy, f1_macro"]),
+        ("model: {task: ranking}", ["model.task: 'ranking'", "Allowed: auto, binary, multiclass."]),
+        ("model: {dropout: 1.0}", ["model.dropout: 1.0", "less than 1", "Probability of every dropout"]),
+        ("train: {learning_rate: .nan}", ["train.learning_rate: nan", "finite"]),
+        ("train: 3", ["train: 3", "How it is fine-tuned"]),
+    ],
+)
+def test_a_wrong_value_is_shown_with_its_field_and_what_is_allowed(experiment: Path, text: str, fragments: list[str]) -> None:
+    experiment.write_text(f"{MINIMAL}{text}\n")
+    message = refused(experiment)
+    assert [fragment for fragment in fragments if fragment not in message] == []
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("train: {use_gpu: maybe}", "train.use_gpu: 'maybe' "),
+        ("train: {cpus_per_worker: 0}", "train.cpus_per_worker: 0 "),
+        ("registry: {promote: [1]}", "registry.promote: [1] "),
+        ("serve: {host: 1}", "serve.host: 1 "),
+    ],
+)
+def test_a_field_of_several_types_goes_by_its_own_name(experiment: Path, text: str, start: str) -> None:
+    experiment.write_text(f"{MINIMAL}{text}\n")
+    names = [line.removeprefix(f"{experiment}: ") for line in refused(experiment).splitlines()]
+    assert [name for name in names if not name.startswith(start)] == []
+
+
+def test_every_wrong_setting_has_its_line(experiment: Path) -> None:
+    experiment.write_text("data: {train: 1, tesst: x}\n")
+    lines = refused(experiment).splitlines()
+    assert len(lines) == 3
+    assert any("name is required" in line for line in lines)
+    assert any("data.train: 1 is wrong" in line for line in lines)
+    assert any("unknown setting data.tesst; did you mean test?" in line for line in lines)
+
+
+def test_a_rule_over_several_fields_is_one_sentence(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "train: {batch_size: 2, num_workers: 4}\n")
+    message = refused(experiment)
+    assert message.startswith(f"{experiment}: train.batch_size 2 leaves some of the 4 workers without a row")
+
+
+def test_a_searched_value_that_does_not_fit_is_one_sentence(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "tune: {space: {train.num_epochs: {choice: [1, many]}}}\n")
+    message = refused(experiment)
+    assert "train.num_epochs: 'many' is wrong" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("pair", "name", "value"),
+    [
+        ("name=other", "name", "other"),
+        ("train.learning_rate=3e-5", "train.learning_rate", 3e-5),
+        ("train.seed=4", "train.seed", 4),
+        ("tune.budget.num_trials=2", "tune.budget.num_trials", 2),
+        ("data.header=true", "data.header", True),
+        ("data.text=a=b", "data.text", "a=b"),
+    ],
+)
+def test_set_replaces_any_setting(experiment: Path, pair: str, name: str, value: object) -> None:
+    found: object = load_config(experiment, overrides=[pair])
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_set_reaches_the_searched_fields(experiment: Path) -> None:
+    config = load_config(experiment, overrides=["tune.space.train.batch_size={choice: [16, 32]}"])
+    assert config.tune.space["train.batch_size"].choice == [16, 32]
+
+
+def test_set_adds_to_the_searched_fields_of_the_file(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "tune: {space: {model.dropout: {uniform: [0, 0.2]}}}\n")
+    config = load_config(experiment, overrides=["tune.space.train.batch_size={choice: [16]}"])
+    assert list(config.tune.space) == ["model.dropout", "train.batch_size"]
+
+
+def test_the_last_set_of_a_name_holds(experiment: Path) -> None:
+    assert load_config(experiment, overrides=["train.seed=1", "train.seed=2"]).train.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("pair", "fragment"),
+    [
+        ("train.learning_rat=1", "train.learning_rat is not a setting; did you mean train.learning_rate?"),
+        ("learning_rate=1", "learning_rate is not a setting; did you mean train.learning_rate?"),
+        ("train=1", "train is not a setting"),
+        ("train.learning_rate", "write it as name=value"),
+        ("=3", "write it as name=value"),
+        ("train.seed=[1", "is not a YAML value"),
+        ("train.seed=one", "train.seed: 'one' is wrong"),
+        ("tune.space.train.lr={uniform: [0, 1]}", "train.lr is not a setting"),
+    ],
+)
+def test_a_bad_set_is_refused(experiment: Path, pair: str, fragment: str) -> None:
+    assert fragment in refused(experiment, overrides=[pair])
+
+
+@pytest.mark.parametrize("text", ["5e-5", "5.0e-5", "0.00005", "5E-5"])
+def test_exponents_are_numbers_with_and_without_a_dot(experiment: Path, text: str) -> None:
+    experiment.write_text(
+        f"{MINIMAL}train: {{learning_rate: {text}}}\ntune: {{space: {{train.learning_rate: {{loguniform: [{text}, 1e-3]}}}}}}\n"
+    )
+    config = load_config(experiment)
+    assert config.train.learning_rate == pytest.approx(5e-5, rel=1e-12)
+    assert config.tune.space["train.learning_rate"].loguniform == pytest.approx((5e-5, 1e-3), rel=1e-12)
+
+
+def test_relative_data_paths_start_at_the_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, elsewhere = tmp_path / "experiments", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "e.yaml").write_text("name: x\ndata: {train: rows/a.csv, validation: ../b.csv, test: c.csv}\n")
+    monkeypatch.chdir(elsewhere)
+    data = load_config(Path("../experiments/e.yaml"), overrides=["data.test=d.csv"]).data
+    assert Path(data.train) == folder / "rows" / "a.csv"
+    assert Path(str(data.validation)).resolve() == tmp_path / "b.csv"
+    assert data.test == "d.csv"
+
+
+@pytest.mark.parametrize("location", ["/rows/a.csv", "s3://rows/a.csv", "hf://owner/name", "sample:support", "~/a.csv"])
+def test_other_locations_stay_as_they_are(experiment: Path, location: str) -> None:
+    experiment.write_text(f"name: x\ndata: {{train: '{location}'}}\n")
+    assert load_config(experiment).data.train == location
+
+
+@pytest.mark.parametrize("pretrained", ["encoder", "./encoder"])
+def test_a_model_folder_beside_the_yaml_is_found_there(experiment: Path, pretrained: str) -> None:
+    (experiment.parent / "encoder").mkdir()
+    experiment.write_text(f"{MINIMAL}model: {{pretrained: {pretrained}}}\n")
+    assert Path(load_config(experiment).model.pretrained) == experiment.parent / "encoder"
+
+
+def test_a_hub_id_is_no_path(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "model: {pretrained: bert-base-uncased}\n")
+    assert load_config(experiment).model.pretrained == "bert-base-uncased"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert refused(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: no such config file; check the path."
+
+
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    assert f"{tmp_path}: cannot be read" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (b"name: x\ndata: {train: [}\n", ", line 2: not valid YAML"),
+        (b"name: x\n\tdata: 1\n", ", line 2: not valid YAML"),
+        (b"- name\n", "found list"),
+        (b"", "found NoneType"),
+        (b"just words\n", "found str"),
+        (b"name: \xff\n", "cannot be read"),
+        (b"name: 2024-13-45\n", "put it in quotes"),
+    ],
+    ids=["bracket", "tab", "list", "empty", "words", "bytes", "impossible-date"],
+)
+def test_a_broken_file_is_refused_with_the_place(experiment: Path, content: bytes, fragment: str) -> None:
+    experiment.write_bytes(content)
+    message = refused(experiment)
+    assert message.startswith(str(experiment))
+    assert fragment in message
+
+
+def test_a_written_config_loads_as_the_same(tmp_path: Path, experiment: Path) -> None:
+    experiment.write_text(
+        MINIMAL
+        + "model: {dropout: 0.25, task: binary}\ntrain: {learning_rate: 2e-5, use_gpu: false, cpus_per_worker: 2}\n"
+        + "tune: {space: {train.batch_size: {choice: [8, 16]}, train.learning_rate: {loguniform: [1e-5, 1e-3]}}}\n"
+        + "registry: {model: desk, promote: false}\nstorage: somewhere\n"
+    )
+    config = load_config(experiment)
+    (tmp_path / "copy").mkdir()
+    write_config(config, tmp_path / "copy" / "config.yaml")
+    assert load_config(tmp_path / "copy" / "config.yaml") == config
+
+
+def test_a_written_config_holds_every_default(tmp_path: Path, experiment: Path) -> None:
+    write_config(load_config(experiment), tmp_path / "config.yaml")
+    document = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert set(document) == set(ExperimentConfig.model_fields) - {"storage"}
+    assert document["train"]["learning_rate"] == ExperimentConfig.model_validate(document).train.learning_rate

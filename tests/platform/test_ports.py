@@ -1,0 +1,39 @@
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from manta.errors import InputError
+from manta.ports import check_port
+
+
+@pytest.fixture(params=["127.0.0.1", "0.0.0.0"])  # noqa: S104  # the point is that someone else listens everywhere
+def taken(request: pytest.FixtureRequest) -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind((request.param, 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_taken_port_is_refused(taken: int) -> None:
+    with pytest.raises(InputError, match=rf"^127\.0\.0\.1:{taken} cannot be listened on \(.+\); choose another with --port\.$"):
+        check_port("127.0.0.1", taken)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_free_port_is_left_free(host: str) -> None:
+    port = free_port()
+    check_port(host, port)
+    with socket.socket() as listener:
+        listener.bind((host, port))
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^192\.0\.2\.1:\d+ cannot be listened on"):
+        check_port("192.0.2.1", free_port())
