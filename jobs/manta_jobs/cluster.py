@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import ray
 
@@ -14,7 +16,11 @@ from manta.config import TrainConfig
 from manta.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,28 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def interruptible(work: Callable[[], T], *, console: Console) -> T:
+    """Do long work of Ray's so that Ctrl-C ends it at once.
+
+    On the main thread, Ray Train and Tune put their own handlers in the place of Ctrl-C: one exits with code 1, the other
+    goes on to the end of its step and reports success. On a thread of its own the work leaves Ctrl-C to us.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # handed over, whatever it is
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        console.print("Stopping; nothing is registered.")
+        raise
 
 
 def num_cores() -> int:

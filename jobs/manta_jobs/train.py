@@ -17,7 +17,7 @@ from manta.labels import LabelSpace
 from manta.model import load_model_config, load_tokenizer
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.storage import RunFolder, Storage
-from manta_jobs.cluster import WorkerResources, connected, fit_workers
+from manta_jobs.cluster import WorkerResources, connected, fit_workers, interruptible
 from manta_jobs.evaluate import evaluate_on_cluster
 from manta_jobs.progress import Board, shown_progress
 
@@ -81,7 +81,7 @@ def train(config: ExperimentConfig, *, console: Console, address: str | None = N
         )
         console.print(f"Training on {workers_phrase(config)}")
         with shown_progress(board, console, num_epochs=config.train.num_epochs):
-            checkpoint = fit(trainer, config)
+            checkpoint = interruptible(lambda: fit(trainer, config), console=console)
         history = board.snapshot()[CHECKPOINTS].history
         return finish(prepared, config, checkpoint=checkpoint, history=history, console=console, started=started)
 

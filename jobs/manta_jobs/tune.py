@@ -14,7 +14,7 @@ import yaml
 from manta.config import ExperimentConfig, Range
 from manta.config_file import write_config
 from manta.errors import RunError
-from manta_jobs.cluster import WorkerResources, connected, fit_workers, num_workers_at_once
+from manta_jobs.cluster import WorkerResources, connected, fit_workers, interruptible, num_workers_at_once
 from manta_jobs.progress import Board
 from manta_jobs.search_view import SearchView
 from manta_jobs.train import (
@@ -75,7 +75,7 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
         view = SearchView(config, Board(), console)
         tuner = build_tuner(prepared, resources=resources, view=view)
         with view.shown():
-            results = tuner.fit()
+            results = interruptible(tuner.fit, console=console)
         trials = ranked_trials(results, config)
         if not trials:
             raise RunError(f"every trial failed; the first one said: {failure_sentence(results.errors[0])}")

@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 
+@pytest.mark.parametrize(("verb", "sign"), [("train", "epoch 2/"), ("tune", "epoch 2,")])
 @pytest.mark.timeout(300)
-def test_ctrl_c_while_training_leaves_no_process_and_exits_130(two_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_process_and_exits_130(verb: str, sign: str, two_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
     experiment = tmp_path / "long.yaml"
     experiment.write_text(
         f"name: long\ndata: {{train: {two_classes}}}\nmodel: {{pretrained: {tiny_model}, max_length: 32}}\n"
@@ -23,10 +24,10 @@ def test_ctrl_c_while_training_leaves_no_process_and_exits_130(two_classes: Path
     log = tmp_path / "stderr"
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "manta.cli", "train", str(experiment)], stderr=errors, start_new_session=True
+            [sys.executable, "-m", "manta.cli", verb, str(experiment)], stderr=errors, start_new_session=True
         )
     deadline = time.monotonic() + 150
-    while "epoch 2/" not in log.read_text():
+    while sign not in log.read_text():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)

@@ -184,6 +184,12 @@ def test_the_longest_allowed_text_can_be_read_and_a_longer_one_is_refused(checkp
     assert f"model.max_length {longest + 1} is more than the {longest} tokens" in message
 
 
+def test_an_encoder_of_relative_positions_has_no_longest_text(tmp_path: Path) -> None:
+    """XLNet says -1, which means no limit."""
+    transformers.XLNetConfig(vocab_size=40, d_model=32, n_layer=1, n_head=2, d_inner=48).save_pretrained(tmp_path)
+    assert load_model_config(config_of(tmp_path, max_length=4096), BINARY).num_labels == 1
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     assert refused(config_of(tmp_path / "none")) == f"model.pretrained: no model folder at {tmp_path / 'none'}; check the path."
 

@@ -140,3 +140,15 @@ def test_a_tracking_server_overrules_the_local_folder(tmp_path: Path, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert ModelRegistry(Storage(tmp_path / "storage")).uri == "http://127.0.0.1:9"
     assert not (tmp_path / "storage").exists()
+
+
+def test_an_empty_tracking_uri_means_the_local_folder(
+    tmp_path: Path, artifact: ModelArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    registry = ModelRegistry(Storage(tmp_path / "storage"))
+    version = registry.register(artifact, history=[], promote=True)
+    assert registry.fetch(version).path.is_relative_to(tmp_path / "storage")
+    assert list((tmp_path / "elsewhere").iterdir()) == []

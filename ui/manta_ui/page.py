@@ -24,7 +24,16 @@ footer { display: none !important; }
 
 def page_theme() -> gr.themes.Base:
     """Colours and fonts; the fonts are the reader's own, so none is fetched."""
-    return gr.themes.Soft(primary_hue="teal", font=list(SYSTEM_FONTS), font_mono=list(MONOSPACE_FONTS))
+    theme = gr.themes.Soft(primary_hue="teal", font=list(SYSTEM_FONTS), font_mono=list(MONOSPACE_FONTS))
+    # White on the theme's own light teal is hard to read.
+    return theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+        block_label_text_color="*primary_800",
+        block_title_text_color="*primary_800",
+    )
 
 
 def build_page(client: ServeClient) -> gr.Blocks:

@@ -66,6 +66,12 @@ def test_every_format_gives_the_same_rows(read: Callable[..., Rows], name: str, 
     assert (rows.texts, rows.labels) == (TEXTS, LABELS)
 
 
+@pytest.mark.parametrize("text", ['"quoted" first', '"never closed', '"all of it"', 'two ""', "it's"])
+def test_quotes_in_tsv_are_part_of_the_text(read: Callable[..., Rows], text: str) -> None:
+    rows = read("rows.tsv", f"text\tlabel\n{text}\ta\nnext\tb\n")
+    assert (rows.texts, rows.labels) == ([text, "next"], ["a", "b"])
+
+
 def test_the_columns_may_have_other_names_and_places(read: Callable[..., Rows]) -> None:
     rows = read("rows.csv", "intent,id,message\nbilling,1,a card\n", text="message", label="intent")
     assert (rows.texts, rows.labels) == (["a card"], ["billing"])
@@ -246,6 +252,14 @@ def test_a_parquet_file_with_flipped_bytes_is_refused(read: Callable[..., Rows],
     content[start : start + 8] = bytes(byte ^ 0xFF for byte in content[start : start + 8])
     with pytest.raises(InputError, match=r"a\.parquet: not a readable Parquet file"):
         read("a.parquet", bytes(content))
+
+
+def test_a_parquet_text_that_is_not_utf8_is_refused(read: Callable[..., Rows]) -> None:
+    sink = io.BytesIO()
+    texts = pa.array([b"fine", b"Gr\xfc\xdfe"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts, "label": ["a", "b"]}), sink)
+    with pytest.raises(InputError, match=r"a\.parquet"):
+        read("a.parquet", sink.getvalue())
 
 
 def test_a_folder_named_like_a_file_is_refused(tmp_path: Path) -> None:
