@@ -109,6 +109,9 @@ def _anchor_paths(document: dict[str, Any], folder: Path) -> None:
         for key in ("train", "validation", "test"):
             if isinstance(data.get(key), str) and not _is_elsewhere(data[key]):
                 data[key] = str(folder / data[key])
+    storage = document.get("storage")
+    if isinstance(storage, str) and not storage.startswith(("/", "~")):
+        document["storage"] = str(folder / storage)
     model = document.get("model")
     if isinstance(model, dict) and isinstance(model.get("pretrained"), str):
         pretrained = model["pretrained"]

@@ -123,7 +123,7 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
     positions = getattr(result, "max_position_embeddings", None)
     if positions is not None and result.model_type in PADDED_POSITIONS:
         positions -= result.pad_token_id + 1
-    if positions is not None and config.max_length > positions:
+    if positions is not None and 0 < positions < config.max_length:
         raise InputError(f"model.max_length {config.max_length} is more than the {positions} tokens {config.pretrained} can read.")
     result.num_labels = labels.num_logits
     # transformers picks the loss by this name: one logit per row with BCE, or cross-entropy over classes.

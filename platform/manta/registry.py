@@ -52,7 +52,7 @@ class ModelRegistry:
 
         self._storage = storage
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage.registry / 'mlflow.db'}"
-        self._is_local = "MLFLOW_TRACKING_URI" not in os.environ
+        self._is_local = not os.environ.get("MLFLOW_TRACKING_URI")
         if self._is_local:
             storage.registry.mkdir(parents=True, exist_ok=True)
         self._client: MlflowClient = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)

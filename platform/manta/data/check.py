@@ -21,7 +21,7 @@ def checked_labels(rows: Rows) -> list[str]:
     names: list[str] = []
     for index, (text, label) in enumerate(zip(rows.texts, rows.labels, strict=True)):
         if not isinstance(text, str):
-            kind = "missing" if text is None else f"a {type(text).__name__}, not a string"
+            kind = "missing" if text is None else f"of type {type(text).__name__}, not a string"
             raise InputError(f"{rows.where(index)}: the text is {kind}; fix or remove the row.")
         if not text.isascii() and _has_lone_surrogate(text):
             raise InputError(f"{rows.where(index)}: the text holds half of a surrogate pair, which is no character; fix the row.")

@@ -224,9 +224,9 @@ def _read_parquet(location: str, content: bytes, config: DataConfig) -> Rows:
         names = file.schema_arrow.names
         indices = [_column(location, name, names, len(names), key) for key, name in _column_settings(config)]
         table = file.read(columns=[names[index] for index in indices])
-    except (pa.ArrowException, OSError) as error:
+        texts, labels = (table.column(names[index]).to_pylist() for index in indices)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{location}: not a readable Parquet file ({error}).") from None
-    texts, labels = (table.column(names[index]).to_pylist() for index in indices)
     return Rows(location, "row", texts, labels, list(range(1, len(texts) + 1)))
 
 
