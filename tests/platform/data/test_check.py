@@ -150,7 +150,7 @@ def test_a_bad_training_row_is_refused_with_file_and_place(
 
 @pytest.mark.parametrize(
     ("row", "message"),
-    [((7, "a"), "the text is a"), ((None, "a"), "the text is missing"), (("new", None), "the label is missing")],
+    [((7, "a"), "the text is of type int"), ((None, "a"), "the text is missing"), (("new", None), "the label is missing")],
     ids=["number", "null-text", "null-label"],
 )
 def test_a_bad_json_value_is_refused_with_file_and_line(tmp_path: Path, row: tuple[Any, Any], message: str) -> None:
