@@ -41,7 +41,7 @@ check: install ## Lint, types and import rules, as pre-commit and CI run them
 lock: install ## Compile requirements.lock from pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
-	sed -i -E 's/^(torch==[0-9.]+)\+.*/\1/' requirements.lock
+	sed -i -E -e 's/^(torch==[0-9.]+)\+.*/\1/' -e '/^manta-platform @/d' requirements.lock
 
 bench: install ## Measure the figures that the README claims
 	$(BIN)/python benchmarks/samples.py $(ARGS)

@@ -72,8 +72,11 @@ class Board:
         ray.get(self._actor.epoch_done.remote(name, metrics))
 
     def snapshot(self) -> dict[str, RunProgress]:
-        """What is known now, by run name."""
-        runs: dict[str, RunProgress] = ray.get(self._actor.snapshot.remote())
+        """What is known now, by run name; nothing while the cluster is being stopped."""
+        try:
+            runs: dict[str, RunProgress] = ray.get(self._actor.snapshot.remote())
+        except ray.exceptions.RayError:
+            return {}
         return runs
 
 
@@ -126,10 +129,7 @@ def shown_progress(board: Board, console: Console, *, num_epochs: int) -> Iterat
 
 
 def _only_run(board: Board) -> RunProgress | None:
-    try:
-        return next(iter(board.snapshot().values()), None)
-    except ray.exceptions.RayError:
-        return None
+    return next(iter(board.snapshot().values()), None)
 
 
 def _show_bar(board: Board, console: Console, num_epochs: int, stop: threading.Event) -> None:

@@ -85,7 +85,7 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
         the workers behind: the next trial would wait for it for ever. (Ray's own cleaner asks the dashboard's API, which a
         cluster need not have.)
         """
-        run = self._progress().get(name)
+        run = self.board.snapshot().get(name)
         if run is not None and run.placement_group is not None:
             ray.util.remove_placement_group(run.placement_group)
 
@@ -104,7 +104,7 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
                 stopped = False
                 while not stopped:
                     stopped = stop.wait(REFRESH_EVERY_S)
-                    live.update(self._table(self._progress()), refresh=True)
+                    live.update(self._table(self.board.snapshot()), refresh=True)
 
             thread = threading.Thread(target=refresh, daemon=True)
             thread.start()
@@ -113,12 +113,6 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
             finally:
                 stop.set()
                 thread.join(timeout=5)
-
-    def _progress(self) -> dict[str, RunProgress]:
-        try:
-            return self.board.snapshot()
-        except ray.exceptions.RayError:
-            return {}
 
     def _table(self, progress: dict[str, RunProgress]) -> Table:
         metric = self._config.train.metric
