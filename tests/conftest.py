@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -93,6 +94,16 @@ def three_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV file of 160 rows with two labels."""
     return write_csv(tmp_path_factory.mktemp("data") / "two.csv", rows_of(["delivery", "billing"], 160, seed=1))
+
+
+@pytest.fixture(scope="session")
+def listens_to_ctrl_c() -> Callable[[], None]:
+    """For a started process's `preexec_fn`: where the tests run in the background, SIGINT is ignored and that is inherited."""
+
+    def restore() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return restore
 
 
 @pytest.fixture(scope="session")

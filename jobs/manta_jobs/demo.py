@@ -81,6 +81,8 @@ def demo(config: ExperimentConfig, *, console: Console, api_port: int, page_port
     tuned = tune(config, console=console)
     api_url, page_url = f"http://{HOST}:{api_port}", f"http://{HOST}:{page_port}"
     logs = tuned.model.run.path
+    for number in (signal.SIGINT, signal.SIGTERM):  # either one ends what is started below; Ray had handlers of its own
+        signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:
         serve_command = ["serve", tuned.model.version.name, "--host", HOST, "--port", str(api_port)]
         stack.enter_context(

@@ -183,7 +183,7 @@ def failure_sentence(error: Exception) -> str:
     if not failures:
         return f"training failed: {last_line(str(error))}"
     rank, cause = min(failures.items())
-    return f"training failed on worker {rank}: {last_line(str(cause))}"
+    return f"training failed on worker {rank}: {type(cause).__name__}: {last_line(str(cause))}"
 
 
 def last_line(text: str) -> str:

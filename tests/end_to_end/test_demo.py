@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def demo(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(tiny_model: Path, listens_to_ctrl_c: Callable[[], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """`manta demo` with the tiny model, up to the open page."""
     folder = tmp_path_factory.mktemp("demo")
     ports = free_port(), free_port()
@@ -62,7 +62,14 @@ def demo(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     environment = os.environ | {"MANTA_STORAGE": str(folder / "storage")}
     with (folder / "stderr").open("w") as errors:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=folder, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,
+            preexec_fn=listens_to_ctrl_c,
         )
     try:
         deadline = time.monotonic() + START_TIMEOUT_S

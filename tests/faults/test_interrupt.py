@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,9 @@ import pytest
 
 @pytest.mark.parametrize(("verb", "sign"), [("train", "epoch 2/"), ("tune", "epoch 2,")])
 @pytest.mark.timeout(300)
-def test_ctrl_c_leaves_no_process_and_exits_130(verb: str, sign: str, two_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_process_and_exits_130(
+    verb: str, sign: str, two_classes: Path, tiny_model: Path, listens_to_ctrl_c: Callable[[], None], tmp_path: Path
+) -> None:
     experiment = tmp_path / "long.yaml"
     experiment.write_text(
         f"name: long\ndata: {{train: {two_classes}}}\nmodel: {{pretrained: {tiny_model}, max_length: 32}}\n"
@@ -24,7 +27,10 @@ def test_ctrl_c_leaves_no_process_and_exits_130(verb: str, sign: str, two_classe
     log = tmp_path / "stderr"
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "manta.cli", verb, str(experiment)], stderr=errors, start_new_session=True
+            [sys.executable, "-m", "manta.cli", verb, str(experiment)],
+            stderr=errors,
+            start_new_session=True,
+            preexec_fn=listens_to_ctrl_c,
         )
     deadline = time.monotonic() + 150
     while sign not in log.read_text():

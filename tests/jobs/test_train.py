@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
+import torch.distributed as dist
 from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.numpy import load_file
@@ -22,8 +24,8 @@ from manta.predictor import Predictor
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta_jobs.progress import Board
-from manta_jobs.train import prepare, train
-from manta_jobs.worker import WEIGHTS_FILE, WorkerSetup, train_worker
+from manta_jobs.train import fit, prepare, train
+from manta_jobs.worker import WEIGHTS_FILE, WorkerSetup, agreed_hash, train_worker
 
 STAGES = (0, 1, 2, 3)
 
@@ -93,14 +95,30 @@ def test_two_workers_train_the_model_that_one_worker_trains(
     assert np.abs(one[0][f"bert.{embedding}"] - initial[embedding]).max() > 1e-2
 
 
+def compare_unequal_weights(arguments: dict[str, Any]) -> None:
+    """Workers that hold different weights and compare them as after every epoch."""
+    agreed_hash({"weight": torch.tensor([float(dist.get_rank())])})
+
+
+def test_workers_that_drifted_apart_fail_the_run(ray_cluster: None, two_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
+    trainer = TorchTrainer(
+        compare_unequal_weights,
+        train_loop_config={},
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(name="drifted", storage_path=str(tmp_path)),
+    )
+    with pytest.raises(RunError, match="the weights differ between workers"):
+        fit(trainer, experiment(two_classes, tiny_model))
+
+
 @pytest.mark.timeout(400)
 def test_a_run_learns_and_leaves_a_registered_model(
     ray_cluster: None, two_classes: Path, tiny_model: Path, own_storage: Path
 ) -> None:
-    config = experiment(two_classes, tiny_model, num_epochs=4)
+    config = experiment(two_classes, tiny_model, num_epochs=8)
     model = train(config, console=people_console())
 
-    assert [epoch["epoch"] for epoch in model.history] == [1, 2, 3, 4]
+    assert [epoch["epoch"] for epoch in model.history] == list(range(1, 9))
     assert model.history[-1]["train_loss"] < 0.5 * model.history[0]["train_loss"]
     assert model.artifact.manifest.metrics["accuracy"] >= 0.9
     # Workers compare the hash of their weights after each epoch and fail if it differs; here is what they agreed on.
