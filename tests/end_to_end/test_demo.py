@@ -80,7 +80,9 @@ def demo(tiny_model: Path, listens_to_ctrl_c: Callable[[], None], tmp_path_facto
         yield Demo(process, folder / "storage", *(f"http://127.0.0.1:{port}" for port in ports))
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
 
 
 def post(url: str, body: Any) -> Any:
