@@ -24,7 +24,7 @@ from manta.config import DataConfig
 from manta.data import load_dataset
 
 SETTINGS = {
-    "support": {"train.learning_rate": 3e-4, "train.num_epochs": 5},
+    "support": {"train.learning_rate": 5e-4, "train.num_epochs": 3, "train.zero_stage": 1},
     "reviews": {"train.learning_rate": 3e-4, "train.num_epochs": 4},
 }
 
