@@ -97,6 +97,12 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_classes_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV file of 2,000 rows with two labels: enough steps to interrupt."""
+    return write_csv(tmp_path_factory.mktemp("data") / "large.csv", rows_of(["delivery", "billing"], 2000, seed=2))
+
+
+@pytest.fixture(scope="session")
 def listens_to_ctrl_c() -> Callable[[], None]:
     """For a started process's `preexec_fn`: where the tests run in the background, SIGINT is ignored and that is inherited."""
 

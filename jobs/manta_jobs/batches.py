@@ -16,11 +16,11 @@ MIN_BUCKETS = 4
 
 @dataclass(frozen=True)
 class Share:
-    """One worker's part of a global batch."""
+    """One worker's rows of one forward and backward pass."""
 
     rows: Rows
     weight: float
-    """What its mean loss is multiplied by, so that the mean over workers is the mean over the rows of the batch."""
+    """What its mean loss is multiplied by, so that the mean over workers and micro-batches is the mean over the global batch."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,6 @@ class TrainingBatches:
 
     lengths: npt.NDArray[np.int64]
     batch_size: int
-    rank: int
-    world_size: int
     seed: int
 
     @property
@@ -38,11 +36,12 @@ class TrainingBatches:
         """Optimizer steps of one epoch."""
         return -(-len(self.lengths) // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Share]:
-        """Shares of this worker in one epoch, in order. Every row is in exactly one global batch.
+    def epoch(self, epoch: int) -> list[Rows]:
+        """The global batches of one epoch, in order. Every row is in exactly one of them.
 
         Rows are shuffled, sorted by length within buckets of many batches, and the batches shuffled again: their
-        make-up changes from epoch to epoch. It depends on the seed and the epoch alone, not on the workers.
+        make-up changes from epoch to epoch. It depends on the seed and the epoch alone, so training may go on at any batch
+        with any number of workers.
         """
         generator = np.random.default_rng([self.seed, epoch])
         order = generator.permutation(len(self.lengths))
@@ -54,14 +53,23 @@ class TrainingBatches:
             for ordered in (bucket[np.argsort(self.lengths[bucket], kind="stable")] for bucket in buckets)
             for start in range(0, len(ordered), self.batch_size)
         ]
-        for index in generator.permutation(len(batches)):
-            yield self._share(batches[index])
+        return [batches[index] for index in generator.permutation(len(batches))]
 
-    def _share(self, batch: Rows) -> Share:
-        rows = batch[self.rank :: self.world_size]
-        if len(rows) == 0:  # a last batch smaller than the world: step along with the others, count for nothing
-            return Share(batch[:1], 0.0)
-        return Share(rows, len(rows) * self.world_size / len(batch))
+
+def shares(batch: Rows, *, rank: int, world_size: int, num_micro: int) -> Iterator[Share]:
+    """One worker's part of a global batch, in `num_micro` passes. Like lengths go to different workers, so none waits long."""
+    parts = world_size * num_micro
+    for part in range(rank, parts, world_size):
+        rows = batch[part::parts]
+        if len(rows) == 0:  # a last batch with fewer rows than passes: step along with the others, count for nothing
+            yield Share(batch[:1], 0.0)
+        else:
+            yield Share(rows, len(rows) * parts / len(batch))
+
+
+def num_micro_batches(batch_size: int, *, world_size: int, micro_batch_size: int) -> int:
+    """Passes per optimizer step, such that no worker ever computes more than `micro_batch_size` rows at a time."""
+    return -(-batch_size // (world_size * micro_batch_size))
 
 
 def evaluation_batches(lengths: npt.NDArray[np.int64], *, batch_size: int, rank: int, world_size: int) -> list[tuple[Rows, bool]]:

@@ -106,10 +106,10 @@ def fit_workers(config: TrainConfig) -> WorkerResources:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
     use_gpu = num_gpus > 0 if config.use_gpu == "auto" else config.use_gpu
-    if use_gpu and num_gpus < config.num_workers:
+    needed = config.min_workers
+    if use_gpu and num_gpus < needed:
         raise InputError(
-            f"train.num_workers is {config.num_workers}, one GPU each, but the cluster has {num_gpus}; "
-            "lower it or set train.use_gpu: false."
+            f"train.num_workers is {needed}, one GPU each, but the cluster has {num_gpus}; lower it or set train.use_gpu: false."
         )
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     if config.cpus_per_worker != "auto":
@@ -117,11 +117,11 @@ def fit_workers(config: TrainConfig) -> WorkerResources:
     elif use_gpu:
         num_cpus = 1
     else:
-        fitting = [size for size in range(1, max(cpus) + 1) if sum(node // size for node in cpus) >= config.num_workers]
+        fitting = [size for size in range(1, max(cpus) + 1) if sum(node // size for node in cpus) >= config.max_workers]
         num_cpus = max(fitting, default=1)
-    if sum(node // num_cpus for node in cpus) < config.num_workers:
+    if sum(node // num_cpus for node in cpus) < needed:
         raise InputError(
-            f"train.num_workers is {config.num_workers} with {num_cpus} CPU each, but the cluster has {sum(cpus)} CPU on "
+            f"train.num_workers is {needed} with {num_cpus} CPU each, but the cluster has {sum(cpus)} CPU on "
             f"{len(nodes)} node(s); lower train.num_workers or train.cpus_per_worker."
         )
     return WorkerResources(num_cpus=num_cpus, use_gpu=use_gpu)

@@ -12,6 +12,7 @@ import typer
 
 from manta.config_file import load_config
 from manta.console import people_console, print_result
+from manta.errors import InputError
 
 ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's YAML file.", metavar="EXPERIMENT.yaml")]
 SetOption = Annotated[
@@ -23,14 +24,27 @@ AddressOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 
 
-def train(experiment: ExperimentArgument, set_: SetOption = None, address: AddressOption = None, json: JsonOption = False) -> None:
+def train(
+    experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="[EXPERIMENT.yaml]")] = None,
+    set_: SetOption = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this interrupted run instead.", metavar="RUN")] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
     """Fine-tune one model, evaluate it on the test rows and register it."""
-    config = load_config(experiment, overrides=set_)
+    if experiment is None and resume is None:
+        raise InputError("which experiment? Give its YAML file, or --resume RUN to go on with an interrupted one.")
+    if resume is not None and (experiment is not None or set_):
+        raise InputError("--resume goes on with the run's own config; give it without an experiment file and without --set.")
+    config = load_config(experiment, overrides=set_) if experiment is not None else None
     from manta_jobs import train as job
     from manta_jobs.report import show_trained, trained_result
 
     console = people_console()
-    model = job.train(config, console=console, address=address)
+    if config is not None:
+        model = job.train(config, console=console, address=address)
+    else:
+        model = job.resume(str(resume), console=console, address=address)
     show_trained(model, console, experiment=experiment)
     print_result(trained_result(model), as_json=json)
 

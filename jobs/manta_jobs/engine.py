@@ -1,24 +1,29 @@
-"""The DeepSpeed engine around the model: what is split over the workers, the optimizer and the schedule.
+"""The DeepSpeed engine around the model: what is split over the workers, precision, the optimizer and the schedule.
 
 DeepSpeed is imported in workers only, never in a driver: it looks at the machine when imported.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from manta.adapt import parameter_groups
 from manta.config import TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from deepspeed import DeepSpeedEngine
-    from transformers import PreTrainedModel
+
+    from manta.loss import TrainedClassifier
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def import_deepspeed() -> ModuleType:
@@ -37,64 +42,78 @@ def import_deepspeed() -> ModuleType:
     return module
 
 
-def uses_bf16() -> bool:
-    """Whether training runs in bfloat16: where the hardware computes in it, else float32."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+def resolve_precision(config: TrainConfig) -> Precision:
+    """What matrices are multiplied in: as set, or bfloat16 where the hardware computes in it, else float32."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def deepspeed_config(config: TrainConfig, *, world_size: int) -> dict[str, Any]:
-    """The engine's JSON (https://www.deepspeed.ai/docs/config-json)."""
-    return {
-        # The share of the largest global batch. Smaller and uneven ones are weighted in the loss, see batches.Share.
-        "train_micro_batch_size_per_gpu": -(-config.batch_size // world_size),
-        "gradient_accumulation_steps": 1,
+def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: int) -> dict[str, Any]:
+    """The engine's JSON (https://www.deepspeed.ai/docs/config-json), with the user's own additions merged in.
+
+    In bf16, weights, sums and the optimizer stay in float32 and matrices are multiplied in the lower precision, as torch's
+    autocast does it: the same at every ZeRO stage. In fp16 that holds for ZeRO 0; the others use DeepSpeed's own fp16, whose
+    loss scaling is agreed on by all workers.
+    """
+    precision = resolve_precision(config)
+    zero: dict[str, Any] = {"stage": config.zero_stage, "overlap_comm": torch.cuda.is_available()}
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if config.offload_parameters:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    document: dict[str, Any] = {
+        # The most rows of one pass. Smaller and uneven ones are weighted in the loss, see batches.Share.
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": num_micro,
         "gradient_clipping": config.max_grad_norm,
-        "bf16": {"enabled": uses_bf16()},
-        "zero_optimization": {"stage": config.zero_stage, "overlap_comm": torch.cuda.is_available()},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW; DeepSpeed's would be compiled when training starts
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+    if precision == "fp16" and config.zero_stage > 0:
+        document["fp16"] = {"enabled": True}
+    elif precision != "fp32":
+        document["torch_autocast"] = {"enabled": True, "dtype": "bfloat16" if precision == "bf16" else "float16"}
+    return _merged(document, config.deepspeed)
 
 
-def build_engine(model: PreTrainedModel, config: TrainConfig, *, num_steps: int, world_size: int) -> DeepSpeedEngine:
-    """Wrap the model for distributed training.
+def build_engine(
+    model: TrainedClassifier, config: TrainConfig, *, num_steps: int, first_step: int, micro_batch_size: int, num_micro: int
+) -> DeepSpeedEngine:
+    """Wrap the model for distributed training with AdamW (Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101).
 
-    AdamW (Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101) with a linear warm-up and then a linear fall to
-    zero over `num_steps` optimizer steps.
+    `first_step` is where the schedule goes on, out of `num_steps` optimizer steps.
     """
     deepspeed = import_deepspeed()
-    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=config.weight_decay), lr=config.learning_rate, fused=True)
+    groups = parameter_groups(
+        model.model, learning_rate=config.learning_rate, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+    )
+    factor = schedule(config, num_steps=num_steps)
     engine: DeepSpeedEngine
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=optimizer,
-        lr_scheduler=lambda wrapped: linear_schedule(wrapped, num_steps=num_steps, warmup_fraction=config.warmup_fraction),
-        config=deepspeed_config(config, world_size=world_size),
+        optimizer=torch.optim.AdamW(groups, lr=config.learning_rate, fused=True),
+        lr_scheduler=lambda wrapped: torch.optim.lr_scheduler.LambdaLR(wrapped, lambda step: factor(first_step + step)),
+        config=deepspeed_config(config, micro_batch_size=micro_batch_size, num_micro=num_micro),
     )
     return engine
 
 
-def parameter_groups(model: torch.nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices with weight decay, biases and norms (one-dimensional parameters) without."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def linear_schedule(
-    optimizer: torch.optim.Optimizer, *, num_steps: int, warmup_fraction: float
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Learning rate from 0 to its peak over the warm-up steps, then linearly to 0 at `num_steps`."""
-    warmup = round(num_steps * warmup_fraction)
+def schedule(config: TrainConfig, *, num_steps: int) -> Callable[[int], float]:
+    """The share of the peak learning rate at each step: up over the warm-up steps, then as `train.schedule` says."""
+    warmup = round(num_steps * config.warmup_fraction)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        return max(0.0, (num_steps - step) / max(1, num_steps - warmup))
+        left = max(0.0, (num_steps - step) / max(1, num_steps - warmup))
+        if config.schedule == "constant":
+            return 1.0
+        return left if config.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return factor
 
 
 @contextmanager
@@ -103,10 +122,38 @@ def full_weights(engine: DeepSpeedEngine) -> Iterator[dict[str, torch.Tensor]]:
 
     All workers must enter it together.
     """
-    module: torch.nn.Module = engine.module
+    model: torch.nn.Module = engine.module.model
     if engine.zero_optimization_stage() < 3:
-        yield module.state_dict()
+        yield model.state_dict()
     else:
         deepspeed = import_deepspeed()
-        with deepspeed.zero.GatheredParameters(list(module.parameters())):
-            yield module.state_dict()
+        with deepspeed.zero.GatheredParameters(list(model.parameters())):
+            yield model.state_dict()
+
+
+def scaler_state(engine: DeepSpeedEngine) -> dict[str, Any] | None:
+    """Where the loss scaling of fp16 is, as plain numbers; None in other precisions."""
+    if engine.torch_autocast_z0_gradscaler is not None:
+        state: dict[str, Any] = engine.torch_autocast_z0_gradscaler.state_dict()
+        return state
+    if engine.fp16_enabled():
+        return {name: value for name, value in vars(engine.optimizer.loss_scaler).items() if isinstance(value, int | float)}
+    return None
+
+
+def restore_scaler(engine: DeepSpeedEngine, state: dict[str, Any] | None) -> None:
+    """Go on with the loss scaling of a checkpoint."""
+    if state is None:
+        return
+    if engine.torch_autocast_z0_gradscaler is not None:
+        engine.torch_autocast_z0_gradscaler.load_state_dict(state)
+    elif engine.fp16_enabled():
+        vars(engine.optimizer.loss_scaler).update(state)
+
+
+def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Both documents in one; they do not contradict each other, see `TrainConfig`."""
+    merged = dict(ours)
+    for key, value in theirs.items():
+        merged[key] = _merged(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged

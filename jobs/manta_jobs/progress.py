@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ray.util.placement_group import PlacementGroup
+
+    from manta_jobs.checkpoints import TrainingState
 
 UPDATE_EVERY_S = 0.5
 PLAIN_LINE_EVERY_S = 15.0
@@ -29,8 +33,11 @@ class RunProgress:
     total_steps: int
     done_steps: int = 0
     phase: str = "training"
+    num_workers: int = 1
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
+    messages: list[str] = field(default_factory=list)
+    """What people should know, such as that a worker was lost."""
     placement_group: PlacementGroup | None = None
     """What holds the resources of its workers."""
 
@@ -38,38 +45,82 @@ class RunProgress:
 class _Board:
     def __init__(self) -> None:
         self._runs: dict[str, RunProgress] = {}
+        self._steps: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._limits: dict[str, int] = {}
 
-    def started(self, name: str, total_steps: int, placement_group: PlacementGroup | None) -> None:
-        self._runs[name] = RunProgress(total_steps, placement_group=placement_group)
+    def started(self, name: str, run: RunProgress) -> None:
+        before = self._runs.get(name)
+        run.messages = before.messages if before else []
+        self._runs[name] = run
+        self._steps[name] = [step for step in self._steps[name] if step["step"] <= run.done_steps]
 
-    def update(self, name: str, done_steps: int, phase: str) -> None:
+    def update(self, name: str, done_steps: int, phase: str, step: dict[str, Any] | None) -> None:
         run = self._runs[name]
         run.done_steps, run.phase = done_steps, phase
+        if step is not None:
+            self._steps[name].append(step)
 
     def epoch_done(self, name: str, metrics: dict[str, Any]) -> None:
         self._runs[name].history.append(metrics)
+
+    def say(self, name: str, message: str) -> None:
+        self._runs.setdefault(name, RunProgress(0)).messages.append(message)
+
+    def limit_micro_batch(self, name: str, rows: int) -> None:
+        self._limits[name] = rows
+
+    def micro_batch_limit(self, name: str) -> int | None:
+        return self._limits.get(name)
+
+    def steps_after(self, name: str, step: int) -> list[dict[str, Any]]:
+        return [record for record in self._steps[name] if record["step"] > step]
 
     def snapshot(self) -> dict[str, RunProgress]:
         return self._runs
 
 
 class Board:
-    """Handle of the actor that holds the progress of every run of a job; workers and the driver share it."""
+    """Handle of the actor that holds the progress of every run of a job; workers and the driver share it.
+
+    It lives beside the driver: a node may be lost, and what is known of the run is not.
+    """
 
     def __init__(self) -> None:
-        self._actor: Any = ray.remote(num_cpus=0)(_Board).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
-    def started(self, name: str, *, total_steps: int, placement_group: PlacementGroup | None) -> None:
-        """Say that a run's workers are up; it is known when this returns."""
-        ray.get(self._actor.started.remote(name, total_steps, placement_group))
+    def started(self, name: str, run: RunProgress) -> None:
+        """Say that a run's workers are up, for the first time or again; it is known when this returns."""
+        ray.get(self._actor.started.remote(name, run))
 
-    def update(self, name: str, *, done_steps: int, phase: str) -> None:
-        """Say how far a run is. Does not wait."""
-        self._actor.update.remote(name, done_steps, phase)
+    def update(self, name: str, *, done_steps: int, phase: str, step: dict[str, Any] | None = None) -> None:
+        """Say how far a run is, with the record of a step if there is one. Does not wait."""
+        self._actor.update.remote(name, done_steps, phase, step)
 
     def epoch_done(self, name: str, metrics: dict[str, Any]) -> None:
         """Add the metrics of a finished epoch; they are there when this returns."""
         ray.get(self._actor.epoch_done.remote(name, metrics))
+
+    def say(self, name: str, message: str) -> None:
+        """Tell people something about a run."""
+        ray.get(self._actor.say.remote(name, message))
+
+    def limit_micro_batch(self, name: str, rows: int) -> None:
+        """Have the run's workers compute at most so many rows at a time when they start again."""
+        ray.get(self._actor.limit_micro_batch.remote(name, rows))
+
+    def micro_batch_limit(self, name: str) -> int | None:
+        """What `limit_micro_batch` was told, if anything."""
+        limit: int | None = ray.get(self._actor.micro_batch_limit.remote(name))
+        return limit
+
+    def steps_after(self, name: str, step: int) -> list[dict[str, Any]]:
+        """Records of the steps after the one with this number; nothing while the cluster is being stopped."""
+        try:
+            steps: list[dict[str, Any]] = ray.get(self._actor.steps_after.remote(name, step))
+        except ray.exceptions.RayError:
+            return []
+        return steps
 
     def snapshot(self) -> dict[str, RunProgress]:
         """What is known now, by run name; nothing while the cluster is being stopped."""
@@ -81,37 +132,48 @@ class Board:
 
 
 class StepReporter:
-    """Rank 0's voice: it says how far the run is, at most twice a second. The other ranks say nothing."""
+    """Rank 0's voice: it says how far the run is. The other ranks say nothing."""
 
-    def __init__(self, board: Board, name: str, *, num_epochs: int, num_steps: int, rank: int) -> None:
+    def __init__(
+        self, board: Board, name: str, *, state: TrainingState, total_steps: int, num_epochs: int, rank: int, world_size: int
+    ) -> None:
         self._board = board if rank == 0 else None
         self._name = name
-        self._done = 0
-        self._last = 0.0
+        self._steps_per_epoch = total_steps / num_epochs
+        self._last = (time.monotonic(), state.step)
         if self._board is not None:
             group = ray.util.get_current_placement_group()
-            self._board.started(name, total_steps=num_epochs * num_steps, placement_group=group)
+            run = RunProgress(total_steps, state.step, num_workers=world_size, history=list(state.history), placement_group=group)
+            self._board.started(name, run)
 
-    def step(self, epoch: int) -> None:
-        """Count one optimizer step."""
-        self._done += 1
+    def step(self, state: TrainingState, *, loss: float, learning_rate: float, grad_norm: float | None, batch_size: int) -> None:
+        """Record an optimizer step: the mean loss since the last record, and how fast it went."""
         now = time.monotonic()
-        if now - self._last >= UPDATE_EVERY_S:
-            self._last = now
-            self._send(f"epoch {epoch + 1}")
+        seconds, steps = now - self._last[0], state.step - self._last[1]
+        self._last = (now, state.step)
+        record = {
+            "step": state.step,
+            "epoch": state.step / self._steps_per_epoch,
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "grad_norm": None if grad_norm is None else float(grad_norm),
+            "examples_per_s": steps * batch_size / max(seconds, 1e-9),
+        }
+        self._send(state, f"epoch {state.epoch + 1}", record)
 
-    def evaluating(self, epoch: int) -> None:
+    def evaluating(self, state: TrainingState) -> None:
         """Say that the epoch's steps are done and the validation rows are next."""
-        self._send(f"validating epoch {epoch + 1}")
+        self._send(state, f"validating epoch {state.epoch + 1}")
 
     def epoch_done(self, metrics: dict[str, Any]) -> None:
         """Pass on an epoch's metrics."""
+        self._last = (time.monotonic(), self._last[1])
         if self._board is not None:
             self._board.epoch_done(self._name, metrics)
 
-    def _send(self, phase: str) -> None:
+    def _send(self, state: TrainingState, phase: str, record: dict[str, Any] | None = None) -> None:
         if self._board is not None:
-            self._board.update(self._name, done_steps=self._done, phase=phase)
+            self._board.update(self._name, done_steps=state.step, phase=phase, step=record)
 
 
 @contextmanager
@@ -128,6 +190,22 @@ def shown_progress(board: Board, console: Console, *, num_epochs: int) -> Iterat
         thread.join(timeout=5)
 
 
+class News:
+    """What a run has to say since one last looked: finished epochs, each once, and messages."""
+
+    def __init__(self, num_epochs: int) -> None:
+        self._num_epochs = num_epochs
+        self._epoch, self._messages = 0, 0
+
+    def since_last(self, run: RunProgress) -> list[str]:
+        """The new lines."""
+        lines = [f"[yellow]{message}[/]" for message in run.messages[self._messages :]]
+        self._messages = len(run.messages)
+        new = [metrics for metrics in run.history if metrics["epoch"] > self._epoch]
+        self._epoch += len(new)
+        return lines + [epoch_line(metrics, self._num_epochs) for metrics in new]
+
+
 def _only_run(board: Board) -> RunProgress | None:
     return next(iter(board.snapshot().values()), None)
 
@@ -136,20 +214,19 @@ def _show_bar(board: Board, console: Console, num_epochs: int, stop: threading.E
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
     with Progress(*columns, TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), console=console) as bars:
         task: TaskID = bars.add_task("starting workers", total=None)
-        printed, stopped = 0, False
+        news, stopped = News(num_epochs), False
         while not stopped:
             stopped = stop.wait(UPDATE_EVERY_S)
             run = _only_run(board)
             if run is None:
                 continue
             bars.update(task, description=f"{run.phase} of {num_epochs}", completed=run.done_steps, total=run.total_steps)
-            for metrics in run.history[printed:]:
-                bars.console.print(epoch_line(metrics, num_epochs))
-                printed += 1
+            for line in news.since_last(run):
+                bars.console.print(line)
 
 
 def _show_lines(board: Board, console: Console, num_epochs: int, stop: threading.Event) -> None:
-    printed, last = 0, 0.0
+    news, last = News(num_epochs), 0.0
     started: tuple[float, int] | None = None
     stopped = False
     while not stopped:
@@ -158,10 +235,10 @@ def _show_lines(board: Board, console: Console, num_epochs: int, stop: threading
         if run is None:
             continue
         now = time.monotonic()
-        started = started or (now, run.done_steps)
-        for metrics in run.history[printed:]:
-            console.print(epoch_line(metrics, num_epochs))
-            printed += 1
+        if started is None or run.done_steps < started[1]:
+            started = (now, run.done_steps)
+        for line in news.since_last(run):
+            console.print(line)
         if now - last >= PLAIN_LINE_EVERY_S and run.done_steps > started[1]:
             remaining_s = (now - started[0]) / (run.done_steps - started[1]) * (run.total_steps - run.done_steps)
             console.print(f"{run.phase} of {num_epochs}: {run.done_steps}/{run.total_steps} steps, ETA {duration(remaining_s)}")

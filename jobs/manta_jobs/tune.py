@@ -21,7 +21,6 @@ from manta_jobs.train import (
     PreparedRun,
     TokenizedData,
     TrainedModel,
-    best_epoch,
     build_trainer,
     failure_sentence,
     finish,
@@ -31,6 +30,8 @@ from manta_jobs.train import (
 if TYPE_CHECKING:
     from ray.tune import ResultGrid, Tuner
     from rich.console import Console
+
+    from manta_jobs.checkpoints import TrainingState
 
 TRIALS_FOLDER = "trials"
 
@@ -43,8 +44,6 @@ class Trial:
     values: dict[str, Any]
     """The searched fields, by dotted name."""
     history: list[dict[str, Any]]
-    checkpoint: str
-    """Folder of its best epoch's checkpoint."""
     score: float
     """Its best epoch's value of the chosen metric."""
     stopped_early: bool
@@ -70,7 +69,7 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
     """
     started = time.monotonic()
     prepared = prepare(config, verb="tune", console=console)
-    with connected(address, num_workers=config.train.num_workers):
+    with connected(address, num_workers=config.train.max_workers):
         resources = fit_workers(config.train)
         view = SearchView(config, Board(), console)
         tuner = build_tuner(prepared, resources=resources, view=view)
@@ -83,14 +82,7 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
         best_path = prepared.folder.path / "best.yaml"
         write_config(best_config, best_path)
         write_trials(trials, prepared.folder.path / "trials.yaml")
-        model = finish(
-            prepared,
-            best_config,
-            checkpoint=_checkpoint(trials[0]),
-            history=trials[0].history,
-            console=console,
-            started=started,
-        )
+        model = finish(prepared, best_config, trained=state_of(trials[0], prepared), console=console, started=started)
     return TunedModel(model, best_path, trials, len(results.errors))
 
 
@@ -108,7 +100,7 @@ def build_tuner(prepared: PreparedRun, *, resources: WorkerResources, view: Sear
         _run_trial(config.with_values(values), data=data, resources=resources, board=board, folder=folder)
 
     own_values = {name: _value_of(config, name) for name in config.tune.space}
-    at_once = max(1, num_workers_at_once(resources) // config.train.num_workers)
+    at_once = max(1, num_workers_at_once(resources) // config.train.max_workers)
     return ray_tune.Tuner(
         # A trial's function only waits for its workers, which hold the CPUs and GPUs. It takes a byte of memory and no CPU:
         # if it held a CPU, the trials could take the last ones from under their own workers and wait for ever.
@@ -170,6 +162,8 @@ def _value_of(config: ExperimentConfig, name: str) -> Any:
 
 def ranked_trials(results: ResultGrid, config: ExperimentConfig) -> list[Trial]:
     """Every trial that finished at least one epoch without failing, best first."""
+    from manta_jobs.worker import best_epoch
+
     trials: list[Trial] = []
     for result in results:
         if result.error is not None or result.metrics_dataframe is None or not len(result.metrics_dataframe):
@@ -184,7 +178,6 @@ def ranked_trials(results: ResultGrid, config: ExperimentConfig) -> list[Trial]:
                 name=str(records[0]["trial_id"]),
                 values=values,
                 history=history,
-                checkpoint=str(records[history.index(best)]["checkpoint_path"]),
                 score=float(best[config.train.metric]),
                 stopped_early=len(history) < planned,
             )
@@ -214,7 +207,16 @@ def write_trials(trials: list[Trial], path: Path) -> None:
     path.write_text(yaml.safe_dump(rows, sort_keys=False), encoding="utf-8")
 
 
-def _checkpoint(trial: Trial) -> Any:
-    from ray.train import Checkpoint
+def state_of(trial: Trial, prepared: PreparedRun) -> TrainingState:
+    """What a trial's last checkpoint says.
 
-    return Checkpoint(trial.checkpoint)
+    Raises:
+        RunError: it is gone.
+    """
+    from manta_jobs.checkpoints import latest_checkpoint
+
+    folder = prepared.folder.path / TRIALS_FOLDER / trial.name
+    found = latest_checkpoint(folder)
+    if found is None:
+        raise RunError(f"the best trial's checkpoints in {folder} are gone; is that folder shared by all nodes?")
+    return found[1]

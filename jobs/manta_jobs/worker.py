@@ -1,9 +1,9 @@
-"""What every Ray Train worker runs: the training loop, on one screen."""
+"""What every Ray Train worker runs: the training loop, on one screen, and the steps it calls."""
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+import math
+import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray.train
+import ray.train.torch
 import torch
 import torch.distributed as dist
-from ray.train import Checkpoint
 
+from manta.adapt import adapt
 from manta.config import ExperimentConfig
 from manta.data.encode import EncodedSplit
 from manta.labels import LabelSpace
+from manta.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
 from manta.metrics import METRIC_NAMES
-from manta.model import build_model, loss_labels
-from manta_jobs.batches import Share, TrainingBatches
-from manta_jobs.engine import build_engine, full_weights
+from manta.model import build_model
+from manta_jobs import memory
+from manta_jobs.batches import Rows, TrainingBatches, num_micro_batches, shares
+from manta_jobs.checkpoints import OPTIMIZER_FILE, WEIGHTS_FILE, CheckpointWriter, TrainingState, checkpoint_name, latest_checkpoint
+from manta_jobs.distribution import Stopwatch, agreed_hash, gathered_facts, gradient_bytes, state_bytes
+from manta_jobs.engine import build_engine, full_weights, resolve_precision, restore_scaler, scaler_state
 from manta_jobs.evaluation import evaluate
+from manta_jobs.optimizer_state import gather_master_weights, gather_moments, restore_master_weights, restore_moments
 from manta_jobs.progress import Board, StepReporter
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-WEIGHTS_FILE = "model.safetensors"
-EPOCH_FIELDS = (*METRIC_NAMES, "epoch", "train_loss", "examples_per_s", "learning_rate", "dropout", "weights_sha256")
+EPOCH_FIELDS = (
+    *METRIC_NAMES,
+    *("epoch", "step", "train_loss", "examples_per_s", "learning_rate", "dropout", "weights_sha256", "checkpoint"),
+)
+LOG_EVERY_STEPS = 10
+POINTS_PER_EPOCH = 20
+PREEMPTION_LOOK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,99 +51,286 @@ class WorkerSetup:
     labels: LabelSpace
     data_folder: str
     """Where `train.arrow` and `validation.arrow` are, readable by every worker."""
+    checkpoints: str
+    """Folder of this run's checkpoints, likewise; where there are any, training goes on from the newest."""
     pad_id: int
     num_threads: int
     board: Board
     run_name: str
+    durable_epochs: bool
+    """Whether an epoch is reported only when its checkpoint is on disk: a search may end the worker right then."""
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
     """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
-    setup: WorkerSetup = arguments["setup"]
-    config = setup.config.train
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    torch.set_num_threads(setup.num_threads)
-    train, validation = (EncodedSplit(Path(setup.data_folder) / f"{name}.arrow") for name in ("train", "validation"))
-    batches = TrainingBatches(train.lengths, config.batch_size, rank, world_size, config.seed)
+    training = Training(arguments["setup"])
+    state = training.state
+    while not state.finished:
+        batches = training.batches.epoch(state.epoch)
+        for batch in batches[state.batch :]:
+            training.train_step(batch)
+            training.look_up()
+        training.finish_epoch()
 
-    torch.manual_seed(config.seed)  # the same new head on every worker …
-    model = build_model(setup.config.model, setup.labels)
-    engine = build_engine(model, config, num_steps=batches.num_steps * config.num_epochs, world_size=world_size)
-    torch.manual_seed(config.seed + 1 + rank)  # … but each worker drops other units
 
-    reporter = StepReporter(setup.board, setup.run_name, num_epochs=config.num_epochs, num_steps=batches.num_steps, rank=rank)
-    for epoch in range(config.num_epochs):
+class Training:
+    """One worker's side of a run: its engine, its data, and where training is."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        """Build the model as pretrained, or as the newest checkpoint left it, and wrap it for distributed training."""
+        self.setup, self.config = setup, setup.config.train
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        torch.set_num_threads(setup.num_threads)
+        self.train, self.validation = (EncodedSplit(Path(setup.data_folder) / f"{name}.arrow") for name in ("train", "validation"))
+        self.batches = TrainingBatches(self.train.lengths, self.config.batch_size, self.config.seed)
+        self.device: torch.device = ray.train.torch.get_device()
+
+        found = agreed_checkpoint(Path(setup.checkpoints))
+        self.state = found[1] if found else TrainingState()
+        model = self._model(found[0] if found else None)
+        self.micro_batch_size = self._micro_batch_size(model)
+        self.num_micro = num_micro_batches(
+            self.config.batch_size, world_size=self.world_size, micro_batch_size=self.micro_batch_size
+        )
+        self.num_steps = self.batches.num_steps * self.config.num_epochs
+        self.engine: DeepSpeedEngine = build_engine(
+            model,
+            self.config,
+            num_steps=self.num_steps,
+            first_step=self.state.step,
+            micro_batch_size=self.micro_batch_size,
+            num_micro=self.num_micro,
+        )
+        if found:
+            self._restore(found[0])
+            self.state.resumed.append(self.state.step)
+        self.engine.train()  # with dropout: pretrained models come without
+
+        self.writer = CheckpointWriter(Path(setup.checkpoints))
+        self.watch = Stopwatch(self.device)
+        self.losses = torch.zeros(2, dtype=torch.float64, device=self.device)  # sum and count since the last look
+        self.facts: dict[str, Any] = {}
+        self.num_examples, self.trained_s, self.first_hash = 0, 0.0, ""
+        self.looked_at = self.saved_at = time.monotonic()
+        self.log_every = max(1, min(LOG_EVERY_STEPS, self.batches.num_steps // POINTS_PER_EPOCH))
+        self.reporter = StepReporter(
+            setup.board,
+            setup.run_name,
+            state=self.state,
+            total_steps=self.num_steps,
+            num_epochs=self.config.num_epochs,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+    def train_step(self, batch: Rows) -> None:
+        """One optimizer step on a global batch: forward and backward on this worker's rows, then AdamW's update."""
         started = time.perf_counter()
-        losses = torch.zeros((), device=engine.device)
-        for share in batches.epoch(epoch):
-            loss = forward(engine, train, share, setup) * share.weight
-            engine.backward(loss)
-            engine.step()
-            losses += loss.detach()
-            reporter.step(epoch)
-        reporter.evaluating(epoch)
-        metrics = evaluate(engine, validation, labels=setup.labels, pad_id=setup.pad_id)
-        metrics |= {
-            "epoch": epoch + 1,
-            "train_loss": mean_over_workers(losses / batches.num_steps),
-            "examples_per_s": len(train) / (time.perf_counter() - started),
-            "learning_rate": config.learning_rate,
-            "dropout": setup.config.model.dropout,
+        seed_step(self.config.seed, step=self.state.step, rank=self.rank)
+        try:
+            for share in shares(batch, rank=self.rank, world_size=self.world_size, num_micro=self.num_micro):
+                with self.watch("data"):
+                    inputs, targets = self._load(share.rows)
+                with self.watch("forward"):
+                    loss = self.engine(labels=targets, **inputs)["loss"] * share.weight
+                with self.watch("backward"):
+                    self.engine.backward(loss)
+                self.losses[0] += loss.detach() / self.num_micro
+                self.num_examples += len(share.rows) if share.weight else 0
+                if not self.first_hash:
+                    self.facts["gradients"] = max(self.facts.get("gradients", 0), gradient_bytes(self.engine))
+                with self.watch("step"):
+                    self.engine.step()
+        except Exception as error:
+            if memory.is_out_of_memory(error):
+                raise memory.OutOfMemory(self.micro_batch_size) from None
+            raise
+        self.losses[1] += 1
+        self.state.step += 1
+        self.state.batch += 1
+        self.state.train_s += time.perf_counter() - started
+        self.trained_s += time.perf_counter() - started
+        if not self.first_hash:
+            self.facts |= state_bytes(self.engine)
+            with full_weights(self.engine) as weights:
+                self.first_hash = agreed_hash(weights)
+
+    def look_up(self) -> None:
+        """Every few steps: agree on the loss, tell how far it is, and save where that is due or a node is about to go."""
+        due = self.config.checkpoint_steps is not None and self.state.batch % self.config.checkpoint_steps == 0
+        if due or self.state.batch % self.log_every == 0 or self.state.batch == self.batches.num_steps:
+            now = time.monotonic()
+            wishes = [now - self.saved_at > 60 * self.config.checkpoint_minutes, now - self.looked_at > PREEMPTION_LOOK_EVERY_S]
+            loss, due_by_time, look = self._agree([float(wish) for wish in wishes])
+            self.reporter.step(
+                self.state,
+                loss=loss,
+                learning_rate=max(self.engine.get_lr()),
+                grad_norm=self.engine.get_global_grad_norm(),
+                batch_size=self.config.batch_size,
+            )
+            due = due or bool(due_by_time)
+            if look:
+                self.looked_at = now
+                due = due or ray.train.get_preemption_info() is not None
+        if due and self.state.batch < self.batches.num_steps:
+            self.save()
+
+    def finish_epoch(self) -> None:
+        """Evaluate, note the metrics, save, and report. All workers must have the same weights."""
+        state = self.state
+        self.reporter.evaluating(state)
+        with self.watch("evaluation"):
+            scores = evaluate(self.engine, self.validation, labels=self.setup.labels, pad_id=self.setup.pad_id)
+        with full_weights(self.engine) as weights:
+            weights_hash = agreed_hash(weights)
+        metrics: dict[str, Any] = {
+            **scores,
+            "epoch": state.epoch + 1,
+            "step": state.step,
+            "train_loss": state.loss_sum / self.batches.num_steps,
+            "examples_per_s": len(self.train) / state.train_s,
+            "learning_rate": self.config.learning_rate,
+            "dropout": self.setup.config.model.dropout,
+            "weights_sha256": weights_hash,
+            "checkpoint": str(Path(self.setup.checkpoints) / checkpoint_name(state.step)),
         }
-        save_and_report(engine, metrics, reporter)
+        state.history.append(metrics)
+        best = best_epoch(state.history, self.setup.config)
+        state.best_step = best["step"]
+        state.epoch, state.batch, state.loss_sum, state.train_s = state.epoch + 1, 0, 0.0, 0.0
+        waited = len(state.history) - best["epoch"]
+        patience = self.config.early_stopping
+        state.finished = state.epoch == self.config.num_epochs or (patience is not None and waited >= patience)
+        state.distribution = self._distribution(weights_hash)
+        self.save()
+        if self.setup.durable_epochs or state.finished:
+            self.writer.wait()
+        self.reporter.epoch_done(metrics)
+        ray.train.report(metrics)
+
+    def save(self) -> None:
+        """Begin to write a checkpoint: gathered now, written by worker 0 in the background. All workers must call it together."""
+        with self.watch("checkpoint"):
+            self.state.scaler = scaler_state(self.engine)
+            moments = {} if self.state.finished else gather_moments(self.engine)
+            masters = gather_master_weights(self.engine) if self.engine.fp16_enabled() else {}
+            with full_weights(self.engine) as weights:
+                if self.rank == 0:
+                    copies = {name: tensor.detach().float().cpu().clone() for name, tensor in weights.items()} | masters
+                    self.writer.write(self.state, weights=copies, moments=moments)
+        self.saved_at = time.monotonic()
+
+    def _model(self, checkpoint: Path | None) -> TrainedClassifier:
+        from safetensors.torch import load_file
+
+        setup = self.setup
+        seed_everything(self.config.seed)  # the same new head on every worker
+        model = adapt(build_model(setup.config.model, setup.labels), setup.config.model)
+        if self.config.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if checkpoint is not None:
+            model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
+        weights = resolve_class_weights(self.config, setup.labels, self.train.targets)
+        loss = ClassificationLoss(
+            setup.labels, class_weights=weights, smoothing=self.config.label_smoothing, focal_gamma=self.config.focal_gamma
+        )
+        return TrainedClassifier(model, loss).to(self.device)
+
+    def _micro_batch_size(self, model: TrainedClassifier) -> int:
+        longest = np.argsort(self.train.lengths)[-1:]
+        inputs, targets = self._load(longest)
+        model.train()
+        chosen = memory.choose_micro_batch_size(
+            self.config,
+            row_bytes=memory.bytes_per_row(model, inputs, targets),
+            free_bytes=memory.free_memory(
+                model,
+                device=self.device,
+                zero_stage=self.config.zero_stage,
+                world_size=self.world_size,
+                workers_here=ray.train.get_context().get_local_world_size(),
+            ),
+            world_size=self.world_size,
+            limit=self.setup.board.micro_batch_limit(self.setup.run_name),
+        )
+        return memory.least_over_workers(chosen)
+
+    def _restore(self, checkpoint: Path) -> None:
+        from safetensors.torch import load_file
+
+        if self.state.finished:
+            return
+        restore_moments(self.engine, load_file(checkpoint / OPTIMIZER_FILE), step=self.state.step)
+        if self.engine.fp16_enabled():
+            restore_master_weights(self.engine, load_file(checkpoint / WEIGHTS_FILE))
+        restore_scaler(self.engine, self.state.scaler)
+
+    def _load(self, rows: Rows) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Token ids and masks of some rows as the tokenizer made them, and their labels, on the device."""
+        padded = self.train.padded(rows, pad_id=self.setup.pad_id)
+        inputs = {name: torch.from_numpy(array).to(self.device) for name, array in padded.items()}
+        return inputs, torch.from_numpy(self.train.targets[rows]).to(self.device)
+
+    def _agree(self, wishes: list[float]) -> tuple[float, ...]:
+        """The mean loss since the last look over all workers, and whether any of them wishes for something."""
+        shared = torch.cat([self.losses, torch.tensor(wishes, dtype=torch.float64, device=self.device)])
+        dist.all_reduce(shared)
+        loss_sum, count, *wanted = shared.tolist()
+        self.losses.zero_()
+        if not math.isfinite(loss_sum):
+            raise ArithmeticError(
+                f"the loss is {loss_sum} after step {self.state.step}; lower train.learning_rate, or leave fp16 for bf16 or fp32"
+            )
+        self.state.loss_sum += loss_sum / self.world_size
+        return (loss_sum / count, *wanted)
+
+    def _distribution(self, last_hash: str) -> dict[str, Any]:
+        """What `report.json` says of how the work was spread. All workers must call it together."""
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        mine = {
+            "node": ray.get_runtime_context().get_node_id(),
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "bytes": self.facts,
+            "examples_per_s": round(self.num_examples / max(self.trained_s, 1e-9), 2),
+            "seconds": self.watch.seconds(),
+        }
+        workers = gathered_facts(mine)
+        return {
+            "world_size": self.world_size,
+            "resumed_at_steps": self.state.resumed,
+            "num_nodes": len({worker["node"] for worker in workers}),
+            "zero_stage": int(self.engine.zero_optimization_stage()),
+            "precision": resolve_precision(self.config),
+            "micro_batch_size": self.micro_batch_size,
+            "micro_batches_per_step": self.num_micro,
+            "weights_sha256": {"first_step": self.first_hash, "last_step": last_hash},
+            "workers": workers,
+        }
 
 
-def forward(engine: DeepSpeedEngine, split: EncodedSplit, share: Share, setup: WorkerSetup) -> torch.Tensor:
-    """The mean loss of this worker's rows; the labels go into the forward pass."""
-    ids, mask = (torch.from_numpy(array).to(engine.device) for array in split.padded(share.rows, pad_id=setup.pad_id))
-    targets = torch.from_numpy(split.targets[share.rows]).to(engine.device)
-    output = engine(input_ids=ids, attention_mask=mask, labels=loss_labels(targets, setup.labels))
-    loss: torch.Tensor = output.loss
-    return loss
+def best_epoch(history: list[dict[str, Any]], config: ExperimentConfig) -> dict[str, Any]:
+    """The epoch whose checkpoint is kept: the best by the chosen metric, the first of equals."""
+    choose = max if config.train.metric_mode == "max" else min
+    return choose(history, key=lambda metrics: float(metrics[config.train.metric]))
 
 
-def save_and_report(engine: DeepSpeedEngine, metrics: dict[str, Any], reporter: StepReporter) -> None:
-    """Write every rank's part of the checkpoint, and rank 0's whole weights, and hand them to Ray Train.
-
-    Raises:
-        RuntimeError: the workers' weights differ, so that they have not trained one model.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        with full_weights(engine) as weights:
-            metrics["weights_sha256"] = agreed_hash(weights)
-            if dist.get_rank() == 0:
-                write_weights(weights, Path(folder) / WEIGHTS_FILE)
-        engine.save_checkpoint(folder, tag="engine", client_state={"epoch": metrics["epoch"]})
-        reporter.epoch_done(metrics)
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+def seed_everything(seed: int) -> None:
+    """Seed every generator that this process or its libraries may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)  # for libraries that still draw from it
+    torch.manual_seed(seed)
 
 
-def write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """The weights as safetensors in float32, which any machine loads."""
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}, path)
+def seed_step(seed: int, *, step: int, rank: int) -> None:
+    """Seed the step's dropout by its number and the worker, so that a resumed run drops the same units."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, 1, step, rank]).generate_state(1)[0]))
 
 
-def agreed_hash(weights: dict[str, torch.Tensor]) -> str:
-    """sha256 of all weights, after it was compared over the workers.
-
-    Raises:
-        RuntimeError: it is not the same on all of them.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights[name].detach().float().cpu().numpy()).tobytes())
-    hashes: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(hashes, digest.hexdigest())
-    if len(set(hashes)) > 1:
-        raise RuntimeError(f"the weights differ between workers ({', '.join(value[:12] for value in hashes)})")
-    return hashes[0]
-
-
-def mean_over_workers(value: torch.Tensor) -> float:
-    """The mean of a scalar over all workers."""
-    total = value.double()
-    dist.all_reduce(total)
-    return float(total) / dist.get_world_size()
+def agreed_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
+    """The checkpoint to go on from: worker 0 finds it, all take the same. All workers must call it together."""
+    found: list[Any] = [latest_checkpoint(folder) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(found, src=0)
+    chosen: tuple[Path, TrainingState] | None = found[0]
+    return chosen

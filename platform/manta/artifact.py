@@ -20,6 +20,7 @@ from manta.errors import InputError
 from manta.labels import LabelSpace, Task
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 MANIFEST_FILE = "manta.json"
@@ -96,13 +97,13 @@ class ModelArtifact:
 def write_artifact(
     target: Path,
     *,
-    weights: Path,
+    weights: dict[str, torch.Tensor],
     model_config: PretrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     labels: LabelSpace,
     facts: dict[str, Any],
 ) -> ModelArtifact:
-    """Assemble the folder from a checkpoint's whole weights.
+    """Assemble the folder from a model's whole weights.
 
     A binary head of one logit becomes its exact two-logit equivalent (see `model.two_logit_head`). `facts` are the
     fields of `Manifest` that are not derived here.
@@ -110,7 +111,7 @@ def write_artifact(
     Raises:
         FileExistsError: `target` is there already.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     from manta.model import two_logit_head
 
@@ -120,9 +121,7 @@ def write_artifact(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        tensors = load_file(weights)
-        if labels.task == "binary":
-            tensors = two_logit_head(tensors, model_config)
+        tensors = two_logit_head(weights, model_config) if labels.task == "binary" else weights
         save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
         _plain_config(model_config, labels).save_pretrained(partial)
         tokenizer.save_pretrained(partial)

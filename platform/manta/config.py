@@ -7,12 +7,31 @@ Reading the YAML, `--set` and the wording of errors are in `config_file.py`.
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MetricName = Literal["accuracy", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "loss"]
 TaskName = Literal["auto", "binary", "multiclass"]
+# What our own settings decide of DeepSpeed's JSON; `train.deepspeed` may say the rest.
+DEEPSPEED_KEYS = {
+    "train_batch_size": "train.batch_size",
+    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
+    "gradient_accumulation_steps": "train.micro_batch_size",
+    "gradient_clipping": "train.max_grad_norm",
+    "optimizer": "train.learning_rate and train.weight_decay",
+    "scheduler": "train.schedule and train.warmup_fraction",
+    "fp16": "train.precision",
+    "bf16": "train.precision",
+    "torch_autocast": "train.precision",
+    "amp": "train.precision",
+}
+ZERO_KEYS = {
+    "stage": "train.zero_stage",
+    "offload_optimizer": "train.offload_optimizer",
+    "offload_param": "train.offload_parameters",
+    "cpu_offload": "train.offload_optimizer",
+}
 NAME = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -57,6 +76,19 @@ class DataConfig(Section):
         return self
 
 
+class LoraSettings(Section):
+    """Low-rank adapters (Hu et al., 2021, https://arxiv.org/abs/2106.09685): the encoder stays as it is, small matrices learn."""
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    """Rank of the added matrices: more can learn more, and overfit sooner."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """The adapters' output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout in front of the adapters."""
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that get adapters, such as [query, value]; `all-linear` takes every one of the encoder's."""
+
+
 class ModelConfig(Section):
     """Which pretrained encoder is adapted, and how it is kept from overfitting."""
 
@@ -69,44 +101,125 @@ class ModelConfig(Section):
     """Probability of every dropout of the encoder and its head. Raise it when the training score leaves validation behind."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens per text, special tokens included; longer texts are cut. Time and memory grow with it."""
+    freeze_embeddings: bool = False
+    """Whether the embeddings stay as pretrained. They are half of a small encoder: less to overfit, less to compute."""
+    freeze_layers: Annotated[int, Field(ge=0)] = 0
+    """How many of the first layers stay as pretrained; the embeddings below them then do, too."""
+    lora: LoraSettings | None = None
+    """Adapters instead of full fine-tuning, such as {rank: 8}; they are merged into the finished model. None: all weights learn."""
+
+    @model_validator(mode="after")
+    def _lora_freezes_already(self) -> ModelConfig:
+        if self.lora is not None and (self.freeze_embeddings or self.freeze_layers):
+            name = "freeze_embeddings" if self.freeze_embeddings else "freeze_layers"
+            raise ValueError(f"model.lora freezes the whole encoder, so model.{name} says nothing; remove one of them")
+        return self
 
 
 class TrainConfig(Section):
     """How the encoder is fine-tuned."""
 
-    num_workers: Annotated[int, Field(ge=1)] = 1
-    """Ray Train workers, one process each; on GPUs, one GPU each."""
+    num_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
+    """Ray Train workers, one process each; on GPUs, one GPU each. [min, max] takes what the cluster has between the two,
+    and goes on with fewer when a node is lost."""
     use_gpu: bool | Literal["auto"] = "auto"
     """Whether each worker takes a GPU. `auto` does when the cluster has any."""
     cpus_per_worker: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """CPU cores, and so threads, of each worker. `auto` shares the cores out, or takes 1 beside a GPU."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Peak learning rate of AdamW. The first thing to tune: too high forgets the pretrained encoder, too low never fits."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each layer below the head learns this much slower than the one above it; 1 is the same rate for all, 0.9 is usual."""
     num_epochs: Annotated[int, Field(ge=1)] = 3
     """Passes over the training rows. The best epoch by `metric` is kept."""
+    early_stopping: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many epochs in a row without a better validation `metric`. None: train all epochs."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Rows of one optimizer step over all workers together, so results do not depend on how many there are."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Rows a worker computes at a time; gradients are accumulated until `batch_size` is complete. `auto` takes the most
+    that fits into memory."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's decoupled weight decay; biases and norms have none."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate goes on after the warm-up: falling to zero in a line or a cosine, or staying."""
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of all steps in which the learning rate climbs to its peak, before it falls linearly to zero."""
+    """Share of all steps in which the learning rate climbs to its peak."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this global norm when they exceed it."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target spread evenly over all labels: less confident, often better calibrated."""
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """What a row of each label counts in the loss: `balanced` (rare labels more), or a weight for every label by name."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002): rows already right count less. 0 is off, 2 usual."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What matrices are multiplied in; weights and sums stay float32. `auto` is bf16 on GPUs that compute in it, else fp32.
+    fp16 scales its loss."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed anew in the backward pass: far less memory, about a third more time."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """What DeepSpeed splits over the workers: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
+    offload_optimizer: bool = False
+    """Whether the optimizer state lives in the machine's memory instead of the GPU's (ZeRO 1 to 3)."""
+    offload_parameters: bool = False
+    """Whether parameters do, too, while they are not needed (ZeRO 3)."""
+    deepspeed: dict[str, Any] = {}
+    """More of DeepSpeed's JSON (https://www.deepspeed.ai/docs/config-json), merged in. What a setting above decides is refused."""
     metric: MetricName = "accuracy"
     """The validation metric that chooses the best epoch and the best trial (`loss`: lower is better)."""
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps between checkpoints within an epoch. One is written after every epoch in any case."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """Minutes between checkpoints within an epoch, which is what an interruption can cost at most."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often lost workers or nodes are replaced and training goes on from the last checkpoint. Preemptions do not count."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the new head, the order of the rows and dropout."""
 
     @model_validator(mode="after")
-    def _rows_for_every_worker(self) -> TrainConfig:
-        if self.batch_size < self.num_workers:
+    def _workers(self) -> TrainConfig:
+        if self.min_workers > self.max_workers:
             raise ValueError(
-                f"train.batch_size {self.batch_size} leaves some of the {self.num_workers} workers without a row; "
-                f"set it to {self.num_workers} or more"
+                f"train.num_workers [{self.min_workers}, {self.max_workers}] is reversed; the smaller number comes first"
+            )
+        if self.batch_size < self.max_workers:
+            raise ValueError(
+                f"train.batch_size {self.batch_size} leaves some of the {self.max_workers} workers without a row; "
+                f"set it to {self.max_workers} or more"
             )
         return self
+
+    @model_validator(mode="after")
+    def _offload(self) -> TrainConfig:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("train.offload_optimizer needs train.zero_stage 1, 2 or 3, not 0")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(f"train.offload_parameters needs train.zero_stage 3, not {self.zero_stage}")
+        return self
+
+    @model_validator(mode="after")
+    def _no_second_opinion(self) -> TrainConfig:
+        for name, settings in DEEPSPEED_KEYS.items():
+            if name in self.deepspeed:
+                raise ValueError(f"train.deepspeed: {name} contradicts {settings}; set that one instead")
+        zero = self.deepspeed.get("zero_optimization", {})
+        if not isinstance(zero, dict):
+            raise ValueError("train.deepspeed: zero_optimization must be a mapping, as in DeepSpeed's JSON")
+        for name, setting in ZERO_KEYS.items():
+            if name in zero:
+                raise ValueError(f"train.deepspeed: zero_optimization.{name} contradicts {setting}; set that one instead")
+        return self
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers training goes on with."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers training uses."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     @property
     def metric_mode(self) -> Literal["min", "max"]:
@@ -240,12 +353,20 @@ def field_names(section: type[BaseModel] = ExperimentConfig, prefix: str = "") -
     """Every setting's dotted name, in the order of the YAML."""
     names: list[str] = []
     for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
-            names += field_names(inner, f"{prefix}{name}.")
-        else:
+        inner = section_type(field.annotation)
+        if inner is None or inner is not field.annotation:
             names.append(prefix + name)
+        if inner is not None:
+            names += field_names(inner, f"{prefix}{name}.")
     return names
+
+
+def section_type(annotation: Any) -> type[Section] | None:
+    """The section behind a field's type: itself, or the one that it may also do without."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
 
 
 def set_by_name(document: dict[str, Any], name: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from manta.config import ExperimentConfig, Section, nearest, set_by_name
+from manta.config import ExperimentConfig, nearest, section_type, set_by_name
 from manta.errors import InputError
 
 
@@ -129,8 +129,8 @@ def _setting(location: tuple[int | str, ...]) -> list[str]:
     section: type[BaseModel] = ExperimentConfig
     for depth, part in enumerate(parts, start=1):
         field = section.model_fields.get(part)
-        inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, Section):
+        inner = section_type(field.annotation) if field else None
+        if inner is not None:
             section = inner
         elif parts[:2] == ["tune", "space"]:
             return parts
@@ -145,8 +145,8 @@ def _section_at(location: list[str]) -> type[BaseModel] | None:
         field = section.model_fields.get(part)
         if field is None:
             return _range_section(location)
-        inner = field.annotation
-        if not (isinstance(inner, type) and issubclass(inner, Section)):
+        inner = section_type(field.annotation)
+        if inner is None:
             return _range_section(location)
         section = inner
     return section

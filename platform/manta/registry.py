@@ -95,6 +95,10 @@ class ModelRegistry:
             raise InputError(f"{name}: no {wanted} in the registry at {self.uri} ({self._known(name)}).") from error
         return self._described(found)
 
+    def version_of_run(self, name: str, run: str) -> RegisteredVersion | None:
+        """The version that a run has registered already, if any."""
+        return next((version for version in self.versions(name) if version.run == run), None)
+
     def versions(self, name: str | None = None) -> list[RegisteredVersion]:
         """Every version, newest first; of one model if `name` is given."""
         query = f"name = '{name}'" if name else None

@@ -39,11 +39,31 @@ class RunFolder:
         """The finished model."""
         return self.path / "artifact"
 
+    @property
+    def report_path(self) -> Path:
+        """What came of it; there when the run is finished."""
+        return self.path / "report.json"
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """Write `run.json`: what must be known to go on with the run."""
+        write_atomically(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
+
+    def read_facts(self) -> dict[str, Any]:
+        """What `write_facts` was given.
+
+        Raises:
+            InputError: the folder holds no run, or one that was interrupted before it began.
+        """
+        try:
+            facts: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"{self.path}: no readable run.json; start the run again.") from None
+        return facts
+
     def write_report(self, report: dict[str, Any]) -> Path:
         """Write `report.json` whole or not at all."""
-        target = self.path / "report.json"
-        write_atomically(target, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        return target
+        write_atomically(self.report_path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        return self.report_path
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,19 @@ class Storage:
     def registry(self) -> Path:
         """The local MLflow database and its artifacts."""
         return self.root / "registry"
+
+    def find_run(self, name: str) -> RunFolder:
+        """The folder of an earlier run, by its name or its path.
+
+        Raises:
+            InputError: there is none.
+        """
+        for path in (self.runs / name, Path(name)):
+            if (path / "config.yaml").is_file():
+                return RunFolder(path.absolute())
+        known = sorted((path for path in self.runs.glob("*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        newest = f"; the newest is {known[-1].name}" if known else ""
+        raise InputError(f"{name}: no such run in {self.runs}{newest}.")
 
     def new_run(self, name: str, *, verb: str) -> RunFolder:
         """Create the folder of a new run, named by experiment, verb and time.

@@ -1,56 +1,59 @@
 import numpy as np
 import pytest
 
-from manta_jobs.batches import TrainingBatches, evaluation_batches
+from manta_jobs.batches import Share, TrainingBatches, evaluation_batches, num_micro_batches, shares
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=203)
 
 
-def plan(rank: int, world_size: int, *, batch_size: int = 16, seed: int = 0) -> TrainingBatches:
-    return TrainingBatches(LENGTHS, batch_size, rank, world_size, seed)
+BATCHES = TrainingBatches(LENGTHS, 16, seed=0)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_every_row_is_in_one_batch_of_the_epoch(world_size: int) -> None:
-    rows = [share.rows for rank in range(world_size) for share in plan(rank, world_size).epoch(0) if share.weight > 0]
-    assert sorted(np.concatenate(rows)) == list(range(len(LENGTHS)))
+def split(batch: np.ndarray, *, world_size: int, num_micro: int = 1) -> list[Share]:
+    return [share for rank in range(world_size) for share in shares(batch, rank=rank, world_size=world_size, num_micro=num_micro)]
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_global_batches_do_not_depend_on_the_workers(world_size: int) -> None:
-    alone = [set(share.rows) for share in plan(0, 1).epoch(1)]
-    shares = [list(plan(rank, world_size).epoch(1)) for rank in range(world_size)]
-    together = [set().union(*(share.rows for share in step if share.weight > 0)) for step in zip(*shares, strict=True)]
-    assert together == alone
+def test_every_row_is_in_one_batch_of_the_epoch() -> None:
+    assert sorted(np.concatenate(BATCHES.epoch(0))) == list(range(len(LENGTHS)))
+    assert len(BATCHES.epoch(0)) == BATCHES.num_steps
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_weights_make_the_mean_over_workers_the_mean_over_rows(world_size: int) -> None:
+@pytest.mark.parametrize(("world_size", "num_micro"), [(1, 1), (2, 1), (3, 1), (1, 4), (2, 3), (4, 8)])
+def test_workers_and_micro_batches_share_a_batch_without_changing_its_mean(world_size: int, num_micro: int) -> None:
     values = np.random.default_rng(1).normal(size=len(LENGTHS))
-    alone = [values[share.rows].mean() for share in plan(0, 1).epoch(0)]
-    shares = [list(plan(rank, world_size).epoch(0)) for rank in range(world_size)]
-    means = [np.mean([values[share.rows].mean() * share.weight for share in step]) for step in zip(*shares, strict=True)]
-    np.testing.assert_allclose(means, alone)
+    for batch in BATCHES.epoch(1):
+        parts = split(batch, world_size=world_size, num_micro=num_micro)
+        assert len(parts) == world_size * num_micro
+        assert sorted(np.concatenate([part.rows for part in parts if part.weight > 0])) == sorted(batch)
+        mean = np.mean([values[part.rows].mean() * part.weight for part in parts])
+        assert mean == pytest.approx(values[batch].mean())
 
 
 def test_a_worker_without_rows_in_the_last_batch_still_steps() -> None:
-    lengths = np.full(9, 5)
-    shares = [list(TrainingBatches(lengths, 8, rank, 2, 0).epoch(0)) for rank in range(2)]
-    assert len(shares[0]) == len(shares[1]) == 2
-    assert sorted(share.weight for share in shares[1]) == [0.0, 1.0]
-    assert all(len(share.rows) for share in shares[1])
+    parts = split(np.array([7]), world_size=2)
+    assert [share.weight for share in parts] == [2.0, 0.0]
+    assert all(len(share.rows) for share in parts)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world_size", "micro", "passes"), [(32, 1, 32, 1), (32, 2, 8, 2), (33, 2, 8, 3), (32, 3, 64, 1)]
+)
+def test_passes_per_step_keep_every_one_within_the_micro_batch(batch_size: int, world_size: int, micro: int, passes: int) -> None:
+    assert num_micro_batches(batch_size, world_size=world_size, micro_batch_size=micro) == passes
+    parts = split(np.arange(batch_size), world_size=world_size, num_micro=passes)
+    assert max(len(part.rows) for part in parts) <= micro
 
 
 def test_rows_of_like_length_share_a_batch() -> None:
     lengths = np.random.default_rng(0).integers(3, 60, size=4096)
-    batches = [share.rows for share in TrainingBatches(lengths, 32, 0, 1, 0).epoch(0)]
+    batches = TrainingBatches(lengths, 32, seed=0).epoch(0)
     spent = sum(lengths[rows].max() * len(rows) for rows in batches)
     assert spent < 1.1 * lengths.sum()
 
 
 def test_the_order_goes_with_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        return np.concatenate([share.rows for share in plan(0, 1, seed=seed).epoch(epoch)]).tolist()
+        return np.concatenate(TrainingBatches(LENGTHS, 16, seed=seed).epoch(epoch)).tolist()
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1)

@@ -1,38 +1,66 @@
+from typing import Any
+
 import pytest
 import torch
 
 from manta.config import TrainConfig
-from manta_jobs.engine import deepspeed_config, linear_schedule, parameter_groups
+from manta_jobs.engine import deepspeed_config, schedule
 
 
-def test_biases_and_norms_have_no_weight_decay() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3), torch.nn.Embedding(5, 3))
-    decayed, plain = parameter_groups(model, weight_decay=0.3)
-    assert decayed["weight_decay"] == 0.3
-    assert {tuple(parameter.shape) for parameter in decayed["params"]} == {(3, 4), (5, 3)}
-    assert plain["weight_decay"] == 0.0
-    assert len(plain["params"]) == 3
+def rates(num_steps: int, **settings: Any) -> list[float]:
+    factor = schedule(TrainConfig(**settings), num_steps=num_steps)
+    return [factor(step) for step in range(num_steps + 1)]
 
 
-def test_learning_rate_climbs_over_the_warm_up_and_falls_to_zero() -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule = linear_schedule(optimizer, num_steps=20, warmup_fraction=0.2)
-    rates = []
-    for _ in range(20):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert rates[0] > 0
-    assert rates[:5] == sorted(rates[:5])
-    assert max(rates) == rates[4] == 2.0
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert optimizer.param_groups[0]["lr"] == 0.0
+def test_linear_rate_climbs_over_the_warm_up_and_falls_to_zero() -> None:
+    values = rates(20, warmup_fraction=0.2)
+    assert values[0] > 0
+    assert values[:5] == sorted(values[:5])
+    assert max(values) == values[4] == 1.0
+    assert values[4:] == sorted(values[4:], reverse=True)
+    assert values[20] == 0.0
+    assert values[12] == pytest.approx(0.5)
+
+
+def test_cosine_rate_falls_slowly_at_first_and_to_zero() -> None:
+    values = rates(20, schedule="cosine", warmup_fraction=0.2)
+    assert values[4] == 1.0
+    assert values[8] == pytest.approx((1 + 2**-0.5) / 2)
+    assert values[12] == pytest.approx(0.5)
+    assert values[20] == 0.0
+
+
+def test_constant_rate_stays_after_the_warm_up() -> None:
+    values = rates(20, schedule="constant", warmup_fraction=0.2)
+    assert values[:4] == [0.2, 0.4, 0.6, 0.8]
+    assert set(values[4:]) == {1.0}
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_engine_gets_the_settings_of_the_config(stage: int) -> None:
-    config = TrainConfig(zero_stage=stage, batch_size=30, max_grad_norm=0.7)
-    document = deepspeed_config(config, world_size=4)
+    config = TrainConfig(zero_stage=stage, max_grad_norm=0.7, precision="bf16")
+    document = deepspeed_config(config, micro_batch_size=8, num_micro=4)
     assert document["zero_optimization"]["stage"] == stage
     assert document["gradient_clipping"] == 0.7
     assert document["train_micro_batch_size_per_gpu"] == 8
+    assert document["gradient_accumulation_steps"] == 4
+    assert document["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
+
+
+def test_auto_precision_goes_by_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1)["torch_autocast"]["dtype"] == "bfloat16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert "torch_autocast" not in deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1)
+
+
+def test_offload_and_raw_settings_are_merged() -> None:
+    raw = {"zero_optimization": {"reduce_bucket_size": 1000}, "comms_logger": {"enabled": True}}
+    config = TrainConfig(zero_stage=3, offload_optimizer=True, offload_parameters=True, deepspeed=raw)
+    document = deepspeed_config(config, micro_batch_size=8, num_micro=1)
+    assert document["zero_optimization"]["reduce_bucket_size"] == 1000
+    assert document["zero_optimization"]["stage"] == 3
+    assert document["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+    assert document["zero_optimization"]["offload_param"]["device"] == "cpu"
+    assert document["comms_logger"] == {"enabled": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,88 +12,69 @@ import pytest
 import ray
 import torch
 import torch.distributed as dist
-from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.numpy import load_file
 from transformers import pipeline
 
 from manta.artifact import ModelArtifact
-from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.errors import InputError, RunError
 from manta.predictor import Predictor
 from manta.registry import ModelRegistry
 from manta.storage import Storage
+from manta_jobs.distribution import agreed_hash
 from manta_jobs.progress import Board
-from manta_jobs.train import fit, prepare, train
-from manta_jobs.worker import WEIGHTS_FILE, WorkerSetup, agreed_hash, train_worker
+from manta_jobs.recovery import Recovery
+from manta_jobs.train import fit, train
+
+from .conftest import Outcome, experiment
 
 STAGES = (0, 1, 2, 3)
 
 
-def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConfig:
-    settings = {"num_workers": 2, "learning_rate": 3e-3, "num_epochs": 2, "batch_size": 16, "cpus_per_worker": 1}
-    return ExperimentConfig.model_validate(
-        {
-            "name": "tiny",
-            "data": {"train": str(data)},
-            "model": {"pretrained": str(model), "max_length": 32},
-            "train": settings | train_settings,
-        }
-    )
-
-
-def train_every_stage(arguments: dict[str, Any]) -> None:
-    """The product's own worker function, once for each ZeRO stage in the same processes."""
-    for setup in arguments["setups"]:
-        train_worker({"setup": setup})
-
-
-def weights_of_every_stage(config: ExperimentConfig, *, num_workers: int, folder: Path) -> list[dict[str, np.ndarray]]:
-    """Final weights of the same run at each ZeRO stage."""
-    prepared = prepare(config, verb="train", console=people_console())
-    board = Board()
-    setups = [
-        WorkerSetup(
-            config=config.with_values({"train.zero_stage": stage, "train.num_workers": num_workers}),
-            labels=prepared.data.labels,
-            data_folder=str(prepared.data.folder),
-            pad_id=prepared.data.pad_id,
-            num_threads=1,
-            board=board,
-            run_name=f"zero{stage}",
-        )
-        for stage in STAGES
-    ]
-    trainer = TorchTrainer(
-        train_every_stage,
-        train_loop_config={"setups": setups},
-        scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(name=f"{num_workers}-workers", storage_path=str(folder), checkpoint_config=CheckpointConfig()),
-    )
-    result = trainer.fit()
-    assert result.best_checkpoints is not None
-    return [load_file(Path(checkpoint.path) / WEIGHTS_FILE) for checkpoint, _ in result.best_checkpoints]
-
-
 @pytest.mark.timeout(400)
 def test_two_workers_train_the_model_that_one_worker_trains(
-    ray_cluster: None, three_classes: Path, tiny_model: Path, tmp_path: Path
+    outcomes: Callable[..., dict[str, Outcome]], three_classes: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     """At ZeRO 0 to 3 in fp32 without dropout: the global batch is the same, so the weights are, but for rounding."""
-    config = experiment(three_classes, tiny_model, num_epochs=1).with_values({"model.dropout": 0.0})
-    one = weights_of_every_stage(config, num_workers=1, folder=tmp_path)
-    two = weights_of_every_stage(config, num_workers=2, folder=tmp_path)
+    config = experiment(three_classes, tiny_model, num_epochs=1, micro_batch_size=4)  # gradients are accumulated, too
+    variants = {f"zero-{stage}": {"train.zero_stage": stage} for stage in STAGES}
+    one = outcomes(config, variants, folder=tmp_path / "one", num_workers=1)
+    two = outcomes(config, variants, folder=tmp_path / "two", num_workers=2)
     initial = load_file(tiny_model / "model.safetensors")
-    assert len(one) == len(two) == len(STAGES)
-    for stage in STAGES:
-        assert one[stage].keys() == two[stage].keys()
-        for name, value in one[stage].items():
-            np.testing.assert_allclose(two[stage][name], value, atol=1e-4, err_msg=f"ZeRO {stage}: {name}")
-            np.testing.assert_allclose(one[0][name], value, atol=1e-4, err_msg=f"ZeRO {stage} against 0: {name}")
+    for stage in variants:
+        assert one[stage].weights.keys() == two[stage].weights.keys()
+        for name, value in one[stage].weights.items():
+            np.testing.assert_allclose(two[stage].weights[name], value, atol=1e-4, err_msg=f"{stage}: {name}")
+            np.testing.assert_allclose(one["zero-0"].weights[name], value, atol=1e-4, err_msg=f"{stage} against 0: {name}")
     # The weights did change, so that equality says something.
     embedding = "embeddings.word_embeddings.weight"
-    assert np.abs(one[0][f"bert.{embedding}"] - initial[embedding]).max() > 1e-2
+    assert np.abs(one["zero-0"].weights[f"bert.{embedding}"] - initial[embedding]).max() > 1e-2
+
+    # What ZeRO promises, as the report shows it: half the bytes on each of two workers.
+    def held(stage: int, what: str) -> list[int]:
+        distribution = two[f"zero-{stage}"].state.distribution or {}
+        assert distribution["zero_stage"] == stage
+        return [worker["bytes"][what] for worker in distribution["workers"]]
+
+    whole = held(0, "optimizer")[0]
+    assert whole == 2 * held(0, "parameters")[0]
+    for stage, what in (
+        (1, "optimizer"),
+        (2, "optimizer"),
+        (3, "optimizer"),
+        (2, "gradients"),
+        (3, "gradients"),
+        (3, "parameters"),
+    ):
+        for mine, everything in zip(held(stage, what), held(0, what), strict=True):
+            assert mine == pytest.approx(everything / 2, rel=0.15), f"ZeRO {stage}: {what}"
+    assert held(1, "gradients") == pytest.approx(held(0, "gradients"), rel=0.01)
+    assert held(2, "parameters") == pytest.approx(held(0, "parameters"), rel=0.01)  # but for alignment
+    facts = two["zero-2"].state.distribution or {}
+    assert (facts["world_size"], len(facts["workers"])) == (2, 2)
+    assert facts["weights_sha256"]["first_step"] != facts["weights_sha256"]["last_step"]
 
 
 def compare_unequal_weights(arguments: dict[str, Any]) -> None:
@@ -100,15 +82,15 @@ def compare_unequal_weights(arguments: dict[str, Any]) -> None:
     agreed_hash({"weight": torch.tensor([float(dist.get_rank())])})
 
 
-def test_workers_that_drifted_apart_fail_the_run(ray_cluster: None, two_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_workers_that_drifted_apart_fail_the_run(ray_cluster: None, tmp_path: Path) -> None:
     trainer = TorchTrainer(
         compare_unequal_weights,
         train_loop_config={},
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(name="drifted", storage_path=str(tmp_path)),
+        run_config=RunConfig(name="drifted", storage_path=str(tmp_path), callbacks=[Recovery(Board(), "drifted")]),
     )
-    with pytest.raises(RunError, match="the weights differ between workers"):
-        fit(trainer, experiment(two_classes, tiny_model))
+    with pytest.raises(RunError, match=r"the weights differ between workers \(worker 0: \w{12}, worker 1"):
+        fit(trainer, tmp_path)
 
 
 @pytest.mark.timeout(400)

@@ -49,12 +49,12 @@ class EncodedSplit:
         """Tokens of each row, shape `(rows,)`."""
         return np.asarray(np.diff(self._offsets), dtype=np.int64)
 
-    def padded(self, indices: npt.NDArray[np.int64], *, pad_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Token ids and attention mask of some rows, both `(rows, longest of them)`, padded on the right."""
+    def padded(self, indices: npt.NDArray[np.int64], *, pad_id: int) -> dict[str, npt.NDArray[np.int64]]:
+        """`input_ids` and `attention_mask` of some rows, both `(rows, longest of them)`, padded on the right."""
         lengths = self.lengths[indices]
         ids = np.full((len(indices), int(lengths.max())), pad_id, dtype=np.int64)
         for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
             start = self._offsets[index]
             ids[row, :length] = self._values[start : start + length]
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        return ids, mask
+        return {"input_ids": ids, "attention_mask": mask}

@@ -1,0 +1,165 @@
+"""Checkpoints of a run: written in the background, whole or not at all, and good for any number of workers.
+
+One folder for each: `model.safetensors` (all weights, float32), `optimizer.safetensors` (AdamW's moments) and `state.json`
+(where training was, and every file's size and sha256). No pickle. It is written under another name and renamed, and
+checked before it is used: one that a crash cut short is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manta.artifact import file_sha256
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+NUM_NEWEST_KEPT = 2
+
+
+@dataclass
+class TrainingState:
+    """Where training is: enough, with the weights and moments, to go on as if nothing had happened.
+
+    Dropout needs no generator's state: each step seeds its own, see `worker.seed_step`.
+    """
+
+    step: int = 0
+    """Optimizer steps done in all."""
+    epoch: int = 0
+    """The epoch under way, from 0."""
+    batch: int = 0
+    """Global batches of it that are done."""
+    loss_sum: float = 0.0
+    """Of their losses."""
+    train_s: float = 0.0
+    """Seconds they took."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The metrics of each finished epoch."""
+    best_step: int | None = None
+    """The checkpoint of the best epoch so far."""
+    finished: bool = False
+    resumed: list[int] = field(default_factory=list)
+    """The steps from which training went on after it was interrupted."""
+    scaler: dict[str, Any] | None = None
+    """Loss scaling of fp16."""
+    distribution: dict[str, Any] | None = None
+    """How the work was spread, see `distribution.py`."""
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of the checkpoint after so many optimizer steps."""
+    return f"step-{step:08d}"
+
+
+class CheckpointWriter:
+    """Writes checkpoints on a thread of its own while training goes on. Worker 0 has one; the others have nothing to write."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def write(self, state: TrainingState, *, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
+        """Begin to write a checkpoint. The tensors are the writer's from here on. Waits for the one before, if need be.
+
+        Raises:
+            OSError: the one before could not be written.
+        """
+        self.wait()
+        document = dataclasses.asdict(state)
+        self._thread = threading.Thread(target=self._run, args=(document, weights, moments), daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when all that was given is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise OSError(f"the checkpoint could not be written to {self._folder} ({error})") from error
+
+    def _run(self, state: dict[str, Any], weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
+        try:
+            write_checkpoint(self._folder, state, weights=weights, moments=moments)
+            prune(self._folder, best_step=state["best_step"])
+        except BaseException as error:  # noqa: BLE001  # raised on the training thread by `wait`
+            self._error = error
+
+
+def write_checkpoint(
+    folder: Path, state: dict[str, Any], *, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]
+) -> Path:
+    """Write one checkpoint and return its folder, which is there whole or not at all."""
+    from safetensors.torch import save_file
+
+    target = folder / checkpoint_name(state["step"])
+    partial = folder / f".{target.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    files: dict[str, dict[str, Any]] = {}
+    for name, tensors in ((WEIGHTS_FILE, weights), (OPTIMIZER_FILE, moments)):
+        save_file(tensors, partial / name)
+        _to_disk(partial / name)
+        files[name] = {"bytes": (partial / name).stat().st_size, "sha256": file_sha256(partial / name)}
+    (partial / STATE_FILE).write_text(json.dumps({"state": state, "files": files}, indent=1), encoding="utf-8")
+    _to_disk(partial / STATE_FILE)
+    if target.exists():  # trained again after a failure
+        shutil.rmtree(target)
+    partial.rename(target)
+    return target
+
+
+def prune(folder: Path, *, best_step: int | None) -> None:
+    """Remove all checkpoints but the newest two and the best epoch's."""
+    steps = sorted(_steps(folder))
+    for step in steps[:-NUM_NEWEST_KEPT]:
+        if step != best_step:
+            shutil.rmtree(folder / checkpoint_name(step), ignore_errors=True)
+
+
+def latest_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
+    """The newest checkpoint that is whole and unaltered, or None."""
+    for step in sorted(_steps(folder), reverse=True):
+        path = folder / checkpoint_name(step)
+        state = read_state(path)
+        if state is not None:
+            return path, state
+    return None
+
+
+def read_state(path: Path) -> TrainingState | None:
+    """The state of a checkpoint, or None where any of its files is missing, cut short or altered."""
+    try:
+        document = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        for name, facts in document["files"].items():
+            if (path / name).stat().st_size != facts["bytes"] or file_sha256(path / name) != facts["sha256"]:
+                return None
+        return TrainingState(**document["state"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _steps(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in folder.glob("step-*") if path.is_dir()]
+
+
+def _to_disk(path: Path) -> None:
+    """Have the system write a file out, so that it outlives a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,120 @@
+"""Proof that a run was distributed: what each worker held, what it computed, and that all of them trained one model."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from deepspeed import DeepSpeedEngine
+
+PHASES = ("data", "forward", "backward", "step", "evaluation", "checkpoint")
+MOST_PENDING_EVENTS = 512
+
+
+class Stopwatch:
+    """Seconds spent in each phase. On a GPU, whose work runs behind the program, by events of the device's own clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Count the body's time for a phase."""
+        if not self._on_gpu:
+            started = time.perf_counter()
+            yield
+            self._seconds[phase] += time.perf_counter() - started
+            return
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record()
+        yield
+        end.record()
+        self._pending.append((phase, begin, end))
+        if len(self._pending) > MOST_PENDING_EVENTS:
+            self._collect()
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by phase so far."""
+        self._collect()
+        return {phase: round(self._seconds[phase], 3) for phase in PHASES}
+
+    def _collect(self) -> None:
+        for phase, begin, end in self._pending:
+            end.synchronize()
+            self._seconds[phase] += begin.elapsed_time(end) / 1000
+        self._pending.clear()
+
+
+def agreed_hash(weights: dict[str, torch.Tensor]) -> str:
+    """sha256 of all weights, after it was compared over the workers. All workers must call it together.
+
+    Raises:
+        RuntimeError: it is not the same on all of them, so that they have not trained one model.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights[name].detach().float().cpu().numpy()).data)
+    hashes: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(hashes, digest.hexdigest())
+    if len(set(hashes)) > 1:
+        listed = ", ".join(f"worker {rank}: {value[:12]}" for rank, value in enumerate(hashes))
+        raise RuntimeError(f"the weights differ between workers ({listed}); their gradients were not synchronised")
+    return hashes[0]
+
+
+def gradient_bytes(engine: DeepSpeedEngine) -> int:
+    """Bytes of gradients that this worker holds after a backward pass.
+
+    DeepSpeed frees those of other workers' partitions at ZeRO 1 before the optimizer step, at ZeRO 2 and 3 after every pass: the
+    two differ where gradients are accumulated.
+    """
+    zero = engine.optimizer
+    held = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+    if engine.zero_optimization_stage() in (1, 2):
+        held += [part for parts in zero.averaged_gradients.values() for part in parts or [] if part is not None]
+    elif engine.zero_optimization_stage() == 3:
+        held += list(zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition.values())
+    return _bytes(held)
+
+
+def state_bytes(engine: DeepSpeedEngine) -> dict[str, int]:
+    """Bytes of parameters, of float32 copies that ZeRO updates in their place, and of AdamW's moments on this worker."""
+    stage = engine.zero_optimization_stage()
+    parameters = list(engine.module.parameters())
+    copies: list[torch.Tensor] = []
+    if stage in (1, 2):
+        copies = list(engine.optimizer.single_partition_of_fp32_groups)
+    elif stage == 3:
+        copies = list(engine.optimizer.fp32_partitioned_groups_flat)
+        parameters = [parameter.ds_tensor for parameter in parameters]  # its part of each
+    moments = [
+        value for held in engine.basic_optimizer.state.values() for key, value in held.items() if key in ("exp_avg", "exp_avg_sq")
+    ]
+    return {"parameters": _bytes(parameters), "parameter_copies": _bytes(copies), "optimizer": _bytes(moments)}
+
+
+def gathered_facts(mine: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each worker says of itself, in the order of ranks. All workers must call it together."""
+    facts: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(facts, {"host": socket.gethostname(), **mine})
+    return facts
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of memory behind tensors, where several may be views of one."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors if tensor.numel()}
+    return sum(storages.values())

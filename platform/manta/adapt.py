@@ -1,0 +1,112 @@
+"""Which of the encoder's weights learn, and how fast: freezing, LoRA adapters, layer-wise learning rates."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from manta.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from manta.config import LoraSettings, ModelConfig
+
+
+def adapt(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
+    """The model with its frozen parts frozen, or with LoRA adapters in its layers.
+
+    Raises:
+        InputError: the architecture has no such layers, or no linear layer goes by a given name.
+    """
+    if config.lora is not None:
+        return _with_adapters(model, config.lora)
+    if config.freeze_embeddings or config.freeze_layers:
+        layers, num_layers = encoder_layers(model)
+        if config.freeze_layers > num_layers:
+            raise InputError(f"model.freeze_layers is {config.freeze_layers}, but {config.pretrained} has {num_layers} layers.")
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = depth(name, layers, num_layers) <= num_layers - config.freeze_layers
+    return model
+
+
+def merged(model: PreTrainedModel) -> PreTrainedModel:
+    """The model as plain `transformers` knows it: adapters, if any, added to the weights they stand beside."""
+    plain: PreTrainedModel = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    return plain
+
+
+def encoder_layers(model: PreTrainedModel) -> tuple[str, int]:
+    """The name of the encoder's list of layers, such as `bert.encoder.layer`, and how many there are.
+
+    Raises:
+        InputError: it has none that can be told apart.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == model.config.num_hidden_layers:
+            return name, len(module)
+    raise InputError(
+        f"model.pretrained: {type(model).__name__} has no list of layers that can be told apart; "
+        "leave model.freeze_layers, model.freeze_embeddings, model.lora and train.layer_decay at their defaults."
+    )
+
+
+def depth(name: str, layers: str, num_layers: int) -> int:
+    """How far below the head a parameter is: 0 in the head and the pooler, 1 in the last layer, …, layers + 1 in the embeddings."""
+    found = re.search(rf"(?:^|\.){re.escape(layers)}\.(\d+)\.", name)
+    if found:
+        return num_layers - int(found.group(1))
+    return num_layers + 1 if "embeddings" in name else 0
+
+
+def parameter_groups(
+    model: PreTrainedModel, *, learning_rate: float, layer_decay: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """The parameters that learn, as AdamW takes them: matrices with weight decay, biases and norms without.
+
+    With `layer_decay` below 1, each layer learns that much slower than the one above it (Howard & Ruder, 2018,
+    https://arxiv.org/abs/1801.06146; Clark et al., 2020, https://arxiv.org/abs/2003.10555).
+    """
+    layers, num_layers = encoder_layers(model) if layer_decay < 1 else ("", 0)
+    groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            level = depth(name, layers, num_layers) if layer_decay < 1 else 0
+            groups.setdefault((level, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate * layer_decay**level,
+            "weight_decay": weight_decay if is_matrix else 0.0,
+        }
+        for (level, is_matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def _with_adapters(model: PreTrainedModel, settings: LoraSettings) -> PreTrainedModel:
+    from peft import LoraConfig, get_peft_model
+
+    layers, num_layers = encoder_layers(model)
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name.startswith(layers)]
+    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    wanted = known if settings.target_modules == "all-linear" else settings.target_modules
+    for target in wanted:
+        if target not in known:
+            raise InputError(f"model.lora.target_modules: no linear layer is called {target!r}; there are {', '.join(known)}.")
+    head = [name for name, _ in model.named_parameters() if depth(name, layers, num_layers) == 0]
+    adapted: Any = get_peft_model(
+        model,
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=[name for name in linear if name.rsplit(".", 1)[-1] in wanted],
+        ),
+    )
+    for name, parameter in adapted.named_parameters():
+        if name.removeprefix("base_model.model.") in head:  # new, so it learns in full
+            parameter.requires_grad = True
+    wrapped: PreTrainedModel = adapted  # it behaves as the model it wraps
+    return wrapped

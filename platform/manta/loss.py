@@ -1,0 +1,119 @@
+"""The training loss, from logits and targets: what the forward pass returns when labels go in.
+
+Binary and multilabel: binary cross-entropy of sigmoids. Multiclass: cross-entropy over the softmax. Each row's loss may be
+smoothed, weighted by its class and focused on the rows that are still wrong; the mean is over rows, whatever their weights, so
+that a batch may be divided over workers and micro-batches without changing its gradient.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from manta.errors import InputError
+from manta.labels import LabelSpace
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from transformers import PreTrainedModel
+
+    from manta.config import TrainConfig
+
+
+class ClassificationLoss(torch.nn.Module):
+    """Mean loss of a batch.
+
+    Label smoothing: Szegedy et al., 2016, https://arxiv.org/abs/1512.00567. Focal loss: Lin et al., 2017,
+    https://arxiv.org/abs/1708.02002.
+    """
+
+    weights: torch.Tensor | None
+
+    def __init__(
+        self, labels: LabelSpace, *, class_weights: npt.NDArray[np.float64] | None, smoothing: float, focal_gamma: float
+    ) -> None:
+        """`class_weights` has one factor per label, see `resolve_class_weights`."""
+        super().__init__()
+        self._task = labels.task
+        self._smoothing = smoothing
+        self._gamma = focal_gamma
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The mean over rows, a scalar in nats.
+
+        Args:
+            logits: `(batch, 1)` for binary, else `(batch, labels)`.
+            targets: class indices `(batch,)`; for multilabel 0 or 1, `(batch, labels)`.
+        """
+        logits = logits.float()
+        rows = self._softmax_rows(logits, targets) if self._task == "multiclass" else self._sigmoid_rows(logits, targets)
+        return rows.mean()
+
+    def _softmax_rows(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=self._smoothing)
+        if self._gamma:
+            right = functional.softmax(logits, dim=-1).gather(1, targets.unsqueeze(1)).squeeze(1)
+            losses = losses * (1.0 - right) ** self._gamma
+        return losses if self.weights is None else losses * self.weights[targets]
+
+    def _sigmoid_rows(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        truth = (targets.unsqueeze(1) if self._task == "binary" else targets).to(logits.dtype)
+        smoothed = truth * (1.0 - self._smoothing) + self._smoothing / 2
+        losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
+        if self._gamma:
+            chance = torch.sigmoid(logits)
+            losses = losses * (1.0 - torch.where(truth > 0.5, chance, 1.0 - chance)) ** self._gamma
+        if self.weights is not None:
+            # Binary: each class has its weight. Multilabel: a label's weight is that of its positives.
+            weights = self.weights[targets].unsqueeze(1) if self._task == "binary" else 1.0 + truth * (self.weights - 1.0)
+            losses = losses * weights
+        return losses.mean(dim=1)
+
+
+class TrainedClassifier(torch.nn.Module):
+    """The encoder and its head together with the loss: labels go into the forward pass, which returns the loss."""
+
+    def __init__(self, model: PreTrainedModel, loss: ClassificationLoss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, *, labels: torch.Tensor | None = None, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`logits` `(batch, outputs)`, and with `labels` the mean `loss`.
+
+        `inputs` are what the tokenizer makes of the texts: `input_ids`, `attention_mask` and, for pairs, `token_type_ids`, all
+        `(batch, tokens)`.
+        """
+        logits: torch.Tensor = self.model(**inputs).logits
+        return {"logits": logits} if labels is None else {"logits": logits, "loss": self.loss(logits, labels)}
+
+
+def resolve_class_weights(config: TrainConfig, labels: LabelSpace, targets: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
+    """One factor per label, in their order, such that a training row counts 1 on average; None where all count alike.
+
+    `balanced` weighs a class by rows / (labels × its rows); for multilabel, the positives of a label by its negatives.
+
+    Raises:
+        InputError: weights were given by name, and a name is unknown or missing.
+    """
+    given = config.class_weights
+    if given is None:
+        return None
+    multilabel = labels.task == "multilabel"
+    counts = targets.sum(axis=0) if multilabel else np.bincount(targets, minlength=len(labels.names))
+    if given == "balanced":
+        if multilabel:
+            return np.asarray((len(targets) - counts) / np.maximum(counts, 1), dtype=np.float64)
+        return np.asarray(len(targets) / (len(labels.names) * np.maximum(counts, 1)), dtype=np.float64)
+    unknown = sorted(set(given) - set(labels.names))
+    missing = [name for name in labels.names if name not in given]
+    if unknown or missing:
+        fault = f"{unknown[0]!r} is no label of the training rows" if unknown else f"the label {missing[0]!r} has no weight"
+        raise InputError(f"train.class_weights: {fault}; give one for each of {', '.join(labels.names)}.")
+    weights = np.array([given[name] for name in labels.names])
+    return weights if multilabel else weights * (len(targets) / (weights * counts).sum())

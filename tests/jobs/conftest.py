@@ -1,0 +1,98 @@
+"""Runs of the product's own worker function, several in the same processes, because starting workers takes longest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from safetensors.numpy import load_file
+
+from manta.config import ExperimentConfig
+from manta.console import people_console
+from manta_jobs.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
+from manta_jobs.progress import Board
+from manta_jobs.train import prepare
+from manta_jobs.worker import WorkerSetup, train_worker
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run left in its last checkpoint."""
+
+    weights: dict[str, np.ndarray]
+    state: TrainingState
+
+
+def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConfig:
+    """A run of two workers on a tiny model, without dropout."""
+    settings = {"num_workers": 2, "learning_rate": 3e-3, "num_epochs": 2, "batch_size": 16, "cpus_per_worker": 1}
+    return ExperimentConfig.model_validate(
+        {
+            "name": "tiny",
+            "data": {"train": str(data)},
+            "model": {"pretrained": str(model), "max_length": 32, "dropout": 0.0},
+            "train": settings | train_settings,
+        }
+    )
+
+
+def train_all(arguments: dict[str, Any]) -> None:
+    """Run the worker function once for each setup."""
+    for setup in arguments["setups"]:
+        if setup.config.train.precision == "fp16":
+            _let_the_cpu_compute_in_fp16()
+        train_worker({"setup": setup})
+
+
+def _let_the_cpu_compute_in_fp16() -> None:
+    """DeepSpeed refuses fp16 on processors without fast half precision; slow is good enough here."""
+    from manta_jobs.engine import import_deepspeed
+
+    import_deepspeed()
+    from deepspeed.accelerator import get_accelerator
+
+    get_accelerator().is_fp16_supported = lambda: True
+
+
+@pytest.fixture(scope="session")
+def outcomes(ray_cluster: None) -> Callable[..., dict[str, Outcome]]:
+    """Train several variants of one experiment, each given as dotted settings, and return what came of each."""
+
+    def run(
+        base: ExperimentConfig, variants: dict[str, dict[str, Any]], *, folder: Path, num_workers: int = 1
+    ) -> dict[str, Outcome]:
+        prepared = prepare(base, verb="train", console=people_console())
+        board = Board()
+        setups = [
+            WorkerSetup(
+                config=base.with_values({"train.num_workers": num_workers, **values}),
+                labels=prepared.data.labels,
+                data_folder=str(prepared.data.folder),
+                checkpoints=str(folder / name),
+                pad_id=prepared.data.pad_id,
+                num_threads=1,
+                board=board,
+                run_name=name,
+                durable_epochs=False,
+            )
+            for name, values in variants.items()
+        ]
+        TorchTrainer(
+            train_all,
+            train_loop_config={"setups": setups},
+            scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1}),
+            run_config=RunConfig(name=f"{num_workers}-workers", storage_path=str(folder / "ray")),
+        ).fit()
+        found: dict[str, Outcome] = {}
+        for name in variants:
+            path, state = latest_checkpoint(folder / name) or pytest.fail(f"{name} left no checkpoint")
+            found[name] = Outcome(load_file(path / WEIGHTS_FILE), state)
+        return found
+
+    return run
