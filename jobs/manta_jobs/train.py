@@ -17,9 +17,11 @@ from manta.labels import LabelSpace
 from manta.model import load_model_config, load_tokenizer
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.storage import RunFolder, Storage
+from manta.tracking import check_tracking_server
 from manta_jobs.cluster import WorkerResources, connected, fit_workers, interruptible
 from manta_jobs.evaluate import evaluate_on_cluster
 from manta_jobs.progress import Board, shown_progress
+from manta_jobs.record import RunRecord
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
@@ -79,11 +81,20 @@ def train(config: ExperimentConfig, *, console: Console, address: str | None = N
         trainer = build_trainer(
             prepared.data, config, board=board, resources=fit_workers(config.train), folder=prepared.folder.path, name=CHECKPOINTS
         )
-        console.print(f"Training on {workers_phrase(config)}")
-        with shown_progress(board, console, num_epochs=config.train.num_epochs):
-            checkpoint = interruptible(lambda: fit(trainer, config), console=console)
-        history = board.snapshot()[CHECKPOINTS].history
-        return finish(prepared, config, checkpoint=checkpoint, history=history, console=console, started=started)
+        with RunRecord(
+            prepared.folder, prepared.storage, config, console=console, new_steps=list, history=lambda: finished_epochs(board)
+        ) as record:
+            console.print(f"Training on {workers_phrase(config)}")
+            with shown_progress(board, console, num_epochs=config.train.num_epochs):
+                checkpoint = interruptible(lambda: fit(trainer, config), console=console)
+            history = finished_epochs(board)
+            return finish(prepared, config, checkpoint=checkpoint, history=history, record=record, console=console, started=started)
+
+
+def finished_epochs(board: Board) -> list[dict[str, Any]]:
+    """The metrics of each epoch so far; none before the workers are up."""
+    run = board.snapshot().get(CHECKPOINTS)
+    return run.history if run else []
 
 
 def prepare(config: ExperimentConfig, *, verb: str, console: Console) -> PreparedRun:
@@ -102,6 +113,7 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console) -> Prepare
     console.print(f"Data: {sizes} rows, {len(dataset.labels.names)} labels ({dataset.labels.task})")
     for warning in dataset.warnings:
         console.print(f"[yellow]Warning:[/] {warning}")
+    check_tracking_server()
     folder = storage.new_run(config.name, verb=verb)
     write_config(config, folder.config_path)
     for name in ("train", "validation"):
@@ -198,12 +210,14 @@ def finish(
     *,
     checkpoint: Checkpoint,
     history: list[dict[str, Any]],
+    record: RunRecord,
     console: Console,
     started: float,
 ) -> TrainedModel:
     """Turn the best checkpoint into an artifact, read the test split once, register, and write the report."""
     from manta_jobs.worker import WEIGHTS_FILE
 
+    record.catch_up(history)
     best = best_epoch(history, config)
     facts = {
         "name": config.registered_name,
@@ -226,7 +240,7 @@ def finish(
         )
     evaluation = evaluate_on_cluster(artifact, prepared.dataset.test, console=console)
     artifact = with_metrics(artifact, evaluation.metrics)
-    version = ModelRegistry(prepared.storage).register(artifact, history=history, promote=config.registry.promote)
+    version = ModelRegistry(prepared.storage).register(artifact, run_id=record.run_id, promote=config.registry.promote)
     model = TrainedModel(
         prepared.folder, config, artifact, version, history, len(prepared.dataset.test), time.monotonic() - started
     )

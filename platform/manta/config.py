@@ -96,6 +96,8 @@ class TrainConfig(Section):
     """What DeepSpeed splits over the workers: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
     metric: MetricName = "accuracy"
     """The validation metric that chooses the best epoch and the best trial (`loss`: lower is better)."""
+    tensorboard: bool = False
+    """Whether TensorBoard's event files are written, too; `tensorboard --logdir` on the run's folder shows them."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the new head, the order of the rows and dropout."""
 
