@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from manta_jobs.progress import duration
+from manta_jobs.record import CURVES_FILE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from manta.artifact import ModelArtifact
     from manta_jobs.evaluate import Evaluation
+    from manta_jobs.overfitting import Fit
     from manta_jobs.train import TrainedModel
     from manta_jobs.tune import TunedModel
 
@@ -40,11 +43,20 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     table.add_row("took", duration(model.wall_s))
     table.add_row("model folder", str(model.artifact.path))
     table.add_row("report", str(model.run.path / "report.json"))
+    table.add_row("curves", str(model.run.path / CURVES_FILE))
     table.add_row("registered as", registered_as(model))
     console.print(table)
+    show_fit(model.fit, console)
     console.print("Next:")
     for command, what in next_commands(model, experiment):
         console.print(f"  {command}   [dim]# {what}[/]")
+
+
+def show_fit(fit: Fit, console: Console) -> None:
+    """Print how training and validation loss stand to each other, in a line, and what to try next."""
+    console.print(f"Fit: {fit.sentence()}")
+    for sentence in fit.advice:
+        console.print(f"  • {sentence}")
 
 
 def registered_as(model: TrainedModel) -> str:
@@ -70,6 +82,7 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
         "metrics": model.artifact.manifest.metrics,
         "artifact": str(model.artifact.path),
         "report": str(model.run.path / "report.json"),
+        "fit": asdict(model.fit),
         "wall_s": round(model.wall_s, 1),
     }
 

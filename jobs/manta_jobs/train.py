@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,11 @@ from manta.registry import ModelRegistry, RegisteredVersion
 from manta.storage import RunFolder, Storage
 from manta.tracking import check_tracking_server
 from manta_jobs.cluster import WorkerResources, connected, fit_workers, interruptible
+from manta_jobs.curves import write_curves
 from manta_jobs.evaluate import evaluate_on_cluster
+from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
 from manta_jobs.progress import Board, shown_progress
-from manta_jobs.record import RunRecord
+from manta_jobs.record import CURVES_FILE, RunRecord
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
@@ -63,6 +65,8 @@ class TrainedModel:
     version: RegisteredVersion
     history: list[dict[str, Any]]
     """The metrics of each epoch."""
+    fit: Fit
+    """Whether it learned its rows by heart, and what to try next."""
     num_test_rows: int
     wall_s: float
 
@@ -240,9 +244,18 @@ def finish(
         )
     evaluation = evaluate_on_cluster(artifact, prepared.dataset.test, console=console)
     artifact = with_metrics(artifact, evaluation.metrics)
+    learned = assess_fit(
+        history,
+        config,
+        best_epoch=int(best["epoch"]),
+        guess_loss=guessing_loss(prepared.dataset.class_counts("train").values()),
+        num_train_rows=len(prepared.dataset.train),
+    )
+    curves = prepared.folder.path / CURVES_FILE
+    write_curves(history, record.steps, curves, title=prepared.folder.name, best_epoch=learned.best_epoch)
     version = ModelRegistry(prepared.storage).register(artifact, run_id=record.run_id, promote=config.registry.promote)
     model = TrainedModel(
-        prepared.folder, config, artifact, version, history, len(prepared.dataset.test), time.monotonic() - started
+        prepared.folder, config, artifact, version, history, learned, len(prepared.dataset.test), time.monotonic() - started
     )
     prepared.folder.write_report(
         {
@@ -251,7 +264,8 @@ def finish(
             "version": version.version,
             "metrics": artifact.manifest.metrics,
             "per_class": evaluation.per_class,
-            "best_epoch": int(best["epoch"]),
+            "best_epoch": learned.best_epoch,
+            "fit": asdict(learned),
             "history": history,
             "data_hash": artifact.manifest.data_hash,
             "wall_s": round(model.wall_s, 1),
