@@ -122,6 +122,11 @@ class Board:
             return []
         return steps
 
+    def history(self, name: str) -> list[dict[str, Any]]:
+        """The metrics of a run's finished epochs; none before its workers are up."""
+        run = self.snapshot().get(name)
+        return run.history if run else []
+
     def snapshot(self) -> dict[str, RunProgress]:
         """What is known now, by run name; nothing while the cluster is being stopped."""
         try:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from manta_jobs.distribution import PHASES
 from manta_jobs.progress import duration
+from manta_jobs.record import CURVES_FILE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from manta.artifact import ModelArtifact
     from manta_jobs.evaluate import Evaluation
-    from manta_jobs.train import TrainedModel
+    from manta_jobs.finish import TrainedModel
+    from manta_jobs.overfitting import Fit
     from manta_jobs.tune import TunedModel
 
+MOST_WORKERS = 16
 SHOWN_METRICS = (
     ("accuracy", "accuracy"),
     ("f1_macro", "macro F1"),
@@ -31,6 +36,8 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     """Print a finished run's closing table and the next commands."""
     metrics = model.artifact.manifest.metrics
     table = Table(title=f"{model.version.name} version {model.version.version}", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path must be whole, to be copied
     for key, words in SHOWN_METRICS:
         if key in metrics:
             table.add_row(f"test {words}", f"{metrics[key]:.4f}")
@@ -40,11 +47,56 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     table.add_row("took", duration(model.wall_s))
     table.add_row("model folder", str(model.artifact.path))
     table.add_row("report", str(model.run.path / "report.json"))
+    table.add_row("curves", str(model.run.path / CURVES_FILE))
     table.add_row("registered as", registered_as(model))
     console.print(table)
+    show_distribution(model.distribution, console)
+    show_fit(model.fit, console)
     console.print("Next:")
     for command, what in next_commands(model, experiment):
         console.print(f"  {command}   [dim]# {what}[/]")
+
+
+def show_distribution(facts: dict[str, Any], console: Console) -> None:
+    """Print what each worker held and computed: the proof that the run was distributed."""
+    size, nodes = facts["world_size"], facts["num_nodes"]
+    table = Table(title=f"Distribution: {distribution_phrase(facts)}", title_justify="left")
+    for heading in ("worker", "host", "device"):
+        table.add_column(heading)
+    for heading in ("parameters", "gradients", "optimizer", "examples/s"):
+        table.add_column(heading, justify="right")
+    for rank, worker in list(enumerate(facts["workers"]))[:MOST_WORKERS]:
+        held = (f"{worker['bytes'][kind] / 1e6:.1f} MB" for kind in ("parameters", "gradients", "optimizer"))
+        table.add_row(str(rank), worker["host"], worker["device"], *held, f"{worker['examples_per_s']:.1f}")
+    console.print(table)
+    seconds = facts["workers"][0]["seconds"]
+    console.print(f"Time of worker 0: {', '.join(f'{phase} {seconds[phase]:.1f} s' for phase in PHASES)}")
+    if size > 1:
+        first, last = (facts["weights_sha256"][when][:12] for when in ("first_step", "last_step"))
+        console.print(
+            f"All {size} workers on {nodes} node(s) held the same weights after the first step ({first}) and the last ({last})."
+        )
+    if facts["scaling"] is not None:
+        scaling = facts["scaling"]
+        console.print(
+            f"{scaling['speedup']:.2f} times as fast as one worker "
+            f"({scaling['one_worker_examples_per_s']:.1f} examples/s in {scaling['one_worker_run']})."
+        )
+
+
+def distribution_phrase(facts: dict[str, Any]) -> str:
+    """World size, ZeRO stage, precision and batch, in words."""
+    size, passes = facts["world_size"], facts["micro_batches_per_step"]
+    micro = f", {passes} passes of at most {facts['micro_batch_size']} rows per step" if passes > 1 else ""
+    resumed = f", resumed at step {', '.join(map(str, facts['resumed_at_steps']))}" if facts["resumed_at_steps"] else ""
+    return f"{size} worker{'s' if size > 1 else ''}, ZeRO {facts['zero_stage']}, {facts['precision']}{micro}{resumed}"
+
+
+def show_fit(fit: Fit, console: Console) -> None:
+    """Print how training and validation loss stand to each other, in a line, and what to try next."""
+    console.print(f"Fit: {fit.sentence()}")
+    for sentence in fit.advice:
+        console.print(f"  • {sentence}")
 
 
 def registered_as(model: TrainedModel) -> str:
@@ -70,6 +122,7 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
         "metrics": model.artifact.manifest.metrics,
         "artifact": str(model.artifact.path),
         "report": str(model.run.path / "report.json"),
+        "fit": asdict(model.fit),
         "wall_s": round(model.wall_s, 1),
     }
 

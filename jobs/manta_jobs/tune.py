@@ -15,17 +15,12 @@ from manta.config import ExperimentConfig, Range
 from manta.config_file import write_config
 from manta.errors import RunError
 from manta_jobs.cluster import WorkerResources, connected, fit_workers, interruptible, num_workers_at_once
+from manta_jobs.finish import TrainedModel, finish
+from manta_jobs.prepare import PreparedRun, TokenizedData, prepare
 from manta_jobs.progress import Board
+from manta_jobs.record import RunRecord
 from manta_jobs.search_view import SearchView
-from manta_jobs.train import (
-    PreparedRun,
-    TokenizedData,
-    TrainedModel,
-    build_trainer,
-    failure_sentence,
-    finish,
-    prepare,
-)
+from manta_jobs.trainer import build_trainer, failure_sentence
 
 if TYPE_CHECKING:
     from ray.tune import ResultGrid, Tuner
@@ -73,16 +68,22 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
         resources = fit_workers(config.train)
         view = SearchView(config, Board(), console)
         tuner = build_tuner(prepared, resources=resources, view=view)
-        with view.shown():
-            results = interruptible(tuner.fit, console=console)
-        trials = ranked_trials(results, config)
-        if not trials:
-            raise RunError(f"every trial failed; the first one said: {failure_sentence(results.errors[0])}")
-        best_config = config.with_values(trials[0].values)
-        best_path = prepared.folder.path / "best.yaml"
-        write_config(best_config, best_path)
-        write_trials(trials, prepared.folder.path / "trials.yaml")
-        model = finish(prepared, best_config, trained=state_of(trials[0], prepared), console=console, started=started)
+        with RunRecord(
+            prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.space
+        ) as record:
+            with view.shown():
+                results = interruptible(tuner.fit, console=console)
+            trials = ranked_trials(results, config)
+            if not trials:
+                raise RunError(f"every trial failed; the first one said: {failure_sentence(results.errors[0])}")
+            best_config = config.with_values(trials[0].values)
+            best_path = prepared.folder.path / "best.yaml"
+            write_config(best_config, best_path)
+            write_trials(trials, prepared.folder.path / "trials.yaml")
+            record.chosen(trials[0].values)
+            trained = state_of(trials[0], prepared)
+            record.catch_up(trained.history, steps=view.board.steps_after(trials[0].name, 0))
+            model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started)
     return TunedModel(model, best_path, trials, len(results.errors))
 
 

@@ -174,6 +174,8 @@ class TrainConfig(Section):
     """Minutes between checkpoints within an epoch, which is what an interruption can cost at most."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often lost workers or nodes are replaced and training goes on from the last checkpoint. Preemptions do not count."""
+    tensorboard: bool = False
+    """Whether TensorBoard's event files are written, too; `tensorboard --logdir` on the run's folder shows them."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the new head, the order of the rows and dropout."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
+
+from manta.registry import ModelRegistry
+from manta.storage import Storage
 
 
 @pytest.mark.parametrize(("verb", "sign"), [("train", "epoch 2/"), ("tune", "epoch 2,")])
@@ -44,4 +49,8 @@ def test_ctrl_c_leaves_no_process_and_exits_130(
     assert "Traceback" not in log.read_text()
     _, alive = psutil.wait_procs(started, timeout=20)
     assert [child.name() for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
-    assert not (tmp_path / "storage" / "registry").exists()
+    storage = Storage(tmp_path / "storage")
+    assert ModelRegistry(storage).versions() == []
+    (folder,) = storage.runs.iterdir()
+    entry = json.loads((folder / "mlflow.json").read_text())
+    assert MlflowClient(tracking_uri=entry["uri"]).get_run(entry["run_id"]).info.status == "KILLED"

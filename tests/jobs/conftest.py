@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta_jobs.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
+from manta_jobs.prepare import prepare
 from manta_jobs.progress import Board
-from manta_jobs.train import prepare
 from manta_jobs.worker import WorkerSetup, train_worker
 
 

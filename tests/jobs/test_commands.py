@@ -77,6 +77,21 @@ def test_a_searched_field_that_does_not_exist_is_refused(
     assert not own_storage.exists()
 
 
+@pytest.mark.parametrize("verb", ["train", "tune"])
+def test_a_tracking_server_that_is_not_there_is_refused(
+    verb: str,
+    tmp_path: Path,
+    tiny_model: Path,
+    own_storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert run(monkeypatch, verb, experiment(tmp_path, model={"pretrained": str(tiny_model), "max_length": 32})) == 2
+    assert "no MLflow server answers at MLFLOW_TRACKING_URI http://127.0.0.1:9" in capsys.readouterr().err
+    assert not own_storage.exists()
+
+
 @pytest.mark.parametrize("verb", ["ui", "demo"])
 def test_a_port_in_use_is_named(
     verb: str, own_storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

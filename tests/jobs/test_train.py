@@ -12,6 +12,8 @@ import pytest
 import ray
 import torch
 import torch.distributed as dist
+from mlflow import MlflowClient
+from mlflow.entities import Run
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.numpy import load_file
@@ -26,11 +28,19 @@ from manta.storage import Storage
 from manta_jobs.distribution import agreed_hash
 from manta_jobs.progress import Board
 from manta_jobs.recovery import Recovery
-from manta_jobs.train import fit, train
+from manta_jobs.train import train
+from manta_jobs.trainer import fit
 
 from .conftest import Outcome, experiment
 
 STAGES = (0, 1, 2, 3)
+
+
+def tracked_run(folder: Path) -> tuple[Run, MlflowClient]:
+    """What MLflow knows of the run in a folder."""
+    entry = json.loads((folder / "mlflow.json").read_text())
+    client = MlflowClient(tracking_uri=entry["uri"])
+    return client.get_run(entry["run_id"]), client
 
 
 @pytest.mark.timeout(400)
@@ -109,6 +119,14 @@ def test_a_run_learns_and_leaves_a_registered_model(
     report = json.loads((model.run.path / "report.json").read_text())
     assert report["metrics"] == model.artifact.manifest.metrics
     assert report["version"] == 1
+    assert report["fit"]["verdict"] == model.fit.verdict != "overfits"
+    assert (model.run.path / "curves.png").is_file()
+
+    run, client = tracked_run(model.run.path)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", model.run.name)
+    assert len(client.get_metric_history(run.info.run_id, "validation/accuracy")) == 8
+    kept = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert kept == {"model", "config.yaml", "report.json", "curves.png"}
 
     registry = ModelRegistry(Storage(own_storage))
     champion = registry.get("tiny")
@@ -126,7 +144,7 @@ def test_a_run_learns_and_leaves_a_registered_model(
 
 @pytest.mark.timeout(400)
 def test_a_failing_worker_fails_the_run_with_its_own_message(
-    ray_cluster: None, two_classes: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, two_classes: Path, tiny_model: Path, own_storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from manta.data import encode
 
@@ -137,8 +155,11 @@ def test_a_failing_worker_fails_the_run_with_its_own_message(
             real(split, path, **arguments)
 
     monkeypatch.setattr(encode, "write_encoded", write_only_train)
-    with pytest.raises(RunError, match=r"training failed on worker \d: FileNotFoundError: .*validation\.arrow"):
+    with pytest.raises(RunError, match=r"training failed on worker \d: FileNotFoundError: .*validation\.arrow") as caught:
         train(experiment(two_classes, tiny_model), console=people_console())
+    (folder,) = (own_storage / "runs").iterdir()
+    run, _ = tracked_run(folder)
+    assert (run.info.status, run.data.tags["manta.error"]) == ("FAILED", str(caught.value)[:500])
 
 
 def test_more_workers_than_the_cluster_holds_are_refused(ray_cluster: None, two_classes: Path, tiny_model: Path) -> None:

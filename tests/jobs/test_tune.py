@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from manta.config import ExperimentConfig
 from manta.config_file import load_config
@@ -55,6 +57,10 @@ def test_a_search_registers_its_best_trial_and_train_repeats_it(
     best = load_config(tuned.best_config_path)
     assert best == config.with_values(drawn.values)
     assert ModelRegistry(Storage(own_storage)).get("searched").run == tuned.model.run.name
+    entry = json.loads((tuned.model.run.path / "mlflow.json").read_text())
+    tracked = MlflowClient(tracking_uri=entry["uri"]).get_run(entry["run_id"])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["train.learning_rate"] == str(drawn.values["train.learning_rate"])
     recorded = yaml.safe_load((tuned.model.run.path / "trials.yaml").read_text())
     assert [row["values"] for row in recorded] == [trial.values for trial in tuned.trials]
 

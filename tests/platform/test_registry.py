@@ -10,16 +10,16 @@ from manta.artifact import WEIGHTS_FILE
 from manta.errors import InputError
 from manta.registry import CHAMPION, ModelRegistry
 from manta.storage import Storage
+from manta.tracking import RunTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from manta.artifact import ModelArtifact
+    from manta.registry import RegisteredVersion
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-HISTORY = [{"epoch": 1, "accuracy": 0.6, "loss": 0.9}, {"epoch": 2, "accuracy": 0.7, "loss": 0.5}]
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +40,38 @@ def artifact(make_artifact: Callable[..., Any], tmp_path: Path, request: pytest.
     return make_artifact(tmp_path / "artifact", name=request.node.originalname).artifact
 
 
+def register(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact, *, promote: bool) -> RegisteredVersion:
+    """As at the end of training: the run is tracked first, and the version belongs to it."""
+    tracker = RunTracker(storage)
+    manifest = artifact.manifest
+    tracker.start(manifest.run, experiment=manifest.name, config=manifest.config)
+    version = registry.register(artifact, run_id=tracker.run_id, promote=promote)
+    tracker.finish("FINISHED")
+    return version
+
+
 def refused(registry: ModelRegistry, name: str, **wanted: Any) -> str:
     with pytest.raises(InputError) as caught:
         registry.get(name, **wanted)
     return str(caught.value)
 
 
-def test_versions_count_up_and_the_champion_moves_only_when_told(registry: ModelRegistry, artifact: ModelArtifact) -> None:
+def test_versions_count_up_and_the_champion_moves_only_when_told(
+    registry: ModelRegistry, storage: Storage, artifact: ModelArtifact
+) -> None:
     name = artifact.manifest.name
-    first = registry.register(artifact, history=HISTORY, promote=True)
-    second = registry.register(artifact, history=HISTORY, promote=False)
+    first = register(registry, storage, artifact, promote=True)
+    second = register(registry, storage, artifact, promote=False)
     assert (first.version, first.aliases, second.version, second.aliases) == (1, (CHAMPION,), 2, ())
     assert registry.get(name).version == 1
-    third = registry.register(artifact, history=HISTORY, promote=True)
+    third = register(registry, storage, artifact, promote=True)
     assert (third.version, registry.get(name).version) == (3, 3)
     assert registry.get(name, version=1).aliases == ()
     assert [item.version for item in registry.versions(name)] == [3, 2, 1]
 
 
-def test_a_version_knows_its_lineage(registry: ModelRegistry, artifact: ModelArtifact) -> None:
-    version = registry.register(artifact, history=HISTORY, promote=False)
+def test_a_version_knows_its_lineage(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact) -> None:
+    version = register(registry, storage, artifact, promote=False)
     assert (version.name, version.run) == (artifact.manifest.name, artifact.manifest.run)
     assert version.metrics == artifact.manifest.metrics
     client = MlflowClient(tracking_uri=registry.uri, registry_uri=registry.uri)
@@ -67,25 +79,25 @@ def test_a_version_knows_its_lineage(registry: ModelRegistry, artifact: ModelArt
     run = client.get_run(found.run_id)
     assert found.tags["manta.data_hash"] == artifact.manifest.data_hash
     assert run.data.params["train.seed"] == "0"
-    assert [(metric.step, metric.value) for metric in client.get_metric_history(found.run_id, "accuracy")] == [(1, 0.6), (2, 0.7)]
+    assert run.data.tags["manta.pretrained"] == "tiny"
     assert run.info.status == "FINISHED"
 
 
-def test_versions_of_all_models_are_listed_by_name(registry: ModelRegistry, artifact: ModelArtifact) -> None:
-    registry.register(artifact, history=[], promote=False)
+def test_versions_of_all_models_are_listed_by_name(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact) -> None:
+    register(registry, storage, artifact, promote=False)
     other = f"{artifact.manifest.name}_2"
     renamed = type(artifact)(artifact.path, artifact.manifest.model_copy(update={"name": other}))
-    registry.register(renamed, history=[], promote=False)
+    register(registry, storage, renamed, promote=False)
     names = [item.name for item in registry.versions()]
     assert names == sorted(names)
     assert {artifact.manifest.name, other} <= set(names)
     assert [item.name for item in registry.versions(other)] == [other]
 
 
-def test_what_is_not_there_is_refused_with_what_is(registry: ModelRegistry, artifact: ModelArtifact) -> None:
+def test_what_is_not_there_is_refused_with_what_is(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact) -> None:
     name = artifact.manifest.name
-    registry.register(artifact, history=[], promote=False)
-    registry.register(artifact, history=[], promote=False)
+    register(registry, storage, artifact, promote=False)
+    register(registry, storage, artifact, promote=False)
     champion = refused(registry, name)
     assert f"{name}: no champion" in champion
     assert "it has versions 1, 2" in champion
@@ -97,24 +109,24 @@ def test_what_is_not_there_is_refused_with_what_is(registry: ModelRegistry, arti
     assert name in unknown
 
 
-def test_a_fetched_artifact_is_the_registered_one(registry: ModelRegistry, artifact: ModelArtifact) -> None:
-    version = registry.register(artifact, history=[], promote=True)
+def test_a_fetched_artifact_is_the_registered_one(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact) -> None:
+    version = register(registry, storage, artifact, promote=True)
     shutil.rmtree(artifact.path)  # the registry has its own copy
     fetched = registry.fetch(registry.get(version.name))
     assert fetched.manifest == artifact.manifest
     assert fetched.path != artifact.path
 
 
-def test_an_altered_artifact_is_not_fetched(registry: ModelRegistry, artifact: ModelArtifact) -> None:
-    version = registry.register(artifact, history=[], promote=True)
+def test_an_altered_artifact_is_not_fetched(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact) -> None:
+    version = register(registry, storage, artifact, promote=True)
     weights = registry.fetch(version).path / WEIGHTS_FILE
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(InputError, match=rf"{WEIGHTS_FILE}: altered or cut short"):
         registry.fetch(version)
 
 
-def test_an_artifact_whose_folder_is_gone_is_refused(registry: ModelRegistry, artifact: ModelArtifact) -> None:
-    version = registry.register(artifact, history=[], promote=True)
+def test_an_artifact_whose_folder_is_gone_is_refused(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact) -> None:
+    version = register(registry, storage, artifact, promote=True)
     folder = registry.fetch(version).path
     shutil.rmtree(folder)
     with pytest.raises(InputError, match=rf"version 1: its folder {folder} is gone"):
@@ -122,9 +134,10 @@ def test_an_artifact_whose_folder_is_gone_is_refused(registry: ModelRegistry, ar
 
 
 def test_a_storage_folder_may_have_any_name(tmp_path: Path, artifact: ModelArtifact) -> None:
-    registry = ModelRegistry(Storage(tmp_path / "Ablage für 100% #1"))
+    storage = Storage(tmp_path / "Ablage für 100% #1")
+    registry = ModelRegistry(storage)
     assert "it is empty; run `manta train` first" in refused(registry, artifact.manifest.name)
-    registry.register(artifact, history=HISTORY, promote=True)
+    register(registry, storage, artifact, promote=True)
     assert (tmp_path / "Ablage für 100% #1" / "registry" / "mlflow.db").is_file()
     assert registry.fetch(registry.get(artifact.manifest.name)).manifest == artifact.manifest
 
@@ -132,7 +145,7 @@ def test_a_storage_folder_may_have_any_name(tmp_path: Path, artifact: ModelArtif
 def test_a_second_opening_finds_what_the_first_registered(
     registry: ModelRegistry, storage: Storage, artifact: ModelArtifact
 ) -> None:
-    registry.register(artifact, history=[], promote=True)
+    register(registry, storage, artifact, promote=True)
     assert ModelRegistry(storage).get(artifact.manifest.name).version == 1
 
 
@@ -148,7 +161,8 @@ def test_an_empty_tracking_uri_means_the_local_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    registry = ModelRegistry(Storage(tmp_path / "storage"))
-    version = registry.register(artifact, history=[], promote=True)
+    storage = Storage(tmp_path / "storage")
+    registry = ModelRegistry(storage)
+    version = register(registry, storage, artifact, promote=True)
     assert registry.fetch(version).path.is_relative_to(tmp_path / "storage")
     assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -1,0 +1,145 @@
+"""After training: the best checkpoint becomes an artifact, is evaluated on the test rows, registered and reported."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manta.adapt import adapt, merged
+from manta.artifact import ModelArtifact, with_metrics, write_artifact
+from manta.config import ExperimentConfig
+from manta.errors import RunError
+from manta.labels import LabelSpace
+from manta.model import build_model, load_model_config, load_tokenizer
+from manta.registry import ModelRegistry, RegisteredVersion
+from manta.storage import RunFolder
+from manta_jobs.curves import write_curves
+from manta_jobs.evaluate import evaluate_on_cluster
+from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
+from manta_jobs.prepare import PreparedRun
+from manta_jobs.record import CURVES_FILE, RunRecord
+from manta_jobs.scaling import compared_with_one_worker
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from manta_jobs.checkpoints import TrainingState
+
+NUM_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a finished run leaves behind."""
+
+    run: RunFolder
+    config: ExperimentConfig
+    artifact: ModelArtifact
+    version: RegisteredVersion
+    history: list[dict[str, Any]]
+    """The metrics of each epoch."""
+    fit: Fit
+    """How training and validation went together, and what to try."""
+    distribution: dict[str, Any]
+    """How the work was spread over workers, as `report.json` has it."""
+    num_test_rows: int
+    wall_s: float
+
+
+def finish(
+    prepared: PreparedRun,
+    config: ExperimentConfig,
+    *,
+    trained: TrainingState,
+    record: RunRecord,
+    console: Console,
+    started: float,
+) -> TrainedModel:
+    """Turn the best checkpoint into an artifact, read the test split once, register, and write the report."""
+    from manta_jobs.worker import best_epoch
+
+    history, dataset = trained.history, prepared.dataset
+    record.catch_up(history)
+    best = best_epoch(history, config)
+    artifact = best_artifact(prepared, config, best=best)
+    evaluation = evaluate_on_cluster(artifact, dataset.test, console=console)
+    artifact = with_metrics(artifact, evaluation.metrics)
+    fit = assess_fit(
+        history,
+        config,
+        best_epoch=int(best["epoch"]),
+        guess_loss=guessing_loss(dataset.class_counts("train").values()),
+        num_train_rows=len(dataset.train),
+    )
+    write_curves(history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch)
+    registry = ModelRegistry(prepared.storage)
+    version = registry.version_of_run(artifact.manifest.name, prepared.folder.name) or registry.register(
+        artifact, run_id=record.run_id, promote=config.registry.promote
+    )
+    facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)
+    wall_s = time.monotonic() - started
+    prepared.folder.write_report(
+        {
+            "run": prepared.folder.name,
+            "model": version.name,
+            "version": version.version,
+            "metrics": artifact.manifest.metrics,
+            "per_class": evaluation.per_class,
+            "best_epoch": fit.best_epoch,
+            "fit": asdict(fit),
+            "history": history,
+            "distribution": facts,
+            "data_hash": artifact.manifest.data_hash,
+            "config": artifact.manifest.config,
+            "wall_s": round(wall_s, 1),
+            "artifact": str(artifact.path),
+        }
+    )
+    return TrainedModel(prepared.folder, config, artifact, version, history, fit, facts, len(dataset.test), wall_s)
+
+
+def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict[str, Any]) -> ModelArtifact:
+    """The artifact of the best epoch's checkpoint, written unless an interrupted run has written it already."""
+    if prepared.folder.artifact.exists():
+        return ModelArtifact.load(prepared.folder.artifact)
+    facts = {
+        "name": config.registered_name,
+        "max_length": config.model.max_length,
+        "metrics": {f"validation_{key}": float(best[key]) for key in ("accuracy", "f1_macro", "loss")},
+        "examples": prepared.dataset.test.texts[:NUM_EXAMPLES],
+        "data_hash": prepared.dataset.content_hash,
+        "config": config.model_dump(mode="json", exclude_none=True),
+        "run": prepared.folder.name,
+        "pretrained": config.model.pretrained,
+    }
+    return write_artifact(
+        prepared.folder.artifact,
+        weights=plain_weights(Path(best["checkpoint"]), config, prepared.data.labels),
+        model_config=load_model_config(config.model, prepared.data.labels),
+        tokenizer=load_tokenizer(config.model),
+        labels=prepared.data.labels,
+        facts=facts,
+    )
+
+
+def plain_weights(checkpoint: Path, config: ExperimentConfig, labels: LabelSpace) -> dict[str, torch.Tensor]:
+    """The checkpoint's weights as plain `transformers` knows them, with LoRA's adapters merged in.
+
+    Raises:
+        RunError: the checkpoint is gone or altered.
+    """
+    from safetensors.torch import load_file
+
+    from manta_jobs.checkpoints import WEIGHTS_FILE, read_state
+
+    if read_state(checkpoint) is None:
+        raise RunError(f"{checkpoint}: the best epoch's checkpoint is gone or damaged; train again.")
+    weights: dict[str, torch.Tensor] = load_file(checkpoint / WEIGHTS_FILE)
+    if config.model.lora is None:
+        return weights
+    model = adapt(build_model(config.model, labels), config.model)
+    model.load_state_dict(weights)
+    return dict(merged(model).state_dict())

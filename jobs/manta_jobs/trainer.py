@@ -1,0 +1,112 @@
+"""The Ray trainer of a run, shared by `manta train` and every trial of `manta tune`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manta.config import ExperimentConfig
+from manta.errors import RunError
+from manta_jobs.cluster import WorkerResources
+from manta_jobs.prepare import TokenizedData
+from manta_jobs.progress import Board
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
+    from manta_jobs.checkpoints import TrainingState
+
+
+def build_trainer(
+    data: TokenizedData,
+    config: ExperimentConfig,
+    *,
+    board: Board,
+    resources: WorkerResources,
+    folder: Path,
+    name: str,
+    callbacks: list[Any] | None = None,
+) -> TorchTrainer:
+    """The distributed run of `config`, not yet started.
+
+    Checkpoints go to `folder/name`, see `checkpoints.py`; where there are some, training goes on from the newest. A trial of a
+    search is the same run with other numbers in its config.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from manta_jobs.recovery import Recovery
+    from manta_jobs.worker import WorkerSetup, train_worker
+
+    setup = WorkerSetup(
+        config=config,
+        labels=data.labels,
+        data_folder=str(data.folder),
+        checkpoints=str(folder / name),
+        pad_id=data.pad_id,
+        num_threads=resources.num_cpus,
+        board=board,
+        run_name=name,
+        durable_epochs=callbacks is not None,
+    )
+    num_workers = config.train.num_workers
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"setup": setup},
+        scaling_config=ScalingConfig(
+            num_workers=num_workers if isinstance(num_workers, int) else tuple(num_workers),
+            use_gpu=resources.use_gpu,
+            resources_per_worker=resources.bundle(),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(folder / "ray"),
+            failure_config=FailureConfig(max_failures=config.train.max_failures, max_preemption_failures=-1),
+            callbacks=[Recovery(board, name), *(callbacks or [])],
+        ),
+    )
+
+
+def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState:
+    """Run the trainer to its end; what its last checkpoint says.
+
+    Raises:
+        RunError: a worker failed; the message is the worker's own.
+    """
+    from ray.train import ControllerError, TrainingFailedError
+
+    from manta_jobs.checkpoints import latest_checkpoint
+
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    try:
+        trainer.fit()
+    except (TrainingFailedError, ControllerError) as error:
+        raise RunError(failure_sentence(error)) from error
+    found = latest_checkpoint(checkpoints)
+    if found is None or not found[1].finished:
+        raise RunError(f"training ended without its last checkpoint in {checkpoints}; is that folder shared by all nodes?")
+    return found[1]
+
+
+def failure_sentence(error: Exception) -> str:
+    """The first failing worker's own message."""
+    from manta_jobs.recovery import is_own_error, last_line, own_sentence
+
+    cause: Any = error
+    while hasattr(cause, "controller_failure"):
+        cause = cause.controller_failure
+    if isinstance(cause, RunError):
+        return str(cause)
+    failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {}
+    own = {rank: failure for rank, failure in failures.items() if is_own_error(failure)}
+    if own or failures:
+        return own_sentence(*min((own or failures).items()))
+    return f"training failed: {last_line(str(cause))}"
+
+
+def workers_phrase(config: ExperimentConfig) -> str:
+    """Who trains, in words."""
+    least, most = config.train.min_workers, config.train.max_workers
+    count = str(most) if least == most else f"{least} to {most}"
+    return f"{count} worker{'s' if most > 1 else ''} with DeepSpeed ZeRO {config.train.zero_stage}"
