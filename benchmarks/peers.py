@@ -132,6 +132,7 @@ def plain_torch(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
     num_steps = batches.num_steps * settings.num_epochs
     schedule = get_linear_schedule_with_warmup(optimizer, round(num_steps * settings.warmup_fraction), num_steps)
     epochs_s: list[float] = []
+    train_losses: list[float] = []
     best = -1.0
     for epoch in range(settings.num_epochs):
         started = time.perf_counter()
@@ -149,6 +150,7 @@ def plain_torch(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
             losses += loss.detach()
         synchronize()
         epochs_s.append(time.perf_counter() - started)
+        train_losses.append(float(losses) / batches.num_steps)
         reached = plain_accuracy(model, splits["validation"], pad_id=pad_id)
         torch.save(optimizer.state_dict(), folder / "optimizer.pt")
         if reached > best:
@@ -156,7 +158,8 @@ def plain_torch(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
             model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
     model = type(model).from_pretrained(folder / "model", dtype=torch.float32).to(device)
-    return {"epochs_s": epochs_s, "accuracy": plain_accuracy(model, splits["test"], pad_id=pad_id)}
+    tested = plain_accuracy(model, splits["test"], pad_id=pad_id)
+    return {"epochs_s": epochs_s, "train_losses": train_losses, "accuracy": tested}
 
 
 def decayed_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
