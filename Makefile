@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install demo test test-fast test-faults check lock bench screenshots clean
+.PHONY: help install demo test test-fast test-faults check lock bench bench-train screenshots clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ lock: install ## Compile requirements.lock from pyproject.toml
 
 bench: install ## Measure the figures that the README claims
 	$(BIN)/python benchmarks/samples.py $(ARGS)
+
+bench-train: install ## Measure training speed beside Hugging Face Trainer and a plain loop
+	$(BIN)/python benchmarks/train.py $(ARGS)
 
 screenshots: install ## Take the README's pictures from the real page
 	$(BIN)/python docs/screenshots.py
