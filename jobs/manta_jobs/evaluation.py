@@ -34,8 +34,8 @@ def all_logits(engine: DeepSpeedEngine, split: EncodedSplit, *, pad_id: int) -> 
     engine.eval()
     with torch.inference_mode():
         for rows, counts in batches:
-            ids, mask = (torch.from_numpy(array).to(engine.device) for array in split.padded(rows, pad_id=pad_id))
-            logits = engine(input_ids=ids, attention_mask=mask).logits
+            batch = split.padded(rows, pad_id=pad_id)
+            logits = engine(**{name: torch.from_numpy(array).to(engine.device) for name, array in batch.items()}).logits
             if counts:
                 mine.append((rows, logits.float().cpu().numpy()))
     engine.train()

@@ -84,9 +84,10 @@ def train_worker(arguments: dict[str, Any]) -> None:
 
 def forward(engine: DeepSpeedEngine, split: EncodedSplit, share: Share, setup: WorkerSetup) -> torch.Tensor:
     """The mean loss of this worker's rows; the labels go into the forward pass."""
-    ids, mask = (torch.from_numpy(array).to(engine.device) for array in split.padded(share.rows, pad_id=setup.pad_id))
+    batch = split.padded(share.rows, pad_id=setup.pad_id)
+    inputs = {name: torch.from_numpy(array).to(engine.device) for name, array in batch.items()}
     targets = torch.from_numpy(split.targets[share.rows]).to(engine.device)
-    output = engine(input_ids=ids, attention_mask=mask, labels=loss_labels(targets, setup.labels))
+    output = engine(**inputs, labels=loss_labels(targets, setup.labels))
     loss: torch.Tensor = output.loss
     return loss
 

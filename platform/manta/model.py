@@ -2,7 +2,7 @@
 
 A BERT-like encoder reads token ids and an attention mask; the representation of [CLS] goes through dropout into a linear
 head (Devlin et al., 2019, https://arxiv.org/abs/1810.04805). Labels go into the forward pass, which returns the loss: binary
-cross-entropy on one logit, or cross-entropy over one logit per class.
+cross-entropy on one logit or on one per label, or cross-entropy over one logit per class.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
     if positions is not None and 0 < positions < config.max_length:
         raise InputError(f"model.max_length {config.max_length} is more than the {positions} tokens {config.pretrained} can read.")
     result.num_labels = labels.num_logits
-    # transformers picks the loss by this name: one logit per row with BCE, or cross-entropy over classes.
-    result.problem_type = "multi_label_classification" if labels.task == "binary" else "single_label_classification"
+    # transformers picks the loss by this name: BCE on each logit, or cross-entropy over classes.
+    result.problem_type = "single_label_classification" if labels.task == "multiclass" else "multi_label_classification"
     set_dropout(result, config.dropout)
     return result
 
@@ -146,8 +146,9 @@ def set_dropout(config: PretrainedConfig, rate: float) -> None:
 def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     """The pretrained encoder with a new linear head on [CLS], in fp32 on the CPU.
 
-    The head is drawn from torch's global generator: seed it first. Inputs of the forward pass are `input_ids` and
-    `attention_mask` `(batch, tokens)` and `labels` (see `loss_labels`); it returns the mean loss and the logits.
+    The head is drawn from torch's global generator: seed it first. Inputs of the forward pass are `input_ids`,
+    `attention_mask` and for text pairs perhaps `token_type_ids` `(batch, tokens)`, and `labels` (see `loss_labels`); it
+    returns the mean loss and the logits.
 
     Raises:
         InputError: the model cannot be found or has no sequence-classification form.
@@ -190,7 +191,13 @@ def dropout_rates(model: torch.nn.Module) -> set[float]:
 
 
 def loss_labels(targets: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
-    """Class indices `(batch,)` in the form the forward pass takes: float `(batch, 1)` for binary, else as they are."""
+    """Targets of a batch in the form the forward pass takes.
+
+    Class indices `(batch,)` as they are for multiclass and as floats `(batch, 1)` for binary; multilabel's 0 and 1
+    `(batch, labels)` as floats.
+    """
+    if labels.task == "multilabel":
+        return targets.float()
     return targets.float().unsqueeze(1) if labels.task == "binary" else targets
 
 

