@@ -18,7 +18,7 @@ from manta.model import load_model_config, load_tokenizer
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.storage import RunFolder, Storage
 from manta_jobs.cluster import WorkerResources, connected, fit_workers, interruptible
-from manta_jobs.evaluate import evaluate_on_cluster
+from manta_jobs.evaluate import choose_thresholds, evaluate_on_cluster
 from manta_jobs.progress import Board, shown_progress
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ def finish(
     best = best_epoch(history, config)
     facts = {
         "name": config.registered_name,
+        "num_texts": len(config.data.text_columns),
         "max_length": config.model.max_length,
         "metrics": {f"validation_{key}": float(best[key]) for key in ("accuracy", "f1_macro", "loss")},
         "examples": prepared.dataset.test.texts[:NUM_EXAMPLES],
@@ -224,6 +225,7 @@ def finish(
             labels=prepared.data.labels,
             facts=facts,
         )
+    artifact = choose_thresholds(artifact, prepared.dataset.validation, console=console)
     evaluation = evaluate_on_cluster(artifact, prepared.dataset.test, console=console)
     artifact = with_metrics(artifact, evaluation.metrics)
     version = ModelRegistry(prepared.storage).register(artifact, history=history, promote=config.registry.promote)

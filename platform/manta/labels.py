@@ -70,6 +70,11 @@ class LabelSpace:
         """Outputs of the model in training: one for a binary task, else one per label."""
         return 1 if self.task == "binary" else len(self.names)
 
+    @property
+    def applied_thresholds(self) -> tuple[float, ...]:
+        """The probability from which each label of a multilabel task applies, the default ones included."""
+        return self.thresholds or (DEFAULT_THRESHOLD,) * len(self.names)
+
     def encode(self, labels: Sequence[RowLabels]) -> Targets:
         """Label names to class indices `(rows,)`, or for a multilabel task to 0 and 1 `(rows, labels)`.
 
@@ -103,7 +108,7 @@ class LabelSpace:
         For a multilabel task, whether each label applies `(rows, labels)`: where its probability reaches its threshold.
         """
         if self.task == "multilabel":
-            return np.asarray(probabilities >= np.asarray(self.thresholds or DEFAULT_THRESHOLD), dtype=np.bool_)
+            return np.asarray(probabilities >= np.asarray(self.applied_thresholds), dtype=np.bool_)
         return np.asarray(np.argmax(probabilities, axis=1), dtype=np.int64)
 
     def decided_names(self, probabilities: Floats) -> list[tuple[str, ...]]:
