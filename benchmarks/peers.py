@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 from machine import synchronize
 from manta.config import ExperimentConfig
 from manta.config_file import load_config
-from manta.model import build_model, load_tokenizer, loss_labels, pretrained_source, set_dropout
+from manta.model import build_model, load_tokenizer, pretrained_source, set_dropout
 
 EVALUATION_BATCH_SIZE = 64  # as Manta's
 TextFunction = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
@@ -123,11 +123,10 @@ def plain_torch(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
         write_encoded(dataset.split(name), path, tokenizer=tokenizer, max_length=config.model.max_length)
         splits[name] = EncodedSplit(path)
     train, pad_id = splits["train"], int(tokenizer.pad_token_id)
-    batches = TrainingBatches(train.lengths, settings.batch_size, 0, 1, settings.seed)
+    batches = TrainingBatches(train.lengths, settings.batch_size, settings.seed)
 
     torch.manual_seed(settings.seed)
     model = build_model(config.model, dataset.labels).to(device).train()
-    torch.manual_seed(settings.seed + 1)  # as Manta's first worker: the same units are dropped
     optimizer = torch.optim.AdamW(decayed_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
     num_steps = batches.num_steps * settings.num_epochs
     schedule = get_linear_schedule_with_warmup(optimizer, round(num_steps * settings.warmup_fraction), num_steps)
@@ -137,11 +136,12 @@ def plain_torch(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
     for epoch in range(settings.num_epochs):
         started = time.perf_counter()
         losses = torch.zeros((), device=device)
-        for share in batches.epoch(epoch):
-            ids, mask = (torch.from_numpy(array).to(device) for array in train.padded(share.rows, pad_id=pad_id))
-            targets = torch.from_numpy(train.targets[share.rows]).to(device)
+        for rows in batches.epoch(epoch):
+            inputs = {name: torch.from_numpy(array).to(device) for name, array in train.padded(rows, pad_id=pad_id).items()}
+            targets = torch.from_numpy(train.targets[rows]).to(device)
+            labels = targets.float().unsqueeze(1) if dataset.labels.task == "binary" else targets
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16()):
-                loss = model(input_ids=ids, attention_mask=mask, labels=loss_labels(targets, dataset.labels)).loss
+                loss = model(**inputs, labels=labels).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             optimizer.step()
@@ -179,9 +179,9 @@ def plain_accuracy(model: Any, split: Any, *, pad_id: int) -> float:
     model.eval()
     with torch.inference_mode():
         for rows, _ in evaluation_batches(split.lengths, batch_size=EVALUATION_BATCH_SIZE, rank=0, world_size=1):
-            ids, mask = (torch.from_numpy(array).to(model.device) for array in split.padded(rows, pad_id=pad_id))
+            inputs = {name: torch.from_numpy(array).to(model.device) for name, array in split.padded(rows, pad_id=pad_id).items()}
             with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=use_bf16()):
-                logits = model(input_ids=ids, attention_mask=mask).logits.float().cpu().numpy()
+                logits = model(**inputs).logits.float().cpu().numpy()
             chosen = logits.argmax(axis=-1) if logits.shape[1] > 1 else (logits[:, 0] > 0).astype(np.int64)
             num_right += int((chosen == split.targets[rows]).sum())
     model.train()

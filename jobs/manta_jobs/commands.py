@@ -70,8 +70,12 @@ def demo(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A registered model, NAME@VERSION, or a model folder.")],
     data: Annotated[str, typer.Argument(help="Labelled rows: a file or URL as in data.test.")],
-    text: Annotated[str, typer.Option(help="The text column; a position where there is no header.")] = "text",
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="The text column (text); a position where there is no header. Give it twice for text pairs."),
+    ] = None,
     label: Annotated[str, typer.Option(help="The label column; a position where there is no header.")] = "label",
+    label_separator: Annotated[str, typer.Option(help="What stands between the labels of a multilabel row.")] = "|",
     header: Annotated[bool, typer.Option(help="Whether CSV and TSV files name their columns.")] = True,
     address: AddressOption = None,
     json: JsonOption = False,
@@ -80,9 +84,15 @@ def evaluate(
     from manta_jobs import evaluate as job
     from manta_jobs.report import show_evaluation
 
-    columns = {"text": text, "label": label} if header else {"text": int(text), "label": int(label)}
+    texts = [_column(name, header=header) for name in text or ["text"]]
+    settings = {
+        "text": texts[0] if len(texts) == 1 else texts,
+        "label": _column(label, header=header),
+        "label_separator": label_separator,
+        "header": header,
+    }
     console = people_console()
-    artifact, result = job.evaluate(model, data, columns=columns, header=header, console=console, address=address)
+    artifact, result = job.evaluate(model, data, settings=settings, console=console, address=address)
     show_evaluation(artifact, result, console)
     answer = {"model": artifact.manifest.name, "metrics": result.metrics, "per_class": result.per_class}
     print_result(answer | {"artifact": str(artifact.path)}, as_json=json)
@@ -98,3 +108,8 @@ def tune(experiment: ExperimentArgument, set_: SetOption = None, address: Addres
     tuned = job.tune(config, console=console, address=address)
     show_tuned(tuned, console)
     print_result(tuned_result(tuned), as_json=json)
+
+
+def _column(name: str, *, header: bool) -> str | int:
+    """A column as the config has it: its position where there is no header to name it."""
+    return int(name) if not header and name.isdecimal() else name

@@ -16,7 +16,7 @@ from manta.model import build_model, load_model_config, load_tokenizer
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.storage import RunFolder
 from manta_jobs.curves import write_curves
-from manta_jobs.evaluate import evaluate_on_cluster
+from manta_jobs.evaluate import choose_thresholds, evaluate_on_cluster
 from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
 from manta_jobs.prepare import PreparedRun
 from manta_jobs.record import CURVES_FILE, RunRecord
@@ -65,13 +65,14 @@ def finish(
     record.catch_up(history)
     best = best_epoch(history, config)
     artifact = best_artifact(prepared, config, best=best)
+    artifact = choose_thresholds(artifact, dataset.validation, console=console)
     evaluation = evaluate_on_cluster(artifact, dataset.test, console=console)
     artifact = with_metrics(artifact, evaluation.metrics)
     fit = assess_fit(
         history,
         config,
         best_epoch=int(best["epoch"]),
-        guess_loss=guessing_loss(dataset.class_counts("train").values()),
+        guess_loss=guessing_loss(dataset.class_counts("train").values(), num_rows=len(dataset.train), task=dataset.labels.task),
         num_train_rows=len(dataset.train),
     )
     write_curves(history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch)
@@ -107,6 +108,7 @@ def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict
         return ModelArtifact.load(prepared.folder.artifact)
     facts = {
         "name": config.registered_name,
+        "num_texts": len(config.data.text_columns),
         "max_length": config.model.max_length,
         "metrics": {f"validation_{key}": float(best[key]) for key in ("accuracy", "f1_macro", "loss")},
         "examples": prepared.dataset.test.texts[:NUM_EXAMPLES],

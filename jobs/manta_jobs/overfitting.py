@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from manta.config import ModelConfig
+from manta.labels import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,11 +76,19 @@ class Fit:
         )
 
 
-def guessing_loss(counts: Iterable[int]) -> float:
-    """Entropy in nats of the classes' shares, from each class's number of rows."""
-    present = [count for count in counts if count > 0]
-    total = sum(present)
-    return -sum(count / total * math.log(count / total) for count in present)
+def guessing_loss(counts: Iterable[int], *, num_rows: int, task: Task) -> float:
+    """The loss in nats of who knows nothing but how common each label is, from each label's number of rows.
+
+    One label a row: the entropy of the labels' shares. Several: the mean over labels of the entropy of yes and no.
+    """
+    shares = [count / num_rows for count in counts]
+    if task != "multilabel":
+        return sum(_surprise(share) for share in shares)
+    return sum(_surprise(share) + _surprise(1 - share) for share in shares) / len(shares)
+
+
+def _surprise(share: float) -> float:
+    return -share * math.log(share) if share > 0 else 0.0
 
 
 def assess_fit(

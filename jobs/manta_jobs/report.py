@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST_WORKERS = 16
 SHOWN_METRICS = (
     ("accuracy", "accuracy"),
+    ("f1_micro", "micro F1"),
     ("f1_macro", "macro F1"),
     ("f1_weighted", "weighted F1"),
     ("precision_macro", "macro precision"),
@@ -38,7 +39,7 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     table = Table(title=f"{model.version.name} version {model.version.version}", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path must be whole, to be copied
-    for key, words in SHOWN_METRICS:
+    for key, words in shown_metrics(model.artifact):
         if key in metrics:
             table.add_row(f"test {words}", f"{metrics[key]:.4f}")
     table.add_row("test rows", f"{model.num_test_rows:,}")
@@ -97,6 +98,13 @@ def show_fit(fit: Fit, console: Console) -> None:
     console.print(f"Fit: {fit.sentence()}")
     for sentence in fit.advice:
         console.print(f"  • {sentence}")
+
+
+def shown_metrics(artifact: ModelArtifact) -> list[tuple[str, str]]:
+    """The metrics that say something of a model, with their words: micro F1 only where it is not accuracy again."""
+    if artifact.manifest.task != "multilabel":
+        return [(key, words) for key, words in SHOWN_METRICS if key != "f1_micro"]
+    return [(key, "accuracy (all labels of a row right)" if key == "accuracy" else words) for key, words in SHOWN_METRICS]
 
 
 def registered_as(model: TrainedModel) -> str:
@@ -158,15 +166,16 @@ def tuned_result(tuned: TunedModel) -> dict[str, Any]:
 
 
 def show_evaluation(artifact: ModelArtifact, evaluation: Evaluation, console: Console) -> None:
-    """Print the metrics of all rows, then those of each class."""
-    rows = sum(int(row["rows"]) for row in evaluation.per_class.values())
-    table = Table(title=f"{artifact.manifest.name} on {rows:,} rows", title_justify="left", show_header=False)
-    for key, words in SHOWN_METRICS:
+    """Print the metrics of all rows, then those of each label."""
+    table = Table(title=f"{artifact.manifest.name} on {evaluation.num_rows:,} rows", title_justify="left", show_header=False)
+    for key, words in shown_metrics(artifact):
         table.add_row(words, f"{evaluation.metrics[key]:.4f}")
     console.print(table)
-    classes = Table(title="By class", title_justify="left")
-    for heading in ("label", "precision", "recall", "F1", "rows"):
+    classes = Table(title="By label", title_justify="left")
+    thresholds = artifact.manifest.thresholds
+    for heading in ("label", "precision", "recall", "F1", "rows", *(["threshold"] if thresholds else [])):
         classes.add_column(heading)
-    for name, row in evaluation.per_class.items():
-        classes.add_row(name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")), str(int(row["rows"])))
+    for index, (name, row) in enumerate(evaluation.per_class.items()):
+        scores = [f"{row[key]:.4f}" for key in ("precision", "recall", "f1")]
+        classes.add_row(name, *scores, str(int(row["rows"])), *([f"{thresholds[index]:.4f}"] if thresholds else []))
     console.print(classes)

@@ -14,12 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from manta.errors import InputError
 from manta.labels import LabelSpace, Task
+from manta.texts import NumTexts, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -39,12 +42,16 @@ class Manifest(BaseModel):
     task: Task
     labels: list[str]
     """Label names in the order of the logits."""
+    thresholds: list[float] | None = None
+    """The probability from which each label applies, in the order of `labels`; 0.5 unless given. Multilabel only."""
+    num_texts: NumTexts = 1
+    """What it reads of a row: one text, or a pair of two."""
     max_length: int
-    """Tokens per text it was trained with."""
+    """Tokens per text or pair it was trained with."""
     metrics: dict[str, float]
     """On the test split unless prefixed `validation_`."""
-    examples: list[str]
-    """Texts of its test split, for people who try it."""
+    examples: list[Text]
+    """Texts or pairs of its test split, for people who try it."""
     data_hash: str
     """`TextDataset.content_hash` of what it was trained and tested on."""
     config: dict[str, Any]
@@ -59,10 +66,18 @@ class Manifest(BaseModel):
     files: dict[str, str]
     """sha256 of every other file in the folder."""
 
+    @model_validator(mode="after")
+    def _labels_fit(self) -> Manifest:
+        try:
+            _ = self.label_space
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
+
     @property
     def label_space(self) -> LabelSpace:
         """The labels as the class that decides."""
-        return LabelSpace(tuple(self.labels), self.task)
+        return LabelSpace(tuple(self.labels), self.task, tuple(self.thresholds) if self.thresholds else None)
 
 
 @dataclass(frozen=True)
@@ -144,9 +159,18 @@ def write_artifact(
 
 def with_metrics(artifact: ModelArtifact, metrics: dict[str, float]) -> ModelArtifact:
     """The same artifact with metrics added to its manifest, on disk and in the answer."""
+    return _rewritten(artifact, {"metrics": artifact.manifest.metrics | metrics})
+
+
+def with_thresholds(artifact: ModelArtifact, thresholds: Iterable[float]) -> ModelArtifact:
+    """The same artifact with each label's threshold in its manifest, on disk and in the answer."""
+    return _rewritten(artifact, {"thresholds": [float(value) for value in thresholds]})
+
+
+def _rewritten(artifact: ModelArtifact, facts: dict[str, Any]) -> ModelArtifact:
     from manta.storage import write_atomically
 
-    manifest = artifact.manifest.model_copy(update={"metrics": artifact.manifest.metrics | metrics})
+    manifest = Manifest.model_validate(artifact.manifest.model_dump() | facts)
     write_atomically(artifact.path / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
     return ModelArtifact(artifact.path, manifest)
 
@@ -169,12 +193,12 @@ def package_versions() -> dict[str, str]:
 
 
 def _plain_config(config: PretrainedConfig, labels: LabelSpace) -> PretrainedConfig:
-    """The config as plain `transformers` wants it: label names, softmax over all labels."""
+    """The config as plain `transformers` wants it: label names, and softmax over all labels or a sigmoid of each."""
     plain = type(config).from_dict(config.to_dict())
     plain.num_labels = len(labels.names)
     plain.id2label = dict(enumerate(labels.names))
     plain.label2id = {name: index for index, name in enumerate(labels.names)}
-    plain.problem_type = "single_label_classification"
+    plain.problem_type = "multi_label_classification" if labels.task == "multilabel" else "single_label_classification"
     architectures = _classification_architecture(config)
     if architectures:
         plain.architectures = [architectures]

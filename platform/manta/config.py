@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-MetricName = Literal["accuracy", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "loss"]
-TaskName = Literal["auto", "binary", "multiclass"]
+MetricName = Literal["accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "loss"]
+TaskName = Literal["auto", "binary", "multiclass", "multilabel"]
 # What our own settings decide of DeepSpeed's JSON; `train.deepspeed` may say the rest.
 DEEPSPEED_KEYS = {
     "train_batch_size": "train.batch_size",
@@ -52,10 +52,14 @@ class DataConfig(Section):
     """Rows that choose the best epoch and trial. Without it, `validation_fraction` of train is set aside."""
     test: str | None = None
     """Rows read once, at the very end. Without it, `test_fraction` of train is set aside."""
-    text: str | int = "text"
-    """The text column: its name, or its position (from 0) where `header` is false."""
+    text: str | int | tuple[str | int, str | int] = "text"
+    """The text column: its name, or its position (from 0) where `header` is false. A list of two columns, such as
+    [premise, hypothesis], for text pairs."""
     label: str | int = "label"
     """The label column: its name, or its position (from 0). Labels may be words or integers."""
+    label_separator: Annotated[str, Field(min_length=1)] = "|"
+    """What stands between the labels of one field when `model.task` is multilabel, such as billing|urgent. An empty
+    field means that no label applies. JSONL, Parquet and hub rows may hold lists instead."""
     header: bool = True
     """Whether the first line of CSV and TSV files names the columns."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -65,15 +69,30 @@ class DataConfig(Section):
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of those splits. It is apart from `train.seed`, so that runs with other seeds see the same rows."""
 
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_or_two(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) != 2:
+            raise ValueError(f"data.text lists {len(value)} columns; give one column, or exactly two for text pairs")
+        return value
+
     @model_validator(mode="after")
     def _columns(self) -> DataConfig:
-        if self.text == self.label:
-            raise ValueError(f"data.text and data.label both name the column {self.text!r}; they must differ")
-        if not self.header and (isinstance(self.text, str) or isinstance(self.label, str)):
+        columns = self.text_columns
+        if self.label in columns:
+            raise ValueError(f"data.text and data.label both name the column {self.label!r}; they must differ")
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"data.text names the column {columns[0]!r} twice; a text pair needs two columns")
+        if not self.header and any(isinstance(column, str) for column in (*columns, self.label)):
             raise ValueError("data.header is false, so data.text and data.label must be positions such as 0 and 1")
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("data.validation_fraction and data.test_fraction together leave no rows to train on")
         return self
+
+    @property
+    def text_columns(self) -> tuple[str | int, ...]:
+        """The one text column, or the two of a text pair."""
+        return self.text if isinstance(self.text, tuple) else (self.text,)
 
 
 class LoraSettings(Section):
@@ -96,7 +115,8 @@ class ModelConfig(Section):
     """A model id on the Hugging Face hub, a folder in its format, or `embedded`: the offline all-MiniLM-L6-v2
     of the [demo] extra (22.7 M parameters, English)."""
     task: TaskName = "auto"
-    """`binary` has one logit and a sigmoid, `multiclass` a softmax over the classes; `auto` goes by the number of labels."""
+    """`binary` has one logit and a sigmoid, `multiclass` a softmax over the classes, `multilabel` a sigmoid for each
+    label, so that several or none may apply. `auto` goes by the number of labels, and is multilabel for lists of labels."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability of every dropout of the encoder and its head. Raise it when the training score leaves validation behind."""
     max_length: Annotated[int, Field(ge=4)] = 128
@@ -167,7 +187,8 @@ class TrainConfig(Section):
     deepspeed: dict[str, Any] = {}
     """More of DeepSpeed's JSON (https://www.deepspeed.ai/docs/config-json), merged in. What a setting above decides is refused."""
     metric: MetricName = "accuracy"
-    """The validation metric that chooses the best epoch and the best trial (`loss`: lower is better)."""
+    """The validation metric that chooses the best epoch and the best trial (`loss`: lower is better). Where several labels
+    may apply, `accuracy` counts the rows whose labels are all right, and `f1_micro` pools all labels; else the two are equal."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
     """Optimizer steps between checkpoints within an epoch. One is written after every epoch in any case."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0

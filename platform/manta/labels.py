@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from manta.config import TaskName
 from manta.errors import InputError
 
-Task = Literal["binary", "multiclass"]
+Task = Literal["binary", "multiclass", "multilabel"]
 Floats = npt.NDArray[np.floating]
+Targets = npt.NDArray[np.integer[Any]]
+"""Class indices `(rows,)` as int64, or for a multilabel task 0 and 1 `(rows, labels)` as int8."""
+RowLabels = str | tuple[str, ...]
+"""The label of one row, or for a multilabel task its labels, of which there may be none."""
+DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """The classes in the order of the model's outputs.
+    """The labels in the order of the model's outputs.
 
     A binary model is trained with one logit z for `names[1]`; its artifact stores the exact two-logit equivalent
     (0, z). Both are understood here, because sigmoid(z) is softmax((0, z))[1].
@@ -26,6 +32,8 @@ class LabelSpace:
 
     names: tuple[str, ...]
     task: Task
+    thresholds: tuple[float, ...] | None = None
+    """The probability from which each label of a multilabel task applies; 0.5 for all of them unless given."""
 
     def __post_init__(self) -> None:
         if self.task == "binary" and len(self.names) != 2:
@@ -33,43 +41,90 @@ class LabelSpace:
                 f"model.task is binary, but the data has {len(self.names)} labels ({', '.join(self.names[:5])}…); "
                 "use multiclass or auto."
             )
+        if self.task == "multilabel" and len(self.names) < 2:
+            raise InputError(
+                f"model.task is multilabel, but the data has {len(self.names)} label{'s' * (len(self.names) != 1)}; it needs "
+                "at least two. For one label that applies or not, give each row one of two labels, such as yes and no."
+            )
+        if self.thresholds is not None and (self.task != "multilabel" or len(self.thresholds) != len(self.names)):
+            raise ValueError(f"{len(self.thresholds)} thresholds do not fit a {self.task} task with {len(self.names)} labels")
 
     @classmethod
-    def from_labels(cls, labels: Iterable[str], *, task: Literal["auto", "binary", "multiclass"] = "auto") -> LabelSpace:
-        """The label space of a training split: names sorted, as numbers where all of them are integers."""
-        names = sorted(set(labels), key=str)
+    def from_labels(cls, labels: Iterable[RowLabels], *, task: TaskName = "auto") -> LabelSpace:
+        """The label space of a training split: names sorted, as numbers where all of them are integers.
+
+        `auto` is multilabel when rows hold several labels (tuples), and else goes by how many names there are.
+        """
+        rows = list(labels)
+        names = sorted({name for row in rows for name in names_of(row)}, key=str)
         if all(_is_integer(name) for name in names):
             names.sort(key=int)
-        resolved: Task = ("binary" if len(names) == 2 else "multiclass") if task == "auto" else task
-        return cls(names=tuple(names), task=resolved)
+        if task != "auto":
+            return cls(tuple(names), task)
+        if any(isinstance(row, tuple) for row in rows):
+            return cls(tuple(names), "multilabel")
+        return cls(tuple(names), "binary" if len(names) == 2 else "multiclass")
 
     @property
     def num_logits(self) -> int:
         """Outputs of the model in training: one for a binary task, else one per label."""
         return 1 if self.task == "binary" else len(self.names)
 
-    def encode(self, labels: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Label names to class indices, shape `(rows,)`.
+    @property
+    def applied_thresholds(self) -> tuple[float, ...]:
+        """The probability from which each label of a multilabel task applies, the default ones included."""
+        return self.thresholds or (DEFAULT_THRESHOLD,) * len(self.names)
+
+    def encode(self, labels: Sequence[RowLabels]) -> Targets:
+        """Label names to class indices `(rows,)`, or for a multilabel task to 0 and 1 `(rows, labels)`.
 
         Raises:
             KeyError: a name is not in the label space.
         """
         index = {name: position for position, name in enumerate(self.names)}
-        return np.fromiter((index[label] for label in labels), dtype=np.int64, count=len(labels))
+        if self.task == "multilabel":
+            hot = np.zeros((len(labels), len(self.names)), dtype=np.int8)
+            for row, names in enumerate(labels):
+                hot[row, [index[name] for name in names_of(names)]] = 1
+            return hot
+        return np.fromiter((index[str(label)] for label in labels), dtype=np.int64, count=len(labels))
 
     def probabilities(self, logits: Floats) -> npt.NDArray[np.float64]:
-        """Logits `(rows, 1)` or `(rows, labels)` to probabilities `(rows, labels)` that sum to one."""
+        """Logits `(rows, 1)` or `(rows, labels)` to probabilities `(rows, labels)`, which sum to one unless multilabel."""
         scores = np.asarray(logits, dtype=np.float64)
         if scores.ndim != 2 or scores.shape[1] not in (self.num_logits, len(self.names)):
             raise ValueError(f"logits of shape {scores.shape} do not fit {len(self.names)} labels")
+        if self.task == "multilabel":
+            # The sigmoid by its relation to tanh, which does not overflow.
+            return np.asarray(0.5 + 0.5 * np.tanh(0.5 * scores), dtype=np.float64)
         if scores.shape[1] == 1:
             scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
         exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
         return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float64)
 
-    def decide(self, probabilities: Floats) -> npt.NDArray[np.int64]:
-        """The index of the most probable class of each row, shape `(rows,)`; a tie goes to the first."""
+    def decide(self, probabilities: Floats) -> npt.NDArray[np.int64] | npt.NDArray[np.bool_]:
+        """The index of the most probable class of each row `(rows,)`; a tie goes to the first.
+
+        For a multilabel task, whether each label applies `(rows, labels)`: where its probability reaches its threshold.
+        """
+        if self.task == "multilabel":
+            return np.asarray(probabilities >= np.asarray(self.applied_thresholds), dtype=np.bool_)
         return np.asarray(np.argmax(probabilities, axis=1), dtype=np.int64)
+
+    def decided_names(self, probabilities: Floats) -> list[tuple[str, ...]]:
+        """The labels that `decide` gives each row, most probable first: exactly one unless multilabel."""
+        decisions = self.decide(probabilities)
+        if self.task != "multilabel":
+            return [(self.names[int(index)],) for index in decisions]
+        ranked = np.argsort(-probabilities, axis=1, kind="stable")
+        return [
+            tuple(self.names[index] for index in order if applies[index]) for order, applies in zip(ranked, decisions, strict=True)
+        ]
+
+
+def names_of(labels: RowLabels) -> tuple[str, ...]:
+    """The label names of one row."""
+    return (labels,) if isinstance(labels, str) else labels
 
 
 def _is_integer(name: str) -> bool:

@@ -1,34 +1,34 @@
-"""Accuracy, precision, recall and F1 of a split, by scikit-learn, from logits."""
+"""Accuracy, precision, recall and F1 of a split, by scikit-learn, from logits; and the thresholds of a multilabel task."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from manta.labels import Floats, LabelSpace
+from manta.labels import DEFAULT_THRESHOLD, Floats, LabelSpace, Targets
 
+AVERAGES = ("macro", "weighted", "micro")
 METRIC_NAMES = (
     "accuracy",
     "loss",
-    *(f"{kind}_{average}" for average in ("macro", "weighted") for kind in ("precision", "recall", "f1")),
+    *(f"{kind}_{average}" for average in AVERAGES for kind in ("precision", "recall", "f1")),
 )
 
 
-def classification_metrics(logits: Floats, targets: npt.NDArray[np.int64], *, labels: LabelSpace) -> dict[str, float]:
-    """Metrics of `(rows, outputs)` logits against `(rows,)` class indices.
+def classification_metrics(logits: Floats, targets: Targets, *, labels: LabelSpace) -> dict[str, float]:
+    """Metrics of `(rows, outputs)` logits against targets as `LabelSpace.encode` gives them.
 
-    Macro averages count each class alike, weighted ones by its rows; a class that was never predicted has precision 0.
-    `loss` is the mean cross-entropy in nats.
+    Macro averages count each label alike, weighted ones by its rows, micro ones each decision; a label that was never
+    predicted has precision 0. `loss` is the mean cross-entropy in nats. With one label a row, micro averages equal accuracy.
+    For a multilabel task `accuracy` is the share of rows whose labels are all right and none too many, and `loss` the mean
+    binary cross-entropy over rows and labels.
     """
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
     probabilities = labels.probabilities(logits)
     predicted = labels.decide(probabilities)
-    result = {
-        "accuracy": float(accuracy_score(targets, predicted)),
-        "loss": float(-np.log(np.clip(probabilities[np.arange(len(targets)), targets], 1e-12, None)).mean()),
-    }
-    for average in ("macro", "weighted"):
+    result = {"accuracy": float(accuracy_score(targets, predicted)), "loss": _mean_loss(probabilities, targets)}
+    for average in AVERAGES:
         precision, recall, f1, _ = precision_recall_fscore_support(
             targets, predicted, labels=np.arange(len(labels.names)), average=average, zero_division=0.0
         )
@@ -36,8 +36,8 @@ def classification_metrics(logits: Floats, targets: npt.NDArray[np.int64], *, la
     return result
 
 
-def per_class_metrics(logits: Floats, targets: npt.NDArray[np.int64], *, labels: LabelSpace) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and number of rows of each class, by label name."""
+def per_class_metrics(logits: Floats, targets: Targets, *, labels: LabelSpace) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and number of rows of each label, by its name."""
     from sklearn.metrics import precision_recall_fscore_support
 
     predicted = labels.decide(labels.probabilities(logits))
@@ -48,3 +48,38 @@ def per_class_metrics(logits: Floats, targets: npt.NDArray[np.int64], *, labels:
         name: {key: float(column[index]) for key, column in zip(("precision", "recall", "f1", "rows"), columns, strict=True)}
         for index, name in enumerate(labels.names)
     }
+
+
+def best_thresholds(probabilities: Floats, targets: Targets) -> npt.NDArray[np.float64]:
+    """The threshold of each label with the best F1 on `(rows, labels)` probabilities, shape `(labels,)`.
+
+    F1 changes only where a threshold passes a row, so each gap between neighbouring probabilities is tried once: by 0.5
+    where it lies within, else by the middle. Of equals, the one nearest to 0.5; a label without any row keeps 0.5.
+    """
+    columns = zip(np.asarray(probabilities, dtype=np.float64).T, targets.T, strict=True)
+    return np.array([_best_threshold(column, truth > 0) for column, truth in columns], dtype=np.float64)
+
+
+def _best_threshold(probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
+    if not truth.any():
+        return DEFAULT_THRESHOLD
+    order = np.argsort(-probabilities, kind="stable")
+    ordered = probabilities[order]
+    found = np.cumsum(truth[order])
+    # Thresholds above `lower` and up to `upper` select the first `selected` rows; equal probabilities go together.
+    last = np.flatnonzero(np.append(ordered[1:] < ordered[:-1], True))
+    selected, upper, lower = last + 1, ordered[last], np.append(ordered[last[1:]], 0.0)
+    f1 = 2 * found[last] / (selected + truth.sum())
+    middle = (lower + upper) / 2
+    middle = np.where(middle > lower, middle, upper)  # neighbouring floats have no middle
+    candidates = np.where((lower < DEFAULT_THRESHOLD) & (upper >= DEFAULT_THRESHOLD), DEFAULT_THRESHOLD, middle)
+    best = np.flatnonzero(f1 == f1.max())
+    return float(candidates[best[np.argmin(np.abs(candidates[best] - DEFAULT_THRESHOLD))]])
+
+
+def _mean_loss(probabilities: npt.NDArray[np.float64], targets: Targets) -> float:
+    if targets.ndim == 2:
+        of_truth = np.where(targets > 0, probabilities, 1.0 - probabilities)
+    else:
+        of_truth = probabilities[np.arange(len(targets)), targets]
+    return float(-np.log(np.clip(of_truth, 1e-12, None)).mean())

@@ -1,8 +1,8 @@
 """The encoder and its head: any `AutoModelForSequenceClassification` checkpoint, adapted, never trained from zero.
 
 A BERT-like encoder reads token ids and an attention mask; the representation of [CLS] goes through dropout into a linear
-head (Devlin et al., 2019, https://arxiv.org/abs/1810.04805). Labels go into the forward pass, which returns the loss: binary
-cross-entropy on one logit, or cross-entropy over one logit per class.
+head (Devlin et al., 2019, https://arxiv.org/abs/1810.04805). In training, labels go into the forward pass, too, and it returns
+the loss: see `manta.loss`.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
     if positions is not None and 0 < positions < config.max_length:
         raise InputError(f"model.max_length {config.max_length} is more than the {positions} tokens {config.pretrained} can read.")
     result.num_labels = labels.num_logits
-    # transformers picks the loss by this name: one logit per row with BCE, or cross-entropy over classes.
-    result.problem_type = "multi_label_classification" if labels.task == "binary" else "single_label_classification"
+    # transformers picks the loss by this name: BCE on each logit, or cross-entropy over classes.
+    result.problem_type = "single_label_classification" if labels.task == "multiclass" else "multi_label_classification"
     set_dropout(result, config.dropout)
     return result
 
@@ -146,8 +146,9 @@ def set_dropout(config: PretrainedConfig, rate: float) -> None:
 def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     """The pretrained encoder with a new linear head on [CLS], in fp32 on the CPU.
 
-    The head is drawn from torch's global generator: seed it first. Inputs of the forward pass are `input_ids` and
-    `attention_mask` `(batch, tokens)` and `labels` (see `loss_labels`); it returns the mean loss and the logits.
+    The head is drawn from torch's global generator: seed it first. Inputs of the forward pass are `input_ids`,
+    `attention_mask` and for text pairs perhaps `token_type_ids` `(batch, tokens)`; it returns the logits. In training,
+    `manta.loss.TrainedClassifier` takes the labels, too, and returns the loss.
 
     Raises:
         InputError: the model cannot be found or has no sequence-classification form.
@@ -187,11 +188,6 @@ def dropout_rates(model: torch.nn.Module) -> set[float]:
         elif isinstance(getattr(module, "attention_dropout", None), float | int):
             rates.add(float(module.attention_dropout))  # type: ignore[arg-type]
     return rates
-
-
-def loss_labels(targets: torch.Tensor, labels: LabelSpace) -> torch.Tensor:
-    """Class indices `(batch,)` in the form the forward pass takes: float `(batch, 1)` for binary, else as they are."""
-    return targets.float().unsqueeze(1) if labels.task == "binary" else targets
 
 
 def head_parameter_names(config: PretrainedConfig) -> list[str]:

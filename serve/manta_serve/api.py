@@ -11,42 +11,54 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 from starlette.exceptions import HTTPException
 
 from manta import __version__
+from manta.texts import NumTexts, Text, first_of_wrong_kind, wrong_kind_sentence
 from manta_serve.classifier import Classifier
 
 MAX_TEXTS = 256
 MAX_CHARACTERS = 20_000
 UNCERTAIN_BELOW = 0.5
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
+KINDS = ("single", "pair")
+
+SingleText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
+TextPair = Annotated[list[SingleText], Field(min_length=2, max_length=2)]
+# Told apart by their JSON type, so that an error is about the one that was meant.
+SingleOrPair = Annotated[
+    Annotated[SingleText, Tag("single")] | Annotated[TextPair, Tag("pair")],
+    Discriminator(lambda value: "pair" if isinstance(value, list) else "single"),
+]
 
 
 class ClassifyRequest(BaseModel):
-    """Texts to classify."""
+    """Texts, or pairs of texts, to classify."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"texts": ["Where is my parcel?", "I was charged twice."], "top_k": 3}]}
     )
 
-    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-    """1 to 256 texts, none of them empty."""
+    texts: Annotated[list[SingleOrPair], Field(min_length=1, max_length=MAX_TEXTS)]
+    """1 to 256 texts, none of them empty. For a model of text pairs (`num_texts` of /v1/model is 2), lists of two texts each."""
     top_k: Annotated[int, Field(ge=1)] | None = None
     """How many labels `scores` holds, the most probable first; all unless given."""
 
 
 class PredictionAnswer(BaseModel):
-    """The answer for one text."""
+    """The answer for one text or pair."""
 
+    labels: list[str]
+    """The labels that apply, the most probable first: exactly one, or for a multilabel model several or none."""
     label: str
+    """The most probable label."""
     score: float
     """Probability of `label`, 0 to 1."""
     scores: dict[str, float]
     """Probability of each label."""
     uncertain: bool
-    """True when the most probable label is less likely than not."""
+    """True when the most probable label is less likely than not. Never for a multilabel model, where none may apply."""
 
 
 class ModelName(BaseModel):
@@ -69,10 +81,15 @@ class ModelAnswer(BaseModel):
     name: str
     version: int
     task: str
+    """binary, multiclass or multilabel."""
+    num_texts: NumTexts
+    """1 where it reads single texts, 2 where it reads pairs."""
     labels: list[str]
+    thresholds: list[float] | None
+    """The probability from which each of `labels` applies, for a multilabel model."""
     metrics: dict[str, float]
-    examples: list[str]
-    """A few texts to try, from the test rows."""
+    examples: list[Text]
+    """A few texts or pairs to try, from the test rows."""
     created: str
 
 
@@ -100,16 +117,23 @@ def create_api(current: Callable[[], Classifier]) -> FastAPI:
     # FastAPI runs plain functions in threads, so the event loop stays free while the model computes.
     @api.post("/v1/classify", responses={422: {"model": ProblemAnswer}})
     def classify(request: ClassifyRequest) -> ClassifyAnswer:
-        """The label of each text with its probabilities."""
+        """The labels of each text or pair with their probabilities."""
         classifier = current()
+        manifest = classifier.manifest
+        texts: list[Text] = [text if isinstance(text, str) else (text[0], text[1]) for text in request.texts]
+        wrong = first_of_wrong_kind(texts, num_texts=manifest.num_texts)
+        if wrong is not None:
+            message = wrong_kind_sentence(manifest.num_texts).capitalize()
+            raise RequestValidationError([{"type": "wrong_kind", "loc": ("body", "texts", wrong), "msg": message}])
         predictions = [
             PredictionAnswer(
+                labels=list(prediction.labels),
                 label=prediction.label,
                 score=prediction.score,
                 scores=dict(list(prediction.scores.items())[: request.top_k]),
-                uncertain=prediction.score < UNCERTAIN_BELOW,
+                uncertain=manifest.task != "multilabel" and prediction.score < UNCERTAIN_BELOW,
             )
-            for prediction in classifier.classify(request.texts)
+            for prediction in classifier.classify(texts)
         ]
         return ClassifyAnswer(model=ModelName(name=classifier.name, version=classifier.version), predictions=predictions)
 
@@ -122,7 +146,9 @@ def create_api(current: Callable[[], Classifier]) -> FastAPI:
             name=classifier.name,
             version=classifier.version,
             task=manifest.task,
+            num_texts=manifest.num_texts,
             labels=manifest.labels,
+            thresholds=list(manifest.label_space.applied_thresholds) if manifest.task == "multilabel" else None,
             metrics=manifest.metrics,
             examples=manifest.examples,
             created=manifest.created,
@@ -149,7 +175,7 @@ def _problem(status: int, code: str, message: str, field: str | None = None) -> 
 
 async def _invalid(_: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"] if part != "body"]
+    location = [str(part) for part in first["loc"] if part != "body" and part not in KINDS]
     if first["type"] == "json_invalid":
         return _problem(400, "invalid_json", f"The body is not valid JSON: {first['ctx']['error']}.")
     if first["type"] == "string_pattern_mismatch":

@@ -45,7 +45,7 @@ def build(args: ServeArguments) -> Application:
 
             torch.set_num_threads(arguments.num_cpus)
             self.classifier = Classifier.champion(Storage.resolve(arguments.storage), arguments.model)
-            self.classifier.classify(["warm up"])
+            self.classifier.warm_up()
 
     return ClassifierDeployment.bind(args)  # type: ignore[attr-defined]
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from manta.artifact import Manifest
     from manta.storage import Storage
+    from manta.texts import Text
 
 
 class Classifier:
@@ -41,7 +42,15 @@ class Classifier:
         """What the artifact says of itself."""
         return self._predictor.artifact.manifest
 
-    def classify(self, texts: Sequence[str]) -> list[Prediction]:
-        """The predictions of all texts, in their order. Any thread may call it; one computes at a time."""
+    def classify(self, texts: Sequence[Text]) -> list[Prediction]:
+        """The predictions of all texts or pairs, in their order. Any thread may call it; one computes at a time.
+
+        Raises:
+            InputError: a pair was given to a model that reads single texts, or the other way round.
+        """
         with self._one_at_a_time:
             return self._predictor.predict(texts)
+
+    def warm_up(self) -> None:
+        """Answer once, so that the first request does not wait for what is set up on first use."""
+        self.classify(["warm up" if self.manifest.num_texts == 1 else ("warm", "up")])

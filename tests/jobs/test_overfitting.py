@@ -57,9 +57,11 @@ def test_losses_are_judged(train: list[float], validation: list[float], verdict:
 
 
 def test_the_loss_of_guessing_is_the_entropy_of_the_classes() -> None:
-    assert guessing_loss([5, 5]) == pytest.approx(math.log(2))
-    assert guessing_loss([90, 10]) == pytest.approx(0.3251, abs=1e-4)
-    assert guessing_loss([7, 7, 0]) == pytest.approx(math.log(2))
+    assert guessing_loss([5, 5], num_rows=10, task="binary") == pytest.approx(math.log(2))
+    assert guessing_loss([90, 10], num_rows=100, task="binary") == pytest.approx(0.3251, abs=1e-4)
+    assert guessing_loss([7, 7, 0], num_rows=14, task="multiclass") == pytest.approx(math.log(2))
+    # Several labels a row: yes or no for each, here one that half of the rows have and one that all of them have.
+    assert guessing_loss([5, 10], num_rows=10, task="multilabel") == pytest.approx(math.log(2) / 2)
 
 
 def test_overfitting_names_each_setting_that_holds_back() -> None:

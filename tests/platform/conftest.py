@@ -15,6 +15,7 @@ from manta.labels import LabelSpace
 SPACES = {
     "binary": LabelSpace(("billing", "delivery"), "binary"),
     "multiclass": LabelSpace(("account", "billing", "delivery"), "multiclass"),
+    "multilabel": LabelSpace(("account", "billing", "delivery"), "multilabel"),
 }
 
 
@@ -47,13 +48,19 @@ def one_thread() -> Iterator[None]:
 def make_artifact(tiny_model: Path) -> Callable[..., Made]:
     """Builds the tiny model, writes its weights as training does, and assembles the folder `target`."""
     import torch
-    from safetensors.torch import save_file
 
     from manta.artifact import write_artifact
     from manta.config import ModelConfig
     from manta.model import build_model, load_tokenizer
 
-    def make(target: Path, task: str = "multiclass", *, name: str = "desk", metrics: dict[str, float] | None = None) -> Made:
+    def make(
+        target: Path,
+        task: str = "multiclass",
+        *,
+        name: str = "desk",
+        metrics: dict[str, float] | None = None,
+        num_texts: int = 1,
+    ) -> Made:
         labels = SPACES[task]
         config = ModelConfig(pretrained=str(tiny_model), max_length=16)
         torch.manual_seed(1)
@@ -63,18 +70,17 @@ def make_artifact(tiny_model: Path) -> Callable[..., Made]:
                 if parameter.ndim == 2:
                     parameter.mul_(8.0)
         target.parent.mkdir(parents=True, exist_ok=True)
-        weights = target.with_name(f"{target.name}.safetensors")
-        save_file({key: value.contiguous().clone() for key, value in model.state_dict().items()}, weights)
         arguments = {
-            "weights": weights,
+            "weights": {key: value.contiguous().clone() for key, value in model.state_dict().items()},
             "model_config": model.config,
             "tokenizer": load_tokenizer(config),
             "labels": labels,
             "facts": {
                 "name": name,
                 "max_length": config.max_length,
+                "num_texts": num_texts,
                 "metrics": metrics or {"accuracy": 0.9, "validation_accuracy": 0.8},
-                "examples": ["where is my parcel"],
+                "examples": ["where is my parcel"] if num_texts == 1 else [("where is my parcel", "please")],
                 "data_hash": "0" * 64,
                 "config": {"name": name, "train": {"seed": 0}},
                 "run": "desk-train-1",
@@ -88,6 +94,7 @@ def make_artifact(tiny_model: Path) -> Callable[..., Made]:
 
 @pytest.fixture(scope="session")
 def finished(make_artifact: Callable[..., Made], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    """One binary and one multiclass artifact; read them only."""
+    """An artifact of each task for single texts, and a multiclass one for text pairs; read them only."""
     folder = tmp_path_factory.mktemp("finished")
-    return {task: make_artifact(folder / task, task) for task in SPACES}
+    made = {task: make_artifact(folder / task, task) for task in SPACES}
+    return made | {"pairs": make_artifact(folder / "pairs", "multiclass", num_texts=2)}

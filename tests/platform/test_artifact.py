@@ -11,12 +11,20 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from manta.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact, file_sha256, with_metrics, write_artifact
+from manta.artifact import (
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    ModelArtifact,
+    file_sha256,
+    with_metrics,
+    with_thresholds,
+    write_artifact,
+)
 from manta.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TASKS = ("binary", "multiclass")
+TASKS = ("binary", "multiclass", "multilabel")
 TEXTS = ["where is my parcel", "charged twice", "the driver was late and the courier is now locked out of my account please"]
 
 
@@ -54,7 +62,7 @@ def test_the_config_says_what_plain_transformers_needs(finished: dict[str, Any],
     config = json.loads((made.artifact.path / "config.json").read_text())
     assert config["id2label"] == {str(index): name for index, name in enumerate(made.labels.names)}
     assert config["label2id"] == {name: index for index, name in enumerate(made.labels.names)}
-    assert config["problem_type"] == "single_label_classification"
+    assert config["problem_type"] == f"{'multi' if task == 'multilabel' else 'single'}_label_classification"
     assert config["architectures"] == ["BertForSequenceClassification"]
 
 
@@ -131,8 +139,8 @@ def test_a_folder_that_is_not_there_and_a_file_are_no_artifacts(tmp_path: Path) 
 def test_a_failed_write_leaves_no_folder_and_does_not_stop_the_next(finished: dict[str, Any], tmp_path: Path) -> None:
     arguments = finished["binary"].arguments
     target = tmp_path / "model"
-    with pytest.raises(FileNotFoundError):
-        write_artifact(target, **(arguments | {"weights": tmp_path / "absent.safetensors"}))
+    with pytest.raises(KeyError):
+        write_artifact(target, **(arguments | {"weights": {}}))
     assert not target.exists()
     with pytest.raises(ValueError, match="max_length"):  # fails at the very end, when all files are written
         write_artifact(target, **(arguments | {"facts": arguments["facts"] | {"max_length": "long"}}))
@@ -153,3 +161,29 @@ def test_metrics_can_be_added_and_the_folder_stays_whole(make_artifact: Callable
     changed = with_metrics(artifact, {"accuracy": 0.95, "f1_macro": 0.7})
     assert changed.manifest.metrics == {"accuracy": 0.95, "validation_accuracy": 0.8, "f1_macro": 0.7}
     assert ModelArtifact.load(artifact.path) == changed
+
+
+def test_thresholds_can_be_added_and_decide(make_artifact: Callable[..., Any], tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "model", "multilabel").artifact
+    assert artifact.manifest.label_space.thresholds is None
+    changed = with_thresholds(artifact, np.array([0.25, 0.5, 0.75]))
+    assert ModelArtifact.load(artifact.path) == changed
+    assert changed.manifest.label_space.decide(np.array([[0.3, 0.4, 0.7]])).tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize("facts", [{"thresholds": [0.5]}, {"task": "multiclass", "thresholds": [0.5, 0.5, 0.5]}, {"labels": ["a"]}])
+def test_a_manifest_whose_labels_do_not_fit_is_refused(
+    make_artifact: Callable[..., Any], tmp_path: Path, facts: dict[str, Any]
+) -> None:
+    path = make_artifact(tmp_path / "model", "multilabel").artifact.path
+    manifest = json.loads((path / MANIFEST_FILE).read_text()) | facts
+    (path / MANIFEST_FILE).write_text(json.dumps(manifest))
+    assert refusal(path).startswith(f"{path / MANIFEST_FILE}: damaged")
+
+
+def test_a_manifest_from_before_there_were_pairs_still_loads(copied: Path) -> None:
+    manifest = json.loads((copied / MANIFEST_FILE).read_text())
+    del manifest["num_texts"], manifest["thresholds"]
+    (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
+    loaded = ModelArtifact.load(copied).manifest
+    assert (loaded.num_texts, loaded.thresholds) == (1, None)

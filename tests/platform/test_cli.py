@@ -54,7 +54,7 @@ def test_the_schema_is_json_that_explains_every_setting(tmp_path: Path) -> None:
 def test_wrong_arguments_leave_with_2(tmp_path: Path, own_storage: Path, arguments: list[str]) -> None:
     done = manta(*arguments, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "Usage:" in done.stderr
+    assert "Usage:" in done.stderr or "which experiment?" in done.stderr
     assert not own_storage.exists()
 
 

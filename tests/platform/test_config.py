@@ -80,6 +80,12 @@ def test_a_config_cannot_be_changed_in_place() -> None:
         ({"header": False, "text": 1, "label": 1}, "both name the column 1"),
         ({"header": False}, "must be positions"),
         ({"header": False, "text": 0}, "must be positions"),
+        ({"header": False, "text": [0, "b"], "label": 2}, "must be positions"),
+        ({"text": ["a"]}, "data.text lists 1 columns; give one column, or exactly two"),
+        ({"text": ["a", "b", "c"]}, "data.text lists 3 columns; give one column, or exactly two"),
+        ({"text": ["a", "a"]}, "names the column 'a' twice"),
+        ({"text": ["a", "label"]}, "both name the column 'label'"),
+        ({"label_separator": ""}, "at least 1 character"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave no rows to train on"),
         ({"validation_fraction": 0.0}, "greater than 0"),
         ({"test_fraction": 1.0}, "less than 1"),
@@ -93,7 +99,14 @@ def test_data_settings_that_cannot_work_are_refused(values: dict[str, Any], mess
 
 def test_positions_do_without_a_header() -> None:
     config = DataConfig.model_validate({"train": "train.csv", "header": False, "text": 1, "label": 0})
-    assert (config.text, config.label) == (1, 0)
+    assert (config.text, config.label, config.text_columns) == (1, 0, (1,))
+
+
+def test_two_columns_are_a_text_pair() -> None:
+    config = DataConfig.model_validate({"train": "train.csv", "text": ["premise", "hypothesis"]})
+    assert config.text == config.text_columns == ("premise", "hypothesis")
+    assert DataConfig.model_validate(config.model_dump(mode="json")) == config
+    assert DataConfig.model_validate({"train": "t.csv", "header": False, "text": [2, 0], "label": 1}).text_columns == (2, 0)
 
 
 def test_a_batch_has_a_row_for_every_worker() -> None:

@@ -55,7 +55,7 @@ def test_a_key_like_no_other_lists_the_known_ones(experiment: Path) -> None:
         ("train: {num_epochs: 2.5}", ["train.num_epochs: 2.5", "integer", "Passes over the training rows"]),
         ("train: {zero_stage: 7}", ["train.zero_stage: 7", "Allowed: 0, 1, 2, 3.", "What DeepSpeed splits"]),
         ("train: {metric: auc}", ["train.metric: 'auc'", "Allowed: accuracy, f1_macro"]),
-        ("model: {task: ranking}", ["model.task: 'ranking'", "Allowed: auto, binary, multiclass."]),
+        ("model: {task: ranking}", ["model.task: 'ranking'", "Allowed: auto, binary, multiclass, multilabel."]),
         ("model: {dropout: 1.0}", ["model.dropout: 1.0", "less than 1", "Probability of every dropout"]),
         ("train: {learning_rate: .nan}", ["train.learning_rate: nan", "finite"]),
         ("train: 3", ["train: 3", "How it is fine-tuned"]),

@@ -10,6 +10,7 @@ from manta.labels import LabelSpace
 
 BINARY = LabelSpace(("no", "yes"), "binary")
 THREE = LabelSpace(("a", "b", "c"), "multiclass")
+SEVERAL = LabelSpace(("a", "b", "c"), "multilabel")
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,53 @@ def test_the_most_probable_wins_and_a_tie_goes_to_the_first() -> None:
 def test_logits_of_another_shape_are_refused(space: LabelSpace, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         space.probabilities(np.zeros(shape))
+
+
+def test_rows_of_several_labels_are_multilabel() -> None:
+    space = LabelSpace.from_labels([("b", "a"), (), ("b",)])
+    assert (space.names, space.task, space.num_logits) == (("a", "b"), "multilabel", 2)
+    assert LabelSpace.from_labels([("10", "9"), ("2",)]).names == ("2", "9", "10")
+
+
+def test_one_label_a_row_can_be_multilabel_too() -> None:
+    assert LabelSpace.from_labels("abc", task="multilabel") == SEVERAL
+
+
+@pytest.mark.parametrize("rows", [[()], [("a",), ()]])
+def test_fewer_than_two_labels_are_no_multilabel_task(rows: Any) -> None:
+    with pytest.raises(InputError, match=r"model\.task is multilabel, but the data has \d labels?; it needs at least two"):
+        LabelSpace.from_labels(rows, task="multilabel")
+
+
+def test_encode_marks_each_of_several_labels() -> None:
+    hot = SEVERAL.encode([("c", "a"), (), ("b",), "b"])
+    assert hot.dtype == np.int8
+    assert hot.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 1, 0]]
+    with pytest.raises(KeyError):
+        SEVERAL.encode([("a", "d")])
+
+
+def test_several_labels_have_a_sigmoid_each() -> None:
+    logits = np.array([[0.0, 2.0, -2.0], [1e4, -1e4, 30.0]], dtype=np.float32)
+    probabilities = SEVERAL.probabilities(logits)
+    np.testing.assert_allclose(probabilities[0], 1 / (1 + np.exp([0.0, -2.0, 2.0])), rtol=1e-12)
+    np.testing.assert_allclose(probabilities[1], [1.0, 0.0, 1.0], atol=1e-12)
+
+
+def test_a_label_applies_from_its_threshold() -> None:
+    probabilities = np.array([[0.5, 0.49, 0.9], [0.1, 0.2, 0.3]])
+    assert SEVERAL.decide(probabilities).tolist() == [[True, False, True], [False, False, False]]
+    chosen = LabelSpace(SEVERAL.names, "multilabel", thresholds=(0.1, 0.49, 0.95))
+    assert chosen.decide(probabilities).tolist() == [[True, True, False], [True, False, False]]
+
+
+def test_decided_names_are_one_or_several_or_none() -> None:
+    probabilities = np.array([[0.6, 0.1, 0.9], [0.1, 0.2, 0.3]])
+    assert SEVERAL.decided_names(probabilities) == [("c", "a"), ()]
+    assert THREE.decided_names(probabilities) == [("c",), ("c",)]
+
+
+@pytest.mark.parametrize("space", [{"task": "multiclass"}, {"task": "multilabel", "names": ("a", "b")}])
+def test_thresholds_that_do_not_fit_are_refused(space: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="3 thresholds do not fit"):
+        LabelSpace(**({"names": ("a", "b", "c"), "thresholds": (0.5, 0.5, 0.5)} | space))

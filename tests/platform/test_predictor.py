@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoTokenizer, pipeline
 
+from manta.artifact import with_thresholds
+from manta.errors import InputError
 from manta.predictor import Predictor, token_batches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,7 +28,7 @@ def texts_of(count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def predictors(finished: dict[str, Any]) -> dict[str, Predictor]:
-    return {task: Predictor(finished[task].artifact, device="cpu") for task in TASKS}
+    return {kind: Predictor(made.artifact, device="cpu") for kind, made in finished.items()}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -44,6 +50,7 @@ def test_a_prediction_is_the_most_probable_label_with_all_probabilities(predicto
     probabilities = predictor.labels.probabilities(predictor.logits(texts))
     for prediction, row in zip(predictor.predict(texts), probabilities, strict=True):
         assert prediction.label == predictor.labels.names[int(row.argmax())]
+        assert prediction.labels == (prediction.label,)
         assert prediction.score == pytest.approx(row.max())
         assert prediction.scores == pytest.approx(dict(zip(predictor.labels.names, row, strict=True)))
         assert list(prediction.scores.values()) == sorted(prediction.scores.values(), reverse=True)
@@ -93,3 +100,73 @@ def test_batches_are_filled_and_the_longest_come_first() -> None:
 def test_a_text_without_known_words_is_answered(predictors: dict[str, Predictor]) -> None:
     prediction = predictors["binary"].predict(["😀 ???"])[0]
     assert 0.5 <= prediction.score <= 1.0
+
+
+def test_the_labels_that_apply_are_those_above_their_thresholds(make_artifact: Callable[..., Any], tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "model", "multilabel").artifact
+    texts = texts_of(20)
+    plain = Predictor(artifact, device="cpu")
+    probabilities = plain.labels.probabilities(plain.logits(texts))
+    assert not np.allclose(probabilities.sum(axis=1), 1.0)
+    middle = np.median(probabilities, axis=0)
+    predictor = Predictor(with_thresholds(artifact, middle), device="cpu")
+    predictions = predictor.predict(texts)
+    assert {len(prediction.labels) for prediction in predictions} >= {0, 1, 2}
+    for prediction, row in zip(predictions, probabilities, strict=True):
+        assert prediction.scores == pytest.approx(dict(zip(predictor.labels.names, row, strict=True)))
+        assert prediction.label == next(iter(prediction.scores))
+        wanted = {name for name, score, threshold in zip(predictor.labels.names, row, middle, strict=True) if score >= threshold}
+        assert set(prediction.labels) == wanted
+        assert list(prediction.labels) == [name for name in prediction.scores if name in wanted]
+
+
+def pairs_of(count: int) -> list[tuple[str, str]]:
+    texts = texts_of(2 * count)
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def test_pairs_are_answered_as_plain_transformers_answers_them(predictors: dict[str, Predictor]) -> None:
+    predictor = predictors["pairs"]
+    pairs = [(" ".join(first.split()[:6]), " ".join(second.split()[:6])) for first, second in pairs_of(12)]
+    plain = pipeline("text-classification", model=str(predictor.artifact.path), top_k=None, device="cpu")
+    for prediction, (first, second) in zip(predictor.predict(pairs), pairs, strict=True):
+        scores = {item["label"]: item["score"] for item in plain({"text": first, "text_pair": second})}
+        assert prediction.scores == pytest.approx(scores, abs=1e-6)
+
+
+def test_the_second_text_its_place_and_its_token_types_count(predictors: dict[str, Predictor]) -> None:
+    predictor = predictors["pairs"]
+    pair = ("my parcel is late", "charged card")
+    together = predictor.logits([pair])
+    assert np.abs(predictor.logits([pair[::-1]]) - together).max() > 1e-3
+    assert np.abs(predictor.logits([(pair[0], "password")]) - together).max() > 1e-3
+    inputs = AutoTokenizer.from_pretrained(predictor.artifact.path)(*pair, return_tensors="pt")
+    assert inputs["token_type_ids"].tolist() == [[0] * 6 + [1] * 3]
+    with torch.inference_mode():
+        without = predictor._model(**{**inputs, "token_type_ids": torch.zeros_like(inputs["token_type_ids"])}).logits.numpy()
+    assert np.abs(without - together).max() > 1e-3
+
+
+def test_long_pairs_are_cut_at_the_length_of_training(predictors: dict[str, Predictor]) -> None:
+    predictor = predictors["pairs"]
+    longer = predictor.logits([("parcel " * 40, "card card")])
+    np.testing.assert_allclose(longer, predictor.logits([("parcel " * 11, "card card")]), rtol=0, atol=1e-6)
+
+
+def test_pairs_keep_their_order(predictors: dict[str, Predictor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manta.predictor.BATCH_TOKENS", 64)
+    predictor, pairs = predictors["pairs"], pairs_of(12)
+    alone = np.concatenate([predictor.logits([pair]) for pair in pairs])
+    np.testing.assert_allclose(predictor.logits(pairs), alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "message"),
+    [
+        ("pairs", [("a", "b"), "one"], "text 2 of 2: this model reads pairs of texts, so give two texts"),
+        ("multiclass", [("a", "b")], "text 1 of 1: this model reads single texts, so give one text"),
+    ],
+)
+def test_texts_of_the_wrong_kind_are_refused(predictors: dict[str, Predictor], kind: str, texts: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        predictors[kind].predict(texts)

@@ -18,15 +18,11 @@ from manta_serve.api import MAX_CHARACTERS, MAX_TEXTS, create_api
 from manta_serve.classifier import Classifier
 
 
-@pytest.fixture(scope="module")
-def classifier(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    from safetensors.torch import save_file
+def made(tiny_model: Path, folder: Path, *, labels: LabelSpace, **changed: Any) -> Classifier:
+    """A classifier around an untrained model."""
 
-    folder = tmp_path_factory.mktemp("artifact")
     config = ModelConfig(pretrained=str(tiny_model), max_length=32)
-    labels = LabelSpace.from_labels(["account", "billing", "delivery"])
     torch.manual_seed(3)
-    save_file(build_model(config, labels).state_dict(), folder / "weights.safetensors")
     facts: dict[str, Any] = {
         "name": "desk",
         "max_length": 32,
@@ -39,13 +35,31 @@ def classifier(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Cl
     }
     artifact = write_artifact(
         folder / "model",
-        weights=folder / "weights.safetensors",
+        weights=build_model(config, labels).state_dict(),
         model_config=load_model_config(config, labels),
         tokenizer=load_tokenizer(config),
         labels=labels,
-        facts=facts,
+        facts=facts | changed,
     )
     return Classifier(Predictor(artifact, device="cpu"), name="desk", version=7)
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return made(tiny_model, tmp_path_factory.mktemp("single"), labels=LabelSpace.from_labels(["account", "billing", "delivery"]))
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    facts = {"num_texts": 2, "examples": [("the parcel", "is late")]}
+    return made(tiny_model, tmp_path_factory.mktemp("pairs"), labels=LabelSpace.from_labels(["no", "yes"]), **facts)
+
+
+@pytest.fixture(scope="module")
+def several(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """Untrained probabilities are near one half: the first label always applies, the second never does."""
+    labels = LabelSpace(("account", "billing"), "multilabel")
+    return made(tiny_model, tmp_path_factory.mktemp("several"), labels=labels, thresholds=[0.0, 1.0])
 
 
 @pytest.fixture
@@ -65,6 +79,7 @@ def test_classify_answers_every_text_in_order(client: TestClient, classifier: Cl
         assert sum(answer["scores"].values()) == pytest.approx(1)
         assert answer["score"] == max(answer["scores"].values()) == answer["scores"][answer["label"]]
         assert answer["uncertain"] is (answer["score"] < 0.5)
+        assert answer["labels"] == [answer["label"]]
 
 
 def test_top_k_keeps_the_most_probable_labels(client: TestClient) -> None:
@@ -78,6 +93,7 @@ def test_model_says_what_answers(client: TestClient) -> None:
     assert (body["name"], body["version"], body["task"]) == ("desk", 7, "multiclass")
     assert body["labels"] == ["account", "billing", "delivery"]
     assert body["examples"] == ["the parcel is late"]
+    assert (body["num_texts"], body["thresholds"]) == (1, None)
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
 
@@ -91,6 +107,12 @@ def test_model_says_what_answers(client: TestClient) -> None:
         ('{"texts": "one"}', 422, "texts"),
         ('{"texts": ["fine", " \\n "]}', 422, "texts.1"),
         ('{"texts": [3]}', 422, "texts.0"),
+        ('{"texts": ["fine", ["a", "b"]]}', 422, "texts.1"),
+        ('{"texts": [["a"]]}', 422, "texts.0"),
+        ('{"texts": [["a", "b", "c"]]}', 422, "texts.0"),
+        ('{"texts": [["a", " "]]}', 422, "texts.0.1"),
+        ('{"texts": [["a", 3]]}', 422, "texts.0.1"),
+        ('{"texts": [{"text": "a"}]}', 422, "texts.0"),
         ('{"texts": ["x"], "top_k": 0}', 422, "top_k"),
         ('{"texts": ["x"], "labels": 2}', 422, "labels"),
     ],
@@ -122,3 +144,57 @@ def test_unknown_paths_and_faults_of_ours_are_problem_json_too(classifier: Class
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "internal_error"
     assert "disk" not in response.text
+
+
+def test_pairs_are_answered_in_order(pairs: Classifier) -> None:
+    client = TestClient(create_api(lambda: pairs), raise_server_exceptions=False)
+    texts = [("the parcel is late", "my card"), ("my card", "the parcel is late")]
+    response = client.post("/v1/classify", json={"texts": texts})
+    assert response.status_code == 200
+    expected = pairs.classify(texts)
+    assert [answer["score"] for answer in response.json()["predictions"]] == pytest.approx([item.score for item in expected])
+    body = client.get("/v1/model").json()
+    assert (body["num_texts"], body["examples"]) == (2, [["the parcel", "is late"]])
+
+
+def test_a_text_of_the_wrong_kind_is_refused_with_its_place(pairs: Classifier, client: TestClient) -> None:
+    of_pairs = TestClient(create_api(lambda: pairs), raise_server_exceptions=False)
+    response = of_pairs.post("/v1/classify", json={"texts": [["a", "b"], "c"]})
+    assert response.status_code == 422
+    assert response.json()["error"] == {
+        "code": "invalid_request",
+        "message": "This model reads pairs of texts, so give two texts where there is one.",
+        "field": "texts.1",
+    }
+    response = client.post("/v1/classify", json={"texts": [["a", "b"]]})
+    assert response.status_code == 422
+    assert "This model reads single texts" in response.json()["error"]["message"]
+
+
+def test_several_labels_or_none_apply(several: Classifier, tiny_model: Path, tmp_path: Path) -> None:
+    client = TestClient(create_api(lambda: several), raise_server_exceptions=False)
+    (answer,) = client.post("/v1/classify", json={"texts": ["my parcel"]}).json()["predictions"]
+    assert answer["labels"] == ["account"]
+    assert answer["label"] in answer["scores"]
+    assert answer["uncertain"] is False
+    body = client.get("/v1/model").json()
+    assert (body["task"], body["thresholds"]) == ("multilabel", [0.0, 1.0])
+    strict = made(tiny_model, tmp_path, labels=LabelSpace(("a", "b"), "multilabel"), thresholds=[1.0, 1.0])
+    client = TestClient(create_api(lambda: strict), raise_server_exceptions=False)
+    (answer,) = client.post("/v1/classify", json={"texts": ["my parcel"]}).json()["predictions"]
+    assert (answer["labels"], answer["uncertain"]) == ([], False)
+
+
+def test_default_thresholds_are_told(tiny_model: Path, tmp_path: Path) -> None:
+    plain = made(tiny_model, tmp_path, labels=LabelSpace(("a", "b"), "multilabel"))
+    assert TestClient(create_api(lambda: plain)).get("/v1/model").json()["thresholds"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("kind", ["classifier", "pairs", "several"])
+def test_every_kind_warms_up(kind: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(kind).warm_up()
+
+
+def test_the_schema_of_a_request_shows_texts_and_pairs(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["ClassifyRequest"]["properties"]["texts"]["items"]
+    assert sorted(kind["type"] for kind in schema.get("oneOf", schema.get("anyOf"))) == ["array", "string"]

@@ -7,17 +7,29 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import gradio as gr
 import pytest
 
 from manta_ui.client import ApiError, ServeClient
-from manta_ui.page import classify_text, describe_model, heading_html, note_html
+from manta_ui.page import build_page, classify_text, describe_model, example_at, heading_html, note_html
 
 
 class Api(BaseHTTPRequestHandler):
     """Answers as the Serve API does, so that the client's side of the contract is tested alone."""
 
     def do_GET(self) -> None:
-        model = {"name": "<b>desk</b>", "version": 3, "labels": ["a", "b"], "metrics": {"accuracy": 0.75}, "examples": ["try me"]}
+        model = {
+            "name": "<b>desk</b>",
+            "version": 3,
+            "task": "binary",
+            "num_texts": 1,
+            "labels": ["a", "b"],
+            "metrics": {"accuracy": 0.75, "f1_micro": 0.75},
+            "examples": ["try me"],
+        }
+        if self.path.startswith("/pairs"):
+            model |= {"task": "multilabel", "num_texts": 2, "examples": [["try", "me"], ["and", "me"]]}
+            model["metrics"] = {"accuracy": 0.5, "f1_micro": 0.8}
         self._answer(200, model)
 
     def do_POST(self) -> None:
@@ -26,7 +38,14 @@ class Api(BaseHTTPRequestHandler):
             self._answer(422, {"error": {"code": "invalid_request", "message": "Too long."}})
             return
         scores = {"a": 0.4, "b": 0.3} if text == "unsure" else {"a": 0.9, "b": 0.1}
-        prediction = {"label": "a", "score": scores["a"], "scores": scores, "uncertain": text == "unsure"}
+        labels = {"none": [], "both": ["a", "b"], "one": ["a"]}[text[1]] if isinstance(text, list) else ["a"]
+        prediction = {
+            "labels": labels,
+            "label": "a",
+            "score": scores["a"],
+            "scores": scores,
+            "uncertain": text == "unsure",
+        }
         self._answer(200, {"model": {"name": "desk", "version": 3}, "predictions": [prediction]})
 
     def _answer(self, status: int, body: object) -> None:
@@ -42,12 +61,23 @@ class Api(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[ServeClient]:
+def address() -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), Api)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield ServeClient(f"http://127.0.0.1:{server.server_port}/")
+    yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> ServeClient:
+    return ServeClient(address)
+
+
+@pytest.fixture(scope="module")
+def pairs(address: str) -> ServeClient:
+    """In front of a multilabel model of text pairs."""
+    return ServeClient(f"{address}pairs")
 
 
 def test_an_answer_shows_label_scores_version_and_time(client: ServeClient) -> None:
@@ -74,11 +104,34 @@ def test_blank_text_asks_for_one(client: ServeClient) -> None:
 
 
 def test_heading_and_examples_come_from_the_model(client: ServeClient) -> None:
-    heading, note, *examples = describe_model(client)
+    heading, note, second, bars, example_texts, *examples = describe_model(client)
     assert "version 3: 2 labels, test accuracy 75.0%" in heading
     assert "&lt;b&gt;desk&lt;/b&gt;" in heading
     assert "manta-error" not in note
     assert [button.value for button in examples if button.visible] == ["try me"]
+    assert not second.visible
+    assert bars.show_heading
+    assert example_at(0, example_texts) == ("try me", "")
+
+
+def test_a_model_of_pairs_has_a_second_box_and_examples_of_two_texts(pairs: ServeClient) -> None:
+    heading, _, second, bars, example_texts, *examples = describe_model(pairs)
+    assert "2 labels, test micro F1 80.0%" in heading
+    assert second.visible
+    assert not bars.show_heading
+    assert [button.value for button in examples if button.visible] == ["try — me", "and — me"]
+    assert example_at(1, example_texts) == ("and", "me")
+
+
+def test_both_texts_are_asked_about_and_the_labels_that_apply_are_named(pairs: ServeClient) -> None:
+    assert "2 labels apply: a 90%, b 10% (version 3," in classify_text(pairs, "left", "both")[1]
+    assert "No label applies (version 3," in classify_text(pairs, "left", "none")[1]
+    assert "a, 90% (version 3," in classify_text(pairs, "left", "one")[1]
+
+
+def test_the_page_is_built_with_both_boxes(pairs: ServeClient) -> None:
+    boxes = [block for block in build_page(pairs).blocks.values() if isinstance(block, gr.Textbox)]
+    assert [(box.label, box.visible) for box in boxes] == [("Text", True), ("Second text", False)]
 
 
 def test_no_api_is_one_clear_sentence() -> None:

@@ -18,16 +18,21 @@ class ModelInfo:
 
     name: str
     version: int
+    task: str
+    num_texts: int
+    """1 where it reads single texts, 2 where it reads pairs."""
     labels: list[str]
     metrics: dict[str, float]
-    examples: list[str]
+    examples: list[tuple[str, ...]]
+    """Each as long as `num_texts`."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The prediction for one text."""
+    """The prediction for one text or pair."""
 
-    label: str
+    labels: list[str]
+    """Those that apply: one, or for a multilabel model several or none."""
     scores: dict[str, float]
     uncertain: bool
     version: int
@@ -49,19 +54,20 @@ class ServeClient:
             ApiError: the API does not answer.
         """
         body = self._json(self._send("GET", "/v1/model"))
-        return ModelInfo(body["name"], body["version"], body["labels"], body["metrics"], body["examples"])
+        examples = [(example,) if isinstance(example, str) else tuple(example) for example in body["examples"]]
+        return ModelInfo(body["name"], body["version"], body["task"], body["num_texts"], body["labels"], body["metrics"], examples)
 
-    def classify(self, text: str) -> Answer:
-        """Classify one text.
+    def classify(self, *texts: str) -> Answer:
+        """Classify one text, or two as a pair.
 
         Raises:
             ApiError: the API does not answer, or refuses the text.
         """
-        response = self._send("POST", "/v1/classify", json={"texts": [text]})
+        response = self._send("POST", "/v1/classify", json={"texts": [texts[0] if len(texts) == 1 else texts]})
         body = self._json(response)
         prediction = body["predictions"][0]
         return Answer(
-            label=prediction["label"],
+            labels=prediction["labels"],
             scores=prediction["scores"],
             uncertain=prediction["uncertain"],
             version=body["model"]["version"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -45,6 +46,14 @@ def build_page(client: ServeClient) -> gr.Blocks:
                 text = gr.Textbox(
                     label="Text", placeholder="Type or paste a text …", lines=4, max_lines=12, autofocus=True, elem_id="text"
                 )
+                second = gr.Textbox(
+                    label="Second text",
+                    placeholder="… and the text to compare it with",
+                    lines=4,
+                    max_lines=12,
+                    visible=False,
+                    elem_id="second-text",
+                )
                 button = gr.Button("Classify", variant="primary", elem_id="classify")
                 note = gr.HTML(note_html(""), elem_id="note")
             with gr.Column(scale=2):
@@ -52,65 +61,94 @@ def build_page(client: ServeClient) -> gr.Blocks:
         with gr.Column(elem_classes="manta-examples"):
             gr.Markdown("#### Examples from the model's test rows")
             examples = [gr.Button(visible=False, size="sm", variant="secondary") for _ in range(NUM_EXAMPLE_SLOTS)]
+        example_texts = gr.State([])
 
         def load() -> list[Any]:
             return describe_model(client)
 
-        def classify(typed: str) -> tuple[Any, str]:
-            return classify_text(client, typed)
+        def classify(typed: str, second_typed: str) -> tuple[Any, str]:
+            return classify_text(client, typed, second_typed)
 
-        page.load(load, outputs=[heading, note, *examples])
+        page.load(load, outputs=[heading, note, second, label, example_texts, *examples])
         gr.on(
-            [button.click, text.submit], classify, inputs=text, outputs=[label, note], show_progress="minimal", api_name="classify"
+            [button.click, text.submit, second.submit],
+            classify,
+            inputs=[text, second],
+            outputs=[label, note],
+            show_progress="minimal",
+            api_name="classify",
         )
-        for example in examples:
-            example.click(lambda value: value, inputs=example, outputs=text, api_visibility="private").then(
-                classify, inputs=text, outputs=[label, note], show_progress="minimal", api_visibility="private"
+        for index, example in enumerate(examples):
+            example.click(partial(example_at, index), inputs=example_texts, outputs=[text, second], api_visibility="private").then(
+                classify, inputs=[text, second], outputs=[label, note], show_progress="minimal", api_visibility="private"
             )
     return page
 
 
+def example_at(index: int, examples: list[tuple[str, ...]]) -> tuple[str, str]:
+    """What one example puts into the two boxes."""
+    first, *second = examples[index]
+    return first, second[0] if second else ""
+
+
 def describe_model(client: ServeClient) -> list[Any]:
-    """The heading, the note and the example buttons for the model that answers now."""
+    """The heading, the note, the second box, the label bars, the examples and their buttons for the model that answers now."""
     try:
         model = client.model()
     except ApiError as error:
         return [
             heading_html(None),
             note_html(str(error), is_error=True),
+            gr.Textbox(visible=False, value=""),
+            gr.Label(),
+            [],
             *(gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS)),
         ]
     shown = model.examples[:NUM_EXAMPLE_SLOTS]
-    buttons = [gr.Button(value=example, visible=True) for example in shown]
+    buttons = [gr.Button(value=" — ".join(example), visible=True) for example in shown]
     buttons += [gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS - len(shown))]
-    return [heading_html(model), note_html(""), *buttons]
+    second = gr.Textbox(visible=True) if model.num_texts == 2 else gr.Textbox(visible=False, value="")
+    # Where several labels or none may apply, the note says which; the most probable one in big letters would mislead.
+    bars = gr.Label(show_heading=model.task != "multilabel")
+    return [heading_html(model), note_html(""), second, bars, shown, *buttons]
 
 
-def classify_text(client: ServeClient, text: str) -> tuple[Any, str]:
-    """The label bars and the note under the box for one text."""
+def classify_text(client: ServeClient, text: str, second: str = "") -> tuple[Any, str]:
+    """The label bars and the note under the boxes for one text, or for a pair where the second box holds anything.
+
+    Whether the model reads pairs is the API's to say: the page may have been opened in front of another model.
+    """
     if not text.strip():
         return None, note_html("Type a text first.", is_error=True)
     try:
-        answer = client.classify(text)
+        answer = client.classify(text, second) if second.strip() else client.classify(text)
     except ApiError as error:
         return None, note_html(str(error), is_error=True)
     return answer.scores, note_html(answer_note(answer))
 
 
 def answer_note(answer: Answer) -> str:
-    """What stands under the box after an answer."""
+    """What stands under the boxes after an answer."""
     timing = f"version {answer.version}, {answer.latency_s * 1000:.0f} ms"
     if answer.uncertain:
         return f"Not sure: no label is more likely than not ({timing})."
-    return f"{answer.label}, {answer.scores[answer.label]:.0%} ({timing})"
+    if not answer.labels:
+        return f"No label applies ({timing})."
+    if len(answer.labels) == 1:
+        return f"{answer.labels[0]}, {answer.scores[answer.labels[0]]:.0%} ({timing})"
+    return (
+        f"{len(answer.labels)} labels apply: {', '.join(f'{name} {answer.scores[name]:.0%}' for name in answer.labels)} ({timing})"
+    )
 
 
 def heading_html(model: ModelInfo | None) -> str:
     """The page's heading: which model answers, and how good it was on its test rows."""
     if model is None:
         return "<h1>Manta</h1><p>Text classification</p>"
-    accuracy = f", test accuracy {model.metrics['accuracy']:.1%}" if "accuracy" in model.metrics else ""
-    line = f"{model.name} version {model.version}: {len(model.labels)} labels{accuracy}"
+    # Where several labels may apply, the share of rows with all of them right says little of how good the labels are.
+    key, words = ("f1_micro", "micro F1") if model.task == "multilabel" else ("accuracy", "accuracy")
+    score = f", test {words} {model.metrics[key]:.1%}" if key in model.metrics else ""
+    line = f"{model.name} version {model.version}: {len(model.labels)} labels{score}"
     return f'<h1>Manta</h1><p id="model">{html.escape(line)}</p>'
 
 

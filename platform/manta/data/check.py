@@ -4,93 +4,157 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from manta.data.read import Rows
 from manta.errors import InputError
+from manta.labels import RowLabels, names_of
+from manta.texts import Text
 
 
-def checked_labels(rows: Rows) -> list[str]:
+def checked_labels(rows: Rows, *, separator: str | None = None) -> list[RowLabels]:
     """The rows' labels as names, after each text and label was looked at.
+
+    With a `separator`, which a multilabel task has, a row's labels are a tuple of different names in order, perhaps empty.
 
     Raises:
         InputError: there are no rows, a text is empty or no string, or a label is missing or not a word or integer.
     """
     if not rows.texts:
         raise InputError(f"{rows.source}: no rows; it needs texts and labels to work with.")
-    names: list[str] = []
+    names: list[RowLabels] = []
     for index, (text, label) in enumerate(zip(rows.texts, rows.labels, strict=True)):
-        if not isinstance(text, str):
-            kind = "missing" if text is None else f"of type {type(text).__name__}, not a string"
-            raise InputError(f"{rows.where(index)}: the text is {kind}; fix or remove the row.")
-        if not text.isascii() and _has_lone_surrogate(text):
-            raise InputError(f"{rows.where(index)}: the text holds half of a surrogate pair, which is no character; fix the row.")
-        if not text.strip():
-            raise InputError(f"{rows.where(index)}: the text is empty; fix or remove the row.")
-        name = _label_name(label)
-        if name is None:
-            fault = f"{label!r} is not a word or an integer" if not _is_missing(label) else "the label is missing"
-            raise InputError(f"{rows.where(index)}: {fault}; fix or remove the row.")
-        names.append(name)
+        if rows.pair_columns:
+            for column, part in zip(rows.pair_columns, text, strict=True):
+                _check_text(part, rows, index, what=f"the text in column {column!r}")
+        else:
+            _check_text(text, rows, index, what="the text")
+        names.append(_checked_label(label, rows, index) if separator is None else _several(label, separator, rows, index))
     return names
 
 
-def check_classes(rows: Rows, labels: list[str]) -> None:
-    """Refuse training rows that no classifier can learn from.
+def has_lists(rows: Rows) -> bool:
+    """Whether labels come as lists, as those of a multilabel task may."""
+    return any(isinstance(label, list | tuple) for label in rows.labels)
+
+
+def check_classes(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
+    """Refuse training rows that no classifier can learn from; warnings about those that are merely poor.
 
     Raises:
         InputError: there is one class only, or a class has one row.
     """
-    counts = Counter(labels)
+    counts = Counter(name for row in labels for name in names_of(row))
+    if any(isinstance(row, tuple) for row in labels):
+        return _multilabel_warnings(rows, counts)
     if len(counts) == 1:
         raise InputError(f"{rows.source}: every row has the label {labels[0]!r}; a classifier needs at least two.")
     for name, count in counts.items():
         if count == 1:
-            where = rows.where(labels.index(name))
+            where = rows.where(list(labels).index(name))
             raise InputError(f"{where}: the only row with the label {name!r}; add more such rows or remove it.")
+    return []
 
 
-def check_known(rows: Rows, labels: list[str], known: set[str]) -> None:
+def _multilabel_warnings(rows: Rows, counts: Counter[str]) -> list[str]:
+    if len(counts) < 2:
+        found = f"the only label is {next(iter(counts))!r}" if counts else "no row has a label"
+        raise InputError(f"{rows.source}: {found}; a multilabel classifier needs at least two.")
+    # No fault here, as it is with one label a row: its other labels make the row worth having, and it stays in train.
+    single = sorted(name for name, count in counts.items() if count == 1)
+    if not single:
+        return []
+    few = f"the label {single[0]} has" if len(single) == 1 else f"{len(single)} labels ({_listed(single)}) have"
+    return [f"{few} one training row only: too few to learn from, and none to evaluate on."]
+
+
+def check_known(rows: Rows, labels: Sequence[RowLabels], known: set[str]) -> None:
     """Refuse validation and test rows whose label was never seen in training.
 
     Raises:
         InputError: naming the first such row.
     """
-    for index, name in enumerate(labels):
-        if name not in known:
-            raise InputError(
-                f"{rows.where(index)}: the label {name!r} never occurs in the training rows "
-                f"(they have {_listed(sorted(known))}); fix the label or add training rows."
-            )
+    for index, row in enumerate(labels):
+        for name in names_of(row):
+            if name not in known:
+                raise InputError(
+                    f"{rows.where(index)}: the label {name!r} never occurs in the training rows "
+                    f"(they have {_listed(sorted(known))}); fix the label or add training rows."
+                )
 
 
-def check_conflicts(rows: Rows, labels: list[str]) -> None:
-    """Refuse one text under two labels within a split.
+def check_conflicts(rows: Rows, labels: Sequence[RowLabels]) -> None:
+    """Refuse one text, or one pair of texts, under two labels within a split.
 
     Raises:
         InputError: naming both rows.
     """
-    first: dict[str, int] = {}
+    first: dict[Text, int] = {}
     for index, text in enumerate(rows.texts):
         other = first.setdefault(text, index)
         if labels[other] != labels[index]:
             raise InputError(
-                f"{rows.where(index)}: the same text has the label {labels[index]!r} here and {labels[other]!r} at "
-                f"{rows.unit} {rows.positions[other]}; decide on one."
+                f"{rows.where(index)}: the same {'pair of texts' if rows.pair_columns else 'text'} has {_phrase(labels[index])} "
+                f"here and {_phrase(labels[other], short=True)} at {rows.unit} {rows.positions[other]}; decide on one."
             )
 
 
-def overlap_warnings(texts: dict[str, list[str]]) -> list[str]:
+def overlap_warnings(texts: dict[str, Sequence[Text]]) -> list[str]:
     """One sentence for each pair of splits that share texts, with the count: scores on them are too good."""
     warnings: list[str] = []
     names = list(texts)
     for position, left in enumerate(names):
         for right in names[position + 1 :]:
-            shared = len(set(texts[left]) & set(texts[right]))
-            if shared:
-                noun = "text is" if shared == 1 else "texts are"
-                warnings.append(f"{shared} {noun} in both {left} and {right}: {right} scores will look better than they are.")
+            both = set(texts[left]) & set(texts[right])
+            if both:
+                kind = "text pair" if isinstance(next(iter(both)), tuple) else "text"
+                noun = f"{kind} is" if len(both) == 1 else f"{kind}s are"
+                warnings.append(f"{len(both)} {noun} in both {left} and {right}: {right} scores will look better than they are.")
     return warnings
+
+
+def _check_text(text: Any, rows: Rows, index: int, *, what: str) -> None:
+    if not isinstance(text, str):
+        kind = "missing" if text is None else f"of type {type(text).__name__}, not a string"
+        raise InputError(f"{rows.where(index)}: {what} is {kind}; fix or remove the row.")
+    if not text.isascii() and _has_lone_surrogate(text):
+        raise InputError(f"{rows.where(index)}: {what} holds half of a surrogate pair, which is no character; fix the row.")
+    if not text.strip():
+        raise InputError(f"{rows.where(index)}: {what} is empty; fix or remove the row.")
+
+
+def _checked_label(label: Any, rows: Rows, index: int) -> str:
+    name = _label_name(label)
+    if name is None:
+        if isinstance(label, list | tuple):
+            fault = f"{label!r} is not a word or an integer (lists of labels need model.task multilabel)"
+        else:
+            fault = f"{label!r} is not a word or an integer" if not _is_missing(label) else "the label is missing"
+        raise InputError(f"{rows.where(index)}: {fault}; fix or remove the row.")
+    return name
+
+
+def _several(label: Any, separator: str, rows: Rows, index: int) -> tuple[str, ...]:
+    if label is None or (isinstance(label, str) and not label.strip()):
+        return ()
+    parts = label.split(separator) if isinstance(label, str) else label if isinstance(label, list | tuple) else [label]
+    names = [_label_name(part) for part in parts]
+    for part, name in zip(parts, names, strict=True):
+        if name is None:
+            fault = "one of the labels is missing" if _is_missing(part) else f"{part!r} is not a word or an integer"
+            raise InputError(f"{rows.where(index)}: {fault} in {label!r}; fix or remove the row.")
+    return tuple(sorted({name for name in names if name is not None}))
+
+
+def _phrase(labels: RowLabels, *, short: bool = False) -> str:
+    """The labels of a row in a sentence; `short` where a sentence has said what they are."""
+    if isinstance(labels, str):
+        return repr(labels) if short else f"the label {labels!r}"
+    if not labels:
+        return "none" if short else "no label"
+    listed = ", ".join(map(repr, labels))
+    return listed if short else f"the label{'s' * (len(labels) > 1)} {listed}"
 
 
 def _has_lone_surrogate(text: str) -> bool:

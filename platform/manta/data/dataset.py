@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from manta.config import DataConfig
+from manta.config import DataConfig, TaskName
 from manta.data import check
 from manta.data.read import Rows, read_rows, read_splits
 from manta.data.split import stratified_split
 from manta.errors import InputError
-from manta.labels import LabelSpace
+from manta.labels import LabelSpace, RowLabels, Targets
+from manta.texts import Text
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts and their class indices, `targets` of shape `(rows,)`."""
+    """Texts or text pairs and their targets: class indices `(rows,)`, or 0 and 1 `(rows, labels)` for a multilabel task."""
 
-    texts: list[str]
-    targets: npt.NDArray[np.int64]
+    texts: list[Text]
+    targets: Targets
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -57,33 +56,39 @@ class TextDataset:
             split = self.split(name)
             digest.update(f"\0\0{name}\0{len(split)}".encode())
             for text in split.texts:
-                content = text.encode("utf-8")
-                digest.update(len(content).to_bytes(8, "big") + content)
+                if isinstance(text, tuple):
+                    digest.update(b"pair")  # no length begins with these bytes
+                for part in (text,) if isinstance(text, str) else text:
+                    content = part.encode("utf-8")
+                    digest.update(len(content).to_bytes(8, "big") + content)
             digest.update(split.targets.tobytes())
         return digest.hexdigest()
 
     def class_counts(self, name: str) -> dict[str, int]:
         """Rows of each label in one split, by label name."""
-        counts = Counter(self.split(name).targets.tolist())
-        return {label: counts.get(index, 0) for index, label in enumerate(self.labels.names)}
+        targets = self.split(name).targets
+        rows = targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=len(self.labels.names))
+        return dict(zip(self.labels.names, rows.tolist(), strict=True))
 
 
-def load_dataset(config: DataConfig, *, task: Literal["auto", "binary", "multiclass"] = "auto") -> TextDataset:
+def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     """Read, check and split the rows that the config names.
 
     Raises:
         InputError: the first fault found, with file and line.
     """
     rows = read_splits(config)
-    named = {name: check.checked_labels(split) for name, split in rows.items()}
-    check.check_classes(rows["train"], named["train"])
-    for name, split in rows.items():
-        check.check_known(split, named[name], set(named["train"]))
-        check.check_conflicts(split, named[name])
+    is_multilabel = task == "multilabel" or (task == "auto" and check.has_lists(rows["train"]))
+    separator = config.label_separator if is_multilabel else None
+    named = {name: check.checked_labels(split, separator=separator) for name, split in rows.items()}
+    warnings = check.check_classes(rows["train"], named["train"])
     labels = LabelSpace.from_labels(named["train"], task=task)
+    for name, split in rows.items():
+        check.check_known(split, named[name], set(labels.names))
+        check.check_conflicts(split, named[name])
     splits = {name: _as_split(split, named[name], labels) for name, split in rows.items()}
     splits = _with_missing_splits(splits, config)
-    warnings = check.overlap_warnings({name: splits[name].texts for name in SPLITS})
+    warnings += check.overlap_warnings({name: splits[name].texts for name in SPLITS})
     return TextDataset(splits["train"], splits["validation"], splits["test"], labels, tuple(warnings))
 
 
@@ -94,12 +99,12 @@ def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace) -> S
         InputError: the first fault found, with file and line; a label that the model does not know is one.
     """
     rows = read_rows(location, "test", config)
-    names = check.checked_labels(rows)
+    names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
     check.check_known(rows, names, set(labels.names))
     return _as_split(rows, names, labels)
 
 
-def _as_split(rows: Rows, names: list[str], labels: LabelSpace) -> Split:
+def _as_split(rows: Rows, names: list[RowLabels], labels: LabelSpace) -> Split:
     return Split(rows.texts, labels.encode(names))
 
 

@@ -2,59 +2,109 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from manta.data.dataset import Split
+from manta.labels import Targets
+from manta.texts import token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK_ROWS = 4096
+TOKEN_COLUMNS = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}
 
 
 def write_encoded(split: Split, path: Path, *, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    """Tokenise a split with the model's own tokenizer and write it as one Arrow file.
+    """Tokenise a split with the model's own tokenizer and write it as one Arrow file, whole or not at all.
 
-    Texts are cut at `max_length` tokens, special tokens included. Columns: `input_ids` (list of int32), `target` (int64).
+    Texts are cut at `max_length` tokens, special tokens included. Columns: `input_ids` (list of int32), for pairs perhaps
+    `token_type_ids` (list of int8), and `target` (int64, or for a multilabel task a list of as many int8 as labels). Each
+    chunk of rows is written before the next is tokenised, so memory does not grow with the rows.
     """
-    ids: list[pa.Array] = []
-    for start in range(0, len(split), CHUNK_ROWS):
-        batch = tokenizer(split.texts[start : start + CHUNK_ROWS], truncation=True, max_length=max_length)["input_ids"]
-        ids.append(pa.array(batch, type=pa.large_list(pa.int32())))
-    table = pa.table({"input_ids": pa.concat_arrays(ids), "target": pa.array(split.targets)}).combine_chunks()
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=max(table.num_rows, 1))
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with pa.OSFile(str(partial), "wb") as sink:
+            writer: Any = None
+            for start in range(0, len(split), CHUNK_ROWS):
+                batch = _encoded_chunk(split, slice(start, start + CHUNK_ROWS), tokenizer, max_length)
+                writer = writer or pa.ipc.new_file(sink, batch.schema)
+                writer.write_batch(batch)
+            writer.close()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _encoded_chunk(split: Split, rows: slice, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.RecordBatch:
+    tokens = token_ids(tokenizer, split.texts[rows], max_length=max_length)
+    columns = {name: pa.array(values, type=TOKEN_COLUMNS[name]) for name, values in tokens.items()}
+    targets = split.targets[rows]
+    if targets.ndim == 2:
+        flat = pa.array(targets.ravel(), type=pa.int8())
+        columns["target"] = pa.FixedSizeListArray.from_arrays(flat, targets.shape[1])
+    else:
+        columns["target"] = pa.array(targets, type=pa.int64())
+    return pa.record_batch(columns)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Views into one record batch of the file."""
+
+    offsets: npt.NDArray[np.int32]
+    tokens: dict[str, npt.NDArray[np.integer[Any]]]
+    """The values of each token column, all rows in one array, of which row i is `offsets[i]` to `offsets[i + 1]`."""
 
 
 class EncodedSplit:
-    """A memory-mapped split of token ids; opening it reads no rows."""
+    """A memory-mapped split of token ids. Opening it reads lengths and targets; token ids stay in the file until used."""
 
     def __init__(self, path: Path) -> None:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        column = table.column("input_ids").chunk(0)
-        self._offsets = column.offsets.to_numpy()
-        self._values = column.values.to_numpy()
-        self.targets: npt.NDArray[np.int64] = table.column("target").chunk(0).to_numpy()
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        self._chunks = [_chunk_of(batch) for batch in batches]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
+        self.lengths: npt.NDArray[np.int64] = np.concatenate([np.diff(chunk.offsets) for chunk in self._chunks]).astype(np.int64)
+        """Tokens of each row, shape `(rows,)`."""
+        self.targets: Targets = np.concatenate([_targets_of(batch) for batch in batches])
+        """Class indices `(rows,)`, or 0 and 1 `(rows, labels)` for a multilabel task."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each row, shape `(rows,)`."""
-        return np.asarray(np.diff(self._offsets), dtype=np.int64)
-
     def padded(self, indices: npt.NDArray[np.int64], *, pad_id: int) -> dict[str, npt.NDArray[np.int64]]:
-        """`input_ids` and `attention_mask` of some rows, both `(rows, longest of them)`, padded on the right."""
+        """Some rows as the model's keyword arguments, each `(rows, longest of them)` and padded on the right.
+
+        They are `input_ids`, `attention_mask` and, for pairs whose tokenizer tells the texts apart, `token_type_ids`.
+        """
         lengths = self.lengths[indices]
-        ids = np.full((len(indices), int(lengths.max())), pad_id, dtype=np.int64)
-        for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
-            start = self._offsets[index]
-            ids[row, :length] = self._values[start : start + length]
-        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        return {"input_ids": ids, "attention_mask": mask}
+        shape = (len(indices), int(lengths.max()))
+        batch = {name: np.full(shape, pad_id if name == "input_ids" else 0, dtype=np.int64) for name in self._chunks[0].tokens}
+        chunks = np.searchsorted(self._starts, indices, side="right") - 1
+        for row, (index, length, number) in enumerate(zip(indices, lengths, chunks, strict=True)):
+            chunk = self._chunks[number]
+            start = chunk.offsets[index - self._starts[number]]
+            for name, values in chunk.tokens.items():
+                batch[name][row, :length] = values[start : start + length]
+        batch["attention_mask"] = (np.arange(shape[1]) < lengths[:, None]).astype(np.int64)
+        return batch
+
+
+def _chunk_of(batch: pa.RecordBatch) -> _Chunk:
+    columns = {name: batch.column(name) for name in TOKEN_COLUMNS if name in batch.schema.names}
+    tokens = {name: column.values.to_numpy() for name, column in columns.items()}
+    return _Chunk(columns["input_ids"].offsets.to_numpy(), tokens)
+
+
+def _targets_of(batch: pa.RecordBatch) -> Targets:
+    column = batch.column("target")
+    if isinstance(column, pa.FixedSizeListArray):
+        return np.asarray(column.values.to_numpy().reshape(batch.num_rows, -1))
+    return np.asarray(column.to_numpy())

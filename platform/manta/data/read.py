@@ -12,6 +12,7 @@ import importlib.resources
 import io
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,11 @@ class Rows:
     unit: str
     """What `positions` count: "line" (from 1, the header included) or "row" (from 1)."""
     texts: list[Any]
+    """One value a row, or a tuple of two where `pair_columns` names two columns."""
     labels: list[Any]
     positions: list[int]
+    pair_columns: tuple[str | int, ...] = ()
+    """The two text columns of text pairs; empty for single texts."""
 
     def where(self, index: int) -> str:
         """The place of one row, such as `dev.csv, line 17`."""
@@ -149,8 +153,8 @@ def _read_delimited(location: str, text: str, config: DataConfig, *, tab: bool) 
     csv.field_size_limit(2**31 - 1)
     stream = io.StringIO(text, newline="")
     reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tab else csv.reader(stream, strict=True)
-    rows = Rows(location, "line", [], [], [])
-    columns: tuple[int, int] | None = None
+    rows = Rows(location, "line", [], [], [], _pair_columns(config))
+    columns: list[int] | None = None
     start = 1
     try:
         for record in reader:
@@ -166,22 +170,35 @@ def _read_delimited(location: str, text: str, config: DataConfig, *, tab: bool) 
                     f"{location}, line {line}: {len(record)} {'field' if len(record) == 1 else 'fields'} "
                     f"where at least {max(columns) + 1} are needed; check the delimiters and quotes."
                 )
-            rows.texts.append(record[columns[0]])
-            rows.labels.append(record[columns[1]])
+            rows.texts.append(_one_or_pair([record[column] for column in columns[:-1]]))
+            rows.labels.append(record[columns[-1]])
             rows.positions.append(line)
     except csv.Error as error:
         raise InputError(f"{location}, line {start}: not valid CSV ({error}).") from None
     return rows
 
 
-def _delimited_columns(location: str, first: list[str], config: DataConfig) -> tuple[int, int]:
+def _delimited_columns(location: str, first: list[str], config: DataConfig) -> list[int]:
     header = first if config.header else None
-    text, label = (_column(location, name, header, len(first), key) for key, name in _column_settings(config))
-    return text, label
+    return [_column(location, name, header, len(first), key) for key, name in _column_settings(config)]
 
 
 def _column_settings(config: DataConfig) -> list[tuple[str, str | int]]:
-    return [("data.text", config.text), ("data.label", config.label)]
+    """The setting and the column of the text, or of each of a pair's two, and last of the label."""
+    return [*(("data.text", column) for column in config.text_columns), ("data.label", config.label)]
+
+
+def _pair_columns(config: DataConfig) -> tuple[str | int, ...]:
+    return config.text_columns if len(config.text_columns) == 2 else ()
+
+
+def _one_or_pair(texts: Sequence[Any]) -> Any:
+    return texts[0] if len(texts) == 1 else tuple(texts)
+
+
+def _texts_of(columns: list[list[Any]]) -> list[Any]:
+    """The texts of column-wise rows."""
+    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
 def _column(location: str, name: str | int, header: list[str] | None, width: int, key: str) -> int:
@@ -196,7 +213,7 @@ def _column(location: str, name: str | int, header: list[str] | None, width: int
 
 
 def _read_json_lines(location: str, text: str, config: DataConfig) -> Rows:
-    rows = Rows(location, "line", [], [], [])
+    rows = Rows(location, "line", [], [], [], _pair_columns(config))
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
@@ -209,7 +226,7 @@ def _read_json_lines(location: str, text: str, config: DataConfig) -> Rows:
         for key, name in _column_settings(config):
             if name not in record:
                 raise InputError(f"{location}, line {line}: no field {name!r} ({key}); {nearest(str(name), list(record))}")
-        rows.texts.append(record[config.text])
+        rows.texts.append(_one_or_pair([record[column] for column in config.text_columns]))
         rows.labels.append(record[config.label])
         rows.positions.append(line)
     return rows
@@ -224,10 +241,10 @@ def _read_parquet(location: str, content: bytes, config: DataConfig) -> Rows:
         names = file.schema_arrow.names
         indices = [_column(location, name, names, len(names), key) for key, name in _column_settings(config)]
         table = file.read(columns=[names[index] for index in indices])
-        texts, labels = (table.column(names[index]).to_pylist() for index in indices)
+        *texts, labels = (table.column(names[index]).to_pylist() for index in indices)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{location}: not a readable Parquet file ({error}).") from None
-    return Rows(location, "row", texts, labels, list(range(1, len(texts) + 1)))
+    return Rows(location, "row", _texts_of(texts), labels, list(range(1, len(labels) + 1)), _pair_columns(config))
 
 
 def _hub_splits(source: str) -> dict[str, str]:
@@ -253,13 +270,23 @@ def _read_hub(location: str, split: str, config: DataConfig) -> Rows:
     except Exception as error:  # noqa: BLE001  # likewise
         raise _hub_error(source, error) from None
     names = table.column_names
-    text, label = (names[_column(source, value, names, len(names), key)] for key, value in _column_settings(config))
-    labels = list(table[label])
-    feature = table.features[label]
+    *texts, label = (names[_column(source, value, names, len(names), key)] for key, value in _column_settings(config))
+    labels = _hub_labels(list(table[label]), table.features[label])
+    positions = list(range(1, len(labels) + 1))
+    columns = [list(table[name]) for name in texts]
+    return Rows(f"{source} ({stem or split})", "row", _texts_of(columns), labels, positions, _pair_columns(config))
+
+
+def _hub_labels(values: list[Any], feature: Any) -> list[Any]:
+    """Labels by name where the hub stores them as numbers; -1 is its mark for a hidden label and stays a missing one."""
+    import datasets
+
     if isinstance(feature, datasets.ClassLabel):
-        # -1 is the hub's mark for a hidden label; it stays a missing one.
-        labels = [None if value is None or value < 0 else feature.int2str(value) for value in labels]
-    return Rows(f"{source} ({stem or split})", "row", list(table[text]), labels, list(range(1, len(labels) + 1)))
+        return [None if value is None or value < 0 else feature.int2str(value) for value in values]
+    inner = getattr(feature, "feature", None)  # of a list
+    if inner is None:
+        return values
+    return [None if value is None else _hub_labels(value, inner) for value in values]
 
 
 def _hub_name(source: str) -> tuple[str, str | None]:

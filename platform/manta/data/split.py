@@ -1,25 +1,62 @@
-"""Stratified splits by seed: every class keeps its share in each part."""
+"""Stratified splits by seed: every label keeps its share in each part."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from manta.labels import Targets
+
 Indices = npt.NDArray[np.int64]
 
 
-def stratified_split(targets: Indices, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
+def stratified_split(targets: Targets, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Indices of the rows kept and of those set aside, both ascending.
 
-    Each class gives `fraction` of its rows, rounded, at least one and never its last. The rows drawn depend on
-    `seed` and the order of the rows only.
+    Each class gives `fraction` of its rows, rounded, at least one and never its last. So does each label of a multilabel
+    task (targets of shape `(rows, labels)`) as nearly as rows that hold several labels allow, and rows without any label
+    count as one more. The rows drawn depend on `seed` and the order of the rows only.
     """
     generator = np.random.default_rng(seed)
+    chosen = (_drawn_by_label if targets.ndim == 2 else _drawn_by_class)(targets, fraction, generator)
+    kept = np.setdiff1d(np.arange(len(targets)), chosen, assume_unique=True)
+    return kept, chosen
+
+
+def _drawn_by_class(targets: Targets, fraction: float, generator: np.random.Generator) -> Indices:
     aside: list[Indices] = []
     for target in np.unique(targets):
         rows = np.flatnonzero(targets == target)
-        count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
-        aside.append(generator.permutation(rows)[:count])
-    chosen = np.sort(np.concatenate(aside))
-    kept = np.setdiff1d(np.arange(len(targets)), chosen, assume_unique=True)
-    return kept, chosen
+        aside.append(generator.permutation(rows)[: _share(len(rows), fraction)])
+    return np.sort(np.concatenate(aside))
+
+
+def _drawn_by_label(targets: Targets, fraction: float, generator: np.random.Generator) -> Indices:
+    """The rarest label first, for the common ones have enough rows left to make up for what it took.
+
+    The greedy order is that of Sechidis et al. (2011, On the stratification of multi-label data); rows are drawn for a
+    whole label at once rather than one by one.
+    """
+    held = np.concatenate([targets > 0, ~(targets > 0).any(axis=1, keepdims=True)], axis=1)
+    totals = held.sum(axis=0)
+    left = totals.copy()
+    taken = np.zeros_like(totals)
+    is_open, is_aside = np.ones(len(held), dtype=bool), np.zeros(len(held), dtype=bool)
+    while left.any():
+        rarest = int(np.argmin(np.where(left > 0, left, len(held) + 1)))
+        rows = generator.permutation(np.flatnonzero(is_open & held[:, rarest]))
+        drawn = rows[: max(0, _share(int(totals[rarest]), fraction) - int(taken[rarest]))]
+        is_open[rows], is_aside[drawn] = False, True
+        left -= held[rows].sum(axis=0)
+        taken += held[drawn].sum(axis=0)
+    # Rows drawn for rarer labels may have been all that a label has; give back one of them.
+    for label in np.flatnonzero(totals > 0):
+        if taken[label] == totals[label]:
+            row = int(generator.choice(np.flatnonzero(is_aside & held[:, label])))
+            is_aside[row] = False
+            taken -= held[row]
+    return np.flatnonzero(is_aside)
+
+
+def _share(num_rows: int, fraction: float) -> int:
+    return min(max(round(num_rows * fraction), 1), num_rows - 1)

@@ -60,7 +60,7 @@ def test_texts_that_cannot_be_read_are_refused_with_the_line(text: Any, message:
         (1.5, "1.5 is not a word or an integer"),
         (float("inf"), "inf is not a word or an integer"),
         (True, "True is not a word or an integer"),
-        ([1], r"[1] is not a word or an integer"),
+        ([1], r"[1] is not a word or an integer (lists of labels need model.task multilabel)"),
     ],
 )
 def test_labels_that_are_none_are_refused_with_the_line(label: Any, message: str) -> None:
@@ -186,3 +186,104 @@ def test_too_little_to_train_on_is_refused(tmp_path: Path, name: str, pairs: lis
     with pytest.raises(InputError) as caught:
         load_dataset(DataConfig(train=location))
     assert str(caught.value).startswith(f"{location}: {message}")
+
+
+def pairs(*triples: tuple[Any, Any, Any]) -> Rows:
+    texts, labels = [(first, second) for first, second, _ in triples], [label for *_, label in triples]
+    return Rows("dev.csv", "line", texts, labels, list(range(2, len(triples) + 2)), ("premise", 3))
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (("", "b"), "the text in column 'premise' is empty"),
+        (("a", " "), "the text in column 3 is empty"),
+        (("a", None), "the text in column 3 is missing"),
+        ((1, "b"), "the text in column 'premise' is of type int, not a string"),
+        (("a", "\ud800 half"), "the text in column 3 holds half of a surrogate pair"),
+    ],
+)
+def test_a_faulty_text_of_a_pair_is_named_with_its_column(pair: tuple[Any, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        checked_labels(pairs(("fine", "fine", "x"), (*pair, "x")))
+    assert str(caught.value).startswith(f"dev.csv, line 3: {message}")
+
+
+def test_pairs_conflict_only_where_both_texts_are_the_same() -> None:
+    check_conflicts(pairs(("a", "b", "x"), ("a", "c", "y"), ("b", "a", "y")), ["x", "y", "y"])
+    with pytest.raises(InputError, match=r"line 4: the same pair of texts has the label 'y' here and 'x' at line 2"):
+        check_conflicts(pairs(("a", "b", "x"), ("a", "c", "y"), ("a", "b", "y")), ["x", "y", "y"])
+
+
+def test_pairs_in_two_splits_are_counted() -> None:
+    warnings = overlap_warnings({"train": [("a", "b"), ("a", "c")], "test": [("a", "b"), ("b", "a")]})
+    assert warnings == ["1 text pair is in both train and test: test scores will look better than they are."]
+
+
+@pytest.mark.parametrize(
+    ("label", "names"),
+    [
+        ("a", ("a",)),
+        ("b | a", ("a", "b")),
+        ("a|a", ("a",)),
+        ("", ()),
+        ("  ", ()),
+        (None, ()),
+        ([], ()),
+        (["b", "a", "b"], ("a", "b")),
+        ([2, 10], ("10", "2")),
+        (["a|b"], ("a|b",)),
+        (7, ("7",)),
+    ],
+)
+def test_several_labels_stand_between_separators_or_in_a_list(label: Any, names: tuple[str, ...]) -> None:
+    assert checked_labels(rows(("text", label)), separator="|") == [names]
+
+
+def test_another_separator_can_be_chosen() -> None:
+    assert checked_labels(rows(("text", "a, b|c")), separator=",") == [("a", "b|c")]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("a||b", "one of the labels is missing in 'a||b'"),
+        ("a|", "one of the labels is missing in 'a|'"),
+        (["a", None], "one of the labels is missing in ['a', None]"),
+        (["a", 1.5], "1.5 is not a word or an integer in ['a', 1.5]"),
+        (["a", ["b"]], "['b'] is not a word or an integer"),
+        (True, "True is not a word or an integer"),
+    ],
+)
+def test_a_faulty_one_of_several_labels_is_refused_with_the_line(label: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        checked_labels(rows(("fine", "a"), ("text", label)), separator="|")
+    assert str(caught.value).startswith(f"dev.csv, line 3: {message}")
+
+
+def test_a_label_of_one_row_among_several_is_a_warning() -> None:
+    assert check_classes(rows(*[("x", "")] * 3), [("a", "b"), ("a",), ()]) == [
+        "the label b has one training row only: too few to learn from, and none to evaluate on."
+    ]
+    assert check_classes(rows(*[("x", "")] * 2), [("a", "b"), ("a", "b")]) == []
+    (warning,) = check_classes(rows(("x", "")), [("a", "b")])
+    assert warning.startswith("2 labels (a, b) have one training row only")
+
+
+@pytest.mark.parametrize(("labels", "message"), [([(), ()], "no row has a label"), ([("a",), ()], "the only label is 'a'")])
+def test_fewer_than_two_labels_among_several_are_refused(labels: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=rf"^dev\.csv: {message}; a multilabel classifier needs at least two"):
+        check_classes(rows(*[("x", "")] * 2), labels)
+
+
+def test_an_unknown_one_of_several_labels_is_refused_with_its_line() -> None:
+    with pytest.raises(InputError, match=r"line 3: the label 'c' never occurs"):
+        check_known(rows(("x", "a"), ("y", "a|c")), [("a",), ("a", "c")], {"a", "b"})
+
+
+def test_one_text_with_other_labels_is_refused_in_words() -> None:
+    check_conflicts(rows(("x", ""), ("x", "")), [("a", "b"), ("a", "b")])
+    with pytest.raises(InputError, match=r"line 3: the same text has no label here and 'a', 'b' at line 2"):
+        check_conflicts(rows(("x", ""), ("x", "")), [("a", "b"), ()])
+    with pytest.raises(InputError, match=r"line 3: the same text has the labels 'a', 'b' here and none at line 2"):
+        check_conflicts(rows(("x", ""), ("x", "")), [(), ("a", "b")])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -163,3 +164,69 @@ def test_labelled_rows_with_a_label_the_model_does_not_know_are_refused(tmp_path
     location = csv(tmp_path / "new.csv", [("one", "a"), ("two", "c")])
     with pytest.raises(InputError, match=r"new\.csv, line 3: the label 'c' never occurs .*they have a, b"):
         load_labelled(location, DataConfig(train=location), labels=LabelSpace(("a", "b"), "binary"))
+
+
+def multilabel_csv(path: Path) -> str:
+    """60 rows: a on every second, b on every third, c on every tenth, and none where no number divides."""
+    rows = [(f"text {i}", "|".join(name for name, step in (("a", 2), ("b", 3), ("c", 10)) if i % step == 0)) for i in range(60)]
+    return csv(path, rows)
+
+
+def test_several_labels_a_row_are_split_with_their_shares(tmp_path: Path) -> None:
+    data = load_dataset(DataConfig(train=multilabel_csv(tmp_path / "t.csv")), task="multilabel")
+    assert data.labels == LabelSpace(("a", "b", "c"), "multilabel")
+    assert data.class_counts("train") == {"a": 24, "b": 16, "c": 4}
+    assert data.class_counts("validation") == data.class_counts("test") == {"a": 3, "b": 2, "c": 1}
+    for name in SPLITS:
+        for text, target in zip(data.split(name).texts, data.split(name).targets, strict=True):
+            number = int(str(text).split()[1])
+            assert target.tolist() == [number % 2 == 0, number % 3 == 0, number % 10 == 0]
+    assert any(not target.any() for target in data.test.targets)
+
+
+def test_lists_of_labels_are_multilabel_by_themselves_and_separated_ones_only_when_asked(tmp_path: Path) -> None:
+    lists = tmp_path / "lists.jsonl"
+    rows = [{"text": f"text {i}", "label": [["a"], ["a", "b"], []][i % 3]} for i in range(30)]
+    lists.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load_dataset(DataConfig(train=str(lists))).labels.task == "multilabel"
+    with pytest.raises(InputError, match=r"line 1: \['a'\] is not a word .*model\.task multilabel"):
+        load_dataset(DataConfig(train=str(lists)), task="multiclass")
+    words = csv(tmp_path / "words.csv", [(f"text {i}", ["a", "a|b", "b"][i % 3]) for i in range(30)])
+    assert load_dataset(DataConfig(train=words)).labels.names == ("a", "a|b", "b")
+    assert load_dataset(DataConfig(train=words), task="multilabel").labels.names == ("a", "b")
+
+
+def test_an_unknown_one_of_several_test_labels_is_refused(tmp_path: Path) -> None:
+    held = csv(tmp_path / "held.csv", [("new", "a|b"), ("newer", "b|d")])
+    with pytest.raises(InputError, match=r"held\.csv, line 3: the label 'd' never occurs"):
+        load_dataset(DataConfig(train=multilabel_csv(tmp_path / "t.csv"), test=held), task="multilabel")
+
+
+def test_a_label_of_one_row_is_warned_of_and_stays_in_train(tmp_path: Path) -> None:
+    rows = [(f"text {i}", "a|b" if i % 2 else "a") for i in range(40)] + [("rare", "a|z")]
+    data = load_dataset(DataConfig(train=csv(tmp_path / "t.csv", rows)), task="multilabel")
+    assert data.class_counts("train")["z"] == 1
+    assert data.warnings[0].startswith("the label z has one training row only")
+
+
+def test_text_pairs_are_split_and_hashed_as_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("left,right,label\n" + "".join(f"text {i},more {i},{'ab'[i % 2]}\n" for i in range(40)))
+    data = load_dataset(DataConfig(train=str(path), text=("left", "right")))
+    assert all(isinstance(text, tuple) and text[1] == text[0].replace("text", "more") for text in data.test.texts)
+    swapped = load_dataset(DataConfig(train=str(path), text=("right", "left")))
+    single = load_dataset(DataConfig(train=str(path), text="left"))
+    assert len({data.content_hash, swapped.content_hash, single.content_hash}) == 3
+
+
+@pytest.mark.parametrize("changed", [("ab", ""), ("", "ab"), ("b", "a")])
+def test_where_one_text_of_a_pair_ends_is_in_the_content_hash(small: TextDataset, changed: tuple[str, str]) -> None:
+    left, right = (Split([text], np.array([0])) for text in (("a", "b"), changed))
+    assert replace(small, train=left).content_hash != replace(small, train=right).content_hash
+
+
+def test_labelled_rows_of_a_multilabel_model_are_separated(tmp_path: Path) -> None:
+    location = csv(tmp_path / "new.csv", [("one", "a;c"), ("two", "")])
+    config = DataConfig(train=location, label_separator=";")
+    split = load_labelled(location, config, labels=LabelSpace(("a", "b", "c"), "multilabel"))
+    assert split.targets.tolist() == [[1, 0, 1], [0, 0, 0]]

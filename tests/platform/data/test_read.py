@@ -266,3 +266,64 @@ def test_a_folder_named_like_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").mkdir()
     with pytest.raises(InputError, match=r"rows\.csv: the folder has no train file"):
         read_splits(DataConfig(train=str(tmp_path / "rows.csv")))
+
+
+PAIR_ROWS = {"premise": ["a man, asleep", "two dogs"], "hypothesis": ["he sleeps", "no dogs"], "label": ["yes", "no"]}
+PAIRS = [("a man, asleep", "he sleeps"), ("two dogs", "no dogs")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.csv", 'premise,hypothesis,label\n"a man, asleep",he sleeps,yes\ntwo dogs,no dogs,no\n'),
+        ("rows.tsv", "label\tpremise\thypothesis\nyes\ta man, asleep\the sleeps\nno\ttwo dogs\tno dogs\n"),
+        ("rows.jsonl", "".join(json.dumps({key: column[i] for key, column in PAIR_ROWS.items()}) + "\n" for i in range(2))),
+        ("rows.parquet", parquet(**PAIR_ROWS)),
+    ],
+    ids=["csv", "tsv", "jsonl", "parquet"],
+)
+def test_every_format_gives_text_pairs(read: Callable[..., Rows], name: str, content: str | bytes) -> None:
+    rows = read(name, content, text=("premise", "hypothesis"))
+    assert (rows.texts, rows.labels, rows.pair_columns) == (PAIRS, ["yes", "no"], ("premise", "hypothesis"))
+    swapped = read(name, content, text=("hypothesis", "premise"))
+    assert swapped.texts == [pair[::-1] for pair in PAIRS]
+
+
+def test_text_pairs_go_by_position_without_a_header(read: Callable[..., Rows]) -> None:
+    rows = read("rows.csv", "x,1,y\n", header=False, text=(2, 0), label=1)
+    assert (rows.texts, rows.labels) == ([("y", "x")], ["1"])
+
+
+def test_a_missing_second_column_is_refused_by_name(read: Callable[..., Rows]) -> None:
+    with pytest.raises(InputError, match=r"a\.csv: no column 'hypotesis' \(data\.text\); did you mean hypothesis"):
+        read("a.csv", "premise,hypothesis,label\na,b,c\n", text=("premise", "hypotesis"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl", '{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": []}\n'),
+        ("rows.parquet", parquet(text=["a", "b"], label=[["x", "y"], []])),
+    ],
+    ids=["jsonl", "parquet"],
+)
+def test_labels_may_come_as_lists(read: Callable[..., Rows], name: str, content: str | bytes) -> None:
+    assert read(name, content).labels == [["x", "y"], []]
+
+
+def test_hub_labels_come_by_name_one_or_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    kinds = datasets.ClassLabel(names=["no", "yes"])
+    features = datasets.Features(
+        {"a": datasets.Value("string"), "b": datasets.Value("string"), "one": kinds, "more": datasets.Sequence(kinds)}
+    )
+    table = datasets.Dataset.from_dict(
+        {"a": ["x", "y", "z"], "b": ["1", "2", "3"], "one": [1, 0, -1], "more": [[1, 0], [], [1]]}, features=features
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+    config = DataConfig(train="hf://owner/name", text="a", label="one")
+    assert read_rows("hf://owner/name#train", "train", config).labels == ["yes", "no", None]
+    rows = read_rows("hf://owner/name#train", "train", DataConfig(train="hf://owner/name", text=("a", "b"), label="more"))
+    assert rows.labels == [["yes", "no"], [], ["yes"]]
+    assert rows.texts == [("x", "1"), ("y", "2"), ("z", "3")]

@@ -1,0 +1,37 @@
+"""What a model reads of one row: a text, or a pair of texts. The one place that hands either to a tokenizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+Text = str | tuple[str, str]
+NumTexts = Literal[1, 2]
+
+
+def first_of_wrong_kind(texts: Sequence[Text], *, num_texts: NumTexts) -> int | None:
+    """The index of the first row that is not what the model reads; None when all are."""
+    return next((index for index, text in enumerate(texts) if isinstance(text, str) is not (num_texts == 1)), None)
+
+
+def wrong_kind_sentence(num_texts: NumTexts) -> str:
+    """What to do about a row of the wrong kind, without a full stop."""
+    if num_texts == 2:
+        return "this model reads pairs of texts, so give two texts where there is one"
+    return "this model reads single texts, so give one text where there are two"
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, max_length: int) -> dict[str, list[list[int]]]:
+    """Token ids of every row, special tokens included, cut at `max_length`; of a pair, the longer text gives way first.
+
+    The keys are `input_ids` and, for pairs and where the model's tokenizer tells the two texts apart, `token_type_ids`.
+    """
+    first = [text if isinstance(text, str) else text[0] for text in texts]
+    second = [text[1] for text in texts if not isinstance(text, str)]
+    encoded = tokenizer(first, second or None, truncation="longest_first", max_length=max_length)
+    names = ("input_ids", "token_type_ids") if second else ("input_ids",)
+    return {name: encoded[name] for name in names if name in encoded}
