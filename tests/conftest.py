@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -94,6 +95,43 @@ def three_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV file of 160 rows with two labels."""
     return write_csv(tmp_path_factory.mktemp("data") / "two.csv", rows_of(["delivery", "billing"], 160, seed=1))
+
+
+def sentence(topics: tuple[str, ...], generator: random.Random) -> str:
+    """Two words of each topic among filler."""
+    words = generator.choices(FILLER, k=generator.randint(1, 4))
+    words += [word for topic in topics for word in generator.sample(WORDS[topic], 2)]
+    generator.shuffle(words)
+    return " ".join(words)
+
+
+@pytest.fixture(scope="session")
+def several_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV file of 500 rows with any of three labels, or none, separated by semicolons."""
+    generator = random.Random(0)
+    rows: dict[str, str] = {}
+    while len(rows) < 500:
+        topics = tuple(topic for topic in WORDS if generator.random() < 0.4)
+        rows.setdefault(sentence(topics, generator), ";".join(topics))
+    return write_csv(tmp_path_factory.mktemp("data") / "several.csv", list(rows.items()))
+
+
+@pytest.fixture(scope="session")
+def text_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A JSONL file of 300 pairs `before` and `after`.
+
+    The label is the topic of `after`; `before` has a topic at random, so its words mislead as often as not.
+    """
+    generator = random.Random(0)
+    topics = ("delivery", "billing")
+    rows: dict[tuple[str, str], str] = {}
+    while len(rows) < 300:
+        label = topics[len(rows) % 2]
+        rows.setdefault((sentence((generator.choice(topics),), generator), sentence((label,), generator)), label)
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    lines = [{"before": before, "after": after, "label": label} for (before, after), label in rows.items()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="session")

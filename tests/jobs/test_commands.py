@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from manta.cli import main
+from manta.errors import InputError
 
 GOOD_ROWS = "text,label\n" + "".join(f"text number {number},{'ab'[number % 2]}\n" for number in range(20))
 
@@ -108,3 +110,48 @@ def test_evaluating_an_unknown_model_or_file_is_refused(
 def test_serving_without_a_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "serve") == 2
     assert "manta train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ([], {"text": "text", "label": "label", "label_separator": "|", "header": True}),
+        (["--text", "a", "--text", "b", "--label-separator", ";"], {"text": ["a", "b"], "label_separator": ";"}),
+        (["--no-header", "--text", "2", "--label", "0"], {"text": 2, "label": 0, "header": False}),
+        (["--no-header", "--text", "2", "--text", "1", "--label", "0"], {"text": [2, 1]}),
+        (["--text", "2"], {"text": "2"}),
+    ],
+)
+def test_the_options_of_evaluate_say_how_to_read_the_rows(
+    options: list[str], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def remember(model: str, data: str, **arguments: Any) -> None:
+        asked.update(arguments["settings"])
+        raise InputError("that is all")
+
+    monkeypatch.setattr("manta_jobs.evaluate.evaluate", remember)
+    assert run(monkeypatch, "evaluate", "desk", "rows.csv", *options) == 2
+    assert asked | settings == asked
+
+
+@pytest.mark.parametrize(
+    ("num_texts", "options", "message"),
+    [
+        (1, ["--text", "a", "--text", "b"], "reads single texts, so give one text where there are two: give --text once."),
+        (2, [], "reads pairs of texts, so give two texts where there is one: give --text twice, a column each."),
+        (1, ["--text", "label"], "both name the column 'label'"),
+        (1, ["--text", "a", "--text", "b", "--text", "c"], "data.text lists 3 columns"),
+        (1, ["--no-header"], "must be positions such as 0 and 1; see the options of manta evaluate."),
+    ],
+)
+def test_columns_that_do_not_fit_the_model_are_refused(
+    num_texts: int, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = SimpleNamespace(manifest=SimpleNamespace(num_texts=num_texts))
+    monkeypatch.setattr("manta_jobs.evaluate.find_artifact", lambda _: artifact)
+    assert run(monkeypatch, "evaluate", "desk", "rows.csv", *options) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert message in error
+    assert "Traceback" not in error

@@ -104,19 +104,21 @@ def test_blank_text_asks_for_one(client: ServeClient) -> None:
 
 
 def test_heading_and_examples_come_from_the_model(client: ServeClient) -> None:
-    heading, note, second, example_texts, *examples = describe_model(client)
+    heading, note, second, bars, example_texts, *examples = describe_model(client)
     assert "version 3: 2 labels, test accuracy 75.0%" in heading
     assert "&lt;b&gt;desk&lt;/b&gt;" in heading
     assert "manta-error" not in note
     assert [button.value for button in examples if button.visible] == ["try me"]
     assert not second.visible
+    assert bars.show_heading
     assert example_at(0, example_texts) == ("try me", "")
 
 
 def test_a_model_of_pairs_has_a_second_box_and_examples_of_two_texts(pairs: ServeClient) -> None:
-    heading, _, second, example_texts, *examples = describe_model(pairs)
+    heading, _, second, bars, example_texts, *examples = describe_model(pairs)
     assert "2 labels, test micro F1 80.0%" in heading
     assert second.visible
+    assert not bars.show_heading
     assert [button.value for button in examples if button.visible] == ["try — me", "and — me"]
     assert example_at(1, example_texts) == ("and", "me")
 

@@ -69,7 +69,7 @@ def build_page(client: ServeClient) -> gr.Blocks:
         def classify(typed: str, second_typed: str) -> tuple[Any, str]:
             return classify_text(client, typed, second_typed)
 
-        page.load(load, outputs=[heading, note, second, example_texts, *examples])
+        page.load(load, outputs=[heading, note, second, label, example_texts, *examples])
         gr.on(
             [button.click, text.submit, second.submit],
             classify,
@@ -92,7 +92,7 @@ def example_at(index: int, examples: list[tuple[str, ...]]) -> tuple[str, str]:
 
 
 def describe_model(client: ServeClient) -> list[Any]:
-    """The heading, the note, the second box, the examples and their buttons for the model that answers now."""
+    """The heading, the note, the second box, the label bars, the examples and their buttons for the model that answers now."""
     try:
         model = client.model()
     except ApiError as error:
@@ -100,6 +100,7 @@ def describe_model(client: ServeClient) -> list[Any]:
             heading_html(None),
             note_html(str(error), is_error=True),
             gr.Textbox(visible=False, value=""),
+            gr.Label(),
             [],
             *(gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS)),
         ]
@@ -107,7 +108,9 @@ def describe_model(client: ServeClient) -> list[Any]:
     buttons = [gr.Button(value=" — ".join(example), visible=True) for example in shown]
     buttons += [gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS - len(shown))]
     second = gr.Textbox(visible=True) if model.num_texts == 2 else gr.Textbox(visible=False, value="")
-    return [heading_html(model), note_html(""), second, shown, *buttons]
+    # Where several labels or none may apply, the note says which; the most probable one in big letters would mislead.
+    bars = gr.Label(show_heading=model.task != "multilabel")
+    return [heading_html(model), note_html(""), second, bars, shown, *buttons]
 
 
 def classify_text(client: ServeClient, text: str, second: str = "") -> tuple[Any, str]:

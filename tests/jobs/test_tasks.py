@@ -1,0 +1,137 @@
+"""Several labels a row, and text pairs: from files through real Ray Train workers to a model that plain transformers loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import pipeline
+
+from manta.artifact import ModelArtifact, with_thresholds
+from manta.config import ExperimentConfig
+from manta.console import people_console
+from manta.data import Split, load_dataset
+from manta.errors import InputError
+from manta.metrics import best_thresholds
+from manta.predictor import Predictor
+from manta_jobs.evaluate import choose_thresholds, evaluate
+from manta_jobs.report import show_evaluation, show_trained, shown_metrics
+from manta_jobs.train import train
+
+
+def experiment(data: Path, model: Path, *, data_settings: dict[str, Any], task: str, **train_settings: Any) -> ExperimentConfig:
+    settings = {"num_workers": 2, "batch_size": 16, "cpus_per_worker": 1}
+    return ExperimentConfig.model_validate(
+        {
+            "name": "tiny",
+            "data": {"train": str(data), **data_settings},
+            "model": {"pretrained": str(model), "max_length": 32, "task": task},
+            "train": settings | train_settings,
+        }
+    )
+
+
+@pytest.mark.timeout(400)
+def test_a_multilabel_run_learns_and_leaves_its_thresholds(
+    ray_cluster: None, several_labels: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = experiment(
+        several_labels,
+        tiny_model,
+        data_settings={"label_separator": ";"},
+        task="multilabel",
+        learning_rate=5e-3,
+        num_epochs=8,
+        metric="f1_micro",
+    )
+    model = train(config, console=people_console())
+    manifest = model.artifact.manifest
+
+    # Giving every row all labels has a micro F1 of 0.57, and giving it the commonest set (none) an accuracy of 0.22.
+    assert manifest.metrics["f1_micro"] >= 0.8
+    assert manifest.metrics["f1_macro"] >= 0.8
+    assert manifest.metrics["accuracy"] >= 0.5
+
+    # The thresholds are those of the validation rows.
+    dataset = load_dataset(config.data, task="multilabel")
+    predictor = Predictor(ModelArtifact.load(model.artifact.path), device="cpu")
+    probabilities = predictor.labels.probabilities(predictor.logits(dataset.validation.texts))
+    assert manifest.thresholds == pytest.approx(best_thresholds(probabilities, dataset.validation.targets), abs=1e-5)
+    assert json.loads((model.run.path / "report.json").read_text())["metrics"] == manifest.metrics
+
+    # Plain transformers has the same probabilities, and the labels are those above the thresholds.
+    texts = [str(text) for text in dataset.test.texts[:20]]
+    plain = pipeline("text-classification", str(model.artifact.path), top_k=None, device="cpu")(texts)
+    for mine, theirs in zip(predictor.predict(texts), plain, strict=True):
+        scores = {item["label"]: item["score"] for item in theirs}
+        assert mine.scores == pytest.approx(scores, abs=1e-5)
+        threshold_of = dict(zip(manifest.labels, manifest.thresholds or [], strict=True))
+        assert set(mine.labels) == {name for name, score in mine.scores.items() if score >= threshold_of[name]}
+
+    # Rows of which only the surest have a label need thresholds far above one half.
+    highest = np.sort(probabilities, axis=0)[-3]
+    strict = Split(dataset.validation.texts, (probabilities >= highest).astype(np.int8))
+    chosen = choose_thresholds(model.artifact, strict, console=people_console())
+    assert (chosen.manifest.label_space.decide(probabilities) == strict.targets).mean() > 0.95
+    assert min(chosen.manifest.thresholds or []) > 0.5
+    with_thresholds(model.artifact, manifest.thresholds or [])
+
+    # `manta evaluate` says the same of the same rows, and shows what matters for several labels.
+    test = tmp_path / "test.jsonl"
+    names = np.array(manifest.labels)
+    lines = [
+        {"text": text, "label": names[targets > 0].tolist()}
+        for text, targets in zip(dataset.test.texts, dataset.test.targets, strict=True)
+    ]
+    test.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    artifact, evaluation = evaluate(str(model.artifact.path), str(test), settings={}, console=people_console())
+    assert evaluation.metrics == pytest.approx({name: manifest.metrics[name] for name in evaluation.metrics}, abs=1e-6)
+    assert evaluation.num_rows == len(dataset.test)
+    assert ("f1_micro", "micro F1") in shown_metrics(artifact)
+    capsys.readouterr()
+    show_trained(model, people_console(), experiment=None)
+    show_evaluation(artifact, evaluation, people_console())
+    shown = capsys.readouterr().err
+    assert "test micro F1" in shown
+    assert "threshold" in shown
+    with pytest.raises(InputError, match="reads single texts, so give one text where there are two: give --text once"):
+        evaluate(str(model.artifact.path), str(test), settings={"text": ["text", "more"]}, console=people_console())
+
+
+@pytest.mark.timeout(400)
+def test_a_run_on_text_pairs_tells_the_texts_apart(ray_cluster: None, text_pairs: Path, tiny_model: Path) -> None:
+    config = experiment(
+        text_pairs, tiny_model, data_settings={"text": ["before", "after"]}, task="auto", learning_rate=3e-3, num_epochs=5
+    )
+    model = train(config, console=people_console())
+    manifest = model.artifact.manifest
+    assert manifest.num_texts == 2
+    assert manifest.task == "binary"
+    # Without knowing which text is which, half of the rows would be a guess.
+    assert manifest.metrics["accuracy"] >= 0.9
+
+    predictor = Predictor(model.artifact, device="cpu")
+    pairs = [text for text in manifest.examples if isinstance(text, tuple)]
+    assert len(pairs) == 8
+    plain = pipeline("text-classification", str(model.artifact.path), top_k=None, device="cpu")
+    for mine, (first, second) in zip(predictor.predict(pairs), pairs, strict=True):
+        theirs = plain({"text": first, "text_pair": second})
+        assert mine.scores == pytest.approx({item["label"]: item["score"] for item in theirs}, abs=1e-5)
+
+    mixed = ("my parcel is late", "the invoice card")
+    asked = [mixed, mixed[::-1], (mixed[0], "the driver is late")]
+    assert [prediction.label for prediction in predictor.predict(asked)] == ["billing", "delivery", "delivery"]
+    logits = predictor.logits(asked)
+    assert min(np.abs(logits[1] - logits[0]).max(), np.abs(logits[2] - logits[0]).max()) > 0.1
+    with pytest.raises(InputError, match="this model reads pairs of texts"):
+        predictor.predict([mixed[1]])
+
+    columns = {"text": ["before", "after"]}
+    _, evaluation = evaluate(str(model.artifact.path), str(text_pairs), settings=columns, console=people_console())
+    assert evaluation.num_rows == 300
+    assert evaluation.metrics["accuracy"] >= 0.9
+    with pytest.raises(InputError, match="give --text twice"):
+        evaluate(str(model.artifact.path), str(text_pairs), settings={"text": "before"}, console=people_console())
