@@ -204,3 +204,45 @@ def test_set_by_name_makes_missing_sections() -> None:
 )
 def test_the_hint_names_the_nearest_or_all(name: str, hint: str) -> None:
     assert nearest(name, ["support", "model.dropout"]) == hint
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "words"),
+    [
+        ("train", {"num_workers": [3, 2]}, "train.num_workers [3, 2] is reversed"),
+        ("train", {"num_workers": [1, 64]}, "leaves some of the 64 workers without a row"),
+        ("train", {"offload_optimizer": True, "zero_stage": 0}, "train.offload_optimizer needs train.zero_stage 1, 2 or 3"),
+        ("train", {"offload_parameters": True, "zero_stage": 2}, "train.offload_parameters needs train.zero_stage 3, not 2"),
+        ("train", {"deepspeed": {"optimizer": {}}}, "optimizer contradicts train.learning_rate"),
+        ("train", {"deepspeed": {"bf16": {"enabled": True}}}, "bf16 contradicts train.precision"),
+        ("train", {"deepspeed": {"train_batch_size": 8}}, "train_batch_size contradicts train.batch_size"),
+        ("train", {"deepspeed": {"zero_optimization": {"stage": 1}}}, "zero_optimization.stage contradicts train.zero_stage"),
+        ("train", {"deepspeed": {"zero_optimization": 2}}, "zero_optimization must be a mapping"),
+        ("model", {"lora": {"rank": 4}, "freeze_layers": 2}, "model.lora freezes the whole encoder, so model.freeze_layers"),
+        ("model", {"lora": {"rank": 4}, "freeze_embeddings": True}, "so model.freeze_embeddings says nothing"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_by_name(section: str, values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}, section: values})
+    assert words in str(refused.value)
+
+
+def test_workers_may_be_a_number_or_a_range() -> None:
+    fixed, elastic = (
+        ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}, "train": {"num_workers": number}}).train
+        for number in (3, [2, 4])
+    )
+    assert (fixed.min_workers, fixed.max_workers) == (3, 3)
+    assert (elastic.min_workers, elastic.max_workers) == (2, 4)
+
+
+def test_an_optional_section_can_be_set_and_searched_by_name() -> None:
+    config = ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}})
+    assert config.model.lora is None
+    changed = config.with_values({"model.lora.rank": 4})
+    assert changed.model.lora is not None
+    assert (changed.model.lora.rank, changed.model.lora.alpha) == (4, 16.0)
+    assert {"model.lora", "model.lora.rank"} <= set(field_names())
+    with pytest.raises(ValueError, match=r"model.lora.rnk is not a setting; did you mean model.lora.rank"):
+        config.with_values({"model.lora.rnk": 4})
