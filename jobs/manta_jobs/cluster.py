@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -64,10 +65,12 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(f"no Ray cluster answers at {target or 'this machine'} ({str(error).splitlines()[0]}).") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # Ray tells of lost workers on stdout whatever it was asked; stdout is for `--json`.
+    with redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def interruptible(work: Callable[[], T], *, console: Console) -> T:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.distributed as dist
 
 from manta.adapt import parameter_groups
 from manta.config import TrainConfig
@@ -38,8 +39,21 @@ def import_deepspeed() -> ModuleType:
         # On a CPU the communication backend would compile a shared-memory operator with g++ (about a minute). It serves
         # `inference_all_reduce` only, which training never calls. This table says which operators may be built.
         deepspeed.ops.__compatible_ops__ = {}
+        from deepspeed.runtime.zero import stage_1_and_2
+
+        stage_1_and_2.all_gather_dp_groups = gather_partitions
     module: ModuleType = deepspeed
     return module
+
+
+def gather_partitions(*, partitioned_param_groups: list[list[torch.Tensor]], **others: Any) -> None:
+    """After a ZeRO 1 or 2 step, give every worker the parameters that the others updated: in DeepSpeed's place on CPUs.
+
+    Gloo's all-gather takes 3.5 times as long as a broadcast by each worker (90 MB between two: 154 ms against 43 ms).
+    """
+    waiting = [dist.broadcast(part, rank, async_op=True) for group in partitioned_param_groups for rank, part in enumerate(group)]
+    for work in waiting:
+        work.wait()
 
 
 def resolve_precision(config: TrainConfig) -> Precision:
@@ -57,11 +71,13 @@ def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: i
     loss scaling is agreed on by all workers.
     """
     precision = resolve_precision(config)
-    zero: dict[str, Any] = {"stage": config.zero_stage, "overlap_comm": torch.cuda.is_available()}
+    on_gpu = torch.cuda.is_available()
+    # Contiguous gradients help a GPU's allocator, and are one more copy of them on a CPU.
+    zero: dict[str, Any] = {"stage": config.zero_stage, "overlap_comm": on_gpu, "contiguous_gradients": on_gpu}
     if config.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if config.offload_parameters:
-        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
     document: dict[str, Any] = {
         # The most rows of one pass. Smaller and uneven ones are weighted in the loss, see batches.Share.
         "train_micro_batch_size_per_gpu": micro_batch_size,

@@ -22,7 +22,7 @@ from manta.labels import LabelSpace
 from manta.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
 from manta.metrics import METRIC_NAMES
 from manta.model import build_model
-from manta_jobs import memory
+from manta_jobs import memory, quick_dropout
 from manta_jobs.batches import Rows, TrainingBatches, num_micro_batches, shares
 from manta_jobs.checkpoints import OPTIMIZER_FILE, WEIGHTS_FILE, CheckpointWriter, TrainingState, checkpoint_name, latest_checkpoint
 from manta_jobs.distribution import Stopwatch, agreed_hash, gathered_facts, gradient_bytes, state_bytes
@@ -30,6 +30,7 @@ from manta_jobs.engine import build_engine, full_weights, resolve_precision, res
 from manta_jobs.evaluation import evaluate
 from manta_jobs.optimizer_state import gather_master_weights, gather_moments, restore_master_weights, restore_moments
 from manta_jobs.progress import Board, StepReporter
+from manta_jobs.reduction import average_gradients, reduces_itself
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -63,6 +64,7 @@ class WorkerSetup:
 
 def train_worker(arguments: dict[str, Any]) -> None:
     """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
+    kept = quick_dropout.install()  # noqa: F841  # for as long as training goes on
     training = Training(arguments["setup"])
     state = training.state
     while not state.finished:
@@ -104,6 +106,7 @@ class Training:
         if found:
             self._restore(found[0])
             self.state.resumed.append(self.state.step)
+        self.reduces_itself = reduces_itself(self.engine)
         self.engine.train()  # with dropout: pretrained models come without
 
         self.writer = CheckpointWriter(Path(setup.checkpoints))
@@ -139,6 +142,9 @@ class Training:
                 self.num_examples += len(share.rows) if share.weight else 0
                 if not self.first_hash:
                     self.facts["gradients"] = max(self.facts.get("gradients", 0), gradient_bytes(self.engine))
+                with self.watch("backward"):
+                    if self.reduces_itself and self.engine.is_gradient_accumulation_boundary():
+                        average_gradients(list(self.engine.module.parameters()))
                 with self.watch("step"):
                     self.engine.step()
         except Exception as error:

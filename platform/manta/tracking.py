@@ -54,12 +54,12 @@ class MlflowStore:
 
 def open_mlflow(storage: Storage) -> MlflowStore:
     """The server of MLFLOW_TRACKING_URI, else the SQLite file of the storage, which MLflow makes on its first use."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     for name, value in REQUEST_LIMITS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
+    for name in ("mlflow", "alembic"):  # after the import, which sets them
+        logging.getLogger(name).setLevel(logging.WARNING)
     server = os.environ.get(SERVER)
     if not server:
         storage.registry.mkdir(parents=True, exist_ok=True)
