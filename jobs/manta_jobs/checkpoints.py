@@ -97,7 +97,7 @@ class CheckpointWriter:
     def _run(self, state: dict[str, Any], weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
         try:
             write_checkpoint(self._folder, state, weights=weights, moments=moments)
-            prune(self._folder, best_step=state["best_step"])
+            prune(self._folder, best_step=state["best_step"], num_newest=1 if state["finished"] else NUM_NEWEST_KEPT)
         except BaseException as error:  # noqa: BLE001  # raised on the training thread by `wait`
             self._error = error
 
@@ -125,10 +125,10 @@ def write_checkpoint(
     return target
 
 
-def prune(folder: Path, *, best_step: int | None) -> None:
-    """Remove all checkpoints but the newest two and the best epoch's."""
+def prune(folder: Path, *, best_step: int | None, num_newest: int) -> None:
+    """Remove all checkpoints but the newest ones and the best epoch's."""
     steps = sorted(_steps(folder))
-    for step in steps[:-NUM_NEWEST_KEPT]:
+    for step in steps[:-num_newest]:
         if step != best_step:
             shutil.rmtree(folder / checkpoint_name(step), ignore_errors=True)
 

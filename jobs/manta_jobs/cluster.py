@@ -51,6 +51,8 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
         return
     target = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Of a cluster we start: how often it measures every process of the machine, which takes time from the ones that train.
+    os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
     try:
         if target:
             ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from manta_jobs.checkpoints import TrainingState
 
-UPDATE_EVERY_S = 0.5
+UPDATE_EVERY_S = 1.0
 PLAIN_LINE_EVERY_S = 15.0
 
 

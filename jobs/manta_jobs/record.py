@@ -1,6 +1,6 @@
 """`RunRecord`: what a run leaves of itself while it goes on, from its start to how it ended.
 
-Every few seconds the new optimizer steps and epochs go to `steps.jsonl` in the run folder, to MLflow and, if
+Every twenty seconds the new optimizer steps and epochs go to `steps.jsonl` in the run folder, to MLflow and, if
 `train.tensorboard` is on, to TensorBoard's event files. A tracking server that is lost on the way does not end the run.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
     from manta.storage import RunFolder, Storage
 
-RECORD_EVERY_S = 5.0
+RECORD_EVERY_S = 20.0
 STEPS_FILE = "steps.jsonl"
 MLFLOW_FILE = "mlflow.json"
 """Under which id and where the run is recorded, so that a resumed run goes on in the same record."""

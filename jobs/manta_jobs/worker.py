@@ -15,7 +15,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from manta.adapt import adapt
+from manta.adapt import adapt, compute_only_cls
 from manta.config import ExperimentConfig
 from manta.data.encode import EncodedSplit
 from manta.labels import LabelSpace
@@ -237,6 +237,7 @@ class Training:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if checkpoint is not None:
             model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
+        compute_only_cls(model)
         weights = resolve_class_weights(self.config, setup.labels, self.train.targets)
         loss = ClassificationLoss(
             setup.labels, class_weights=weights, smoothing=self.config.label_smoothing, focal_gamma=self.config.focal_gamma

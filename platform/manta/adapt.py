@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from manta.config import LoraSettings, ModelConfig
 
 
+READS_CLS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
+"""Architectures whose classification head reads the first token only, and whose layers are built as BERT's."""
+
+
 def adapt(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
     """The model with its frozen parts frozen, or with LoRA adapters in its layers.
 
@@ -30,6 +34,21 @@ def adapt(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
         for name, parameter in model.named_parameters():
             parameter.requires_grad = depth(name, layers, num_layers) <= num_layers - config.freeze_layers
     return model
+
+
+def compute_only_cls(model: PreTrainedModel) -> bool:
+    """Have the last layer compute its output for [CLS] only, which is all that the head reads; whether the model is of that kind.
+
+    Keys and values are still of all tokens. The output projection and the feed-forward network of the other tokens, whose results
+    nothing reads, are left out: an eighth of the work of a six-layer encoder. Logits and gradients stay the same.
+    """
+    if model.config.model_type not in READS_CLS:
+        return False
+    layers, num_layers = encoder_layers(model)
+    last = model.get_submodule(f"{layers}.{num_layers - 1}.attention.output")
+    # It takes what attention made and, for the residual, the layer's input: both `(batch, tokens, hidden)`.
+    last.register_forward_pre_hook(lambda module, inputs: tuple(states[:, :1] for states in inputs))
+    return True
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:

@@ -66,6 +66,9 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
         writer.write(TrainingState(step=step, best_step=10), weights=WEIGHTS, moments=MOMENTS)
     writer.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000020", "step-00000025"]
+    writer.write(TrainingState(step=30, best_step=10, finished=True), weights=WEIGHTS, moments={})
+    writer.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000030"]
 
 
 def test_a_step_that_is_trained_again_replaces_its_checkpoint(tmp_path: Path) -> None:

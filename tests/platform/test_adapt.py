@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from manta.adapt import adapt, depth, encoder_layers, merged, parameter_groups
+from manta.adapt import READS_CLS, adapt, compute_only_cls, depth, encoder_layers, merged, parameter_groups
 from manta.config import LoraSettings, ModelConfig
 from manta.errors import InputError
 from manta.labels import LabelSpace
@@ -122,3 +122,36 @@ def test_lower_layers_learn_slower_with_layer_decay(tiny_model: Path) -> None:
     assert by_name["bert.encoder.layer.1.attention.self.query.weight"] == 0.5
     assert by_name["bert.encoder.layer.0.attention.self.query.bias"] == 0.25
     assert by_name["bert.embeddings.word_embeddings.weight"] == 0.125
+
+
+@pytest.mark.parametrize("kind", [*sorted(READS_CLS), "distilbert", "modernbert"])
+def test_computing_only_cls_changes_neither_logits_nor_gradients(kind: str) -> None:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 90}
+    if kind == "distilbert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "vocab_size": 90}
+    config = AutoConfig.for_model(kind, **sizes, pad_token_id=1, num_labels=3)
+    torch.manual_seed(0)
+    model: Any = AutoModelForSequenceClassification.from_config(config).eval()
+    ids = torch.tensor([[2, 7, 9, 3, 5], [2, 8, 3, 1, 1]])
+    inputs = {"input_ids": ids, "attention_mask": (ids != 1).long(), "labels": torch.tensor([0, 2])}
+
+    def outcome() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        model.zero_grad()
+        output = model(**inputs)
+        output.loss.backward()
+        return output.logits, {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+    logits, gradients = outcome()
+    lengths: list[int] = []
+    if kind in READS_CLS:
+        network = model.get_submodule(f"{encoder_layers(model)[0]}.1.intermediate")
+        network.register_forward_hook(lambda module, given, made: lengths.append(made.shape[1]))
+    assert compute_only_cls(model) is (kind in READS_CLS)
+    found, found_gradients = outcome()
+    torch.testing.assert_close(found, logits, atol=1e-6, rtol=1e-5)
+    assert found_gradients.keys() == gradients.keys()
+    for name, value in gradients.items():
+        torch.testing.assert_close(found_gradients[name], value, atol=1e-6, rtol=1e-4, msg=name)
+    assert lengths == ([1] if kind in READS_CLS else [])
