@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,8 +92,3 @@ def least_over_workers(value: int) -> int:
     values = [0] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return min(values)
-
-
-def workers_on_this_node() -> int:
-    """Workers of this run that share this machine's memory, this one included."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
