@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 LEVELS = 1 << 16
+LEVELS_PER_DRAW = 4  # 64 bits are drawn at a time
 
 
 def bernoulli_(tensor: torch.Tensor, p: float = 0.5, *, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -23,7 +24,8 @@ def bernoulli_(tensor: torch.Tensor, p: float = 0.5, *, generator: torch.Generat
     if tensor.numel() == 0:
         return tensor
     seed = int(torch.randint(1 << 62, (), generator=generator).item())
-    levels = np.random.Generator(np.random.SFC64(seed)).integers(0, LEVELS, tensor.numel(), dtype=np.uint16)
+    count = tensor.numel()
+    levels = np.random.SFC64(seed).random_raw(-(-count // LEVELS_PER_DRAW)).view(np.uint16)[:count]
     return tensor.copy_(torch.from_numpy(levels < round(p * LEVELS)).view(tensor.shape))
 
 

@@ -1,8 +1,8 @@
 """The mean of gradients over workers on CPUs at ZeRO 0: rows of embeddings that no worker's texts touched are not sent.
 
 Half of a small encoder's parameters are word embeddings, and a batch uses a hundredth of their rows; the other gradients are zero.
-DeepSpeed sends all of them, copied together and apart again. The result is the same, to the last bit where rows are left out.
-On GPUs, whose links are a hundred times as fast, DeepSpeed's own reduction is kept.
+DeepSpeed sends all of them, copied together and apart again, and copies where there is one worker, too. The result is the same,
+to the last bit where rows are left out. On GPUs, whose links are a hundred times as fast, DeepSpeed's own reduction is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MIN_ROWS = 4096
 
 def reduces_itself(engine: DeepSpeedEngine) -> bool:
     """Whether this engine's gradients are reduced here; DeepSpeed is told to leave them alone."""
-    if engine.zero_optimization_stage() != 0 or engine.device.type != "cpu" or dist.get_world_size() == 1:
+    if engine.zero_optimization_stage() != 0 or engine.device.type != "cpu":
         return False
     engine.enable_backward_allreduce = False
     return True
@@ -29,6 +29,8 @@ def reduces_itself(engine: DeepSpeedEngine) -> bool:
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Put the mean over all workers in the place of each gradient. All workers must call it together."""
+    if dist.get_world_size() == 1:
+        return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     matrices = [gradient for gradient in gradients if gradient.ndim == 2 and len(gradient) >= MIN_ROWS]
     sent = {id(gradient) for gradient in matrices}
