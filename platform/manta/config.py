@@ -193,6 +193,8 @@ class TrainConfig(Section):
     """Optimizer steps between checkpoints within an epoch. One is written after every epoch in any case."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     """Minutes between checkpoints within an epoch, which is what an interruption can cost at most."""
+    cost_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """Price of one worker for an hour, in any currency; `manta preflight` then says what a run will cost."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often lost workers or nodes are replaced and training goes on from the last checkpoint. Preemptions do not count."""
     tensorboard: bool = False
@@ -276,10 +278,23 @@ class Range(Section):
 
 
 class TuneBudget(Section):
-    """When the search ends."""
+    """When the search ends: at the first of these limits. What finished by then is kept, the rest is reported as not run."""
 
     num_trials: Annotated[int, Field(ge=1)] = 8
     """Trials in all. The first is the config as it stands; the others are drawn from `space`."""
+    wall_clock_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds from the command to the end of training; trials still running then are evaluated as they are."""
+    worker_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours of all workers together, counted from when they are asked for."""
+
+
+class TuneConfirm(Section):
+    """The best trials are trained again with other seeds, and the best mean wins: one lucky seed does not make a winner."""
+
+    top_k: Annotated[int, Field(ge=1)] = 2
+    """How many of the best trials."""
+    seeds: Annotated[int, Field(ge=1)] = 2
+    """Seeds each of them is trained again with; none of them is `train.seed`."""
 
 
 class TuneConfig(Section):
@@ -292,8 +307,14 @@ class TuneConfig(Section):
     """Searched fields by their dotted name, such as train.learning_rate: {loguniform: [1.0e-5, 5.0e-4]}."""
     budget: TuneBudget = TuneBudget()
     """When the search ends."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """`asha` stops trials that fall behind after an epoch; `none` runs every trial to its end."""
+    search: Literal["random", "grid", "optuna", "pbt"] = "random"
+    """How values are drawn: at random, every combination of `choice` lists, by what did well so far (Optuna's TPE), or
+    population-based training, which changes the values of trials that fall behind while they run."""
+    scheduler: Literal["asha", "median", "none"] = "asha"
+    """`asha` stops trials that fall behind after an epoch, `median` those below the median of the others; `none` runs
+    every trial to its end. Population-based training does without."""
+    confirm: TuneConfirm | None = TuneConfirm()
+    """How the winner is made sure of; null takes the best trial at its word."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the draws, so that the same search can be repeated."""
 

@@ -1,0 +1,113 @@
+"""What is known of a search's trials: their values, their epochs and how they ended, kept on disk line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from manta.config import ExperimentConfig
+
+TrialStatus = Literal["running", "done", "stopped early", "out of time", "failed", "not run"]
+
+
+@dataclass
+class Trial:
+    """One training run of a search."""
+
+    name: str
+    """Such as `trial-003`; its checkpoints are in a folder of that name."""
+    values: dict[str, Any]
+    """The searched fields, by dotted name."""
+    status: TrialStatus = "not run"
+    reason: str | None = None
+    """Why it failed."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The metrics of each finished epoch, see `worker.EPOCH_FIELDS`."""
+    started_s: float | None = None
+    """When it started, in seconds after the search did."""
+    ended_s: float | None = None
+    """When it ended, likewise."""
+
+    def score(self, config: ExperimentConfig) -> float | None:
+        """Its best epoch's value of the metric that chooses; None before the first epoch."""
+        values = [float(epoch[config.train.metric]) for epoch in self.history]
+        if not values:
+            return None
+        return max(values) if config.train.metric_mode == "max" else min(values)
+
+    def planned_epochs(self, config: ExperimentConfig) -> int:
+        """Epochs it trains for unless it is stopped."""
+        return config.with_values(self.values).train.num_epochs
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """One of the best trials, trained again with other seeds."""
+
+    trial: Trial
+    runs: list[Trial]
+    """One for each seed, best first; those that failed are left out."""
+    scores: list[float]
+    """Of those runs."""
+
+    @property
+    def mean(self) -> float:
+        """What the winner is chosen by."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over the seeds; 0 with one."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+class Journal:
+    """`trials.jsonl` of a search: a line for each event, on disk before the search goes on. A resumed search reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trials: dict[str, Trial] = {}
+        self.elapsed_s = 0.0
+        """Seconds the search had taken when the last line was written."""
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue  # the last line, cut short by a crash
+                self._apply(event)
+
+    def drawn(self, name: str, values: dict[str, Any], *, at_s: float) -> None:
+        """A trial's values were drawn."""
+        self._write({"trial": name, "event": "drawn", "values": values, "at_s": at_s})
+
+    def epoch(self, name: str, metrics: dict[str, Any], *, at_s: float) -> None:
+        """A trial finished an epoch; one that is known already is not written again."""
+        if metrics["epoch"] > len(self.trials[name].history):
+            self._write({"trial": name, "event": "epoch", "metrics": metrics, "at_s": at_s})
+
+    def ended(self, name: str, status: TrialStatus, *, at_s: float, reason: str | None = None) -> None:
+        """A trial ended."""
+        self._write({"trial": name, "event": "ended", "status": status, "reason": reason, "at_s": at_s})
+
+    def _write(self, event: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._apply(event)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        at_s = self.elapsed_s = float(event["at_s"])
+        if event["event"] == "drawn":
+            self.trials[event["trial"]] = Trial(event["trial"], event["values"], "running", started_s=at_s)
+            return
+        trial = self.trials[event["trial"]]
+        if event["event"] == "epoch":
+            trial.history.append(event["metrics"])
+        else:
+            trial.status, trial.reason, trial.ended_s = event["status"], event["reason"], at_s
