@@ -32,10 +32,7 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Fine-tune one model, evaluate it on the test rows and register it."""
-    if experiment is None and resume is None:
-        raise InputError("which experiment? Give its YAML file, or --resume RUN to go on with an interrupted one.")
-    if resume is not None and (experiment is not None or set_):
-        raise InputError("--resume goes on with the run's own config; give it without an experiment file and without --set.")
+    check_what_to_run(experiment, set_=set_, resume=resume)
     config = load_config(experiment, overrides=set_) if experiment is not None else None
     from manta_jobs import train as job
     from manta_jobs.report import show_trained, trained_result
@@ -98,16 +95,38 @@ def evaluate(
     print_result(answer | {"artifact": str(artifact.path)}, as_json=json)
 
 
-def tune(experiment: ExperimentArgument, set_: SetOption = None, address: AddressOption = None, json: JsonOption = False) -> None:
+def tune(
+    experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="[EXPERIMENT.yaml]")] = None,
+    set_: SetOption = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this interrupted search instead.", metavar="RUN")] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
     """Search learning rate, dropout or any other setting; register the best trial."""
-    config = load_config(experiment, overrides=set_)
+    check_what_to_run(experiment, set_=set_, resume=resume)
+    config = load_config(experiment, overrides=set_) if experiment is not None else None
     from manta_jobs import tune as job
     from manta_jobs.report import show_tuned, tuned_result
 
     console = people_console()
-    tuned = job.tune(config, console=console, address=address)
+    if config is not None:
+        tuned = job.tune(config, console=console, address=address)
+    else:
+        tuned = job.resume(str(resume), console=console, address=address)
     show_tuned(tuned, console)
     print_result(tuned_result(tuned), as_json=json)
+
+
+def check_what_to_run(experiment: Path | None, *, set_: list[str] | None, resume: str | None) -> None:
+    """A new run, or one to go on with.
+
+    Raises:
+        InputError: neither or both were given.
+    """
+    if experiment is None and resume is None:
+        raise InputError("which experiment? Give its YAML file, or --resume RUN to go on with an interrupted one.")
+    if resume is not None and (experiment is not None or set_):
+        raise InputError("--resume goes on with the run's own config; give it without an experiment file and without --set.")
 
 
 def _column(name: str, *, header: bool) -> str | int:

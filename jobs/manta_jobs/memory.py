@@ -33,6 +33,14 @@ class OutOfMemory(RuntimeError):  # noqa: N818  # it is a report more than an er
         )
 
 
+def halved_phrase(rank: int, error: OutOfMemory) -> str:
+    """What is done about it, in words."""
+    return (
+        f"Worker {rank} ran out of memory with {error.micro_batch_size} rows at a time; going on from the last checkpoint with "
+        f"{error.micro_batch_size // 2} (the batch of a step stays the same)."
+    )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python could not get memory, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

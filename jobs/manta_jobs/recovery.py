@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 from ray.train import UserCallback
 
 from manta.errors import RunError
-from manta_jobs.memory import OutOfMemory
+from manta_jobs.memory import OutOfMemory, halved_phrase
 from manta_jobs.progress import Board
 
 # What the other workers' communication says when one of them is gone.
@@ -48,13 +48,8 @@ class Recovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
             return
         rank, first = min(own.items())
         if isinstance(first, OutOfMemory) and first.micro_batch_size > 1 and self._board.micro_batch_limit(self._name) is None:
-            rows = first.micro_batch_size // 2
-            self._board.limit_micro_batch(self._name, rows)
-            self._board.say(
-                self._name,
-                f"Worker {rank} ran out of memory with {first.micro_batch_size} rows at a time; "
-                f"going on from the last checkpoint with {rows} (the batch of a step stays the same).",
-            )
+            self._board.limit_micro_batch(self._name, first.micro_batch_size // 2)
+            self._board.say(self._name, halved_phrase(rank, first))
             return
         raise RunError(own_sentence(rank, first))
 

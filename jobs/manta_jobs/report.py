@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from manta_jobs.distribution import PHASES
 from manta_jobs.progress import duration
 from manta_jobs.record import CURVES_FILE
+from manta_jobs.search_view import short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,32 +139,41 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
 
 
 def show_tuned(tuned: TunedModel, console: Console) -> None:
-    """Print the trials, best first, and then the best one as a finished run."""
-    metric = tuned.model.config.train.metric
+    """Print the trials, best first, what confirming came to, and then the best one as a finished run."""
+    config = tuned.model.config
+    metric = config.train.metric
     table = Table(title="Trials, best first", title_justify="left")
     names = list(tuned.trials[0].values)
-    for heading in (*(name.rsplit(".", 1)[-1] for name in names), "epochs", f"validation {metric}", ""):
+    for heading in ("", *(name.rsplit(".", 1)[-1] for name in names), "epochs", f"validation {metric}", ""):
         table.add_column(heading)
     for trial in tuned.trials:
-        values = [
-            f"{trial.values[name]:.3g}" if isinstance(trial.values[name], float) else str(trial.values[name]) for name in names
-        ]
-        table.add_row(*values, str(len(trial.history)), f"{trial.score:.4f}", "stopped early" if trial.stopped_early else "")
+        score = trial.score(config)
+        ending = f"failed: {trial.reason}" if trial.status == "failed" else "" if trial.status == "done" else trial.status
+        cells = [trial.name, *(short(trial.values[name]) for name in names), str(len(trial.history))]
+        style = "red" if trial.status == "failed" else ""
+        table.add_row(*cells, "" if score is None else f"{score:.4f}", escape(ending), style=style)
     console.print(table)
-    if tuned.num_failed:
-        console.print(f"[red]{tuned.num_failed} of the trials failed.[/]")
+    for item in tuned.confirmed:
+        console.print(
+            f"{item.trial.name} with {len(item.scores)} other seeds: validation {metric} {item.mean:.4f} ± {item.std:.4f}"
+        )
+    if not tuned.confirmed and config.tune.confirm is not None and len(tuned.trials) > 1:
+        console.print("[yellow]The winner was not confirmed with other seeds: there was no time left.[/]")
     show_trained(tuned.model, console, experiment=None)
     console.print(f"  manta train {tuned.best_config_path}   [dim]# repeat the best trial[/]")
 
 
 def tuned_result(tuned: TunedModel) -> dict[str, Any]:
     """The result as `--json` prints it."""
+    statuses = Counter(trial.status for trial in tuned.trials)
     return trained_result(tuned.model) | {
-        "best_values": tuned.trials[0].values,
+        "best_values": tuned.winner.values,
         "best_config": str(tuned.best_config_path),
-        "num_trials": len(tuned.trials) + tuned.num_failed,
-        "num_stopped_early": sum(trial.stopped_early for trial in tuned.trials),
-        "num_failed": tuned.num_failed,
+        "num_trials": len(tuned.trials),
+        "num_stopped_early": statuses["stopped early"],
+        "num_failed": statuses["failed"],
+        "num_not_run": statuses["not run"],
+        "confirmed": [{"trial": item.trial.name, "mean": item.mean, "std": item.std} for item in tuned.confirmed],
     }
 
 

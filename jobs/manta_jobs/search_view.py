@@ -5,167 +5,146 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray.tune import Callback
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from manta.config import ExperimentConfig
+from manta_jobs.confirm import num_confirming, ranked
 from manta_jobs.progress import Board, RunProgress, duration
+from manta_jobs.trial_queue import TrialQueue
+from manta_jobs.trials import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ray.tune.experiment import Trial as RayTrial
     from rich.console import Console
 
 REFRESH_EVERY_S = 1.0
 MOST_ROWS = 20
 
 
-@dataclass
-class TrialRow:
-    """What the table says of one trial."""
+class SearchView:
+    """Follows a search; shows a table in a terminal and a line for each event elsewhere."""
 
-    values: dict[str, Any]
-    status: str = "starting"
-    epochs: int = 0
-    best: float | None = None
-
-
-class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
-    """Follows a search as Tune's callback; shows a table in a terminal and a line for each event elsewhere."""
-
-    def __init__(self, config: ExperimentConfig, board: Board, console: Console) -> None:
-        self.board = board
-        self._config = config
-        self._console = console
-        self._rows: dict[str, TrialRow] = {}
+    def __init__(self, config: ExperimentConfig, queue: TrialQueue, board: Board, console: Console) -> None:
+        self._config, self._queue, self._board, self._console = config, queue, board, console
         self._started = time.monotonic()
-        self._live = console.is_terminal
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune stores its callbacks along with the search; the console cannot go along."""
-        return self.__dict__ | {"_console": None}
-
-    def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        """Tune started a trial."""
-        self._rows[trial.trial_id] = TrialRow(dict(trial.config))
-        self._say(f"trial {self._number(trial)}: {values_phrase(trial.config)}")
-
-    def on_trial_result(self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: Any) -> None:
-        """A trial finished an epoch."""
-        row, metric = self._rows[trial.trial_id], self._config.train.metric
-        row.status, row.epochs = "running", int(result["epoch"])
-        value = float(result[metric])
-        better = min if self._config.train.metric_mode == "min" else max
-        row.best = value if row.best is None else better(row.best, value)
-        self._say(f"trial {self._number(trial)}: epoch {row.epochs}, validation {metric} {value:.4f}")
-
-    def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        """A trial ended: by itself, or because the scheduler stopped it."""
-        row = self._rows[trial.trial_id]
-        planned = self._config.with_values(row.values).train.num_epochs
-        row.status = "done" if row.epochs >= planned else "stopped early"
-        self._free_workers(trial.trial_id)
-        self._say(f"trial {self._number(trial)}: {row.status}; {self._eta()}")
-
-    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        """A trial failed; the search goes on."""
-        self._rows[trial.trial_id].status = "failed"
-        self._say(f"trial {self._number(trial)}: failed")
-
-    def _free_workers(self, name: str) -> None:
-        """Give the resources of an ended trial back.
-
-        Tune stops a trial by killing its function. Ray Train's controller dies with it and leaves the placement group of
-        the workers behind: the next trial would wait for it for ever. (Ray's own cleaner asks the dashboard's API, which a
-        cluster need not have.)
-        """
-        run = self.board.snapshot().get(name)
-        if run is not None and run.placement_group is not None:
-            ray.util.remove_placement_group(run.placement_group)
+        self._seen: dict[str, tuple[int, str]] = {}
+        self._num_messages: dict[str, int] = {}
+        self._num_ended_before: int | None = None
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Keep the table on screen while the body runs."""
-        total = self._config.tune.budget.num_trials
-        self._console.print(f"Searching {', '.join(self._config.tune.space)} with {total} trials")
-        if not self._live:
-            yield
-            return
+        """Keep people informed while the body runs."""
+        budget, confirming = self._config.tune.budget, num_confirming(self._config)
+        limits = [f"{budget.num_trials} trials"]
+        limits += [f"at most {duration(budget.wall_clock_s)}"] if budget.wall_clock_s else []
+        limits += [f"at most {budget.worker_hours:g} worker hours"] if budget.worker_hours else []
+        limits += [f"then {confirming} runs with other seeds"] if confirming else []
+        self._console.print(f"Searching {', '.join(self._config.tune.space)}: {', '.join(limits)}")
         stop = threading.Event()
-        with Live(self._table({}), console=self._console, auto_refresh=False) as live:
+        thread = threading.Thread(target=self._follow, args=(stop,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(timeout=5)
 
-            def refresh() -> None:
-                stopped = False
-                while not stopped:
-                    stopped = stop.wait(REFRESH_EVERY_S)
-                    live.update(self._table(self.board.snapshot()), refresh=True)
+    def _follow(self, stop: threading.Event) -> None:
+        if not self._console.is_terminal:
+            stopped = False
+            while not stopped:
+                stopped = stop.wait(REFRESH_EVERY_S)
+                for line in self._news(self._queue.snapshot(), self._board.snapshot()):
+                    self._console.print(line)
+            return
+        with Live(console=self._console, auto_refresh=False) as live:
+            stopped = False
+            while not stopped:
+                stopped = stop.wait(REFRESH_EVERY_S)
+                trials, progress = self._queue.snapshot(), self._board.snapshot()
+                for line in self._messages(progress):
+                    live.console.print(line)
+                live.update(self._table(trials, progress), refresh=True)
 
-            thread = threading.Thread(target=refresh, daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                stop.set()
-                thread.join(timeout=5)
-
-    def _table(self, progress: dict[str, RunProgress]) -> Table:
+    def _news(self, trials: dict[str, Trial], progress: dict[str, RunProgress]) -> list[str]:
+        """A line for each trial that started, finished an epoch or ended since one last looked."""
+        lines = self._messages(progress)
         metric = self._config.train.metric
-        best = self._leader()
-        table = Table(
-            title=f"{len(self._rows)} of {self._config.tune.budget.num_trials} trials · {self._eta()}", title_justify="left"
-        )
-        for heading in ("trial", *(name.rsplit(".", 1)[-1] for name in self._config.tune.space), "status", "epochs", metric):
+        for name, trial in trials.items():
+            epochs, status = self._seen.get(name, (0, ""))
+            if not status:
+                lines.append(f"{name}: {values_phrase(trial.values)}")
+            for epoch in trial.history[epochs:]:
+                lines.append(f"{name}: epoch {epoch['epoch']}, validation {metric} {epoch[metric]:.4f}")
+            if trial.status not in ("running", status):
+                reason = f" ({escape(trial.reason)})" if trial.reason else ""
+                lines.append(f"{name}: {trial.status}{reason}; {self._eta(trials)}")
+            self._seen[name] = (len(trial.history), trial.status)
+        return lines
+
+    def _messages(self, progress: dict[str, RunProgress]) -> list[str]:
+        lines: list[str] = []
+        for name, run in progress.items():
+            known = self._num_messages.get(name, 0)
+            lines += [f"[yellow]{name}: {escape(message)}[/]" for message in run.messages[known:]]
+            self._num_messages[name] = len(run.messages)
+        return lines
+
+    def _table(self, trials: dict[str, Trial], progress: dict[str, RunProgress]) -> Table:
+        metric, space = self._config.train.metric, self._config.tune.space
+        leader = next(iter(ranked(list(trials.values()), self._config)), None)
+        num_ended = sum(trial.status != "running" for trial in trials.values())
+        table = Table(title=f"{num_ended} of {self._num_planned()} runs · {self._eta(trials)}", title_justify="left")
+        for heading in ("", *(name.rsplit(".", 1)[-1] for name in space), "status", "epochs", metric):
             table.add_column(heading)
-        for number, (name, row) in list(enumerate(self._rows.items(), start=1))[-MOST_ROWS:]:
-            run = progress.get(name)
-            status = (
-                f"{row.status} ({run.done_steps}/{run.total_steps})"
-                if run and row.status in ("starting", "running")
-                else row.status
-            )
-            cells = [str(number), *(_short(row.values[field]) for field in self._config.tune.space)]
-            score = "" if row.best is None else f"{row.best:.4f}"
-            table.add_row(*cells, status, str(row.epochs), score, style=_style(row, is_best=name == best))
+        for name, trial in list(trials.items())[-MOST_ROWS:]:
+            score = trial.score(self._config)
+            cells = [name, *(short(trial.values[field]) for field in space), status_phrase(trial, progress.get(name))]
+            cells += [str(len(trial.history)), "" if score is None else f"{score:.4f}"]
+            table.add_row(*cells, style=_style(trial, is_best=leader is not None and name == leader.name))
         return table
 
-    def _leader(self) -> str | None:
-        scored = {name: row.best for name, row in self._rows.items() if row.best is not None}
-        better = min if self._config.train.metric_mode == "min" else max
-        return better(scored, key=lambda name: scored[name]) if scored else None
+    def _num_planned(self) -> int:
+        return self._config.tune.budget.num_trials + num_confirming(self._config)
 
-    def _eta(self) -> str:
-        ended = sum(row.status in ("done", "stopped early", "failed") for row in self._rows.values())
-        if not ended:
-            return "ETA after the first trial"
-        remaining = (time.monotonic() - self._started) / ended * (self._config.tune.budget.num_trials - ended)
+    def _eta(self, trials: dict[str, Trial]) -> str:
+        ended = sum(trial.status != "running" for trial in trials.values())
+        if self._num_ended_before is None:
+            self._num_ended_before = ended  # those of an interrupted search took no time now
+        new = ended - self._num_ended_before
+        if not new:
+            return "ETA after the next trial"
+        remaining = (time.monotonic() - self._started) / new * max(0, self._num_planned() - ended)
         return f"ETA {duration(remaining)}"
 
-    def _number(self, trial: RayTrial) -> str:
-        return f"{list(self._rows).index(trial.trial_id) + 1}/{self._config.tune.budget.num_trials}"
 
-    def _say(self, line: str) -> None:
-        if not self._live:
-            self._console.print(line)
+def status_phrase(trial: Trial, progress: RunProgress | None) -> str:
+    """How a trial stands, with its steps while it trains and the reason if it failed."""
+    if trial.status == "failed":
+        return f"failed: {escape(trial.reason or '')}"
+    if trial.status != "running":
+        return trial.status
+    return f"training {progress.done_steps}/{progress.total_steps}" if progress and progress.total_steps else "waiting"
 
 
 def values_phrase(values: dict[str, Any]) -> str:
     """Searched values in a line, such as `learning_rate 0.0003, dropout 0.12`."""
-    return ", ".join(f"{name.rsplit('.', 1)[-1]} {_short(value)}" for name, value in values.items())
+    return ", ".join(f"{name.rsplit('.', 1)[-1]} {short(value)}" for name, value in values.items())
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value in few characters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _style(row: TrialRow, *, is_best: bool) -> str:
-    if row.status == "failed":
+def _style(trial: Trial, *, is_best: bool) -> str:
+    if trial.status == "failed":
         return "red"
     if is_best:
         return "green"
-    return "dim" if row.status == "stopped early" else ""
+    return "dim" if trial.status in ("stopped early", "not run") else ""

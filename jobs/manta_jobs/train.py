@@ -12,7 +12,7 @@ from manta_jobs.finish import TrainedModel, finish
 from manta_jobs.prepare import PreparedRun, prepare, reopen
 from manta_jobs.progress import Board, shown_progress
 from manta_jobs.record import RunRecord
-from manta_jobs.trainer import build_trainer, fit, workers_phrase
+from manta_jobs.trainer import fit, run_trainer, workers_phrase
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +50,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
     with connected(address, num_workers=config.train.max_workers):
         board = Board()
         resources = fit_workers(config.train)
-        trainer = build_trainer(
+        trainer = run_trainer(
             prepared.data, config, board=board, resources=resources, folder=prepared.folder.path, name=CHECKPOINTS
         )
         with RunRecord(

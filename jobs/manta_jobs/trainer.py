@@ -13,9 +13,14 @@ from manta_jobs.prepare import TokenizedData
 from manta_jobs.progress import Board
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ray.train import UserCallback
     from ray.train.torch import TorchTrainer
 
     from manta_jobs.checkpoints import TrainingState
+    from manta_jobs.trial_queue import TrialQueue
+    from manta_jobs.worker import WorkerSetup
 
 KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 """Has glibc keep freed memory for the next step instead of handing it back and faulting it in anew, page by page.
@@ -25,41 +30,24 @@ Ray runs the loop on a thread of its own, whose memory glibc gives back sooner t
 
 
 def build_trainer(
-    data: TokenizedData,
+    loop: Callable[[dict[str, Any]], None],
+    arguments: dict[str, Any],
     config: ExperimentConfig,
     *,
-    board: Board,
     resources: WorkerResources,
     folder: Path,
     name: str,
-    callbacks: list[Any] | None = None,
+    callback: UserCallback,
+    max_failures: int,
 ) -> TorchTrainer:
-    """The distributed run of `config`, not yet started.
-
-    Checkpoints go to `folder/name`, see `checkpoints.py`; where there are some, training goes on from the newest. A trial of a
-    search is the same run with other numbers in its config.
-    """
+    """Workers that run `loop` with `arguments`, not yet started: those of one run, or those that train a search's trials."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from manta_jobs.recovery import Recovery
-    from manta_jobs.worker import WorkerSetup, train_worker
-
-    setup = WorkerSetup(
-        config=config,
-        labels=data.labels,
-        data_folder=str(data.folder),
-        checkpoints=str(folder / name),
-        pad_id=data.pad_id,
-        num_threads=resources.num_cpus,
-        board=board,
-        run_name=name,
-        durable_epochs=callbacks is not None,
-    )
     num_workers = config.train.num_workers
     return TorchTrainer(
-        train_worker,
-        train_loop_config={"setup": setup},
+        loop,
+        train_loop_config=arguments,
         scaling_config=ScalingConfig(
             num_workers=num_workers if isinstance(num_workers, int) else tuple(num_workers),
             use_gpu=resources.use_gpu,
@@ -68,10 +56,76 @@ def build_trainer(
         run_config=RunConfig(
             name=name,
             storage_path=str(folder / "ray"),
-            failure_config=FailureConfig(max_failures=config.train.max_failures, max_preemption_failures=-1),
-            callbacks=[Recovery(board, name), *(callbacks or [])],
+            failure_config=FailureConfig(max_failures=max_failures, max_preemption_failures=-1),
+            callbacks=[callback],
             worker_runtime_env={"env_vars": KEEP_MEMORY},
         ),
+    )
+
+
+def run_trainer(
+    data: TokenizedData, config: ExperimentConfig, *, board: Board, resources: WorkerResources, folder: Path, name: str
+) -> TorchTrainer:
+    """The distributed run of `config`. Checkpoints go to `folder/name`; where there are some, it goes on from the newest."""
+    from manta_jobs.recovery import Recovery
+    from manta_jobs.worker import train_worker
+
+    setup = worker_setup(data, config, board=board, resources=resources, folder=folder, name=name)
+    return build_trainer(
+        train_worker,
+        {"setup": setup},
+        config,
+        resources=resources,
+        folder=folder,
+        name=name,
+        callback=Recovery(board, name),
+        max_failures=config.train.max_failures,
+    )
+
+
+def lane_trainer(
+    data: TokenizedData,
+    config: ExperimentConfig,
+    *,
+    queue: TrialQueue,
+    board: Board,
+    resources: WorkerResources,
+    folder: Path,
+    trials: str,
+    name: str,
+    num_trials: int,
+) -> TorchTrainer:
+    """Workers that train one trial of a search after another, see `lanes.py`. Trials' checkpoints go to `folder/trials/TRIAL`."""
+    from manta_jobs.lanes import Lane, LaneRecovery, train_trials
+
+    lane = Lane(name, queue, worker_setup(data, config, board=board, resources=resources, folder=folder, name=trials))
+    return build_trainer(
+        train_trials,
+        {"lane": lane},
+        config,
+        resources=resources,
+        folder=folder,
+        name=name,
+        callback=LaneRecovery(lane),
+        max_failures=config.train.max_failures * num_trials + num_trials,  # each trial's own limit is the queue's
+    )
+
+
+def worker_setup(
+    data: TokenizedData, config: ExperimentConfig, *, board: Board, resources: WorkerResources, folder: Path, name: str
+) -> WorkerSetup:
+    """What the workers of a run need to know."""
+    from manta_jobs.worker import WorkerSetup
+
+    return WorkerSetup(
+        config=config,
+        labels=data.labels,
+        data_folder=str(data.folder),
+        checkpoints=str(folder / name),
+        pad_id=data.pad_id,
+        num_threads=resources.num_cpus,
+        board=board,
+        run_name=name,
     )
 
 

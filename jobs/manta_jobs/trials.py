@@ -13,6 +13,9 @@ from manta.config import ExperimentConfig
 
 TrialStatus = Literal["running", "done", "stopped early", "out of time", "failed", "not run"]
 
+SEED_MARK = "-seed-"
+"""In the name of a run that trains a trial again with another seed."""
+
 
 @dataclass
 class Trial:
@@ -31,6 +34,11 @@ class Trial:
     """When it started, in seconds after the search did."""
     ended_s: float | None = None
     """When it ended, likewise."""
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the search drew it, and did not train another trial again."""
+        return SEED_MARK not in self.name
 
     def score(self, config: ExperimentConfig) -> float | None:
         """Its best epoch's value of the metric that chooses; None before the first epoch."""

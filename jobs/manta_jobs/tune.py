@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,37 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from manta.config import ExperimentConfig, Range
+from manta.config import ExperimentConfig
 from manta.config_file import write_config
 from manta.errors import RunError
 from manta_jobs.cluster import WorkerResources, connected, fit_workers, interruptible, num_workers_at_once
+from manta_jobs.confirm import confirm, num_confirming, ranked, winning_run
+from manta_jobs.draws import make_draws
 from manta_jobs.finish import TrainedModel, finish
-from manta_jobs.prepare import PreparedRun, TokenizedData, prepare
+from manta_jobs.lanes import Lanes
+from manta_jobs.prepare import PreparedRun, prepare, reopen
 from manta_jobs.progress import Board
 from manta_jobs.record import RunRecord
+from manta_jobs.search import build_tuner
+from manta_jobs.search_record import TrialRecords
 from manta_jobs.search_view import SearchView
-from manta_jobs.trainer import build_trainer, failure_sentence
+from manta_jobs.trainer import lane_trainer
+from manta_jobs.trial_queue import TrialQueue
+from manta_jobs.trials import Confirmation, Journal, Trial
 
 if TYPE_CHECKING:
-    from ray.tune import ResultGrid, Tuner
+    from ray.train.torch import TorchTrainer
     from rich.console import Console
 
     from manta_jobs.checkpoints import TrainingState
 
 TRIALS_FOLDER = "trials"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One finished or stopped training run of the search."""
-
-    name: str
-    values: dict[str, Any]
-    """The searched fields, by dotted name."""
-    history: list[dict[str, Any]]
-    score: float
-    """Its best epoch's value of the chosen metric."""
-    stopped_early: bool
+JOURNAL_FILE = "trials.jsonl"
 
 
 @dataclass(frozen=True)
@@ -50,9 +43,12 @@ class TunedModel:
 
     model: TrainedModel
     best_config_path: Path
+    winner: Trial
+    """The run whose model was kept."""
     trials: list[Trial]
-    """Best first."""
-    num_failed: int
+    """Best first, then those without a score."""
+    confirmed: list[Confirmation]
+    """Best mean first; none where there was nothing to confirm or no time for it."""
 
 
 def tune(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TunedModel:
@@ -63,149 +59,150 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
         RunError: every trial failed.
     """
     started = time.monotonic()
-    prepared = prepare(config, verb="tune", console=console)
+    return run(prepare(config, verb="tune", console=console), console=console, address=address, started=started)
+
+
+def resume(name: str, *, console: Console, address: str | None = None) -> TunedModel:
+    """Go on with a search that was interrupted: ended trials stay as they are, the others go on from their checkpoints.
+
+    Raises:
+        InputError: there is no such run, it is finished, or its data is not what it was.
+        RunError: every trial failed.
+    """
+    started = time.monotonic()
+    return run(reopen(name, verb="tune", console=console), console=console, address=address, started=started)
+
+
+def run(prepared: PreparedRun, *, console: Console, address: str | None, started: float) -> TunedModel:
+    """Search over a prepared run's data, or go on with the search that its journal tells of, and finish it."""
+    config = prepared.config
     with connected(address, num_workers=config.train.max_workers):
-        resources = fit_workers(config.train)
-        view = SearchView(config, Board(), console)
-        tuner = build_tuner(prepared, resources=resources, view=view)
+        search = Search(prepared, resources=fit_workers(config.train), started=started)
+        view = SearchView(config, search.queue, search.board, console)
         with RunRecord(
             prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.space
         ) as record:
-            with view.shown():
-                results = interruptible(tuner.fit, console=console)
-            trials = ranked_trials(results, config)
-            if not trials:
-                raise RunError(f"every trial failed; the first one said: {failure_sentence(results.errors[0])}")
-            best_config = config.with_values(trials[0].values)
+            records = TrialRecords(prepared, search.queue, search.board, parent_id=record.run_id)
+            console.print(f"If the search is interrupted: manta tune --resume {prepared.folder.name}")
+            with view.shown(), records.kept():
+                best, confirmed = interruptible(search.run, console=console)
+            trials = list(search.queue.snapshot().values())
+            if not best:
+                raise RunError(no_model_sentence(trials))
+            winner = winning_run(best, confirmed, config)
+            best_config = config.with_values(winner.values)
             best_path = prepared.folder.path / "best.yaml"
             write_config(best_config, best_path)
-            write_trials(trials, prepared.folder.path / "trials.yaml")
-            record.chosen(trials[0].values)
-            trained = state_of(trials[0], prepared)
-            record.catch_up(trained.history, steps=view.board.steps_after(trials[0].name, 0))
+            ordered = best + [trial for trial in trials if trial.is_drawn and trial not in best]
+            write_trials(ordered, confirmed, prepared.folder.path / "trials.yaml", config=config)
+            record.chosen(winner.values)
+            trained = state_of(winner, prepared)
+            record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
             model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started)
-    return TunedModel(model, best_path, trials, len(results.errors))
+    return TunedModel(model, best_path, winner, ordered, confirmed)
 
 
-def build_tuner(prepared: PreparedRun, *, resources: WorkerResources, view: SearchView) -> Tuner:
-    """The search over a prepared run's data, not yet started."""
-    from ray import tune as ray_tune
-    from ray.tune.search import BasicVariantGenerator
+class Search:
+    """A search under way: its queue, its lanes of workers, and Ray Tune in front of them."""
 
-    # Ray's newer output prints a banner on stdout however quiet it is told to be; stdout is for `--json`.
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    config = prepared.config
-    data, folder, board = prepared.data, prepared.folder.path / TRIALS_FOLDER, view.board
-
-    def run_trial(values: dict[str, Any]) -> None:
-        _run_trial(config.with_values(values), data=data, resources=resources, board=board, folder=folder)
-
-    own_values = {name: _value_of(config, name) for name in config.tune.space}
-    at_once = max(1, num_workers_at_once(resources) // config.train.max_workers)
-    return ray_tune.Tuner(
-        # A trial's function only waits for its workers, which hold the CPUs and GPUs. It takes a byte of memory and no CPU:
-        # if it held a CPU, the trials could take the last ones from under their own workers and wait for ever.
-        ray_tune.with_resources(run_trial, ray_tune.PlacementGroupFactory([{"memory": 1}])),
-        param_space={name: _distribution(values) for name, values in config.tune.space.items()},
-        tune_config=ray_tune.TuneConfig(
-            metric=config.train.metric,
-            mode=config.train.metric_mode,
-            num_samples=config.tune.budget.num_trials,
-            scheduler=_scheduler(config),
-            search_alg=BasicVariantGenerator(
-                points_to_evaluate=[own_values], random_state=config.tune.seed, max_concurrent=at_once
-            ),
-        ),
-        run_config=ray_tune.RunConfig(name=TRIALS_FOLDER, storage_path=str(prepared.folder.path), verbose=0, callbacks=[view]),
-    )
-
-
-def _run_trial(config: ExperimentConfig, *, data: TokenizedData, resources: WorkerResources, board: Board, folder: Path) -> None:
-    from ray import tune as ray_tune
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    name = str(ray_tune.get_context().get_trial_id())
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    trainer = build_trainer(
-        data, config, board=board, resources=resources, folder=folder, name=name, callbacks=[TuneReportCallback()]
-    )
-    trainer.fit()
-
-
-def _scheduler(config: ExperimentConfig) -> Any:
-    """Asynchronous successive halving (Li et al., 2020, https://arxiv.org/abs/1810.05934), or none."""
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-
-    if config.tune.scheduler == "none":
-        return FIFOScheduler()
-    epochs = config.tune.space.get("train.num_epochs")
-    longest = max([config.train.num_epochs, *map(int, (epochs.choice or []) if epochs else [])])
-    # One more than the longest, as a trial that reaches max_t would be stopped like one that fell behind.
-    return ASHAScheduler(time_attr="epoch", max_t=longest + 1, grace_period=1, reduction_factor=2)
-
-
-def _distribution(values: Range) -> Any:
-    from ray import tune as ray_tune
-
-    if values.loguniform is not None:
-        return ray_tune.loguniform(*values.loguniform)
-    if values.uniform is not None:
-        return ray_tune.uniform(*values.uniform)
-    return ray_tune.choice(values.choice)
-
-
-def _value_of(config: ExperimentConfig, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def ranked_trials(results: ResultGrid, config: ExperimentConfig) -> list[Trial]:
-    """Every trial that finished at least one epoch without failing, best first."""
-    from manta_jobs.worker import best_epoch
-
-    trials: list[Trial] = []
-    for result in results:
-        if result.error is not None or result.metrics_dataframe is None or not len(result.metrics_dataframe):
-            continue
-        records = result.metrics_dataframe.to_dict("records")
-        history = epochs_of(records)
-        best = best_epoch(history, config)
-        values = dict(result.config or {})
-        planned = config.with_values(values).train.num_epochs
-        trials.append(
-            Trial(
-                name=str(records[0]["trial_id"]),
-                values=values,
-                history=history,
-                score=float(best[config.train.metric]),
-                stopped_early=len(history) < planned,
-            )
+    def __init__(self, prepared: PreparedRun, *, resources: WorkerResources, started: float) -> None:
+        """Open the journal, which an interrupted search has left; nothing runs yet."""
+        self.prepared, self.config, self.resources = prepared, prepared.config, resources
+        self.board = Board()
+        budget = self.config.tune.budget
+        journal = Journal(prepared.folder.path / JOURNAL_FILE)
+        self._begun = journal.trials
+        self._started = started - journal.elapsed_s
+        most = budget.num_trials + num_confirming(self.config)
+        self.num_lanes = max(1, min(most, num_workers_at_once(resources) // self.config.train.max_workers))
+        self._ends_s = self._end_of_time()
+        self.queue = TrialQueue(
+            prepared.folder.path / JOURNAL_FILE,
+            num_expected=most,
+            started_s=self._now(),
+            deadline_s=None if self._ends_s is None else self._ends_s * budget.num_trials / most,
+            max_losses=self.config.train.max_failures,
         )
-    return sorted(trials, key=lambda trial: trial.score, reverse=config.train.metric_mode == "max")
+
+    def run(self) -> tuple[list[Trial], list[Confirmation]]:
+        """Search and confirm; the trials that have a score, best first, and what their confirmation came to."""
+        config = self.config
+        lanes = Lanes(self.queue, self.board, num_lanes=self.num_lanes, build=self._lane)
+        lanes.start()
+        build_tuner(
+            config,
+            queue=self.queue,
+            draws=make_draws(config, config.tune.space),
+            begun=self._begun,
+            at_once=self.num_lanes,
+            folder=self.prepared.folder.path,
+            is_over=self.queue.is_late,
+        ).fit()
+        best = ranked([trial for trial in self.queue.snapshot().values() if trial.is_drawn], config)
+        self.queue.set_deadline(self._ends_s)
+        confirmed = confirm(best, config, self.queue)
+        self.queue.expect(0)
+        lanes.join()
+        return best, confirmed
+
+    def _lane(self, name: str) -> TorchTrainer:
+        return lane_trainer(
+            self.prepared.data,
+            self.config,
+            queue=self.queue,
+            board=self.board,
+            resources=self.resources,
+            folder=self.prepared.folder.path,
+            trials=TRIALS_FOLDER,
+            name=name,
+            num_trials=self.config.tune.budget.num_trials + num_confirming(self.config),
+        )
+
+    def _now(self) -> float:
+        """Seconds since the search started, those before an interruption included."""
+        return time.monotonic() - self._started
+
+    def _end_of_time(self) -> float | None:
+        """When training must be over, on the same clock; None without a limit."""
+        budget = self.config.tune.budget
+        workers = self.num_lanes * self.config.train.max_workers
+        ends = [budget.wall_clock_s] if budget.wall_clock_s is not None else []
+        if budget.worker_hours is not None:
+            ends.append(self._now() + budget.worker_hours * 3600 / workers)
+        return min(ends, default=None)
 
 
-def epochs_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The workers' own figures of each epoch, without what Ray adds to a report."""
-    from manta_jobs.worker import EPOCH_FIELDS
+def no_model_sentence(trials: list[Trial]) -> str:
+    """Why a search has nothing to show."""
+    failed = [trial for trial in trials if trial.status == "failed"]
+    if failed:
+        return f"every trial failed; the first one said: {failed[0].reason}"
+    return "the search's time was over before any trial had trained a step; raise tune.budget."
 
-    return [{field: record[field] for field in EPOCH_FIELDS} for record in records]
 
-
-def write_trials(trials: list[Trial], path: Path) -> None:
-    """Write every trial's values and epochs as YAML, best first."""
-    rows = [
+def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path, *, config: ExperimentConfig) -> None:
+    """Write every trial's values and epochs as YAML, best first, and what confirming came to."""
+    rows: list[dict[str, Any]] = [
         {
             "trial": trial.name,
             "values": trial.values,
-            "score": trial.score,
-            "stopped_early": trial.stopped_early,
+            "status": trial.status,
+            "reason": trial.reason,
+            "score": trial.score(config),
             "epochs": trial.history,
         }
         for trial in trials
     ]
-    path.write_text(yaml.safe_dump(rows, sort_keys=False), encoding="utf-8")
+    again = [
+        {
+            "trial": item.trial.name,
+            "mean": item.mean,
+            "std": item.std,
+            "runs": {run.name: score for run, score in zip(item.runs, item.scores, strict=True)},
+        }
+        for item in confirmed
+    ]
+    path.write_text(yaml.safe_dump({"trials": rows, "confirmed": again}, sort_keys=False), encoding="utf-8")
 
 
 def state_of(trial: Trial, prepared: PreparedRun) -> TrainingState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from manta.data.encode import EncodedSplit
 from manta.labels import LabelSpace
 from manta.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
 from manta.metrics import METRIC_NAMES
-from manta.model import build_model
+from manta.model import build_model, dropout_rates
 from manta_jobs import memory, quick_dropout
 from manta_jobs.batches import Rows, TrainingBatches, num_micro_batches, shares
 from manta_jobs.checkpoints import OPTIMIZER_FILE, WEIGHTS_FILE, CheckpointWriter, TrainingState, checkpoint_name, latest_checkpoint
@@ -33,6 +34,8 @@ from manta_jobs.progress import Board, StepReporter
 from manta_jobs.reduction import average_gradients, reduces_itself
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deepspeed import DeepSpeedEngine
 
 EPOCH_FIELDS = (
@@ -58,21 +61,20 @@ class WorkerSetup:
     num_threads: int
     board: Board
     run_name: str
-    durable_epochs: bool
-    """Whether an epoch is reported only when its checkpoint is on disk: a search may end the worker right then."""
+    seconds: float | None = None
+    """Time until training must end; the epoch under way is then evaluated as it is."""
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
     """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
     kept = quick_dropout.install()  # noqa: F841  # for as long as training goes on
-    training = Training(arguments["setup"])
-    state = training.state
-    while not state.finished:
-        batches = training.batches.epoch(state.epoch)
-        for batch in batches[state.batch :]:
-            training.train_step(batch)
-            training.look_up()
-        training.finish_epoch()
+    Training(arguments["setup"]).run(report=reported)
+
+
+def reported(metrics: dict[str, Any]) -> bool:
+    """Tell Ray Train of an epoch; a run of its own always goes on."""
+    ray.train.report(metrics)
+    return True
 
 
 class Training:
@@ -115,6 +117,8 @@ class Training:
         self.facts: dict[str, Any] = {}
         self.num_examples, self.trained_s, self.first_hash = 0, 0.0, ""
         self.looked_at = self.saved_at = time.monotonic()
+        self.ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
+        self.out_of_time = False
         self.log_every = max(1, min(LOG_EVERY_STEPS, self.batches.num_steps // POINTS_PER_EPOCH))
         self.reporter = StepReporter(
             setup.board,
@@ -125,6 +129,21 @@ class Training:
             rank=self.rank,
             world_size=self.world_size,
         )
+
+    def run(self, *, report: Callable[[dict[str, Any]], bool]) -> None:
+        """The training loop. `report` takes each epoch's metrics and says whether to go on, the same to all workers."""
+        state = self.state
+        while not state.finished:
+            batches = self.batches.epoch(state.epoch)
+            for batch in batches[state.batch :]:
+                self.train_step(batch)
+                self.look_up()
+                if self.out_of_time:
+                    break
+            metrics = self.finish_epoch()
+            if not report(metrics):
+                break
+        self.writer.wait()
 
     def train_step(self, batch: Rows) -> None:
         """One optimizer step on a global batch: forward and backward on this worker's rows, then AdamW's update."""
@@ -166,8 +185,13 @@ class Training:
         due = self.config.checkpoint_steps is not None and self.state.batch % self.config.checkpoint_steps == 0
         if due or self.state.batch % self.log_every == 0 or self.state.batch == self.batches.num_steps:
             now = time.monotonic()
-            wishes = [now - self.saved_at > 60 * self.config.checkpoint_minutes, now - self.looked_at > PREEMPTION_LOOK_EVERY_S]
-            loss, due_by_time, look = self._agree([float(wish) for wish in wishes])
+            wishes = (
+                now - self.saved_at > 60 * self.config.checkpoint_minutes,
+                now - self.looked_at > PREEMPTION_LOOK_EVERY_S,
+                now > self.ends_at,
+            )
+            loss, due_by_time, look, is_over = self._agree([float(wish) for wish in wishes])
+            self.out_of_time = bool(is_over)
             self.reporter.step(
                 self.state,
                 loss=loss,
@@ -182,8 +206,8 @@ class Training:
         if due and self.state.batch < self.batches.num_steps:
             self.save()
 
-    def finish_epoch(self) -> None:
-        """Evaluate, note the metrics, save, and report. All workers must have the same weights."""
+    def finish_epoch(self) -> dict[str, Any]:
+        """Evaluate, note the metrics and save; the metrics. All workers must have the same weights."""
         state = self.state
         self.reporter.evaluating(state)
         with self.watch("evaluation"):
@@ -194,10 +218,10 @@ class Training:
             **scores,
             "epoch": state.epoch + 1,
             "step": state.step,
-            "train_loss": state.loss_sum / self.batches.num_steps,
-            "examples_per_s": len(self.train) / state.train_s,
-            "learning_rate": self.config.learning_rate,
-            "dropout": self.setup.config.model.dropout,
+            "train_loss": state.loss_sum / state.batch,
+            "examples_per_s": len(self.train) * state.batch / self.batches.num_steps / state.train_s,
+            "learning_rate": max(self.engine.lr_scheduler.base_lrs),
+            "dropout": self.dropout,
             "weights_sha256": weights_hash,
             "checkpoint": str(Path(self.setup.checkpoints) / checkpoint_name(state.step)),
         }
@@ -207,13 +231,14 @@ class Training:
         state.epoch, state.batch, state.loss_sum, state.train_s = state.epoch + 1, 0, 0.0, 0.0
         waited = len(state.history) - best["epoch"]
         patience = self.config.early_stopping
-        state.finished = state.epoch == self.config.num_epochs or (patience is not None and waited >= patience)
+        is_patient = patience is None or waited < patience
+        state.finished = state.epoch == self.config.num_epochs or not is_patient or self.out_of_time
         state.distribution = self._distribution(weights_hash)
         self.save()
-        if self.setup.durable_epochs or state.finished:
+        if state.finished:
             self.writer.wait()
         self.reporter.epoch_done(metrics)
-        ray.train.report(metrics)
+        return metrics
 
     def save(self) -> None:
         """Begin to write a checkpoint: gathered now, written by worker 0 in the background. All workers must call it together."""
@@ -227,12 +252,20 @@ class Training:
                     self.writer.write(self.state, weights=copies, moments=moments)
         self.saved_at = time.monotonic()
 
+    def close(self) -> None:
+        """Let go of the engine and its memory, so that another run can have this process."""
+        with suppress(OSError):
+            self.writer.wait()
+        self.engine.destroy()
+
     def _model(self, checkpoint: Path | None) -> TrainedClassifier:
         from safetensors.torch import load_file
 
         setup = self.setup
         seed_everything(self.config.seed)  # the same new head on every worker
-        model = adapt(build_model(setup.config.model, setup.labels), setup.config.model)
+        pretrained = build_model(setup.config.model, setup.labels)
+        self.dropout = max(dropout_rates(pretrained), default=0.0)  # what was built, not what was asked for
+        model = adapt(pretrained, setup.config.model)
         if self.config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if checkpoint is not None:

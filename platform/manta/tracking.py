@@ -37,6 +37,7 @@ REQUEST_LIMITS = {
 METRICS_PER_REQUEST = 1000  # the most that MLflow takes at once; of parameters it is 100
 PARAMS_PER_REQUEST = 100
 NUM_CHARACTERS = 500  # of a parameter's value and of a tag; older servers refuse more
+PARENT_TAG = "mlflow.parentRunId"
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
 NO_RESULTS = {"epoch", "learning_rate", "dropout", "examples_per_s"}
@@ -154,10 +155,13 @@ class RunTracker:
         """Figures that the store has not taken yet."""
         return len(self._unsent)
 
-    def start(self, run_name: str, *, experiment: str, config: dict[str, Any], resume_id: str | None = None) -> str:
+    def start(
+        self, run_name: str, *, experiment: str, config: dict[str, Any], resume_id: str | None = None, parent_id: str | None = None
+    ) -> str:
         """Open a run, or one that ended early once more, and record its settings; the run's id.
 
-        A run to resume that the store no longer has is opened anew. Settings recorded already keep their first value.
+        A run to resume that the store no longer has is opened anew. Settings recorded already keep their first value. A run
+        with a parent, such as a trial of a search, is shown below it.
 
         Raises:
             RunError: the store cannot be reached or refuses.
@@ -165,7 +169,8 @@ class RunTracker:
         with store_errors(f"the run cannot be recorded in MLflow at {self.uri}"):
             known = self._resumed(resume_id) if resume_id else None
             if known is None:
-                run = self._store.client.create_run(self._experiment_id(experiment), run_name=run_name)
+                tags = {PARENT_TAG: parent_id} if parent_id else {}
+                run = self._store.client.create_run(self._experiment_id(experiment), run_name=run_name, tags=tags)
                 self.run_id, known = str(run.info.run_id), {}
             self._send_params({key: value for key, value in flat(config).items() if key not in known})
         return self.run_id

@@ -51,7 +51,6 @@ def peak_mib(num_rows: int, *, model: Path, folder: Path) -> float:
         num_threads=1,
         board=Board(),
         run_name="flat",
-        durable_epochs=False,
     )
     answer = folder / "peak_kib"
     TorchTrainer(

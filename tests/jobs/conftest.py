@@ -79,7 +79,6 @@ def outcomes(ray_cluster: None) -> Callable[..., dict[str, Outcome]]:
                 num_threads=1,
                 board=board,
                 run_name=name,
-                durable_epochs=False,
             )
             for name, values in variants.items()
         ]

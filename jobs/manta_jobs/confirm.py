@@ -1,0 +1,62 @@
+"""The honest winner: the best trials are trained again with other seeds, and the best mean over those wins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from manta_jobs.trials import SEED_MARK, Confirmation, Trial
+
+if TYPE_CHECKING:
+    from manta.config import ExperimentConfig
+    from manta_jobs.trial_queue import TrialQueue
+
+SEED = "train.seed"
+
+
+def ranked(trials: list[Trial], config: ExperimentConfig) -> list[Trial]:
+    """Those that finished an epoch without failing, best first, the earlier first of equals."""
+    sign = -1 if config.train.metric_mode == "max" else 1
+    scored = [(score, trial) for trial in trials if trial.status != "failed" and (score := trial.score(config)) is not None]
+    return [trial for score, trial in sorted(scored, key=lambda pair: sign * pair[0])]
+
+
+def runs_to_confirm(best: list[Trial], config: ExperimentConfig) -> dict[str, list[Trial]]:
+    """For each of the best trials, by name, the runs with other seeds. None where there is nothing to decide."""
+    wanted = config.tune.confirm
+    if wanted is None or len(best) < 2:  # one trial wins in any case
+        return {}
+    seeds = range(config.train.seed + 1, config.train.seed + 1 + wanted.seeds)
+    return {
+        trial.name: [Trial(f"{trial.name}{SEED_MARK}{seed}", trial.values | {SEED: seed}) for seed in seeds]
+        for trial in best[: wanted.top_k]
+    }
+
+
+def num_confirming(config: ExperimentConfig) -> int:
+    """Runs that confirming takes at most."""
+    wanted = config.tune.confirm
+    return 0 if wanted is None or config.tune.budget.num_trials < 2 else wanted.top_k * wanted.seeds
+
+
+def confirm(best: list[Trial], config: ExperimentConfig, queue: TrialQueue) -> list[Confirmation]:
+    """Train the best trials again and wait for all of them; best mean first. A trial without a finished run is left out."""
+    planned = runs_to_confirm(best, config)
+    for runs in planned.values():
+        for run in runs:
+            queue.submit(run.name, run.values, free=True)
+    by_name = {trial.name: trial for trial in best}
+    confirmed: list[Confirmation] = []
+    for name, runs in planned.items():
+        ended = [queue.outcome(run.name) for run in runs]
+        finished = ranked([run for run in ended if run.status in ("done", "out of time")], config)
+        if finished:
+            scores = [score for run in finished if (score := run.score(config)) is not None]
+            confirmed.append(Confirmation(by_name[name], finished, scores))
+    return sorted(confirmed, key=lambda item: item.mean, reverse=config.train.metric_mode == "max")
+
+
+def winning_run(best: list[Trial], confirmed: list[Confirmation], config: ExperimentConfig) -> Trial:
+    """The run whose model is kept: of the winning values, the seed that did best on validation."""
+    if not confirmed:
+        return best[0]
+    return ranked([confirmed[0].trial, *confirmed[0].runs], config)[0]

@@ -1,0 +1,194 @@
+"""Ray Tune's side of a search: it draws values, follows every trial's epochs and stops those that fall behind.
+
+A trial in Tune is a `QueuedTrial`, which trains nothing itself: it puts its values into the queue, from which a lane of workers
+takes them, and hands on what the lane reports. It needs no CPU, so trials never wait for resources that they hold themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune as ray_tune
+from ray.tune import Callback
+from ray.tune.search import Searcher
+
+from manta_jobs.draws import Draws
+from manta_jobs.trial_queue import TrialQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ray.tune import Tuner
+    from ray.tune.experiment import Trial as RayTrial
+
+    from manta.config import ExperimentConfig
+    from manta_jobs.trials import Trial
+
+TRIAL = "trial"
+"""Where Tune's values hold the trial's name."""
+
+
+class TrialFailedError(Exception):
+    """A trial failed or was not run; the search goes on."""
+
+
+class QueuedTrial(ray_tune.Trainable):  # type: ignore[misc]  # Ray's class is untyped
+    """One trial as Tune sees it; its process is used again for the next."""
+
+    def setup(self, config: dict[str, Any], queue: TrialQueue) -> None:
+        """Take the first trial."""
+        self._queue = queue
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Put a trial into the queue."""
+        values = dict(new_config)
+        self._name = str(values.pop(TRIAL))
+        self._known = 0
+        self._queue.submit(self._name, values)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Wait for the next epoch's metrics.
+
+        Raises:
+            TrialFailedError: there will be none; the reason is the trial's.
+        """
+        trial = self._queue.next_epoch(self._name, known=self._known)
+        if len(trial.history) == self._known:
+            raise TrialFailedError(f"{trial.status}: {trial.reason}")
+        metrics = trial.history[self._known]
+        self._known += 1
+        is_last = trial.status != "running" and len(trial.history) == self._known
+        return metrics | {"done": is_last}
+
+
+class DrawnTrials(Searcher):  # type: ignore[misc]  # Ray's class is untyped
+    """Gives Tune the next trial: those that an interrupted search had begun, then new draws."""
+
+    def __init__(
+        self,
+        draws: Draws,
+        *,
+        begun: dict[str, dict[str, Any]],
+        num_trials: int,
+        is_over: Callable[[], bool],
+        config: ExperimentConfig,
+    ) -> None:
+        super().__init__(metric=config.train.metric, mode=config.train.metric_mode)
+        self._draws = draws
+        self._begun = begun
+        self._num_trials = num_trials
+        self._is_over = is_over
+        self._drawn: dict[str, dict[str, Any]] = {}
+        self._best: dict[str, float] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's values and name."""
+        number = len(self._drawn)
+        name = trial_name(number)
+        values = self._begun.get(name)
+        if number == self._num_trials or (values is None and self._is_over()):
+            return str(Searcher.FINISHED)
+        if values is not None:
+            self._draws.known(values)
+        else:
+            values = self._draws.draw(number)
+        if values is None:
+            return str(Searcher.FINISHED)
+        self._drawn[trial_id] = values
+        return values | {TRIAL: name}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Remember the trial's best epoch."""
+        score, best = float(result[self.metric]), self._best.get(trial_id)
+        better = min if self.mode == "min" else max
+        self._best[trial_id] = score if best is None else better(score, best)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Pass on what came of the trial, if anything."""
+        if result and self.metric in result:
+            self.on_trial_result(trial_id, result)
+        if trial_id in self._best:
+            self._draws.told(self._drawn[trial_id], self._best[trial_id])
+
+    def save(self, checkpoint_path: str) -> None:
+        """The journal holds all there is to save; Tune wants a file."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+
+class StopInQueue(Callback):  # type: ignore[misc]  # Ray's class is untyped
+    """Passes on at once that the scheduler has stopped a trial."""
+
+    def __init__(self, queue: TrialQueue) -> None:
+        self._queue = queue
+
+    def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
+        """A trial ended, by itself or by the scheduler."""
+        self._queue.stop(str(trial.config[TRIAL]))
+
+
+def trial_name(number: int) -> str:
+    """The name of a trial by its number from 0, such as `trial-001`."""
+    return f"trial-{number + 1:03d}"
+
+
+def build_tuner(
+    config: ExperimentConfig,
+    *,
+    queue: TrialQueue,
+    draws: Draws,
+    begun: dict[str, Trial],
+    at_once: int,
+    folder: Path,
+    is_over: Callable[[], bool],
+) -> Tuner:
+    """The search, not yet started. `begun` are the trials of an interrupted search, by name."""
+    # Ray's newer output prints a banner on stdout however quiet it is told to be; stdout is for `--json`.
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # Each trial's figures are in the journal and in MLflow.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    trainable = ray_tune.with_parameters(QueuedTrial, queue=queue)
+    return ray_tune.Tuner(
+        # It waits and computes nothing. A byte of memory, as Tune wants a trial to take something.
+        ray_tune.with_resources(trainable, ray_tune.PlacementGroupFactory([{"memory": 1}])),
+        tune_config=ray_tune.TuneConfig(
+            metric=config.train.metric,
+            mode=config.train.metric_mode,
+            num_samples=config.tune.budget.num_trials,
+            scheduler=scheduler(config),
+            search_alg=DrawnTrials(
+                draws,
+                begun={name: trial.values for name, trial in begun.items()},
+                num_trials=config.tune.budget.num_trials,
+                is_over=is_over,
+                config=config,
+            ),
+            max_concurrent_trials=at_once,
+            reuse_actors=True,
+        ),
+        run_config=ray_tune.RunConfig(name="tune", storage_path=str(folder / "ray"), verbose=0, callbacks=[StopInQueue(queue)]),
+    )
+
+
+def scheduler(config: ExperimentConfig) -> Any:
+    """What stops trials.
+
+    Asynchronous successive halving (Li et al., 2020, https://arxiv.org/abs/1810.05934), which goes on with the best third after
+    1, 3, 9 … epochs; the median rule (Golovin et al., 2017, https://doi.org/10.1145/3097983.3098043); or nothing.
+    """
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
+
+    if config.tune.scheduler == "none":
+        return FIFOScheduler()
+    if config.tune.scheduler == "median":
+        return MedianStoppingRule(time_attr="epoch", grace_period=1, min_samples_required=3)
+    epochs = (config.tune.space or {}).get("train.num_epochs")
+    longest = max([config.train.num_epochs, *map(int, (epochs.choice or []) if epochs else [])])
+    # One more than the longest, as a trial that reaches max_t would be stopped like one that fell behind.
+    return ASHAScheduler(time_attr="epoch", max_t=longest + 1, grace_period=1, reduction_factor=3)
