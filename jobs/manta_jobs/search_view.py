@@ -68,7 +68,7 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """A trial ended: by itself, or because the scheduler stopped it."""
         row = self._rows[trial.trial_id]
-        planned = self._config.with_values(row.values).train.num_epochs
+        planned = self._config.with_values(row.values).train.planned_epochs
         row.status = "done" if row.epochs >= planned else "stopped early"
         self._free_workers(trial.trial_id)
         self._say(f"trial {self._number(trial)}: {row.status}; {self._eta()}")
@@ -93,7 +93,7 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
     def shown(self) -> Iterator[None]:
         """Keep the table on screen while the body runs."""
         total = self._config.tune.budget.num_trials
-        self._console.print(f"Searching {', '.join(self._config.tune.space)} with {total} trials")
+        self._console.print(f"Searching {', '.join(self._config.tune.searched)} with {total} trials")
         if not self._live:
             yield
             return
@@ -120,7 +120,7 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
         table = Table(
             title=f"{len(self._rows)} of {self._config.tune.budget.num_trials} trials · {self._eta()}", title_justify="left"
         )
-        for heading in ("trial", *(name.rsplit(".", 1)[-1] for name in self._config.tune.space), "status", "epochs", metric):
+        for heading in ("trial", *(name.rsplit(".", 1)[-1] for name in self._config.tune.searched), "status", "epochs", metric):
             table.add_column(heading)
         for number, (name, row) in list(enumerate(self._rows.items(), start=1))[-MOST_ROWS:]:
             run = progress.get(name)
@@ -129,7 +129,7 @@ class SearchView(Callback):  # type: ignore[misc]  # Ray's class is untyped
                 if run and row.status in ("starting", "running")
                 else row.status
             )
-            cells = [str(number), *(_short(row.values[field]) for field in self._config.tune.space)]
+            cells = [str(number), *(_short(row.values[field]) for field in self._config.tune.searched)]
             score = "" if row.best is None else f"{row.best:.4f}"
             table.add_row(*cells, status, str(row.epochs), score, style=_style(row, is_best=name == best))
         return table

@@ -69,7 +69,7 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
         view = SearchView(config, Board(), console)
         tuner = build_tuner(prepared, resources=resources, view=view)
         with RunRecord(
-            prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.space
+            prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.searched
         ) as record:
             with view.shown():
                 results = interruptible(tuner.fit, console=console)
@@ -100,13 +100,13 @@ def build_tuner(prepared: PreparedRun, *, resources: WorkerResources, view: Sear
     def run_trial(values: dict[str, Any]) -> None:
         _run_trial(config.with_values(values), data=data, resources=resources, board=board, folder=folder)
 
-    own_values = {name: _value_of(config, name) for name in config.tune.space}
+    own_values = {name: _value_of(config, name) for name in config.tune.searched}
     at_once = max(1, num_workers_at_once(resources) // config.train.max_workers)
     return ray_tune.Tuner(
         # A trial's function only waits for its workers, which hold the CPUs and GPUs. It takes a byte of memory and no CPU:
         # if it held a CPU, the trials could take the last ones from under their own workers and wait for ever.
         ray_tune.with_resources(run_trial, ray_tune.PlacementGroupFactory([{"memory": 1}])),
-        param_space={name: _distribution(values) for name, values in config.tune.space.items()},
+        param_space={name: _distribution(values) for name, values in config.tune.searched.items()},
         tune_config=ray_tune.TuneConfig(
             metric=config.train.metric,
             mode=config.train.metric_mode,
@@ -138,8 +138,8 @@ def _scheduler(config: ExperimentConfig) -> Any:
 
     if config.tune.scheduler == "none":
         return FIFOScheduler()
-    epochs = config.tune.space.get("train.num_epochs")
-    longest = max([config.train.num_epochs, *map(int, (epochs.choice or []) if epochs else [])])
+    epochs = config.tune.searched.get("train.num_epochs")
+    longest = max([config.train.planned_epochs, *map(int, epochs.extremes if epochs else [])])
     # One more than the longest, as a trial that reaches max_t would be stopped like one that fell behind.
     return ASHAScheduler(time_attr="epoch", max_t=longest + 1, grace_period=1, reduction_factor=2)
 
@@ -151,6 +151,8 @@ def _distribution(values: Range) -> Any:
         return ray_tune.loguniform(*values.loguniform)
     if values.uniform is not None:
         return ray_tune.uniform(*values.uniform)
+    if values.randint is not None:
+        return ray_tune.randint(values.randint[0], values.randint[1] + 1)
     return ray_tune.choice(values.choice)
 
 
@@ -173,7 +175,7 @@ def ranked_trials(results: ResultGrid, config: ExperimentConfig) -> list[Trial]:
         history = epochs_of(records)
         best = best_epoch(history, config)
         values = dict(result.config or {})
-        planned = config.with_values(values).train.num_epochs
+        planned = config.with_values(values).train.planned_epochs
         trials.append(
             Trial(
                 name=str(records[0]["trial_id"]),

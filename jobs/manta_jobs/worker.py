@@ -94,7 +94,7 @@ class Training:
         self.num_micro = num_micro_batches(
             self.config.batch_size, world_size=self.world_size, micro_batch_size=self.micro_batch_size
         )
-        self.num_steps = self.batches.num_steps * self.config.num_epochs
+        self.num_steps = self.batches.num_steps * self.config.planned_epochs
         self.engine: DeepSpeedEngine = build_engine(
             model,
             self.config,
@@ -121,7 +121,7 @@ class Training:
             setup.run_name,
             state=self.state,
             total_steps=self.num_steps,
-            num_epochs=self.config.num_epochs,
+            num_epochs=self.config.planned_epochs,
             rank=self.rank,
             world_size=self.world_size,
         )
@@ -196,7 +196,7 @@ class Training:
             "step": state.step,
             "train_loss": state.loss_sum / self.batches.num_steps,
             "examples_per_s": len(self.train) / state.train_s,
-            "learning_rate": self.config.learning_rate,
+            "learning_rate": self.config.peak_learning_rate,
             "dropout": self.setup.config.model.dropout,
             "weights_sha256": weights_hash,
             "checkpoint": str(Path(self.setup.checkpoints) / checkpoint_name(state.step)),
@@ -207,7 +207,7 @@ class Training:
         state.epoch, state.batch, state.loss_sum, state.train_s = state.epoch + 1, 0, 0.0, 0.0
         waited = len(state.history) - best["epoch"]
         patience = self.config.early_stopping
-        state.finished = state.epoch == self.config.num_epochs or (patience is not None and waited >= patience)
+        state.finished = state.epoch == self.config.planned_epochs or (patience is not None and waited >= patience)
         state.distribution = self._distribution(weights_hash)
         self.save()
         if self.setup.durable_epochs or state.finished:
