@@ -248,7 +248,7 @@ def test_a_space_that_the_search_cannot_go_through_is_refused(tune: dict[str, An
     "tune",
     [
         {"search": "grid", "space": {"train.num_epochs": {"choice": [2, 3]}, "train.schedule": {"choice": ["linear", "cosine"]}}},
-        {"search": "pbt", "space": {"train.learning_rate": {"loguniform": [1e-5, 1e-3]}, "train.max_grad_norm": {"choice": [1, 2]}}},
+        {"search": "pbt", "space": {"train.learning_rate": {"loguniform": [1e-5, 1e-3]}, "model.dropout": {"choice": [0, 0.2]}}},
         {"search": "optuna", "scheduler": "median"},
     ],
 )
