@@ -66,8 +66,8 @@ def hf_trainer(config: ExperimentConfig, folder: Path, *, sampling: str) -> dict
         model=model,
         args=TrainingArguments(
             output_dir=str(folder / "checkpoints"),
-            num_train_epochs=train.num_epochs,
-            learning_rate=train.learning_rate,
+            num_train_epochs=train.planned_epochs,
+            learning_rate=train.peak_learning_rate,
             per_device_train_batch_size=train.batch_size,
             per_device_eval_batch_size=EVALUATION_BATCH_SIZE,
             weight_decay=train.weight_decay,
@@ -127,13 +127,13 @@ def plain_torch(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
 
     torch.manual_seed(settings.seed)
     model = build_model(config.model, dataset.labels).to(device).train()
-    optimizer = torch.optim.AdamW(decayed_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
-    num_steps = batches.num_steps * settings.num_epochs
+    optimizer = torch.optim.AdamW(decayed_groups(model, settings.weight_decay), lr=settings.peak_learning_rate, fused=True)
+    num_steps = batches.num_steps * settings.planned_epochs
     schedule = get_linear_schedule_with_warmup(optimizer, round(num_steps * settings.warmup_fraction), num_steps)
     epochs_s: list[float] = []
     train_losses: list[float] = []
     best = -1.0
-    for epoch in range(settings.num_epochs):
+    for epoch in range(settings.planned_epochs):
         started = time.perf_counter()
         losses = torch.zeros((), device=device)
         for rows in batches.epoch(epoch):

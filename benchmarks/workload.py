@@ -19,6 +19,7 @@ from manta.data import Split, TextDataset, load_dataset
 from manta.data.dataset import SPLITS
 from manta.labels import LabelSpace
 from manta.model import load_model_config, load_tokenizer
+from manta.starting_point import resolved
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ def write_workload(
         path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows), encoding="utf-8")
     data = {name: str(path) for name, path in files.items()}
     config = build_config({"name": case, "data": data}, source="the workload", overrides=overrides)
+    labels = LabelSpace.from_labels([str(target) for target in drawn["train"].targets])
+    width = load_model_config(config.model, labels).hidden_size
+    config = resolved(config, num_rows=len(drawn["train"]), num_labels=len(labels.names), hidden_size=width)  # the same for all
     experiment = folder / "experiment.yaml"
     write_config(config, experiment)
     lengths = num_tokens_of(drawn["train"].texts, config)
-    labels = LabelSpace.from_labels([str(target) for target in drawn["train"].targets])
     return Workload(case, experiment, len(lengths), int(lengths.sum()), training_flop(lengths, config.model, labels))
 
 

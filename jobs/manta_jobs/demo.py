@@ -192,7 +192,7 @@ def show(result: DemoResult, console: Console) -> None:
     for name, value in (
         ("test accuracy", f"{metrics['accuracy']:.4f}"),
         ("test macro F1", f"{metrics['f1_macro']:.4f}"),
-        ("learning rate", f"{model.config.train.learning_rate:.3g}"),
+        ("learning rate", f"{model.config.train.peak_learning_rate:.3g}"),
         ("dropout", f"{model.config.model.dropout:.3g}"),
         ("trials", f"{len(result.tuned.trials)}, {sum(trial.stopped_early for trial in result.tuned.trials)} stopped early"),
         ("model", registered_as(model)),

@@ -126,6 +126,8 @@ def _sample(values: Range, generator: np.random.Generator) -> Any:
         return float(math.exp(generator.uniform(*map(math.log, values.loguniform))))
     if values.uniform is not None:
         return float(generator.uniform(*values.uniform))
+    if values.randint is not None:
+        return int(generator.integers(values.randint[0], values.randint[1] + 1))
     options = values.choice or []
     return options[int(generator.integers(len(options)))]
 
@@ -137,4 +139,6 @@ def _distribution(values: Range) -> BaseDistribution:
         return distributions.FloatDistribution(*values.loguniform, log=True)
     if values.uniform is not None:
         return distributions.FloatDistribution(*values.uniform)
+    if values.randint is not None:
+        return distributions.IntDistribution(*values.randint)
     return distributions.CategoricalDistribution(values.choice or [])

@@ -104,13 +104,13 @@ def build_engine(
     """
     deepspeed = import_deepspeed()
     groups = parameter_groups(
-        model.model, learning_rate=config.learning_rate, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+        model.model, learning_rate=config.peak_learning_rate, layer_decay=config.layer_decay, weight_decay=config.weight_decay
     )
     factor = schedule(config, num_steps=num_steps)
     engine: DeepSpeedEngine
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=torch.optim.AdamW(groups, lr=config.learning_rate, fused=True),
+        optimizer=torch.optim.AdamW(groups, lr=config.peak_learning_rate, fused=True),
         lr_scheduler=lambda wrapped: torch.optim.lr_scheduler.LambdaLR(wrapped, lambda step: factor(first_step + step)),
         config=deepspeed_config(config, micro_batch_size=micro_batch_size, num_micro=num_micro),
     )

@@ -113,7 +113,7 @@ def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict
         "metrics": {f"validation_{key}": float(best[key]) for key in ("accuracy", "f1_macro", "loss")},
         "examples": prepared.dataset.test.texts[:NUM_EXAMPLES],
         "data_hash": prepared.dataset.content_hash,
-        "config": config.model_dump(mode="json", exclude_none=True),
+        "config": config.document(),
         "run": prepared.folder.name,
         "pretrained": config.model.pretrained,
     }

@@ -145,9 +145,9 @@ def validation_rose(train: list[float], validation: list[float], *, guess_loss: 
 def against_overfitting(config: ExperimentConfig, *, best_epoch: int, num_train_rows: int) -> list[str]:
     """What holds a model back from learning its rows by heart, the cheapest first."""
     advice: list[str] = []
-    if best_epoch < config.train.num_epochs:
-        advice.append(f"train.num_epochs: {best_epoch} instead of {config.train.num_epochs}; later epochs did not help.")
-    rate = config.train.learning_rate
+    if best_epoch < config.train.planned_epochs:
+        advice.append(f"train.num_epochs: {best_epoch} instead of {config.train.planned_epochs}; later epochs did not help.")
+    rate = config.train.peak_learning_rate
     advice.append(
         f"train.learning_rate: {rate / 2:.2g} instead of {rate:.2g}; smaller steps stay closer to the pretrained encoder."
     )
@@ -164,7 +164,7 @@ def against_overfitting(config: ExperimentConfig, *, best_epoch: int, num_train_
 
 def against_underfitting(config: ExperimentConfig) -> list[str]:
     """What lets a model learn that has not."""
-    rate, epochs = config.train.learning_rate, config.train.num_epochs
+    rate, epochs = config.train.peak_learning_rate, config.train.planned_epochs
     if rate >= TOO_HIGH_LEARNING_RATE:
         return [
             f"train.learning_rate: {SAFE_LEARNING_RATE:g} instead of {rate:.2g}; steps this large can wipe out the pretraining.",
@@ -181,14 +181,14 @@ def against_underfitting(config: ExperimentConfig) -> list[str]:
 
 def against_an_early_end(config: ExperimentConfig) -> list[str]:
     """More of the same."""
-    epochs = config.train.num_epochs
+    epochs = config.train.planned_epochs
     more = epochs + max(1, epochs // 2)
     return [f"train.num_epochs: {more} instead of {epochs}; validation loss was still falling."]
 
 
 def against_divergence(config: ExperimentConfig) -> list[str]:
     """Smaller and slower steps."""
-    rate, warmup = config.train.learning_rate, config.train.warmup_fraction
+    rate, warmup = config.train.peak_learning_rate, config.train.warmup_fraction
     advice = [
         f"train.learning_rate: {min(rate / 3, SAFE_LEARNING_RATE):.2g} instead of {rate:.2g}; the loss is no number any more."
     ]

@@ -76,7 +76,7 @@ class RunRecord:
         return self._tracker.run_id
 
     def __enter__(self) -> RunRecord:
-        settings = flat(self._config.model_dump(mode="json", exclude_none=True))
+        settings = flat(self._config.document())
         known = {name: value for name, value in settings.items() if name not in self._searched}
         resume_id = self._earlier()
         self._tracker.start(self._folder.name, experiment=self._config.registered_name, config=known, resume_id=resume_id)

@@ -46,7 +46,7 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
         if key in metrics:
             table.add_row(f"test {words}", f"{metrics[key]:.4f}")
     table.add_row("test rows", f"{model.num_test_rows:,}")
-    table.add_row("learning rate", f"{model.config.train.learning_rate:.3g}")
+    table.add_row("learning rate", f"{model.config.train.peak_learning_rate:.3g}")
     table.add_row("dropout", f"{model.config.model.dropout:.3g}")
     table.add_row("took", duration(model.wall_s))
     table.add_row("model folder", str(model.artifact.path))

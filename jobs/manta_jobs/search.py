@@ -188,7 +188,7 @@ def scheduler(config: ExperimentConfig) -> Any:
         return FIFOScheduler()
     if config.tune.scheduler == "median":
         return MedianStoppingRule(time_attr="epoch", grace_period=1, min_samples_required=3)
-    epochs = (config.tune.space or {}).get("train.num_epochs")
-    longest = max([config.train.num_epochs, *map(int, (epochs.choice or []) if epochs else [])])
+    epochs = config.tune.searched.get("train.num_epochs")
+    longest = max([config.train.planned_epochs, *map(int, epochs.extremes if epochs else [])])
     # One more than the longest, as a trial that reaches max_t would be stopped like one that fell behind.
     return ASHAScheduler(time_attr="epoch", max_t=longest + 1, grace_period=1, reduction_factor=3)

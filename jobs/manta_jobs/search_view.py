@@ -44,7 +44,7 @@ class SearchView:
         limits += [f"at most {duration(budget.wall_clock_s)}"] if budget.wall_clock_s else []
         limits += [f"at most {budget.worker_hours:g} worker hours"] if budget.worker_hours else []
         limits += [f"then {confirming} runs with other seeds"] if confirming else []
-        self._console.print(f"Searching {', '.join(self._config.tune.space)}: {', '.join(limits)}")
+        self._console.print(f"Searching {', '.join(self._config.tune.searched)}: {', '.join(limits)}")
         stop = threading.Event()
         thread = threading.Thread(target=self._follow, args=(stop,), daemon=True)
         thread.start()
@@ -96,7 +96,7 @@ class SearchView:
         return lines
 
     def _table(self, trials: dict[str, Trial], progress: dict[str, RunProgress]) -> Table:
-        metric, space = self._config.train.metric, self._config.tune.space
+        metric, space = self._config.train.metric, self._config.tune.searched
         leader = next(iter(ranked(list(trials.values()), self._config)), None)
         num_ended = sum(trial.status != "running" for trial in trials.values())
         table = Table(title=f"{num_ended} of {self._num_planned()} runs · {self._eta(trials)}", title_justify="left")

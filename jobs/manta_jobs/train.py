@@ -64,7 +64,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             console.print(
                 f"Training on {workers_phrase(config)}; if it is interrupted: manta train --resume {prepared.folder.name}"
             )
-            with shown_progress(board, console, num_epochs=config.train.num_epochs):
+            with shown_progress(board, console, num_epochs=config.train.planned_epochs):
                 trained = interruptible(lambda: fit(trainer, prepared.folder.path / CHECKPOINTS), console=console)
             return finish(prepared, config, trained=trained, record=record, console=console, started=started)
 

@@ -49,7 +49,7 @@ class Trial:
 
     def planned_epochs(self, config: ExperimentConfig) -> int:
         """Epochs it trains for unless it is stopped."""
-        return config.with_values(self.values).train.num_epochs
+        return config.with_values(self.values).train.planned_epochs
 
 
 @dataclass(frozen=True)

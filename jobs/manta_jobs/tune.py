@@ -80,7 +80,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
         search = Search(prepared, resources=fit_workers(config.train), started=started)
         view = SearchView(config, search.queue, search.board, console)
         with RunRecord(
-            prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.space
+            prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.searched
         ) as record:
             records = TrialRecords(prepared, search.queue, search.board, parent_id=record.run_id)
             console.print(f"If the search is interrupted: manta tune --resume {prepared.folder.name}")
@@ -132,7 +132,7 @@ class Search:
         build_tuner(
             config,
             queue=self.queue,
-            draws=make_draws(config, config.tune.space),
+            draws=make_draws(config, config.tune.searched),
             begun=self._begun,
             at_once=self.num_lanes,
             folder=self.prepared.folder.path,

@@ -96,7 +96,7 @@ class Training:
         self.num_micro = num_micro_batches(
             self.config.batch_size, world_size=self.world_size, micro_batch_size=self.micro_batch_size
         )
-        self.num_steps = self.batches.num_steps * self.config.num_epochs
+        self.num_steps = self.batches.num_steps * self.config.planned_epochs
         self.engine: DeepSpeedEngine = build_engine(
             model,
             self.config,
@@ -125,7 +125,7 @@ class Training:
             setup.run_name,
             state=self.state,
             total_steps=self.num_steps,
-            num_epochs=self.config.num_epochs,
+            num_epochs=self.config.planned_epochs,
             rank=self.rank,
             world_size=self.world_size,
         )
@@ -232,7 +232,7 @@ class Training:
         waited = len(state.history) - best["epoch"]
         patience = self.config.early_stopping
         is_patient = patience is None or waited < patience
-        state.finished = state.epoch == self.config.num_epochs or not is_patient or self.out_of_time
+        state.finished = state.epoch == self.config.planned_epochs or not is_patient or self.out_of_time
         state.distribution = self._distribution(weights_hash)
         self.save()
         if state.finished:

@@ -7,6 +7,7 @@ Reading the YAML, `--set` and the wording of errors are in `config_file.py`.
 from __future__ import annotations
 
 import copy
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -32,6 +33,7 @@ ZERO_KEYS = {
     "offload_param": "train.offload_parameters",
     "cpu_offload": "train.offload_optimizer",
 }
+EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 NAME = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -146,12 +148,13 @@ class TrainConfig(Section):
     """Whether each worker takes a GPU. `auto` does when the cluster has any."""
     cpus_per_worker: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """CPU cores, and so threads, of each worker. `auto` shares the cores out, or takes 1 beside a GPU."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Peak learning rate of AdamW. The first thing to tune: too high forgets the pretrained encoder, too low never fits."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """Peak learning rate of AdamW. The first thing to tune: too high forgets the pretrained encoder, too low never fits.
+    `auto` goes by the encoder's width, the number of classes and of steps."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer below the head learns this much slower than the one above it; 1 is the same rate for all, 0.9 is usual."""
-    num_epochs: Annotated[int, Field(ge=1)] = 3
-    """Passes over the training rows. The best epoch by `metric` is kept."""
+    num_epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Passes over the training rows. The best epoch by `metric` is kept. `auto` is 3 to 10: the fewer rows, the more."""
     early_stopping: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many epochs in a row without a better validation `metric`. None: train all epochs."""
     batch_size: Annotated[int, Field(ge=1)] = 32
@@ -247,34 +250,81 @@ class TrainConfig(Section):
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate as a number, which it is in every run that was prepared.
+
+        Raises:
+            ValueError: it is still `auto`.
+        """
+        if self.learning_rate == "auto":
+            raise ValueError("train.learning_rate is still auto; starting_point.resolved replaces it once the data is known")
+        return self.learning_rate
+
+    @property
+    def planned_epochs(self) -> int:
+        """The number of epochs as a number, which it is in every run that was prepared.
+
+        Raises:
+            ValueError: it is still `auto`.
+        """
+        if self.num_epochs == "auto":
+            raise ValueError("train.num_epochs is still auto; starting_point.resolved replaces it once the data is known")
+        return self.num_epochs
+
+    @property
     def metric_mode(self) -> Literal["min", "max"]:
         """Whether a better value of `metric` is a lower or a higher one."""
         return "min" if self.metric == "loss" else "max"
 
 
 class Range(Section):
-    """The values one searched field may take: exactly one of the three kinds."""
+    """The values one searched field may take: exactly one of the four kinds."""
 
     loguniform: tuple[float, float] | None = None
     """[low, high], drawn uniformly over the exponent: for learning rates and other scales. Both above 0."""
     uniform: tuple[float, float] | None = None
     """[low, high], drawn uniformly."""
+    randint: tuple[int, int] | None = None
+    """[low, high], whole numbers drawn uniformly, both bounds included."""
     choice: list[Any] | None = None
     """A list of values to draw from."""
 
+    @field_validator("choice", mode="before")
+    @classmethod
+    def _numbers(cls, values: Any) -> Any:
+        """YAML reads 3e-5, without a dot, as text."""
+        if not isinstance(values, list):
+            return values
+        return [float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value for value in values]
+
     @model_validator(mode="after")
     def _one_kind(self) -> Range:
-        given = [name for name in ("loguniform", "uniform", "choice") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError("a searched field needs exactly one of loguniform, uniform and choice")
+        kinds = list(type(self).model_fields)
+        if sum(getattr(self, name) is not None for name in kinds) != 1:
+            raise ValueError(f"a searched field needs exactly one of {', '.join(kinds[:-1])} and {kinds[-1]}")
         if self.choice is not None and not self.choice:
             raise ValueError("choice is empty; list at least one value")
-        bounds = self.loguniform or self.uniform
+        bounds = self.bounds
         if bounds is not None and bounds[0] >= bounds[1]:
             raise ValueError(f"the range [{bounds[0]:g}, {bounds[1]:g}] is empty or reversed; the lower bound comes first")
         if self.loguniform is not None and self.loguniform[0] <= 0:
             raise ValueError(f"a loguniform range starts above 0, not at {self.loguniform[0]:g}")
         return self
+
+    @property
+    def kind(self) -> str:
+        """The name of the one kind that was given."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest value; None for a choice."""
+        return self.loguniform or self.uniform or self.randint
+
+    @property
+    def extremes(self) -> list[Any]:
+        """Values that fit their field only if all values do: both bounds, or every choice."""
+        return list(self.bounds or self.choice or [])
 
 
 class TuneBudget(Section):
@@ -300,11 +350,9 @@ class TuneConfirm(Section):
 class TuneConfig(Section):
     """What the search varies, and what it may cost."""
 
-    space: dict[str, Range] = {
-        "train.learning_rate": Range(loguniform=(3e-5, 1e-3)),
-        "model.dropout": Range(uniform=(0.0, 0.4)),
-    }
-    """Searched fields by their dotted name, such as train.learning_rate: {loguniform: [1.0e-5, 5.0e-4]}."""
+    space: dict[str, Range] | None = None
+    """Searched settings of `model` and `train` by their dotted name, such as
+    train.learning_rate: {loguniform: [1.0e-5, 5.0e-4]}. None: learning rate and dropout, around where `auto` starts."""
     budget: TuneBudget = TuneBudget()
     """When the search ends."""
     search: Literal["random", "grid", "optuna", "pbt"] = "random"
@@ -312,11 +360,46 @@ class TuneConfig(Section):
     population-based training, which changes the values of trials that fall behind while they run."""
     scheduler: Literal["asha", "median", "none"] = "asha"
     """`asha` stops trials that fall behind after an epoch, `median` those below the median of the others; `none` runs
-    every trial to its end. Population-based training does without."""
+    every trial to its end, and is the only one that goes with population-based training."""
     confirm: TuneConfirm | None = TuneConfirm()
     """How the winner is made sure of; null takes the best trial at its word."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the draws, so that the same search can be repeated."""
+
+    @field_validator("space")
+    @classmethod
+    def _something(cls, space: dict[str, Range] | None) -> dict[str, Range] | None:
+        if space is not None and not space:
+            raise ValueError("tune.space is empty; name a setting to search, or leave it out to search the default ones")
+        return space
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pbt_stops_no_trial(cls, values: Any) -> Any:
+        """The default gives way; what was written down does not."""
+        if isinstance(values, dict) and values.get("search") == "pbt":
+            return {"scheduler": "none"} | values
+        return values
+
+    @model_validator(mode="after")
+    def _one_master(self) -> TuneConfig:
+        if self.search == "pbt" and self.scheduler != "none":
+            raise ValueError(
+                f"tune.scheduler {self.scheduler} stops trials that fall behind, tune.search pbt changes them; "
+                "set tune.scheduler to none, or tune.search to random"
+            )
+        return self
+
+    @property
+    def searched(self) -> dict[str, Range]:
+        """The space, which every run that was prepared has.
+
+        Raises:
+            ValueError: it is still the default.
+        """
+        if self.space is None:
+            raise ValueError("tune.space is still the default; starting_point.resolved fills it once the data is known")
+        return self.space
 
 
 class RegistryConfig(Section):
@@ -362,12 +445,9 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _searchable(self) -> ExperimentConfig:
-        for name, values in self.tune.space.items():
-            bounds = values.loguniform or values.uniform
-            # Between the bounds, too: a whole number cannot be drawn from a range.
-            examples = values.choice or [*bounds, bounds[0] + 0.377 * (bounds[1] - bounds[0])] if bounds else values.choice
-            for example in examples or []:
-                self._replaced({name: example}, validate_space=False)
+        from manta.search_space import check_space
+
+        check_space(self)
         return self
 
     @property
@@ -382,15 +462,17 @@ class ExperimentConfig(Section):
             pydantic.ValidationError: a value does not fit its field.
             ValueError: a name is not a field.
         """
-        return self._replaced(values, validate_space=True)
-
-    def _replaced(self, values: dict[str, Any], *, validate_space: bool) -> ExperimentConfig:
-        document = self.model_dump(mode="json", exclude_none=True)
-        if not validate_space:
-            document["tune"]["space"] = {}
+        document = self.document()
         for name, value in values.items():
             set_by_name(document, name, value)
         return ExperimentConfig.model_validate(document)
+
+    def document(self) -> dict[str, Any]:
+        """The config as plain data, every setting included, from which the same config is made again."""
+        document = self.model_dump(mode="json", exclude_none=True)
+        if self.tune.confirm is None:
+            document["tune"]["confirm"] = None  # left out, it would be the default
+        return document
 
 
 def field_names(section: type[BaseModel] = ExperimentConfig, prefix: str = "") -> list[str]:

@@ -99,7 +99,7 @@ def explain(error: ValidationError) -> list[str]:
 
 def write_config(config: ExperimentConfig, path: Path) -> None:
     """Write the config as YAML, every setting included, so that the run can be repeated from the file."""
-    text = yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(config.document(), sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
 
@@ -165,8 +165,10 @@ def _explanation(location: list[str]) -> str:
         field = section.model_fields.get(location[end - 1]) if section else None
         if field is None:
             continue
-        choices = _literals(field.annotation)
-        allowed = f"Allowed: {', '.join(map(str, choices))}. " if choices else ""
+        choices = list(map(str, _literals(field.annotation)))
+        if choices and _is_number(field.annotation):
+            choices[-1] += " or a number"
+        allowed = f"Allowed: {', '.join(choices)}. " if choices else ""
         return f"{allowed}{' '.join((field.description or '').split())}"
     return ""
 
@@ -177,3 +179,8 @@ def _literals(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
     return [choice for part in get_args(annotation) for choice in _literals(part)]
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a field of several types may be a number, too."""
+    return annotation in (int, float) or (get_origin(annotation) is not dict and any(map(_is_number, get_args(annotation))))

@@ -71,7 +71,7 @@ def outcomes(ray_cluster: None) -> Callable[..., dict[str, Outcome]]:
         board = Board()
         setups = [
             WorkerSetup(
-                config=base.with_values({"train.num_workers": num_workers, **values}),
+                config=prepared.config.with_values({"train.num_workers": num_workers, **values}),
                 labels=prepared.data.labels,
                 data_folder=str(prepared.data.folder),
                 checkpoints=str(folder / name),

@@ -74,12 +74,30 @@ def test_a_faulty_experiment_is_refused(
     assert not own_storage.exists()
 
 
-def test_a_searched_field_that_does_not_exist_is_refused(
-    tmp_path: Path, own_storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("tune", "sentence"),
+    [
+        ({"space": {"train.dropout": {"uniform": [0, 0.3]}}}, "train.dropout is not a setting; did you mean model.dropout?"),
+        ({"space": {"model.dropout": {"uniform": [0.3, 0]}}}, "tune.space.model.dropout: the range [0.3, 0] is empty or reversed"),
+        ({"space": {"model.dropout": {"choice": []}}}, "tune.space.model.dropout: choice is empty; list at least one value"),
+        ({"space": {"train.weight_decay": {"loguniform": [0, 0.1]}}}, "tune.space.train.weight_decay: a loguniform range starts"),
+        ({"space": {"train.num_epochs": {"uniform": [2, 4]}}}, "train.num_epochs is a whole number, which uniform cannot draw"),
+        ({"space": {"model.dropout": {"uniform": [0, 1]}}}, "model.dropout cannot be 1.0: input should be less than 1"),
+        ({"space": {"data.train": {"choice": ["a.csv"]}}}, "data.train is no property of a model"),
+        ({"search": "grid"}, "tune.search: grid tries every combination of choice lists"),
+        ({"search": "pbt", "scheduler": "asha"}, "tune.scheduler asha stops trials that fall behind"),
+    ],
+)
+def test_a_search_that_cannot_work_is_refused_by_name(
+    tune: dict[str, Any],
+    sentence: str,
+    tmp_path: Path,
+    own_storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    space = {"train.dropout": {"uniform": [0, 0.3]}}
-    assert run(monkeypatch, "tune", experiment(tmp_path, tune={"space": space})) == 2
-    assert "did you mean model.dropout?" in capsys.readouterr().err
+    assert run(monkeypatch, "tune", experiment(tmp_path, tune=tune)) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
     assert not own_storage.exists()
 
 

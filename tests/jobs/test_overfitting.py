@@ -27,7 +27,7 @@ def assessed(train: list[float], validation: list[float], *, best_epoch: int = 1
         {"epoch": number, "train_loss": left, "loss": right}
         for number, (left, right) in enumerate(zip(train, validation, strict=True), start=1)
     ]
-    config = experiment(**{"train__num_epochs": len(train)} | values)
+    config = experiment(**{"train__num_epochs": len(train), "train__learning_rate": 1e-4} | values)
     return assess_fit(history, config, best_epoch=best_epoch, guess_loss=TEN_CLASSES, num_train_rows=400)
 
 

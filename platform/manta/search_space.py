@@ -1,0 +1,146 @@
+"""What `tune.space` may search: `check_space` refuses, before anything starts, what no trial could be drawn from.
+
+Searched are the settings that make another model of the same rows: those of `model` and `train`, except what all trials have in
+common. Anything that a range can draw must fit its field, together with the rest of the config.
+"""
+
+from __future__ import annotations
+
+import copy
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from manta.config import ExperimentConfig, Range, Section, field_names, nearest, section_type, set_by_name
+
+READ_ONCE = {"model.pretrained", "model.task", "model.max_length"}
+"""Texts are read and tokenised once for all trials, and these say how."""
+NO_PROPERTY_OF_A_MODEL = {
+    *("train.num_workers", "train.use_gpu", "train.cpus_per_worker"),
+    *("train.checkpoint_steps", "train.checkpoint_minutes", "train.max_failures", "train.cost_per_hour", "train.tensorboard"),
+}
+MEASURE = "train.metric"
+CHANGED_WHILE_TRAINING = {
+    "train.learning_rate",
+    "model.dropout",
+    "train.weight_decay",
+    "train.label_smoothing",
+    "train.focal_gamma",
+    "train.max_grad_norm",
+}
+"""What population-based training can change in a trial that goes on from another's checkpoint."""
+RESOLVED_BEFORE = {"train.learning_rate", "train.num_epochs"}
+"""Their `auto` is a number before the search begins, see `starting_point`."""
+
+
+def check_space(config: ExperimentConfig) -> None:
+    """Refuse a space that cannot be searched as `tune.search` says.
+
+    Raises:
+        ValueError: one sentence that names the field and what to do.
+    """
+    space, search = config.tune.space, config.tune.search
+    if search == "grid" and space is None:
+        raise ValueError(
+            "tune.search: grid tries every combination of choice lists, and the default space has none; "
+            "set tune.space, such as train.learning_rate: {choice: [1.0e-4, 3.0e-4]}, or tune.search: random"
+        )
+    for name, values in (space or {}).items():
+        _check_name(name, config)
+        _check_kind(name, values)
+        _check_values(name, values, config)
+        if search == "grid" and values.choice is None:
+            raise ValueError(
+                f"tune.space: tune.search grid tries every value of choice lists, but {name} has {values.kind}; "
+                "list its values as choice: […], or set tune.search to random"
+            )
+        if search == "pbt" and name not in CHANGED_WHILE_TRAINING:
+            raise ValueError(
+                f"tune.space: tune.search pbt changes settings while a trial goes on, which {name} does not allow; "
+                f"it can search {', '.join(sorted(CHANGED_WHILE_TRAINING))}; take {name} out, or set tune.search to random"
+            )
+
+
+def searchable(name: str) -> bool:
+    """Whether a setting, given by its dotted name, may be searched."""
+    return name.startswith(("model.", "train.")) and name not in NO_PROPERTY_OF_A_MODEL | READ_ONCE | {MEASURE}
+
+
+def _check_name(name: str, config: ExperimentConfig) -> None:
+    names = field_names()
+    if name not in names:
+        raise ValueError(f"tune.space: {name} is not a setting; {nearest(name, [known for known in names if searchable(known)])}")
+    if name in READ_ONCE:
+        raise ValueError(
+            f"tune.space: {name} cannot be searched, because texts are read and tokenised once for all trials; "
+            f"take it out and run manta tune once for each value, with --set {name}=…"
+        )
+    if name == MEASURE:
+        raise ValueError(f"tune.space: {name} is what trials are compared by, so it must be the same for all; take it out")
+    if not searchable(name):
+        raise ValueError(
+            f"tune.space: {name} is no property of a model; take it out: settings of model and train can be searched, "
+            "except those about workers, devices and checkpoints"
+        )
+    section: Any = config
+    for depth, part in enumerate(name.split(".")[:-1], start=1):
+        section = getattr(section, part)
+        if section is None:
+            above = ".".join(name.split(".")[:depth])
+            raise ValueError(f"tune.space: {name} is searched, but {above} is off; turn it on with {above}: {{}}")
+
+
+def _check_kind(name: str, values: Range) -> None:
+    """Whether the field can hold what a range of this kind draws."""
+    if values.bounds is None:
+        if "auto" in (values.choice or []) and name in RESOLVED_BEFORE:
+            raise ValueError(f"tune.space: {name} is searched by numbers, and auto is none; take it out of choice")
+        return
+    kinds = _kinds(_annotation(name))
+    low, high = values.bounds
+    if float in kinds:
+        return
+    if int not in kinds:
+        raise ValueError(f"tune.space: {name} is not a number, so {values.kind} cannot draw it; list its values as choice: […]")
+    if values.randint is None:
+        whole = f"randint: [{round(low)}, {round(high)}]" if round(low) < round(high) else "choice: […]"
+        raise ValueError(f"tune.space: {name} is a whole number, which {values.kind} cannot draw; write {whole}")
+
+
+def _check_values(name: str, values: Range, config: ExperimentConfig) -> None:
+    """Whether the values fit their field and the rest of the config, by making the config of such a trial."""
+    document = config.document()
+    del document["tune"]
+    for value in values.extremes:
+        changed = copy.deepcopy(document)
+        set_by_name(changed, name, value)
+        try:
+            ExperimentConfig.model_validate(changed)
+        except ValidationError as error:
+            first = error.errors()[0]
+            cause = first.get("ctx", {}).get("error")
+            if cause is not None:
+                raise ValueError(f"tune.space: with {name} {value!r}, {cause}") from None
+            problem = first["msg"][0].lower() + first["msg"][1:]
+            raise ValueError(f"tune.space: {name} cannot be {value!r}: {problem}; change its {values.kind}") from None
+
+
+def _annotation(name: str) -> Any:
+    section: type[Section] = ExperimentConfig
+    *parts, last = name.split(".")
+    for part in parts:
+        inner = section_type(section.model_fields[part].annotation)
+        assert inner is not None  # noqa: S101  # `name` is one of `field_names`
+        section = inner
+    return section.model_fields[last].annotation
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that a field may be of; for a literal, its values'."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [type(value) for value in get_args(annotation)] if origin is Literal else [annotation]

@@ -1,0 +1,51 @@
+"""What `prepare` writes before training: the config with every `auto` replaced."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from manta.config import ExperimentConfig
+from manta.config_file import load_config
+from manta_jobs.prepare import PreparedRun, prepare, reopen
+
+
+def prepared(data: Path, encoder: Path, *, separator: str = "|", **sections: Any) -> tuple[PreparedRun, str]:
+    """The prepared run and what it said."""
+    document: dict[str, Any] = {
+        "name": "tiny",
+        "data": {"train": str(data), "label_separator": separator},
+        "model": {"pretrained": str(encoder), "max_length": 32},
+    }
+    for name, values in sections.items():
+        document[name] = document.get(name, {}) | values
+    said = Console(file=io.StringIO(), width=200)
+    run = prepare(ExperimentConfig.model_validate(document), verb="tune", console=said)
+    return run, said.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_run_folder_holds_what_was_chosen(three_classes: Path, tiny_model: Path) -> None:
+    run, said = prepared(three_classes, tiny_model)
+    written = load_config(run.folder.config_path)
+    assert written == run.config
+    # 192 rows are 6 steps; a model this narrow takes the highest rate there is.
+    assert (written.train.learning_rate, written.train.num_epochs) == (1e-3, 10)
+    assert written.tune.searched["train.learning_rate"].loguniform == (2.5e-4, 3e-3)
+    assert "Learning rate 1.0e-03 and 10 epochs, by the rule for 3 classes, 60 steps and width 32" in said.splitlines()
+    assert reopen(run.folder.name, verb="tune", console=Console(file=io.StringIO())).config == written
+
+
+def test_what_was_told_is_kept_without_a_word(three_classes: Path, tiny_model: Path) -> None:
+    run, said = prepared(three_classes, tiny_model, train={"learning_rate": 3e-4, "num_epochs": 2})
+    assert (run.config.train.learning_rate, run.config.train.num_epochs) == (3e-4, 2)
+    assert "by the rule" not in said
+
+
+def test_labels_that_apply_or_not_count_as_two_classes(several_labels: Path, tiny_model: Path) -> None:
+    settings = {"num_epochs": 1000, "batch_size": 8}
+    run, said = prepared(several_labels, tiny_model, separator=";", model={"task": "multilabel"}, train=settings)
+    assert run.config.train.learning_rate == 3e-4  # a quarter of 1e-4 x 384 / 32, whatever the number of labels
+    assert "by the rule for 3 labels that apply or not" in said
