@@ -59,8 +59,8 @@ class TpeDraws:
         self._space = {name: _distribution(values) for name, values in space.items()}
         # Trials that are still training count as bad ones, so that two lanes do not try the same twice.
         sampler = optuna.samplers.TPESampler(seed=config.tune.seed, constant_liar=True, n_startup_trials=NUM_RANDOM_FIRST)
-        direction = "maximize" if config.train.metric_mode == "max" else "minimize"
-        self._study = optuna.create_study(sampler=sampler, direction=direction)
+        higher_is_better = config.train.metric_mode == "max"
+        self._study = optuna.create_study(sampler=sampler, direction="maximize" if higher_is_better else "minimize")
         self._own = own
         self._asked: list[Any] = []
 
@@ -123,7 +123,8 @@ def value_of(config: ExperimentConfig, name: str) -> Any:
 
 def _sample(values: Range, generator: np.random.Generator) -> Any:
     if values.loguniform is not None:
-        return float(math.exp(generator.uniform(*map(math.log, values.loguniform))))
+        low, high = values.loguniform
+        return float(math.exp(generator.uniform(math.log(low), math.log(high))))
     if values.uniform is not None:
         return float(generator.uniform(*values.uniform))
     if values.randint is not None:

@@ -158,8 +158,10 @@ class _TrialQueue:
             self._waiting.remove(name)
 
     def _close_late_ones(self) -> None:
+        """Once the time is over, nothing more begins; but if nothing has, one trial takes a step, so that there is a model."""
         if self.is_late():
-            for name in list(self._waiting):
+            has_begun = bool(self._num_taken) or any(trial.history for trial in self._journal.trials.values())
+            for name in list(self._waiting)[0 if has_begun else 1 :]:
                 self._end(name, "not run", "the search's time was over")
 
     def _is_over(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,7 @@ class Search:
         config = self.config
         lanes = Lanes(self.queue, self.board, num_lanes=self.num_lanes, build=self._lane)
         lanes.start()
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row, not a traceback
         build_tuner(
             config,
             queue=self.queue,

@@ -1,25 +1,30 @@
-"""A real search: real Tune trials that start real Ray Train workers."""
+"""Real searches: Ray Tune in front, real Ray Train workers behind."""
 
 from __future__ import annotations
 
 import json
-import logging
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 import yaml
 from mlflow import MlflowClient
 
 from manta.config import ExperimentConfig
 from manta.config_file import load_config
 from manta.console import people_console
+from manta.errors import RunError
 from manta.registry import ModelRegistry
 from manta.storage import Storage
+from manta_jobs.prepare import prepare
 from manta_jobs.train import train
-from manta_jobs.tune import tune
+from manta_jobs.trials import Journal, Trial
+from manta_jobs.tune import TunedModel, resume, run, tune
 
 
-def search(data: Path, model: Path) -> ExperimentConfig:
+def search(data: Path, model: Path, **tune_settings: Any) -> ExperimentConfig:
     return ExperimentConfig.model_validate(
         {
             "name": "searched",
@@ -28,42 +33,145 @@ def search(data: Path, model: Path) -> ExperimentConfig:
             "train": {"num_workers": 2, "learning_rate": 1e-6, "num_epochs": 3, "batch_size": 16, "cpus_per_worker": 1},
             "tune": {
                 "space": {"train.learning_rate": {"loguniform": [1e-3, 1e-2]}, "model.dropout": {"uniform": [0.0, 0.2]}},
-                "budget": {"num_trials": 2},
-            },
+                "budget": {"num_trials": 3},
+                "confirm": {"top_k": 2, "seeds": 1},
+            }
+            | tune_settings,
         }
     )
 
 
-@pytest.mark.timeout(600)
-def test_a_search_registers_its_best_trial_and_train_repeats_it(
-    ray_cluster: None, two_classes: Path, tiny_model: Path, own_storage: Path
-) -> None:
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    config = search(two_classes, tiny_model)
-    tuned = tune(config, console=people_console())
+def histories(trials: list[Trial]) -> dict[str, list[str]]:
+    """The weights of every epoch of every trial."""
+    return {trial.name: [epoch["weights_sha256"] for epoch in trial.history] for trial in trials}
 
-    assert len(tuned.trials) == 2
-    assert tuned.num_failed == 0
-    own, drawn = sorted(tuned.trials, key=lambda trial: trial.values["train.learning_rate"])
+
+@pytest.fixture(scope="module")
+def searched(
+    ray_cluster: None, two_classes: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ExperimentConfig, TunedModel, Path]:
+    """One search of three trials and two confirming runs, for several tests."""
+    storage = tmp_path_factory.mktemp("storage")
+    config = search(two_classes, tiny_model).model_copy(update={"storage": str(storage)})
+    return config, tune(config, console=people_console()), storage
+
+
+@pytest.mark.timeout(600)
+def test_a_search_registers_its_best_trial(searched: tuple[ExperimentConfig, TunedModel, Path]) -> None:
+    config, tuned, storage = searched
+    own, *drawn = sorted(tuned.trials, key=lambda trial: trial.name)
     # The first trial is the config as it stands, and its learning rate is too small to learn anything.
     assert own.values == {"train.learning_rate": 1e-6, "model.dropout": 0.1}
-    assert 1e-3 <= drawn.values["train.learning_rate"] <= 1e-2
-    assert tuned.trials[0] == drawn
-    # Each trial trained with the numbers it was given.
+    assert all(1e-3 <= trial.values["train.learning_rate"] <= 1e-2 for trial in drawn)
+    assert tuned.winner.name.startswith(tuple(trial.name for trial in drawn))
+
+    # What each trial trained with is read from its model and optimizer.
     for trial in tuned.trials:
+        assert trial.history
         assert {epoch["learning_rate"] for epoch in trial.history} == {trial.values["train.learning_rate"]}
         assert {epoch["dropout"] for epoch in trial.history} == {trial.values["model.dropout"]}
 
-    best = load_config(tuned.best_config_path)
-    assert best == config.with_values(drawn.values)
-    assert ModelRegistry(Storage(own_storage)).get("searched").run == tuned.model.run.name
-    entry = json.loads((tuned.model.run.path / "mlflow.json").read_text())
-    tracked = MlflowClient(tracking_uri=entry["uri"]).get_run(entry["run_id"])
-    assert tracked.info.status == "FINISHED"
-    assert tracked.data.params["train.learning_rate"] == str(drawn.values["train.learning_rate"])
+    assert [len(item.scores) for item in tuned.confirmed] == [1, 1]
+    assert tuned.confirmed[0].mean >= tuned.confirmed[1].mean
+    assert {run.values["train.seed"] for item in tuned.confirmed for run in item.runs} == {1}
+    assert load_config(tuned.best_config_path) == config.with_values(tuned.winner.values)
+    assert ModelRegistry(Storage(storage)).get("searched").run == tuned.model.run.name
     recorded = yaml.safe_load((tuned.model.run.path / "trials.yaml").read_text())
-    assert [row["values"] for row in recorded] == [trial.values for trial in tuned.trials]
+    assert [row["values"] for row in recorded["trials"]] == [trial.values for trial in tuned.trials]
 
-    repeated = train(best, console=people_console())
-    assert [epoch["weights_sha256"] for epoch in repeated.history] == [epoch["weights_sha256"] for epoch in drawn.history]
-    assert repeated.artifact.manifest.metrics == tuned.model.artifact.manifest.metrics
+
+def test_every_trial_is_a_child_of_the_searchs_mlflow_run(searched: tuple[ExperimentConfig, TunedModel, Path]) -> None:
+    _, tuned, _ = searched
+    entry = json.loads((tuned.model.run.path / "mlflow.json").read_text())
+    client = MlflowClient(tracking_uri=entry["uri"])
+    parent = client.get_run(entry["run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["train.learning_rate"] == str(tuned.winner.values["train.learning_rate"])
+    children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{entry['run_id']}'")
+    by_name = {str(child.info.run_name).removeprefix(f"{tuned.model.run.name}-"): child for child in children}
+    assert set(by_name) == {trial.name for trial in tuned.trials} | {run.name for item in tuned.confirmed for run in item.runs}
+    for trial in tuned.trials:
+        child = by_name[trial.name]
+        assert child.data.params["train.learning_rate"] == str(trial.values["train.learning_rate"])
+        assert child.data.metrics["validation/accuracy"] == trial.history[-1]["accuracy"]
+        assert child.info.status in ("FINISHED", "KILLED")
+
+
+@pytest.mark.timeout(600)
+def test_a_trial_among_others_is_the_same_as_alone(searched: tuple[ExperimentConfig, TunedModel, Path], own_storage: Path) -> None:
+    # The winner ran after others in the same processes; this run has processes of its own.
+    config, tuned, _ = searched
+    alone = train(load_config(tuned.best_config_path).model_copy(update={"storage": None}), console=people_console())
+    assert [epoch["weights_sha256"] for epoch in alone.history] == histories([tuned.winner])[tuned.winner.name]
+    assert alone.artifact.manifest.metrics == tuned.model.artifact.manifest.metrics
+
+
+@pytest.mark.timeout(600)
+def test_an_interrupted_search_ends_as_if_it_had_not_been(
+    searched: tuple[ExperimentConfig, TunedModel, Path], two_classes: Path, tiny_model: Path, own_storage: Path
+) -> None:
+    _, tuned, _ = searched
+    config = search(two_classes, tiny_model)
+    prepared = prepare(config, verb="tune", console=people_console())
+    # What a search leaves that was killed in its second trial: the first has ended, the second has begun.
+    before = Journal(tuned.model.run.path / "trials.jsonl")
+    journal = Journal(prepared.folder.path / "trials.jsonl")
+    first = before.trials["trial-001"]
+    journal.drawn(first.name, first.values, at_s=1)
+    for epoch in first.history:
+        journal.epoch(first.name, epoch, at_s=2)
+    journal.ended(first.name, "done", at_s=3)
+    journal.drawn("trial-002", before.trials["trial-002"].values, at_s=4)
+
+    again = resume(prepared.folder.name, console=people_console())
+    assert histories(again.trials) == histories(tuned.trials)
+    assert again.winner.name == tuned.winner.name
+    assert again.model.artifact.manifest.metrics == tuned.model.artifact.manifest.metrics
+    after = (prepared.folder.path / "trials.jsonl").read_text().splitlines()
+    assert [json.loads(line)["trial"] for line in after if '"drawn"' in line].count("trial-001") == 1
+
+
+@pytest.mark.timeout(600)
+def test_a_failing_trial_is_one_row_and_its_workers_are_free_at_once(
+    ray_cluster: None, two_classes: Path, tiny_model: Path, own_storage: Path
+) -> None:
+    config = search(
+        two_classes,
+        tiny_model,
+        space={"train.learning_rate": {"choice": [1e30]}},
+        budget={"num_trials": 2},
+        search="grid",
+        scheduler="none",
+    )
+    tuned = tune(config, console=people_console())
+    ended = time.monotonic()
+    statuses = {trial.name: trial.status for trial in tuned.trials}
+    assert statuses == {"trial-001": "done", "trial-002": "failed"}
+    failed = next(trial for trial in tuned.trials if trial.status == "failed")
+    assert failed.reason is not None
+    assert "lower train.learning_rate" in failed.reason
+    assert tuned.winner.name == "trial-001"
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() - ended < 5
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(600)
+def test_time_that_is_over_ends_the_trial_and_registers_what_there_is(
+    ray_cluster: None, two_classes: Path, tiny_model: Path, own_storage: Path
+) -> None:
+    config = search(two_classes, tiny_model, budget={"num_trials": 50, "wall_clock_s": 600}, confirm=None).with_values(
+        {"train.num_epochs": 10_000, "train.learning_rate": 1e-3, "tune.budget.wall_clock_s": 30}
+    )
+    prepared = prepare(config, verb="tune", console=people_console())
+    tuned = run(prepared, console=people_console(), address=None, started=time.monotonic())
+    statuses = {trial.status for trial in tuned.trials}
+    assert "out of time" in statuses
+    assert statuses <= {"out of time", "not run"}  # on a slow machine not every lane has begun by then
+    assert tuned.model.version.version == 1
+
+
+def test_a_search_of_failures_only_says_why(ray_cluster: None, two_classes: Path, tiny_model: Path, own_storage: Path) -> None:
+    config = search(two_classes, tiny_model, budget={"num_trials": 1}).with_values({"train.learning_rate": 1e30})
+    with pytest.raises(RunError, match="every trial failed; the first one said: ArithmeticError: the loss is"):
+        tune(config, console=people_console())
