@@ -194,7 +194,10 @@ def show(result: DemoResult, console: Console) -> None:
         ("test macro F1", f"{metrics['f1_macro']:.4f}"),
         ("learning rate", f"{model.config.train.peak_learning_rate:.3g}"),
         ("dropout", f"{model.config.model.dropout:.3g}"),
-        ("trials", f"{len(result.tuned.trials)}, {sum(trial.status == 'stopped early' for trial in result.tuned.trials)} stopped early"),
+        (
+            "trials",
+            f"{len(result.tuned.trials)}, {sum(trial.status == 'stopped early' for trial in result.tuned.trials)} stopped early",
+        ),
         ("model", registered_as(model)),
         ("model folder", str(model.artifact.path)),
         ("best config", str(result.tuned.best_config_path)),

@@ -54,15 +54,15 @@ def nodes() -> Iterator[Nodes]:
 
 
 class Run:
-    """One `manta train` as a process."""
+    """One `manta train` or `manta tune` as a process."""
 
-    def __init__(self, *arguments: str, address: str, storage: Path, log: Path) -> None:
+    def __init__(self, verb: str, *arguments: str, address: str, storage: Path, log: Path) -> None:
         self.log = log
         self.storage = storage
         self._output = log.with_suffix(".json")
         with log.open("a") as errors, self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "manta.cli", "train", *arguments, "--address", address, "--json"],
+                [sys.executable, "-m", "manta.cli", verb, *arguments, "--address", address, "--json"],
                 stderr=errors,
                 stdout=output,
                 env=os.environ | {"MANTA_STORAGE": str(storage)},
@@ -100,10 +100,21 @@ class Run:
 
 @pytest.fixture
 def start(nodes: Nodes, tmp_path: Path, two_classes_large: Path, tiny_model: Path) -> Iterator[Callable[..., Run]]:
-    """Start `manta train` on the cluster, with `name` and settings of `train`; or with `resume` go on with an earlier one."""
+    """Start `manta train`, or a search if `tune` settings are given, with `name` and settings of `train` on the cluster.
+
+    With `resume` go on with an earlier one.
+    """
     runs: list[Run] = []
 
-    def begin(name: str, *, resume: str | None = None, model: str | None = None, data: Path | None = None, **settings: Any) -> Run:
+    def begin(
+        name: str,
+        *,
+        resume: str | None = None,
+        model: str | None = None,
+        data: Path | None = None,
+        tune: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> Run:
         storage, log = tmp_path / name, tmp_path / f"{name}.log"
         arguments = ["--resume", resume] if resume else [str(tmp_path / f"{name}.yaml")]
         if resume is None:
@@ -113,9 +124,10 @@ def start(nodes: Nodes, tmp_path: Path, two_classes_large: Path, tiny_model: Pat
                 "data": {"train": str(data or two_classes_large)},
                 "model": {"pretrained": model or str(tiny_model), "max_length": 32},
                 "train": train | settings,
+                "tune": tune or {},
             }
             Path(arguments[0]).write_text(yaml.safe_dump(document))
-        run = Run(*arguments, address=nodes.address, storage=storage, log=log)
+        run = Run("train" if tune is None else "tune", *arguments, address=nodes.address, storage=storage, log=log)
         runs.append(run)
         return run
 
