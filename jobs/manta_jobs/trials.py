@@ -40,8 +40,8 @@ class Trial:
         return max(values) if config.train.metric_mode == "max" else min(values)
 
     def planned_epochs(self, config: ExperimentConfig) -> int:
-        """Epochs it trains for unless it is stopped."""
-        return config.with_values(self.values).train.num_epochs
+        """Epochs it trains for unless it is stopped; also where its values contradict each other, and it failed by that."""
+        return int(self.values.get("train.num_epochs", config.train.num_epochs))
 
 
 @dataclass(frozen=True)
