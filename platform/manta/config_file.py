@@ -99,8 +99,12 @@ def explain(error: ValidationError) -> list[str]:
 
 def write_config(config: ExperimentConfig, path: Path) -> None:
     """Write the config as YAML, every setting included, so that the run can be repeated from the file."""
-    text = yaml.safe_dump(config.document(), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(config_text(config), encoding="utf-8")
+
+
+def config_text(config: ExperimentConfig) -> str:
+    """The config as YAML, every setting included."""
+    return yaml.safe_dump(config.document(), sort_keys=False, allow_unicode=True)
 
 
 def _anchor_paths(document: dict[str, Any], folder: Path) -> None:
