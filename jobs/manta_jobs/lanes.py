@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from pydantic import ValidationError
 from ray.train import UserCallback
 
 from manta.errors import InputError, RunError
@@ -121,7 +122,7 @@ def failed(lane: Lane, name: str, error: Exception) -> None:
         board.say(name, halved_phrase(dist.get_rank(), error))
     else:
         lane.queue.ended(name, "failed", f"{type(error).__name__}: {last_line(str(error))}")
-    is_common = isinstance(error, ArithmeticError | InputError)  # raised by all workers at the same place
+    is_common = isinstance(error, ArithmeticError | InputError | ValidationError)  # raised by all workers at the same place
     if dist.get_world_size() > 1 and not is_common:
         raise WorkersMustRestartError(name) from error
 

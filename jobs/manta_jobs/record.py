@@ -32,7 +32,7 @@ STEPS_FILE = "steps.jsonl"
 MLFLOW_FILE = "mlflow.json"
 """Under which id and where the run is recorded, so that a resumed run goes on in the same record."""
 CURVES_FILE = "curves.png"
-KEPT_FILES = ("config.yaml", "report.json", CURVES_FILE, "trials.yaml", "best.yaml")
+KEPT_FILES = ("config.yaml", "report.json", CURVES_FILE, "trials.yaml", "best.yaml", "report.html")
 """Files of the run folder that are stored in MLflow too, where there are any."""
 
 

@@ -161,6 +161,7 @@ def show_tuned(tuned: TunedModel, console: Console) -> None:
         console.print("[yellow]The winner was not confirmed with other seeds: there was no time left.[/]")
     show_trained(tuned.model, console, experiment=None)
     console.print(f"  manta train {tuned.best_config_path}   [dim]# repeat the best trial[/]")
+    console.print(f"Report with plots: {tuned.page}")
 
 
 def tuned_result(tuned: TunedModel) -> dict[str, Any]:
@@ -169,6 +170,7 @@ def tuned_result(tuned: TunedModel) -> dict[str, Any]:
     return trained_result(tuned.model) | {
         "best_values": tuned.winner.values,
         "best_config": str(tuned.best_config_path),
+        "page": str(tuned.page),
         "num_trials": len(tuned.trials),
         "num_stopped_early": statuses["stopped early"],
         "num_failed": statuses["failed"],

@@ -48,13 +48,8 @@ class Trial:
         return max(values) if config.train.metric_mode == "max" else min(values)
 
     def planned_epochs(self, config: ExperimentConfig) -> int:
-<<<<<<< HEAD
-        """Epochs it trains for unless it is stopped."""
-        return config.with_values(self.values).train.planned_epochs
-=======
         """Epochs it trains for unless it is stopped; also where its values contradict each other, and it failed by that."""
-        return int(self.values.get("train.num_epochs", config.train.num_epochs))
->>>>>>> 2e81f2e112724ea5f4b1ccc586642b1b795332cc
+        return int(self.values.get("train.num_epochs", config.train.planned_epochs))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from manta_jobs.progress import Board
 from manta_jobs.record import RunRecord
 from manta_jobs.search import build_tuner
 from manta_jobs.search_record import TrialRecords
+from manta_jobs.search_report import write_search_report
 from manta_jobs.search_view import SearchView
 from manta_jobs.trainer import lane_trainer
 from manta_jobs.trial_queue import TrialQueue
@@ -50,6 +51,8 @@ class TunedModel:
     """Best first, then those without a score."""
     confirmed: list[Confirmation]
     """Best mean first; none where there was nothing to confirm or no time for it."""
+    page: Path
+    """The search's report for people, with its plots."""
 
 
 def tune(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TunedModel:
@@ -100,7 +103,15 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             trained = state_of(winner, prepared)
             record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
             model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started)
-    return TunedModel(model, best_path, winner, ordered, confirmed)
+            page = write_search_report(
+                config,
+                trials=ordered,
+                confirmations=confirmed,
+                best=best_config,
+                test_metrics=model.artifact.manifest.metrics,
+                folder=prepared.folder.path,
+            )
+    return TunedModel(model, best_path, winner, ordered, confirmed, page)
 
 
 class Search:

@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from manta.config import ExperimentConfig
-from manta_jobs.importance import LEAST_TRIALS, importance
-from manta_jobs.savings import savings
-from manta_jobs.search_report import write_search_report
-from manta_jobs.search_results import SearchResults, log_ticks, short_text, value_text
+from manta_jobs.search_report.importance import LEAST_TRIALS, importance
+from manta_jobs.search_report.report import write_search_report
+from manta_jobs.search_report.results import SearchResults, log_ticks, short_text, value_text
+from manta_jobs.search_report.savings import savings
 from manta_jobs.trials import Confirmation, Trial
 
 _spec = importlib.util.spec_from_file_location("searches", Path(__file__).with_name("searches.py"))
@@ -82,7 +82,8 @@ def written(
     trials = searches.usual_search() if trials is None else trials
     best = max(trials, key=lambda trial: trial.score(config) or -math.inf, default=None)
     values = None if best is None or best.score(config) is None else best.values
-    facts = {"winner_values": values, "test_metrics": TEST_METRICS} | facts
+    values = facts.pop("winner_values", values)
+    facts = {"best": None if values is None else config.with_values(values), "test_metrics": TEST_METRICS} | facts
     path = write_search_report(config, trials=trials, confirmations=confirmations or [], folder=folder, **facts)
     source = path.read_text(encoding="utf-8")
     page = Page()

@@ -1,4 +1,4 @@
-"""The words and figures of a search's report, section by section; `search_page/page.html` lays them out."""
+"""The words and figures of a search's report, section by section; `page/page.html` lays them out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from manta.config import ExperimentConfig, Range
 from manta_jobs.progress import duration
 from manta_jobs.report import SHOWN_METRICS
-from manta_jobs.savings import Savings
-from manta_jobs.search_results import SearchResults, is_number, value_text
+from manta_jobs.search_report.results import SearchResults, is_number, value_text
+from manta_jobs.search_report.savings import Savings
 from manta_jobs.trials import Trial
 
 BASELINE = "TF-IDF with logistic regression"
@@ -174,7 +174,7 @@ def chosen_rows(results: SearchResults) -> list[ChosenRow]:
     """Each searched field with its range, the config's own value and the winner's."""
     winner_values = results.winner_values or {}
     rows: list[ChosenRow] = []
-    for name, values in results.config.tune.space.items():
+    for name, values in results.config.tune.searched.items():
         own = value_text(results.own_values[name])
         chosen = value_text(winner_values[name]) if name in winner_values else "–"
         rows.append(ChosenRow(name, range_text(values), own, chosen))
@@ -243,7 +243,7 @@ def trial_row(trial: Trial, results: SearchResults) -> TrialRow:
         trial=trial,
         style=style,
         badges=[words for words, is_so in (("winner", is_winner), ("config's own values", is_own)) if is_so],
-        values=[cell_of(trial.values, name) for name in results.config.tune.space],
+        values=[cell_of(trial.values, name) for name in results.config.tune.searched],
         planned=results.planned(trial),
         score=results.score(trial),
         took_s=took_s,
@@ -281,14 +281,14 @@ def settings_of(config: ExperimentConfig) -> list[tuple[str, str]]:
     workers = f"{train.min_workers} to {train.max_workers}" if train.min_workers < train.max_workers else f"{train.max_workers}"
     return [
         ("chosen by", f"validation {train.metric} ({'lower' if train.metric_mode == 'min' else 'higher'} is better)"),
-        *((name, range_text(values)) for name, values in tune.space.items()),
+        *((name, range_text(values)) for name, values in tune.searched.items()),
         ("values drawn", SEARCHES.get(tune.search, tune.search)),
         ("stopping", SCHEDULERS.get(tune.scheduler, tune.scheduler)),
         ("budget", ", ".join(limits)),
         ("confirmation", f"the best {confirm.top_k}, with {counted(confirm.seeds, 'other seed')} each" if confirm else "none"),
         ("seed of the draws", str(tune.seed)),
         ("seed of training", str(train.seed)),
-        ("epochs of a trial", f"at most {train.num_epochs}" if "train.num_epochs" not in tune.space else "searched"),
+        ("epochs of a trial", f"at most {train.planned_epochs}" if "train.num_epochs" not in tune.searched else "searched"),
         ("workers of a trial", f"{workers}, ZeRO {train.zero_stage}"),
         ("encoder", config.model.pretrained),
         ("training rows", config.data.train),

@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from manta_jobs.curves import BLUE, GREEN, GREY
-from manta_jobs.search_results import SearchedField, SearchResults
+from manta_jobs.search_report.results import SearchedField, SearchResults
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from manta_jobs.curves import BLUE, GREEN, GREY
-from manta_jobs.importance import Importance
-from manta_jobs.search_canvas import (
+from manta_jobs.search_report.canvas import (
     GRID,
     INK,
     MARGIN,
@@ -25,7 +24,8 @@ from manta_jobs.search_canvas import (
     spread,
     width_pt,
 )
-from manta_jobs.search_results import SearchedField, SearchResults, finite_epochs, short_text
+from manta_jobs.search_report.importance import Importance
+from manta_jobs.search_report.results import SearchedField, SearchResults, finite_epochs, short_text
 from manta_jobs.trials import Confirmation, Trial
 
 if TYPE_CHECKING:

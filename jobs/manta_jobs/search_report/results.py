@@ -96,13 +96,13 @@ class SearchResults:
     @cached_property
     def fields(self) -> list[SearchedField]:
         """The searched fields in the order of the config."""
-        return [self._field(name, values) for name, values in self.config.tune.space.items()]
+        return [self._field(name, values) for name, values in self.config.tune.searched.items()]
 
     @cached_property
     def own_values(self) -> dict[str, Any]:
         """What the config itself says of each searched field."""
         document = self.config.model_dump(mode="json")
-        return {name: value_in(document, name) for name in self.config.tune.space}
+        return {name: value_in(document, name) for name in self.config.tune.searched}
 
     @cached_property
     def own(self) -> Trial | None:
@@ -149,7 +149,7 @@ class SearchResults:
         return SearchedField(name, label, "log" if is_log else "linear", (), min([*bounds, *seen]), max([*bounds, *seen]))
 
     def _label(self, name: str) -> str:
-        leaves = [other.rsplit(".", 1)[-1] for other in self.config.tune.space]
+        leaves = [other.rsplit(".", 1)[-1] for other in self.config.tune.searched]
         leaf = name.rsplit(".", 1)[-1]
         return leaf.replace("_", " ") if leaves.count(leaf) == 1 else name
 

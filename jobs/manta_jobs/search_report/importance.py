@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manta_jobs.search_results import SearchResults
+from manta_jobs.search_report.results import SearchResults
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def importance(results: SearchResults) -> Importance:
     grown = np.maximum(growth.mean(axis=0), 0.0)
     errors = growth.std(axis=0, ddof=1) / np.sqrt(count) / grown.sum()
     names = [field.name for field in fields]
-    shares = dict.fromkeys(results.config.tune.space, 0.0) | dict(zip(names, (grown / grown.sum()).tolist(), strict=True))
+    shares = dict.fromkeys(results.config.tune.searched, 0.0) | dict(zip(names, (grown / grown.sum()).tolist(), strict=True))
     return Importance(count, shares, dict(zip(names, errors.tolist(), strict=True)), skill=skill)
 
 

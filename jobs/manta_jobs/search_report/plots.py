@@ -9,10 +9,10 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manta_jobs.importance import Importance
-from manta_jobs.search_canvas import DARK, PAPER
-from manta_jobs.search_drawings import draw_confirmation, draw_importance, draw_learning_curves, draw_parallel, draw_scatter
-from manta_jobs.search_results import SearchedField, SearchResults
+from manta_jobs.search_report.canvas import DARK, PAPER
+from manta_jobs.search_report.drawings import draw_confirmation, draw_importance, draw_learning_curves, draw_parallel, draw_scatter
+from manta_jobs.search_report.importance import Importance
+from manta_jobs.search_report.results import SearchedField, SearchResults
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """`write_search_report`: what a search found, as one HTML file that needs nothing else, and its pictures as PNG.
 
-The page's layout, style and script are in `search_page/`; the words and figures come from here and from `search_sections.py`.
+The page's layout, style and script are in `page/`; the words and figures come from here and from `sections.py`.
 Jinja escapes all that is filled in, and the page forbids itself to load or run anything that is not its own.
 """
 
@@ -10,16 +10,16 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from manta.config import ExperimentConfig
 from manta.config_file import config_text
 from manta.storage import write_atomically
-from manta_jobs.importance import importance
-from manta_jobs.savings import savings
-from manta_jobs.search_plots import Plot, darkened, search_plots, svg_of, write_png
-from manta_jobs.search_results import SearchResults
-from manta_jobs.search_sections import (
+from manta_jobs.draws import value_of
+from manta_jobs.search_report.importance import importance
+from manta_jobs.search_report.plots import Plot, darkened, search_plots, svg_of, write_png
+from manta_jobs.search_report.results import SearchResults
+from manta_jobs.search_report.savings import savings
+from manta_jobs.search_report.sections import (
     cards_of,
     chosen_rows,
     commands_of,
@@ -37,7 +37,7 @@ from manta_jobs.trials import Confirmation, Trial
 
 REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
-PAGE = Path(__file__).parent / "search_page"
+PAGE = Path(__file__).parent / "page"
 SECTIONS = (
     ("result", "Result"),
     ("best", "Best config"),
@@ -69,24 +69,25 @@ def write_search_report(
     *,
     trials: list[Trial],
     confirmations: list[Confirmation],
-    winner_values: dict[str, Any] | None,
+    best: ExperimentConfig | None,
     test_metrics: dict[str, float],
     folder: Path,
     baseline_metrics: dict[str, float] | None = None,
 ) -> Path:
     """Write `report.html` and `plots/*.png` into a folder, and give the page's path.
 
-    `config` is what the search started from, with its space; `winner_values` are the searched fields of the winner by dotted
-    name, None where no trial finished an epoch. `test_metrics` and `baseline_metrics` (TF-IDF with logistic regression) are of
+    `config` is what the search started from, with its space; `best` is that of the winner, None where no trial finished an
+    epoch. `test_metrics` and `baseline_metrics` (TF-IDF with logistic regression) are of
     the test rows.
     """
+    winner_values = None if best is None else {name: value_of(best, name) for name in config.tune.searched}
     results = SearchResults(config, trials, confirmations, winner_values)
     plots = search_plots(results, importance(results))
     pictures = folder / PLOTS_FOLDER
     pictures.mkdir(parents=True, exist_ok=True)
     drawn = [picture_of(plot, pictures) for plot in plots]
     path = folder / REPORT_FILE
-    page = page_of(results, drawn, test_metrics=test_metrics, baseline_metrics=baseline_metrics)
+    page = page_of(results, drawn, best=best, test_metrics=test_metrics, baseline_metrics=baseline_metrics)
     write_atomically(path, page)
     return path
 
@@ -95,6 +96,7 @@ def page_of(
     results: SearchResults,
     pictures: list[Picture],
     *,
+    best: ExperimentConfig | None,
     test_metrics: dict[str, float],
     baseline_metrics: dict[str, float] | None,
 ) -> str:
@@ -114,7 +116,7 @@ def page_of(
         metrics=metric_rows(test_metrics, baseline_metrics),
         baseline=baseline_metrics is not None,
         chosen=chosen_rows(results),
-        best_yaml=None if results.winner_values is None else config_text(results.config.with_values(results.winner_values)),
+        best_yaml=None if best is None else config_text(best),
         savings=saved,
         savings_sentence=savings_sentence(saved),
         time_sentence=time_sentence(saved),
