@@ -238,15 +238,16 @@ def draw_importance(figure: Figure, *, results: SearchResults, importance: Impor
     shares = sorted(importance.shares.items(), key=lambda pair: pair[1])
     lengths = [share for _, share in shares]
     errors = [importance.errors.get(name, 0.0) for name, _ in shares]
+    below, above = ([min(pair) for pair in zip(errors, room, strict=True)] for room in (lengths, [1 - share for share in lengths]))
     panel.barh(range(len(shares)), lengths, height=0.55, color=BLUE)
     lines: dict[str, Any] = {"ecolor": INK, "elinewidth": 1.4, "capsize": 4, "fmt": "none"}
-    panel.errorbar(lengths, range(len(shares)), xerr=[[min(pair) for pair in zip(errors, lengths, strict=True)], errors], **lines)
-    for row, (length, error) in enumerate(zip(lengths, errors, strict=True)):
+    panel.errorbar(lengths, range(len(shares)), xerr=[below, above], **lines)
+    for row, (length, error) in enumerate(zip(lengths, above, strict=True)):
         words: dict[str, Any] = {"textcoords": "offset points", "xytext": (8, 0), "va": "center", "color": INK}
         panel.annotate(f"{length:.0%}", (length + error, row), **words)
     panel.set_yticks(range(len(shares)), labels=[plain(labels[name]) for name, _ in shares])
     panel.set_ylim(-0.6, len(shares) - 0.4)
-    panel.set_xlim(0, 1.12 * max(sum(pair) for pair in zip(lengths, errors, strict=True)))
+    panel.set_xlim(0, 1.12 * max(sum(pair) for pair in zip(lengths, above, strict=True)))
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     panel.set_xlabel(f"share of importance, from {importance.num_trials} trials")
     finish_panel(panel)

@@ -123,7 +123,9 @@ def search_plots(results: SearchResults, importance: Importance) -> list[Plot]:
             "confirmation",
             "Trained again with other seeds",
             CONFIRMATION_CAPTION if results.confirmations else "",
-            f"Dot plot of {metric} of each confirmed trial and seed, with mean and standard deviation.",
+            f"Dot plot of {metric} of each confirmed trial and seed, with mean and standard deviation."
+            if results.confirmations
+            else "No trial was trained again with other seeds.",
             partial(draw_confirmation, results=results),
             height_in=max(1.9, 1.4 + 1.0 * len(results.confirmations)),
         ),
