@@ -465,7 +465,11 @@ class ExperimentConfig(Section):
         document = self.document()
         for name, value in values.items():
             set_by_name(document, name, value)
-        return ExperimentConfig.model_validate(document)
+        if any(name.startswith("tune.") for name in values):
+            return ExperimentConfig.model_validate(document)
+        # The space was checked against the config it stands in; a value drawn from it need not go with all the others in it.
+        del document["tune"]
+        return ExperimentConfig.model_validate(document).model_copy(update={"tune": self.tune})
 
     def document(self) -> dict[str, Any]:
         """The config as plain data, every setting included, from which the same config is made again."""

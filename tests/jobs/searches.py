@@ -19,7 +19,7 @@ def config_of(space: dict[str, Any] | None = None, *, metric: str = "accuracy", 
         {
             "name": name,
             "data": {"train": "sample:support"},
-            "train": {"num_epochs": 3, "num_workers": 2, "metric": metric},
+            "train": {"learning_rate": 1e-4, "num_epochs": 3, "num_workers": 2, "metric": metric},
             "tune": {"space": SPACE if space is None else space},
         }
     )
