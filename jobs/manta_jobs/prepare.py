@@ -11,10 +11,10 @@ from manta.config_file import load_config, write_config
 from manta.data import TextDataset, load_dataset
 from manta.errors import InputError
 from manta.labels import LabelSpace
-from manta.loss import resolve_class_weights
-from manta.model import load_model_config, load_tokenizer
+from manta.model import load_tokenizer
 from manta.storage import RunFolder, Storage
-from manta.tracking import check_tracking_server
+from manta_jobs.cluster import coming_cluster
+from manta_jobs.preflight import examine, keep_preflight, load_inputs, show_concerns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,23 +42,24 @@ class PreparedRun:
     data: TokenizedData
 
 
-def prepare(config: ExperimentConfig, *, verb: str, console: Console) -> PreparedRun:
+def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: str | None = None) -> PreparedRun:
     """Check everything that can be checked, then create the run folder and tokenise the splits into it.
 
     Raises:
-        InputError: something is wrong; nothing has been written.
+        InputError: something is wrong, or cannot work on the cluster that there will be; nothing has been written.
+        RunError: no cluster answers at the address.
     """
-    storage = Storage.resolve(config.storage)
-    dataset = load_dataset(config.data, task=config.model.task)
-    load_model_config(config.model, dataset.labels)
-    tokenizer = load_tokenizer(config.model)
-    resolve_class_weights(config.train, dataset.labels, dataset.train.targets)
-    show_dataset(dataset, console)
-    check_tracking_server()
-    folder = storage.new_run(config.name, verb=verb)
+    inputs = load_inputs(config)
+    show_dataset(inputs.dataset, console)
+    found = examine(inputs, cluster=coming_cluster(address, num_workers=config.train.max_workers), searches=verb == "tune")
+    found.refuse()
+    show_concerns(found, console)
+    folder = inputs.storage.new_run(config.name, verb=verb)
     write_config(config, folder.config_path)
-    folder.write_facts({"verb": verb, "data_hash": dataset.content_hash})
-    return PreparedRun(config, storage, folder, dataset, tokenized(dataset, folder, config=config, tokenizer=tokenizer))
+    folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash})
+    keep_preflight(found, folder)
+    data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
+    return PreparedRun(config, inputs.storage, folder, inputs.dataset, data)
 
 
 def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:

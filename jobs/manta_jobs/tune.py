@@ -63,7 +63,7 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
         RunError: every trial failed.
     """
     started = time.monotonic()
-    prepared = prepare(config, verb="tune", console=console)
+    prepared = prepare(config, verb="tune", console=console, address=address)
     with connected(address, num_workers=config.train.max_workers):
         resources = fit_workers(config.train)
         view = SearchView(config, Board(), console)
