@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from manta_jobs.probe import ProbeResult
     from manta_jobs.tokens import TokenSample
 
+    Probe = Callable[[TokenSample, WorkerResources], ProbeResult]
+
 PREFLIGHT_FILE = "preflight.json"
 COLOURS = {"OK": "green", "warning": "yellow", "cannot work": "red"}
 
@@ -131,7 +133,7 @@ def examine(
     *,
     cluster: Cluster,
     searches: bool,
-    probe: Callable[[TokenSample, WorkerResources], ProbeResult] | None = None,
+    probe: Probe | None = None,
 ) -> Preflight:
     """All checks of a run, or of a search with it. When something cannot work, what takes long is left out."""
     config, dataset, nodes = inputs.config, inputs.dataset, cluster.nodes
@@ -152,81 +154,84 @@ def examine(
     found.append(checks.check_registry(inputs.storage))
     if resources is None:
         return Preflight(tuple(found))
-    pace, estimate = None, None
-    if probe is not None and not any(check.status == "cannot work" for check in found):
-        timed, pace, estimate = probed(inputs, sample, probe, resources=resources, nodes=nodes, at_once=at_once)
+    place = Placement(nodes, resources, min(config.train.max_workers, num_workers_at_once(resources, nodes=nodes)), at_once)
+    memory, said = checked_memory(inputs, size, sample, place, available=place.available_bytes())
+    found.append(said)
+    time, pace = None, None
+    if probe is not None and not has_fault(found):
+        timed, pace, time = probed(inputs, sample, place, probe)
+        if pace is not None and pace.device_bytes is not None:
+            memory, found[-1] = checked_memory(inputs, size, sample, place, available=pace.device_bytes)
         found.append(timed)
-    available = available_bytes(nodes, resources, pace=pace, num_workers=config.train.max_workers * (at_once or 1))
-    memory = estimated_memory(config, size, sample, resources=resources, nodes=nodes, available=available)
-    found.append(checks.check_memory(memory, available=available))
-    if any(check.status == "cannot work" for check in found):
-        return Preflight(tuple(found), memory=memory)
+    if has_fault(found):
+        return Preflight(tuple(found), memory=memory, time=time)
     baseline = fit_baseline(dataset)
     found.append(checks.check_baseline(baseline))
-    return Preflight(tuple(found), memory=memory, baseline=baseline, time=estimate)
+    return Preflight(tuple(found), memory=memory, baseline=baseline, time=time)
+
+
+def has_fault(found: Sequence[Check]) -> bool:
+    """Whether something cannot work."""
+    return any(check.status == "cannot work" for check in found)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the workers of a run will be, or those of all trials that run at the same time."""
+
+    nodes: Sequence[Node]
+    resources: WorkerResources
+    world_size: int
+    """Workers that a run will have: as many as it asks for, or as many as fit of a range."""
+    at_once: int | None
+    """Trials at the same time; None for a single run."""
+
+    def available_bytes(self) -> int | None:
+        """Memory of the machine that one worker may take, on the node with the least for each; of GPUs, none is known."""
+        if self.resources.use_gpu:
+            return None
+        num_workers = self.world_size * (self.at_once or 1)
+        shares: list[int] = []
+        for node in self.nodes:
+            here = min(num_workers, num_workers_at_once(self.resources, nodes=[node]))
+            if here and "memory" in node:
+                # Ray counts what it sets aside for its object store apart; it is used as it is needed.
+                shares.append(int(node["memory"] + node.get("object_store_memory", 0.0)) // here)
+        return min(shares, default=None)
+
+
+def checked_memory(
+    inputs: Inputs, size: ModelSize, sample: TokenSample, place: Placement, *, available: int | None
+) -> tuple[MemoryEstimate, Check]:
+    """Memory of one worker at the longest text, and whether there is as much."""
+    memory = estimate_memory(
+        inputs.config.train,
+        size,
+        num_tokens=sample.longest(inputs.config.model.max_length),
+        world_size=place.world_size,
+        use_gpu=place.resources.use_gpu,
+        available=available,
+    )
+    return memory, checks.check_memory(memory, available=available)
 
 
 def probed(
-    inputs: Inputs,
-    sample: TokenSample,
-    probe: Callable[[TokenSample, WorkerResources], ProbeResult],
-    *,
-    resources: WorkerResources,
-    nodes: Sequence[Node],
-    at_once: int | None,
+    inputs: Inputs, sample: TokenSample, place: Placement, probe: Probe
 ) -> tuple[Check, ProbeResult | None, TimeEstimate | None]:
     """The timed probe and what follows from it."""
-    config, dataset = inputs.config, inputs.dataset
     try:
-        pace = probe(sample, resources)
+        pace = probe(sample, place.resources)
     except ProbeError as error:
         return Check("time", "warning", f"the time is not known: {error}."), None, None
-    estimate = estimate_time(
-        config,
+    time = estimate_time(
+        inputs.config,
         pace,
-        num_train_rows=len(dataset.train),
-        num_validation_rows=len(dataset.validation),
-        world_size=world_size(config, resources, nodes),
-        runs_at_once=at_once,
+        num_train_rows=len(inputs.dataset.train),
+        num_validation_rows=len(inputs.dataset.validation),
+        world_size=place.world_size,
+        runs_at_once=place.at_once,
     )
-    return checks.check_time(estimate, pace, config), pace, estimate
-
-
-def estimated_memory(
-    config: ExperimentConfig,
-    size: ModelSize,
-    sample: TokenSample,
-    *,
-    resources: WorkerResources,
-    nodes: Sequence[Node],
-    available: int | None,
-) -> MemoryEstimate:
-    """Of one worker, at the longest text."""
-    return estimate_memory(
-        config.train,
-        size,
-        num_tokens=sample.longest(config.model.max_length),
-        world_size=world_size(config, resources, nodes),
-        use_gpu=resources.use_gpu,
-        available=available,
-    )
-
-
-def world_size(config: ExperimentConfig, resources: WorkerResources, nodes: Sequence[Node]) -> int:
-    """Workers that a run will have: as many as it asks for, or as many as fit of a range."""
-    return min(config.train.max_workers, num_workers_at_once(resources, nodes=nodes))
-
-
-def available_bytes(nodes: Sequence[Node], resources: WorkerResources, *, pace: ProbeResult | None, num_workers: int) -> int | None:
-    """Memory that one worker may take: of the GPU that the probe saw, else its part of the node with the least for each."""
-    if resources.use_gpu:
-        return pace.device_bytes if pace is not None else None
-    shares: list[int] = []
-    for node in nodes:
-        here = min(num_workers, num_workers_at_once(resources, nodes=[node]))
-        if here and "memory" in node:
-            shares.append(int(node["memory"]) // here)
-    return min(shares, default=None)
+    return checks.check_time(time, pace, inputs.config), pace, time
 
 
 def show_preflight(result: Preflight, console: Console, *, title: str) -> None:

@@ -97,7 +97,7 @@ def run_probe(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample,
         pace: ProbeResult = ray.get(result, timeout=2 * WAIT_S)
     except ray.exceptions.GetTimeoutError:
         ray.cancel(result, force=True)
-        raise ProbeError(f"no worker could be timed within {2 * WAIT_S:.0f} s; is the cluster busy?") from None
+        raise ProbeError(f"no worker could be timed within {2 * WAIT_S:.0f} s; the cluster may be busy") from None
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MantaError):
             raise InputError(str(error.cause)) from None

@@ -34,9 +34,9 @@ from manta_jobs.estimate import (
     model_size,
     run_disk_bytes,
 )
-from manta_jobs.preflight import Preflight, examine, kept_preflight, load_inputs
+from manta_jobs.preflight import Placement, Preflight, examine, kept_preflight, load_inputs
 from manta_jobs.prepare import prepare
-from manta_jobs.probe import ProbeResult, ProbeSetup, measure, probe_batches
+from manta_jobs.probe import ProbeError, ProbeResult, ProbeSetup, measure, probe_batches
 from manta_jobs.tokens import TokenSample, histogram, sample_tokens
 
 from .conftest import experiment
@@ -200,6 +200,15 @@ def test_memory_that_is_not_there() -> None:
     assert "Not even one row at a time fits; raise train.zero_stage" in none.words
 
 
+def test_the_workers_of_a_node_share_its_memory() -> None:
+    worker = WorkerResources(num_cpus=2, use_gpu=False)
+    nodes = [{"CPU": 4.0, "memory": 6e9, "object_store_memory": 2e9}, {"CPU": 2.0, "memory": 3e9}, {"memory": 1.0}]
+    assert Placement(nodes, worker, world_size=3, at_once=None).available_bytes() == 3_000_000_000
+    assert Placement(nodes[:1], worker, world_size=1, at_once=None).available_bytes() == 8_000_000_000
+    assert Placement(nodes[:1], worker, world_size=1, at_once=2).available_bytes() == 4_000_000_000
+    assert Placement(nodes, WorkerResources(1, use_gpu=True), world_size=3, at_once=None).available_bytes() is None
+
+
 # The cluster
 
 
@@ -339,6 +348,28 @@ def test_a_fault_leaves_out_what_takes_long(three_classes: Path, tiny_model: Pat
         bad.refuse()
 
 
+def test_a_gpus_memory_is_known_once_a_worker_has_seen_it(three_classes: Path, tiny_model: Path) -> None:
+    inputs = load_inputs(experiment(three_classes, tiny_model))
+    cluster = Cluster([NODE | {"GPU": 2.0}])
+    before = examine(inputs, cluster=cluster, searches=False)
+    assert "a GPU's memory is looked at" in next(check.words for check in before.checks if check.name == "memory")
+    pace = dataclasses.replace(PACE, device="a GPU", device_bytes=1000)
+    after = examine(inputs, cluster=cluster, searches=False, probe=lambda sample, resources: pace)
+    assert [check.name for check in after.faults] == ["memory"]
+    assert after.time is not None
+
+
+def test_a_probe_without_figures_is_a_warning(three_classes: Path, tiny_model: Path) -> None:
+    def lost(sample: TokenSample, resources: WorkerResources) -> ProbeResult:
+        raise ProbeError("no worker could be timed within 120 s; the cluster may be busy")
+
+    found = examine(load_inputs(experiment(three_classes, tiny_model)), cluster=Cluster([NODE]), searches=False, probe=lost)
+    said = next(check for check in found.checks if check.name == "time")
+    assert said == Check(
+        "time", "warning", "the time is not known: no worker could be timed within 120 s; the cluster may be busy."
+    )
+
+
 def test_only_concerns_and_the_baseline_are_said_before_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     found = (Check("data", "warning", "said before"), Check("disk", "OK", "fine"), Check("tokens", "warning", "[all] cut"))
     preflight.show_concerns(Preflight((*found, Check("baseline", "OK", "0.9."))), people_console())
@@ -397,12 +428,9 @@ def test_what_cannot_work_leaves_with_2_and_nothing_on_disk(
     elif fault == "memory":
         monkeypatch.setattr("manta_jobs.memory.free_host_memory", lambda: 1_000_000)
         words = "Not even one row at a time fits"
-        monkeypatch.setattr("manta_jobs.preflight.run_probe", lambda *_, **__: PACE)
     else:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         words = "no MLflow server answers"
-    if verb == "preflight" and fault == "memory":
-        pytest.skip("would start a cluster for the probe")
     assert run(monkeypatch, verb, written(tmp_path, three_classes, tiny_model, **train)) == 2
     output = capsys.readouterr()
     assert words in " ".join(output.err.split())
