@@ -107,11 +107,11 @@ def check_memory(estimate: MemoryEstimate, *, available: int | None) -> Check:
         (f"activations of {estimate.micro_batch_size} rows", estimate.activations),
         ("libraries", estimate.process),
     )
-    listed = ", ".join(f"{name} {gigabytes(count)}" for name, count in parts if count)
-    words = f"about {gigabytes(estimate.needed)} a worker ({listed})"
+    listed = ", ".join(f"{name} {bytes_phrase(count)}" for name, count in parts if count)
+    words = f"about {bytes_phrase(estimate.needed)} a worker ({listed})"
     if available is None:
         return Check("memory", "OK", f"{words}; a GPU's memory is looked at by `manta preflight`, and by each worker.")
-    words += f", of {gigabytes(available)} on its {estimate.device}."
+    words += f", of {bytes_phrase(available)} on its {estimate.device}."
     held = estimate.parameters + estimate.gradients + estimate.optimizer + estimate.process
     row = estimate.activations // estimate.micro_batch_size
     if held + row > available:
@@ -190,8 +190,8 @@ def check_disk(
     least = run_disk_bytes(size) * (at_once or 1) + model_disk_bytes(size)
     most = run_disk_bytes(size) * runs + model_disk_bytes(size)
     words = (
-        f"{gigabytes(free)} free at {storage.root}; {'a run takes' if runs == 1 else f'{runs} runs take'} at most "
-        f"{gigabytes(most)} (checkpoints of {gigabytes(checkpoint_bytes(size))})."
+        f"{bytes_phrase(free)} free at {storage.root}; {'a run takes' if runs == 1 else f'{runs} runs take'} at most "
+        f"{bytes_phrase(most)} (checkpoints of {bytes_phrase(checkpoint_bytes(size))})."
     )
     if free < least:
         return Check("disk", "cannot work", f"{words} Free some, or set storage or MANTA_STORAGE to a larger disk.")
@@ -249,6 +249,8 @@ def existing_folder(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
-def gigabytes(count: float) -> str:
+def bytes_phrase(count: float) -> str:
     """Bytes as people say them."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"

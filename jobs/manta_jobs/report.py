@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from manta_jobs.checks import gigabytes
+from manta_jobs.checks import bytes_phrase
 from manta_jobs.comparison import compare, losing_paragraph
 from manta_jobs.distribution import PHASES
 from manta_jobs.progress import duration
@@ -96,9 +96,8 @@ def show_memory(model: TrainedModel, console: Console) -> None:
     estimated = model.preflight.get("memory")
     measured = [worker["peak_bytes"] for worker in model.distribution["workers"] if "peak_bytes" in worker]
     if estimated and measured:
-        console.print(
-            f"Memory of a worker: {gigabytes(estimated['needed'])} estimated before the run, {gigabytes(max(measured))} measured."
-        )
+        before, most = bytes_phrase(estimated["needed"]), bytes_phrase(max(measured))
+        console.print(f"Memory of a worker: {before} estimated before the run, {most} measured.")
 
 
 def show_comparison(model: TrainedModel, console: Console) -> None:

@@ -263,7 +263,7 @@ def test_disk_for_one_run_and_for_a_search(tmp_path: Path) -> None:
     assert not storage.root.exists()
     refused = checks.check_disk(config, storage, MINILM, at_once=None, free_bytes=10_000_000)
     assert refused.status == "cannot work"
-    assert "10.0 MB free" in refused.words
+    assert "10 MB free" in refused.words
     assert "MANTA_STORAGE" in refused.words
     enough_for_some = 4 * run_disk_bytes(MINILM)
     assert checks.check_disk(config, storage, MINILM, at_once=None, free_bytes=enough_for_some).status == "OK"
@@ -483,11 +483,17 @@ def test_preflight_then_a_run_that_shows_estimate_and_baseline(
     assert 0.5 < max(peaks) / report["preflight"]["memory"]["needed"] < 2
     shown = " ".join(output.err.split())
     assert f"TF-IDF {report['baseline']['test']['accuracy']:.4f}" in shown
-    assert "Memory of a worker: 0.7 GB estimated before the run" in shown
+    needed = checks.bytes_phrase(report["preflight"]["memory"]["needed"])
+    assert f"Memory of a worker: {needed} estimated before the run, {checks.bytes_phrase(max(peaks))} measured." in shown
     # So small a learning rate learns nothing, and the last lines say so.
     assert ModelArtifact.load(Path(result["artifact"])).manifest.metrics["accuracy"] < report["baseline"]["test"]["accuracy"]
     assert "Fine-tuning does not beat TF-IDF with logistic regression here" in shown
     assert "The learning rate of 1e-06 is too low for 3 classes in 6 steps" in shown
+
+
+def test_bytes_are_said_in_two_or_three_digits() -> None:
+    said = [checks.bytes_phrase(count) for count in (1_400_000, 45_432_592, 136_297_776, 1_385_497_696, 73.7e9)]
+    assert said == ["1.4 MB", "45 MB", "136 MB", "1.4 GB", "73.7 GB"]
 
 
 def test_the_table_has_a_row_for_each_check() -> None:
