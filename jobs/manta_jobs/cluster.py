@@ -17,11 +17,22 @@ from manta.config import TrainConfig
 from manta.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
 
 T = TypeVar("T")
+Node = dict[str, float]
+"""A node's resources as Ray names them: CPU, GPU, memory (bytes) and more."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a run has to work with."""
+
+    nodes: Sequence[Node]
+    free: Node | None = None
+    """What nobody holds of all nodes now; None for a cluster that is yet to be started."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
             # More workers than cores is slow but right, so the local cluster has a logical CPU for each of them.
             ray.init(
                 address="local",
-                num_cpus=max(num_cores(), num_workers),
+                num_cpus=local_cpus(num_workers),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -102,13 +113,40 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def fit_workers(config: TrainConfig) -> WorkerResources:
-    """Decide what each worker gets on the connected cluster.
+def local_cpus(num_workers: int) -> int:
+    """Logical CPUs of the cluster that is started on this machine."""
+    return max(num_cores(), num_workers)
+
+
+def cluster_nodes() -> list[Node]:
+    """What each living node of the connected cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def coming_cluster(address: str | None, *, num_workers: int) -> Cluster:
+    """The cluster that `connected` gives, seen without starting one on this machine.
+
+    Raises:
+        RunError: no cluster answers at the address.
+    """
+    if ray.is_initialized() or address or os.environ.get("RAY_ADDRESS"):
+        with connected(address, num_workers=num_workers):
+            return Cluster(cluster_nodes(), free=ray.available_resources())
+    import torch
+
+    from manta_jobs.memory import free_host_memory
+
+    gpus = {"GPU": float(torch.cuda.device_count())} if torch.cuda.device_count() else {}
+    return Cluster([{"CPU": float(local_cpus(num_workers)), "memory": float(free_host_memory()), **gpus}])
+
+
+def fit_workers(config: TrainConfig, *, nodes: Sequence[Node] | None = None) -> WorkerResources:
+    """Decide what each worker gets, on the connected cluster unless `nodes` are given.
 
     Raises:
         InputError: the workers do not fit; the message says what does.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = cluster_nodes() if nodes is None else nodes
     num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
     use_gpu = num_gpus > 0 if config.use_gpu == "auto" else config.use_gpu
     needed = config.min_workers
@@ -132,9 +170,9 @@ def fit_workers(config: TrainConfig) -> WorkerResources:
     return WorkerResources(num_cpus=num_cpus, use_gpu=use_gpu)
 
 
-def num_workers_at_once(resources: WorkerResources) -> int:
-    """How many such workers the connected cluster holds at the same time."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def num_workers_at_once(resources: WorkerResources, *, nodes: Sequence[Node] | None = None) -> int:
+    """How many such workers the connected cluster, or the given nodes, hold at the same time."""
+    nodes = cluster_nodes() if nodes is None else nodes
     if resources.use_gpu:
         return int(sum(node.get("GPU", 0) for node in nodes))
     return sum(int(node.get("CPU", 0)) // resources.num_cpus for node in nodes)

@@ -46,6 +46,18 @@ def train(
     print_result(trained_result(model), as_json=json)
 
 
+def preflight(
+    experiment: ExperimentArgument, set_: SetOption = None, address: AddressOption = None, json: JsonOption = False
+) -> None:
+    """Check everything before a run: data, memory, cluster, disk, time, and what fine-tuning must beat."""
+    config = load_config(experiment, overrides=set_)
+    from manta_jobs import preflight as job
+
+    result = job.preflight(config, console=people_console(), address=address)
+    print_result(result.to_dict(), as_json=json)
+    result.refuse()
+
+
 def demo(
     once: Annotated[bool, typer.Option("--once", help="Check that everything answers, stop it again and exit.")] = False,
     port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,

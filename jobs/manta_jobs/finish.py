@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.adapt import adapt, merged
 from manta.artifact import ModelArtifact, with_metrics, write_artifact
+from manta.baseline import Baseline
 from manta.config import ExperimentConfig
 from manta.errors import RunError
 from manta.labels import LabelSpace
@@ -18,6 +19,7 @@ from manta.storage import RunFolder
 from manta_jobs.curves import write_curves
 from manta_jobs.evaluate import choose_thresholds, evaluate_on_cluster
 from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
+from manta_jobs.preflight import kept_preflight
 from manta_jobs.prepare import PreparedRun
 from manta_jobs.record import CURVES_FILE, RunRecord
 from manta_jobs.scaling import compared_with_one_worker
@@ -45,8 +47,16 @@ class TrainedModel:
     """How training and validation went together, and what to try."""
     distribution: dict[str, Any]
     """How the work was spread over workers, as `report.json` has it."""
+    preflight: dict[str, Any]
+    """What was known before it started, as `preflight.json` has it."""
     num_test_rows: int
     wall_s: float
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What TF-IDF and logistic regression reach on the same rows; None for a run of an earlier version."""
+        document = self.preflight.get("baseline")
+        return Baseline.from_dict(document) if document else None
 
 
 def finish(
@@ -81,6 +91,7 @@ def finish(
         artifact, run_id=record.run_id, promote=config.registry.promote
     )
     facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)
+    before = kept_preflight(prepared.folder)
     wall_s = time.monotonic() - started
     prepared.folder.write_report(
         {
@@ -89,6 +100,8 @@ def finish(
             "version": version.version,
             "metrics": artifact.manifest.metrics,
             "per_class": evaluation.per_class,
+            "baseline": before.get("baseline"),
+            "preflight": {name: before[name] for name in ("checks", "memory") if name in before},
             "best_epoch": fit.best_epoch,
             "fit": asdict(fit),
             "history": history,
@@ -99,7 +112,7 @@ def finish(
             "artifact": str(artifact.path),
         }
     )
-    return TrainedModel(prepared.folder, config, artifact, version, history, fit, facts, len(dataset.test), wall_s)
+    return TrainedModel(prepared.folder, config, artifact, version, history, fit, facts, before, len(dataset.test), wall_s)
 
 
 def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict[str, Any]) -> ModelArtifact:

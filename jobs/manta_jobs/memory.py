@@ -95,6 +95,16 @@ def free_host_memory() -> int:
     return free if limit == "max" else min(free, max(0, int(limit) - used))
 
 
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has held: of the GPU in tensors, else of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def least_over_workers(value: int) -> int:
     """The least of all workers' values. All workers must call it together."""
     values = [0] * dist.get_world_size()

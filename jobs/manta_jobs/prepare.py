@@ -11,15 +11,14 @@ from manta.config_file import load_config, write_config
 from manta.data import TextDataset, load_dataset
 from manta.errors import InputError
 from manta.labels import LabelSpace
-from manta.loss import resolve_class_weights
-from manta.model import load_model_config, load_tokenizer
-from manta.starting_point import choice_sentence, resolved
+from manta.model import load_tokenizer
 from manta.storage import RunFolder, Storage
-from manta.tracking import check_tracking_server
+from manta_jobs.cluster import coming_cluster
+from manta_jobs.preflight import examine, keep_preflight, load_inputs, show_concerns
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -43,45 +42,27 @@ class PreparedRun:
     data: TokenizedData
 
 
-def prepare(config: ExperimentConfig, *, verb: str, console: Console) -> PreparedRun:
+def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: str | None = None) -> PreparedRun:
     """Check everything that can be checked, then create the run folder and tokenise the splits into it.
 
     Raises:
-        InputError: something is wrong; nothing has been written.
+        InputError: something is wrong, or cannot work on the cluster that there will be; nothing has been written.
+        RunError: no cluster answers at the address.
     """
-    storage = Storage.resolve(config.storage)
-    dataset = load_dataset(config.data, task=config.model.task)
-    encoder = load_model_config(config.model, dataset.labels)
-    tokenizer = load_tokenizer(config.model)
-    resolve_class_weights(config.train, dataset.labels, dataset.train.targets)
-    show_dataset(dataset, console)
-    config = without_auto(config, dataset=dataset, encoder=encoder, console=console)
-    check_tracking_server()
-    folder = storage.new_run(config.name, verb=verb)
+    inputs = load_inputs(config)
+    config = inputs.config
+    show_dataset(inputs.dataset, console)
+    if inputs.chosen:
+        console.print(inputs.chosen)
+    found = examine(inputs, cluster=coming_cluster(address, num_workers=config.train.max_workers), searches=verb == "tune")
+    found.refuse()
+    show_concerns(found, console)
+    folder = inputs.storage.new_run(config.name, verb=verb)
     write_config(config, folder.config_path)
-    folder.write_facts({"verb": verb, "data_hash": dataset.content_hash})
-    return PreparedRun(config, storage, folder, dataset, tokenized(dataset, folder, config=config, tokenizer=tokenizer))
-
-
-def without_auto(
-    config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig, console: Console
-) -> ExperimentConfig:
-    """The config with learning rate, epochs and searched ranges that suit the data and the encoder, and a line that says so."""
-    labels, num_rows = dataset.labels, len(dataset.train)
-    hidden_size = int(getattr(encoder, "hidden_size", None) or encoder.dim)  # DistilBERT's name is dim
-    is_multilabel = labels.task == "multilabel"
-    chosen = resolved(
-        config,
-        num_rows=num_rows,
-        num_labels=2 if is_multilabel else len(labels.names),  # each label applies or does not
-        hidden_size=hidden_size,
-        num_layers=getattr(encoder, "num_hidden_layers", None),
-    )
-    classes = f"{len(labels.names)} {'labels that apply or not' if is_multilabel else 'classes'}"
-    sentence = choice_sentence(config, chosen, num_rows=num_rows, classes=classes, hidden_size=hidden_size)
-    if sentence:
-        console.print(sentence)
-    return chosen
+    folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash})
+    keep_preflight(found, folder)
+    data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
+    return PreparedRun(config, inputs.storage, folder, inputs.dataset, data)
 
 
 def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from manta_jobs.checks import bytes_phrase
+from manta_jobs.comparison import compare, losing_paragraph
 from manta_jobs.distribution import PHASES
 from manta_jobs.progress import duration
 from manta_jobs.record import CURVES_FILE
@@ -42,9 +44,11 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     table = Table(title=f"{model.version.name} version {model.version.version}", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path must be whole, to be copied
+    baseline = model.baseline
     for key, words in shown_metrics(model.artifact):
         if key in metrics:
-            table.add_row(f"test {words}", f"{metrics[key]:.4f}")
+            beside = f"   TF-IDF {baseline.test[key]:.4f}" if baseline is not None else ""
+            table.add_row(f"test {words}", f"{metrics[key]:.4f}{beside}")
     table.add_row("test rows", f"{model.num_test_rows:,}")
     table.add_row("learning rate", f"{model.config.train.peak_learning_rate:.3g}")
     table.add_row("dropout", f"{model.config.model.dropout:.3g}")
@@ -55,6 +59,8 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     table.add_row("registered as", registered_as(model))
     console.print(table)
     show_distribution(model.distribution, console)
+    show_memory(model, console)
+    show_comparison(model, console)
     show_fit(model.fit, console)
     console.print("Next:")
     for command, what in next_commands(model, experiment):
@@ -86,6 +92,36 @@ def show_distribution(facts: dict[str, Any], console: Console) -> None:
             f"{scaling['speedup']:.2f} times as fast as one worker "
             f"({scaling['one_worker_examples_per_s']:.1f} examples/s in {scaling['one_worker_run']})."
         )
+
+
+def show_memory(model: TrainedModel, console: Console) -> None:
+    """Print the memory of a worker as estimated before the run beside the most that was measured."""
+    estimated = model.preflight.get("memory")
+    measured = [worker["peak_bytes"] for worker in model.distribution["workers"] if "peak_bytes" in worker]
+    if estimated and measured:
+        before, most = bytes_phrase(estimated["needed"]), bytes_phrase(max(measured))
+        console.print(f"Memory of a worker: {before} estimated before the run, {most} measured.")
+
+
+def show_comparison(model: TrainedModel, console: Console) -> None:
+    """Print, when fine-tuning does not beat the baseline, that it does not, why, and what to try."""
+    paragraph = model_comparison(model)
+    if paragraph is not None:
+        console.print(f"[yellow]{paragraph}[/]")
+
+
+def model_comparison(model: TrainedModel) -> str | None:
+    """That paragraph; None when the model is better, or nothing is known of a baseline."""
+    if model.baseline is None:
+        return None
+    metric = model.config.train.metric
+    return losing_paragraph(
+        compare(model.artifact.manifest.metrics, model.baseline, metric=metric),
+        model.config,
+        model.fit,
+        num_classes=len(model.artifact.manifest.labels),
+        num_steps=int(model.history[-1]["step"]),
+    )
 
 
 def distribution_phrase(facts: dict[str, Any]) -> str:
@@ -131,6 +167,7 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
         "model": model.version.name,
         "version": model.version.version,
         "metrics": model.artifact.manifest.metrics,
+        "baseline": model.preflight.get("baseline"),
         "artifact": str(model.artifact.path),
         "report": str(model.run.path / "report.json"),
         "fit": asdict(model.fit),

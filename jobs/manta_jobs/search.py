@@ -15,6 +15,7 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from manta_jobs.draws import Draws
+from manta_jobs.estimate import longest_epochs
 from manta_jobs.trial_queue import TrialQueue
 
 if TYPE_CHECKING:
@@ -188,7 +189,5 @@ def scheduler(config: ExperimentConfig) -> Any:
         return FIFOScheduler()
     if config.tune.scheduler == "median":
         return MedianStoppingRule(time_attr="epoch", grace_period=1, min_samples_required=3)
-    epochs = config.tune.searched.get("train.num_epochs")
-    longest = max([config.train.planned_epochs, *map(int, epochs.extremes if epochs else [])])
     # One more than the longest, as a trial that reaches max_t would be stopped like one that fell behind.
-    return ASHAScheduler(time_attr="epoch", max_t=longest + 1, grace_period=1, reduction_factor=3)
+    return ASHAScheduler(time_attr="epoch", max_t=longest_epochs(config, searched=True) + 1, grace_period=1, reduction_factor=3)

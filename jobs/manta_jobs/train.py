@@ -28,7 +28,8 @@ def train(config: ExperimentConfig, *, console: Console, address: str | None = N
         RunError: training failed; the message is the worker's own.
     """
     started = time.monotonic()
-    return run(prepare(config, verb="train", console=console), console=console, address=address, started=started)
+    prepared = prepare(config, verb="train", console=console, address=address)
+    return run(prepared, console=console, address=address, started=started)
 
 
 def resume(name: str, *, console: Console, address: str | None = None) -> TrainedModel:

@@ -63,7 +63,7 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
         RunError: every trial failed.
     """
     started = time.monotonic()
-    return run(prepare(config, verb="tune", console=console), console=console, address=address, started=started)
+    return run(prepare(config, verb="tune", console=console, address=address), console=console, address=address, started=started)
 
 
 def resume(name: str, *, console: Console, address: str | None = None) -> TunedModel:
@@ -110,6 +110,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                 best=best_config,
                 test_metrics=model.artifact.manifest.metrics,
                 folder=prepared.folder.path,
+                baseline_metrics=None if model.baseline is None else model.baseline.test,
             )
     return TunedModel(model, best_path, winner, ordered, confirmed, page)
 

@@ -333,6 +333,7 @@ class Training:
             "device": device,
             "threads": torch.get_num_threads(),
             "bytes": self.facts,
+            "peak_bytes": memory.peak_bytes(self.device),
             "examples_per_s": round(self.num_examples / max(self.trained_s, 1e-9), 2),
             "seconds": self.watch.seconds(),
         }

@@ -1,0 +1,246 @@
+"""The single checks of `manta preflight`: each takes what it needs to know and says whether a run can work with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from manta.errors import InputError
+from manta.tracking import check_tracking_server
+from manta_jobs.cluster import WorkerResources, fit_workers, num_workers_at_once
+from manta_jobs.estimate import (
+    MemoryEstimate,
+    ModelSize,
+    TimeEstimate,
+    checkpoint_bytes,
+    model_disk_bytes,
+    num_runs,
+    run_disk_bytes,
+    usable_bytes,
+)
+from manta_jobs.progress import duration
+from manta_jobs.tokens import TokenSample, histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta.baseline import Baseline
+    from manta.config import ExperimentConfig
+    from manta.data import TextDataset
+    from manta.storage import Storage
+    from manta_jobs.cluster import Cluster, Node
+    from manta_jobs.probe import ProbeResult
+
+Status = Literal["OK", "warning", "cannot work"]
+
+FEW_ROWS = 10
+"""A label with fewer training rows is learned by luck."""
+FEW_VALIDATION_ROWS = 50
+"""With fewer, one row is more than two points of accuracy, and epochs and trials are chosen by chance."""
+LARGE_IMBALANCE = 10.0
+LARGE_SHARE_CUT = 0.05
+"""Of the texts; the rest of a text may still be enough to tell its label."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table."""
+
+    name: str
+    status: Status
+    words: str
+
+
+def check_data(dataset: TextDataset) -> Check:
+    """How many rows there are, and what is odd about them."""
+    sizes = ", ".join(f"{len(dataset.split(name)):,} {name}" for name in ("train", "validation", "test"))
+    words = [f"{sizes} rows.", *dataset.warnings]
+    if len(dataset.validation) < FEW_VALIDATION_ROWS:
+        words.append(
+            f"{len(dataset.validation)} validation rows choose by chance: one is {100 / len(dataset.validation):.1f} points of "
+            "accuracy; raise data.validation_fraction or give data.validation."
+        )
+    return Check("data", "OK" if len(words) == 1 else "warning", " ".join(words))
+
+
+def check_labels(dataset: TextDataset, config: ExperimentConfig) -> Check:
+    """Whether some label is too rare to be learned, or so frequent that the others hardly count."""
+    counts = dataset.class_counts("train")
+    most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
+    ratio = counts[most] / max(1, counts[least])
+    extremes = f"{most} has the most training rows ({counts[most]:,}), {least} the fewest ({counts[least]:,})"
+    words = [f"{len(counts)} labels ({dataset.labels.task}): {extremes}."]
+    few = [name for name, count in counts.items() if count < FEW_ROWS]
+    if few:
+        words.append(f"{len(few)} {'label has' if len(few) == 1 else 'labels have'} fewer than {FEW_ROWS} rows; add some.")
+    if ratio >= LARGE_IMBALANCE and config.train.class_weights is None and config.train.metric == "accuracy":
+        words.append(
+            f"1 to {ratio:.0f} is so uneven that accuracy hides the rare labels; set train.metric: f1_macro, "
+            "and perhaps train.class_weights: balanced."
+        )
+    return Check("labels", "OK" if len(words) == 1 else "warning", " ".join(words))
+
+
+def check_tokens(sample: TokenSample, *, max_length: int) -> Check:
+    """How long texts are, and how many are cut."""
+    lengths = sample.lengths
+    ordered = sorted(lengths.tolist())
+    typical, long = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
+    share = sample.share_cut(max_length)
+    of = "" if len(lengths) == sample.num_rows else f" (of {len(lengths):,} sampled rows)"
+    words = f"{histogram(lengths)} tokens, half of the texts at most {typical}; model.max_length {max_length} cuts {share:.1%}{of}."
+    if share > LARGE_SHARE_CUT:
+        return Check("tokens", "warning", f"{words} {long} would keep 95% of the texts whole, and take more time and memory.")
+    return Check("tokens", "OK", words)
+
+
+def check_memory(estimate: MemoryEstimate, *, available: int | None) -> Check:
+    """Whether a worker's share of the model and its rows fit; `available` is what one worker may take, if that is known."""
+    parts = (
+        ("weights", estimate.parameters),
+        ("gradients", estimate.gradients),
+        ("optimizer", estimate.optimizer),
+        (f"activations of {estimate.micro_batch_size} rows", estimate.activations),
+        ("libraries", estimate.process),
+    )
+    listed = ", ".join(f"{name} {bytes_phrase(count)}" for name, count in parts if count)
+    words = f"about {bytes_phrase(estimate.needed)} a worker ({listed})"
+    if available is None:
+        return Check("memory", "OK", f"{words}; a GPU's memory is looked at by `manta preflight`, and by each worker.")
+    words += f", of {bytes_phrase(available)} on its {estimate.device}."
+    held = estimate.parameters + estimate.gradients + estimate.optimizer + estimate.process
+    row = estimate.activations // estimate.micro_batch_size
+    if held + row > available:
+        return Check(
+            "memory",
+            "cannot work",
+            f"{words} Not even one row at a time fits; raise train.zero_stage or train.num_workers on more nodes, lower "
+            "model.max_length, set model.lora, or choose a smaller model.pretrained.",
+        )
+    if estimate.needed > usable_bytes(available):
+        return Check(
+            "memory",
+            "warning",
+            f"{words} That is close; lower train.micro_batch_size or model.max_length, or set train.gradient_checkpointing: true.",
+        )
+    return Check("memory", "OK", words)
+
+
+def check_workers(config: ExperimentConfig, cluster: Cluster) -> tuple[Check, WorkerResources | None]:
+    """Whether the cluster has room for the workers of a run, and what each of them gets."""
+    nodes, free = cluster.nodes, cluster.free
+    try:
+        resources = fit_workers(config.train, nodes=nodes)
+    except InputError as error:
+        return Check("workers", "cannot work", str(error)), None
+    workers = "1 worker" if config.train.max_workers == 1 else f"{config.train.max_workers} workers"
+    has = f"the cluster has {total(nodes, 'CPU'):g} CPU" + (f" and {total(nodes, 'GPU'):g} GPU" if resources.use_gpu else "")
+    each = f"{resources.num_cpus} CPU{' and 1 GPU' if resources.use_gpu else ''}"
+    words = f"{workers} with {each} each; {has} on {len(nodes)} node{'s' if len(nodes) > 1 else ''}."
+    fitting = num_workers_at_once(resources, nodes=nodes)
+    if fitting < config.train.max_workers:
+        words += f" Only {fitting} fit, and training goes on with as many."
+    busy = [
+        kind
+        for kind, need in resources.bundle().items()
+        if free is not None and free.get(kind, 0.0) < need * config.train.min_workers
+    ]
+    if busy:
+        return Check("workers", "warning", f"{words} Others hold too many of them now: the run will wait for {busy[0]}."), resources
+    return Check("workers", "OK", words), resources
+
+
+def check_search(config: ExperimentConfig, nodes: Sequence[Node], resources: WorkerResources) -> tuple[Check, int]:
+    """How many trials run at the same time."""
+    trials, confirmations = num_runs(config)
+    at_once = max(1, num_workers_at_once(resources, nodes=nodes) // config.train.max_workers)
+    at_once = min(at_once, trials)
+    words = f"{trials} trials, {at_once} at the same time"
+    words += f", and {confirmations} runs that confirm the best." if confirmations else "."
+    if at_once == 1 and trials > 1 and config.train.cpus_per_worker == "auto" and resources.num_cpus > 1:
+        words += " More run at once with train.cpus_per_worker: 1."
+    return Check("search", "OK", words), at_once
+
+
+def check_disk(
+    config: ExperimentConfig, storage: Storage, size: ModelSize, *, at_once: int | None, free_bytes: int | None = None
+) -> Check:
+    """Whether checkpoints fit; `at_once` is how many trials a search runs at a time, None for a single run.
+
+    `free_bytes` replaces what is free on the disk.
+    """
+    folder = existing_folder(storage.root)
+    if not os.access(folder, os.W_OK):
+        return Check("disk", "cannot work", f"{folder} cannot be written; set storage or MANTA_STORAGE.")
+    free = shutil.disk_usage(folder).free if free_bytes is None else free_bytes
+    runs = 1 if at_once is None else sum(num_runs(config))
+    least = run_disk_bytes(size) * (at_once or 1) + model_disk_bytes(size)
+    most = run_disk_bytes(size) * runs + model_disk_bytes(size)
+    words = (
+        f"{bytes_phrase(free)} free at {storage.root}; {'a run takes' if runs == 1 else f'{runs} runs take'} at most "
+        f"{bytes_phrase(most)} (checkpoints of {bytes_phrase(checkpoint_bytes(size))})."
+    )
+    if free < least:
+        return Check("disk", "cannot work", f"{words} Free some, or set storage or MANTA_STORAGE to a larger disk.")
+    if free < most:
+        return Check("disk", "warning", f"{words} The search may fill the disk; free some or lower tune.budget.num_trials.")
+    return Check("disk", "OK", words)
+
+
+def check_registry(storage: Storage) -> Check:
+    """Whether the finished model can be registered: the tracking server answers, or the local database can be written."""
+    try:
+        check_tracking_server()
+    except InputError as error:
+        return Check("registry", "cannot work", str(error))
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    if server:
+        return Check("registry", "OK", f"MLflow at {server.rsplit('@', 1)[-1]}.")  # without a password
+    folder = existing_folder(storage.registry)
+    if not os.access(folder, os.W_OK):
+        return Check("registry", "cannot work", f"{folder} cannot be written, so no version can be registered; set storage.")
+    return Check("registry", "OK", f"MLflow's database in {storage.registry}.")
+
+
+def check_time(estimate: TimeEstimate, probe: ProbeResult, config: ExperimentConfig) -> Check:
+    """How long it will take, and what it will cost."""
+
+    def with_cost(seconds: float, cost: float | None) -> str:
+        return duration(seconds) + (f", which costs {cost:.2f}" if cost is not None else "")
+
+    words = f"a run takes about {with_cost(estimate.run_s, estimate.run_cost)}"
+    if estimate.search_s is not None:
+        ends = ", less what stopping trials early saves" if config.tune.scheduler != "none" else ""
+        words += f"; the search at most about {with_cost(estimate.search_s, estimate.search_cost)}{ends}"
+    exchange = ", and the exchange of gradients comes on top" if config.train.max_workers > 1 else ""
+    pace = 1 / probe.train_s_per_row
+    return Check("time", "OK", f"{words} (a worker on {probe.device} trains on {pace:.0f} rows a second{exchange}).")
+
+
+def check_baseline(baseline: Baseline) -> Check:
+    """What fine-tuning must beat."""
+    drawn = f", on {baseline.num_rows['train']:,} of the training rows" if baseline.is_sample else ""
+    words = f"TF-IDF with logistic regression reaches {baseline.validation['accuracy']:.4f} validation accuracy"
+    return Check(
+        "baseline", "OK", f"{words} and {baseline.validation['f1_macro']:.4f} macro F1 in {baseline.seconds:.1f} s{drawn}."
+    )
+
+
+def total(nodes: Sequence[Node], kind: str) -> float:
+    """Of one resource, what all nodes have together."""
+    return sum(node.get(kind, 0.0) for node in nodes)
+
+
+def existing_folder(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def bytes_phrase(count: float) -> str:
+    """Bytes as people say them."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,73 @@
+"""How long the texts of a run are in its model's tokens: a sample of the training rows, before anything is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from manta.texts import token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from manta.data import Split
+    from manta.labels import Targets
+
+SAMPLED_ROWS = 2000
+"""Rows that are looked at, evenly spread over the split: a share of them is known to about two points."""
+UNLIMITED = 1_000_000
+BARS = "▁▂▃▄▅▆▇█"
+NUM_BARS = 12
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """Rows as the model would read them if there were no `max_length`."""
+
+    ids: list[list[int]]
+    targets: Targets
+    pad_id: int
+    num_rows: int
+    """Rows of the whole split."""
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sampled row, special tokens included."""
+        return np.array([len(row) for row in self.ids], dtype=np.int64)
+
+    def share_cut(self, max_length: int) -> float:
+        """The share of rows that have more tokens than this."""
+        return float((self.lengths > max_length).mean())
+
+    def longest(self, max_length: int) -> int:
+        """Tokens of the longest row once it is cut."""
+        return int(min(self.lengths.max(), max_length))
+
+    def padded(self, rows: npt.NDArray[np.int64], *, max_length: int) -> dict[str, npt.NDArray[np.int64]]:
+        """Some rows as the model's keyword arguments, cut bluntly: good enough to time it."""
+        cut = [self.ids[row][:max_length] for row in rows]
+        width = max(map(len, cut))
+        return {
+            "input_ids": np.array([row + [self.pad_id] * (width - len(row)) for row in cut], dtype=np.int64),
+            "attention_mask": np.array([[1] * len(row) + [0] * (width - len(row)) for row in cut], dtype=np.int64),
+        }
+
+
+def sample_tokens(split: Split, tokenizer: PreTrainedTokenizerBase, *, most: int = SAMPLED_ROWS) -> TokenSample:
+    """Tokenise at most so many rows."""
+    rows = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).astype(np.int64))
+    chosen = split.take(rows)
+    ids = token_ids(tokenizer, chosen.texts, max_length=UNLIMITED)["input_ids"]
+    return TokenSample(ids, chosen.targets, int(tokenizer.pad_token_id or 0), len(split))
+
+
+def histogram(lengths: npt.NDArray[np.int64]) -> str:
+    """How often texts are how long, as small bars from the shortest to the longest: `4 ▁▃█▅▂▁ 61`."""
+    low, high = int(lengths.min()), int(lengths.max())
+    counts, _ = np.histogram(lengths, bins=min(NUM_BARS, high - low + 1), range=(low, high + 1))
+    heights = np.ceil(counts / counts.max() * (len(BARS) - 1)).astype(int)
+    bars = "".join(BARS[height] if count else " " for height, count in zip(heights, counts, strict=True))
+    return f"{low} {bars} {high}"
