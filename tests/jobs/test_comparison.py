@@ -19,7 +19,7 @@ def fit(verdict: Verdict = "fits") -> Fit:
 
 
 def said(accuracy: float = 0.698, *, classes: int = 77, steps: int = 939, verdict: Verdict = "fits", **train: Any) -> str | None:
-    config = ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}, "train": train})
+    config = ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}, "train": {"num_epochs": 3} | train})
     compared = Comparison("accuracy", accuracy, 0.894)
     return losing_paragraph(compared, config, fit(verdict), num_classes=classes, num_steps=steps)
 
