@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install demo test test-fast test-faults check lock bench bench-train screenshots clean
+.PHONY: help install demo test test-fast test-faults check lock bench bench-train bench-tune screenshots clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ bench: install ## Measure the figures that the README claims
 
 bench-train: install ## Measure training speed beside Hugging Face Trainer and a plain loop
 	$(BIN)/python benchmarks/train.py $(ARGS)
+
+bench-tune: install ## Measure what a search costs beside training (ARGS=--search: and what stopping early saves)
+	$(BIN)/python benchmarks/tune.py $(ARGS)
 
 screenshots: install ## Take the README's pictures from the real page
 	$(BIN)/python docs/screenshots.py

@@ -34,6 +34,15 @@ def test_the_readmes_yaml_is_a_valid_experiment() -> None:
     assert (triage.model.task, triage.data.text_columns) == ("multilabel", ("subject", "body"))
 
 
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_a_guides_yaml_is_a_valid_experiment_and_its_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for document in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):
+        ExperimentConfig.model_validate(yaml.safe_load(document))
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / "docs" / target).exists(), target
+
+
 def test_the_readmes_minimal_config_is_enough() -> None:
     assert "Only `name` and `data.train` are required" in README
     assert ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}})

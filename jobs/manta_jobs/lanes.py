@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
+import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ray.train import UserCallback
 
 from manta.errors import InputError, RunError
 from manta_jobs import quick_dropout
+from manta_jobs.checkpoints import latest_checkpoint
 from manta_jobs.memory import OutOfMemory, halved_phrase
 from manta_jobs.progress import Board
 from manta_jobs.recovery import is_own_error, last_line, lost_phrase, own_sentence
@@ -71,17 +73,22 @@ def next_trial(lane: Lane) -> Assignment | Wait | None:
 
 def train_trial(lane: Lane, assignment: Assignment) -> None:
     """The same training as any run's, with the trial's values in its config."""
+    checkpoints = Path(lane.setup.checkpoints) / assignment.name
+    if assignment.clone is not None:
+        if dist.get_rank() == 0:
+            copy_checkpoint(Path(assignment.clone), checkpoints)
+        dist.barrier()
     training = Training(
         dataclasses.replace(
             lane.setup,
             config=lane.setup.config.with_values(assignment.values),
-            checkpoints=str(Path(lane.setup.checkpoints) / assignment.name),
+            checkpoints=str(checkpoints),
             run_name=assignment.name,
             seconds=assignment.seconds,
         )
     )
     try:
-        training.run(report=lambda metrics: goes_on(lane.queue, training, assignment.name, metrics))
+        training.run(report=lambda metrics: goes_on(lane.queue, training, assignment, metrics))
     finally:
         training.close()
         gc.collect()
@@ -89,12 +96,25 @@ def train_trial(lane: Lane, assignment: Assignment) -> None:
             torch.cuda.empty_cache()
 
 
-def goes_on(queue: TrialQueue, training: Training, name: str, metrics: dict[str, Any]) -> bool:
+def copy_checkpoint(donor: Path, folder: Path) -> None:
+    """Put another trial's checkpoint, or its newest where that one has been pruned, in the place of a trial's own."""
+    found = latest_checkpoint(donor.parent)
+    chosen = donor if donor.is_dir() or found is None else found[0]
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(chosen, folder / chosen.name)
+
+
+def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metrics: dict[str, Any]) -> bool:
     """Report an epoch and hear whether to train on. An ended trial's checkpoint is on disk before anyone knows of its end."""
+    name = assignment.name
     answer: list[Any] = [None]
     if dist.get_rank() == 0:
         if training.state.finished:
             queue.epoch_done(name, metrics, status="out of time" if training.out_of_time else "done")
+            answer = [False]
+        elif assignment.until is not None and metrics["epoch"] >= assignment.until:
+            training.writer.wait()
+            queue.epoch_done(name, metrics, status=None)
             answer = [False]
         else:
             queue.epoch_done(name, metrics, status=None)

@@ -18,8 +18,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ray.util.placement_group import PlacementGroup
-
     from manta_jobs.checkpoints import TrainingState
 
 UPDATE_EVERY_S = 1.0
@@ -38,8 +36,6 @@ class RunProgress:
     """The metrics of each finished epoch."""
     messages: list[str] = field(default_factory=list)
     """What people should know, such as that a worker was lost."""
-    placement_group: PlacementGroup | None = None
-    """What holds the resources of its workers."""
 
 
 class _Board:
@@ -147,8 +143,7 @@ class StepReporter:
         self._steps_per_epoch = total_steps / num_epochs
         self._last = (time.monotonic(), state.step)
         if self._board is not None:
-            group = ray.util.get_current_placement_group()
-            run = RunProgress(total_steps, state.step, num_workers=world_size, history=list(state.history), placement_group=group)
+            run = RunProgress(total_steps, state.step, num_workers=world_size, history=list(state.history))
             self._board.started(name, run)
 
     def step(self, state: TrainingState, *, loss: float, learning_rate: float, grad_norm: float | None, batch_size: int) -> None:

@@ -6,13 +6,14 @@ takes them, and hands on what the lane reports. It needs no CPU, so trials never
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune as ray_tune
 from ray.tune import Callback
-from ray.tune.search import Searcher
+from ray.tune.search import BasicVariantGenerator, Searcher
 
 from manta_jobs.draws import Draws
 from manta_jobs.estimate import longest_epochs
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from ray.tune import Tuner
     from ray.tune.experiment import Trial as RayTrial
 
-    from manta.config import ExperimentConfig
+    from manta.config import ExperimentConfig, Range
     from manta_jobs.trials import Trial
 
 TRIAL = "trial"
-"""Where Tune's values hold the trial's name."""
+"""Where Tune's values hold the trial's name when it is drawn."""
+CLONE_FILE = "trial.json"
 
 
 class TrialFailedError(Exception):
@@ -38,17 +40,18 @@ class TrialFailedError(Exception):
 class QueuedTrial(ray_tune.Trainable):  # type: ignore[misc]  # Ray's class is untyped
     """One trial as Tune sees it; its process is used again for the next."""
 
-    def setup(self, config: dict[str, Any], queue: TrialQueue) -> None:
+    def setup(self, config: dict[str, Any], queue: TrialQueue, in_turns: bool) -> None:
         """Take the first trial."""
         self._queue = queue
+        self._in_turns = in_turns
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Put a trial into the queue."""
-        values = dict(new_config)
-        self._name = str(values.pop(TRIAL))
+        """Take a trial; it is put into the queue when its first epoch is asked for."""
+        self._values = {name: value for name, value in new_config.items() if name != TRIAL}
         self._known = 0
-        self._queue.submit(self._name, values)
+        self._clone_of: tuple[str, int] | None = None
+        self._is_submitted = False
         return True
 
     def step(self) -> dict[str, Any]:
@@ -57,13 +60,29 @@ class QueuedTrial(ray_tune.Trainable):  # type: ignore[misc]  # Ray's class is u
         Raises:
             TrialFailedError: there will be none; the reason is the trial's.
         """
-        trial = self._queue.next_epoch(self._name, known=self._known)
-        if len(trial.history) == self._known:
+        name = str(self.trial_name)
+        if not self._is_submitted:
+            self._queue.submit(name, self._values, in_turns=self._in_turns, clone_of=self._clone_of)
+            self._is_submitted = True
+        trial = self._queue.next_epoch(name, known=self._known)
+        if len(trial.history) <= self._known:
             raise TrialFailedError(f"{trial.status}: {trial.reason}")
         metrics = trial.history[self._known]
         self._known += 1
         is_last = trial.status != "running" and len(trial.history) == self._known
         return metrics | {"done": is_last}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Where the trial is; its weights are in its own checkpoint, which the journal knows."""
+        state = {"trial": str(self.trial_name), "epochs": self._known}
+        (Path(checkpoint_dir) / CLONE_FILE).write_text(json.dumps(state), encoding="utf-8")
+
+    def load_checkpoint(self, checkpoint: str) -> None:
+        """Go on from where this trial was, or as the clone of another."""
+        state = json.loads((Path(checkpoint) / CLONE_FILE).read_text(encoding="utf-8"))
+        self._known = int(state["epochs"])
+        if state["trial"] != str(self.trial_name):
+            self._clone_of = (str(state["trial"]), self._known)
 
 
 class DrawnTrials(Searcher):  # type: ignore[misc]  # Ray's class is untyped
@@ -131,7 +150,7 @@ class StopInQueue(Callback):  # type: ignore[misc]  # Ray's class is untyped
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """A trial ended, by itself or by the scheduler."""
-        self._queue.stop(str(trial.config[TRIAL]))
+        self._queue.stop(str(trial))
 
 
 def trial_name(number: int) -> str:
@@ -154,40 +173,75 @@ def build_tuner(
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     # Each trial's figures are in the journal and in MLflow.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    trainable = ray_tune.with_parameters(QueuedTrial, queue=queue)
+    is_population = config.tune.search == "pbt"
+    trainable = ray_tune.with_parameters(QueuedTrial, queue=queue, in_turns=is_population)
+    recorded = {name: trial.values for name, trial in begun.items()}
+    num_trials = config.tune.budget.num_trials
+    drawn: Any
+    if is_population:
+        points = [{**(recorded.get(trial_name(n)) or draws.draw(n) or {}), TRIAL: trial_name(n)} for n in range(num_trials)]
+        drawn = BasicVariantGenerator(points_to_evaluate=points)
+    else:
+        drawn = DrawnTrials(draws, begun=recorded, num_trials=num_trials, is_over=is_over, config=config)
     return ray_tune.Tuner(
         # It waits and computes nothing. A byte of memory, as Tune wants a trial to take something.
         ray_tune.with_resources(trainable, ray_tune.PlacementGroupFactory([{"memory": 1}])),
+        param_space=dict.fromkeys([*config.tune.searched, TRIAL]) if is_population else None,
         tune_config=ray_tune.TuneConfig(
             metric=config.train.metric,
             mode=config.train.metric_mode,
-            num_samples=config.tune.budget.num_trials,
+            num_samples=num_trials,
             scheduler=scheduler(config),
-            search_alg=DrawnTrials(
-                draws,
-                begun={name: trial.values for name, trial in begun.items()},
-                num_trials=config.tune.budget.num_trials,
-                is_over=is_over,
-                config=config,
-            ),
-            max_concurrent_trials=at_once,
+            search_alg=drawn,
+            # A population trains in turns, so that all of it is there to be compared.
+            max_concurrent_trials=None if is_population else at_once,
             reuse_actors=True,
+            trial_name_creator=lambda trial: str(trial.config[TRIAL]),
         ),
         run_config=ray_tune.RunConfig(name="tune", storage_path=str(folder / "ray"), verbose=0, callbacks=[StopInQueue(queue)]),
     )
 
 
 def scheduler(config: ExperimentConfig) -> Any:
-    """What stops trials.
+    """What stops trials, or changes them.
 
     Asynchronous successive halving (Li et al., 2020, https://arxiv.org/abs/1810.05934), which goes on with the best third after
-    1, 3, 9 … epochs; the median rule (Golovin et al., 2017, https://doi.org/10.1145/3097983.3098043); or nothing.
+    1, 3, 9 … epochs; the median rule (Golovin et al., 2017, https://doi.org/10.1145/3097983.3098043); population-based training
+    (Jaderberg et al., 2017, https://arxiv.org/abs/1711.09846), in which the worst quarter goes on from the best one's weights
+    with changed values; or nothing.
     """
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, PopulationBasedTraining
 
+    if config.tune.search == "pbt":
+        return PopulationBasedTraining(
+            time_attr="epoch",
+            perturbation_interval=1,
+            hyperparam_mutations={name: domain_of(values) for name, values in config.tune.searched.items()},
+            custom_explore_fn=lambda values: within(values, config.tune.searched),
+            log_config=False,
+        )
     if config.tune.scheduler == "none":
         return FIFOScheduler()
     if config.tune.scheduler == "median":
         return MedianStoppingRule(time_attr="epoch", grace_period=1, min_samples_required=3)
     # One more than the longest, as a trial that reaches max_t would be stopped like one that fell behind.
     return ASHAScheduler(time_attr="epoch", max_t=longest_epochs(config, searched=True) + 1, grace_period=1, reduction_factor=3)
+
+
+def domain_of(values: Range) -> Any:
+    """A range as Tune has it."""
+    if values.loguniform is not None:
+        return ray_tune.loguniform(*values.loguniform)
+    if values.uniform is not None:
+        return ray_tune.uniform(*values.uniform)
+    return list(values.choice or [])
+
+
+def within(values: dict[str, Any], space: dict[str, Range]) -> dict[str, Any]:
+    """Changed values, kept inside their ranges."""
+    kept = dict(values)
+    for name, ranges in space.items():
+        if ranges.bounds is not None:
+            low, high = ranges.bounds
+            kept[name] = min(max(kept[name], low), high)
+    return kept

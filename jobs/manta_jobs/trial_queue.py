@@ -31,6 +31,10 @@ class Assignment:
     values: dict[str, Any]
     seconds: float | None
     """Until the search's time is over."""
+    until: int | None = None
+    """The epoch after which the workers take another trial; None for its end."""
+    clone: str | None = None
+    """The checkpoint of another trial to start from."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,17 @@ class _TrialQueue:
         self._allowed: dict[str, int] = {}  # epochs after which the trial must ask
         self._submitted: set[str] = set()
         self._stopping: set[str] = set()
+        self._in_turns: set[str] = set()
         self._abandoned: str | None = None
         self._news = asyncio.Condition()
 
     # What the search does.
 
-    async def submit(self, name: str, values: dict[str, Any], free: bool) -> None:
+    async def submit(self, name: str, values: dict[str, Any], free: bool, in_turns: bool, clone_of: tuple[str, int] | None) -> None:
+        if in_turns:
+            self._in_turns.add(name)
+        if clone_of is not None:
+            self._journal.cloned(name, values, donor=clone_of[0], epochs=clone_of[1], at_s=self._now())
         if name not in self._submitted:
             self._submitted.add(name)
             trial = self._journal.trials.get(name)
@@ -67,7 +76,7 @@ class _TrialQueue:
                 trial = self._journal.trials[name]
             if trial.status == "running" and self._abandoned is not None:
                 self._end(name, "failed", self._abandoned)
-            elif trial.status == "running":
+            elif trial.status == "running" and not in_turns:
                 self._waiting.append(name)
         self._allowed[name] = 10**9 if free else max(self._allowed.get(name, 0), 0)
         await self._tell()
@@ -75,8 +84,11 @@ class _TrialQueue:
     async def next_epoch(self, name: str, known: int) -> Trial | None:
         """The trial once it has more than `known` epochs or has ended; None if neither is so yet."""
         self._allowed[name] = max(self._allowed[name], known)
-        await self._tell()
         trial = self._journal.trials[name]
+        is_next = trial.status == "running" and len(trial.history) == known
+        if name in self._in_turns and is_next and name not in self._waiting and name not in self._taken.values():
+            self._waiting.append(name)
+        await self._tell()
         await self._wait(lambda: len(trial.history) > known or trial.status != "running")
         return copy.deepcopy(trial) if len(trial.history) > known or trial.status != "running" else None
 
@@ -119,12 +131,14 @@ class _TrialQueue:
             self._end(name, "failed", f"its workers were lost {self._max_losses + 1} times")
             await self._tell()
             return Wait()
-        return Assignment(name, self._journal.trials[name].values, self._seconds_left())
+        return self._assignment(self._journal.trials[name])
 
     async def epoch_done(self, name: str, metrics: dict[str, Any], status: TrialStatus | None) -> None:
         self._journal.epoch(name, metrics, at_s=self._now())
         if status is not None:
             self._end(name, status)
+        if name in self._in_turns:
+            self._taken = {lane: taken for lane, taken in self._taken.items() if taken != name}
         await self._tell()
 
     async def may_go_on(self, name: str, epochs: int) -> bool | None:
@@ -151,6 +165,14 @@ class _TrialQueue:
     def current(self, lane: str) -> str | None:
         name = self._taken.get(lane)
         return name if name is not None and self._journal.trials[name].status == "running" else None
+
+    def _assignment(self, trial: Trial) -> Assignment:
+        until = len(trial.history) + 1 if trial.name in self._in_turns else None
+        clone: str | None = None
+        if trial.clone_of is not None:
+            donor, epochs = trial.clone_of
+            clone = str(self._journal.trials[donor].history[epochs - 1]["checkpoint"])
+        return Assignment(trial.name, trial.values, self._seconds_left(), until, clone)
 
     def _end(self, name: str, status: TrialStatus, reason: str | None = None) -> None:
         self._journal.ended(name, status, at_s=self._now(), reason=reason)
@@ -198,12 +220,22 @@ class TrialQueue:
             journal, num_expected=num_expected, started_s=started_s, deadline_s=deadline_s, max_losses=max_losses
         )
 
-    def submit(self, name: str, values: dict[str, Any], *, free: bool = False) -> None:
+    def submit(
+        self,
+        name: str,
+        values: dict[str, Any],
+        *,
+        free: bool = False,
+        in_turns: bool = False,
+        clone_of: tuple[str, int] | None = None,
+    ) -> None:
         """Have a trial trained. One that the journal knows goes on where it was, and one that ended stays so.
 
-        A `free` trial trains to its end; others ask after every epoch, see `may_go_on`.
+        A `free` trial trains to its end; others ask after every epoch, see `may_go_on`. Trials `in_turns` train an epoch each
+        time `next_epoch` asks for one, and workers change between them; such a trial may go on as the clone of another one
+        after so many of its epochs.
         """
-        ray.get(self._actor.submit.remote(name, values, free))
+        ray.get(self._actor.submit.remote(name, values, free, in_turns, clone_of))
 
     def next_epoch(self, name: str, *, known: int) -> Trial:
         """Wait until a trial has more than `known` epochs or has ended. It may train on meanwhile."""

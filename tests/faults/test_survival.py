@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +103,35 @@ def test_training_goes_on_with_fewer_workers_when_a_node_is_lost(start: Callable
     assert distribution["resumed_at_steps"][0] >= saved
     assert report["metrics"]["accuracy"] > 0.9
     assert registered(run) == 1
+
+
+@pytest.mark.timeout(500)
+def test_a_node_that_is_to_go_is_left_with_a_checkpoint_of_that_moment(start: Callable[..., Run], nodes: Nodes) -> None:
+    """The notice is Ray's own, as clouds' autoscalers give it; a preemption is no failure, of which none is allowed here."""
+    run = start("preempted", num_workers=[1, 2], num_epochs=60, max_failures=0, checkpoint_minutes=60.0)
+    run.wait_for(lambda folder: newest_step(folder) > 0, what="the first epoch")
+    node = nodes.others[1]
+    notice = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", nodes.address, "--node-id", node.node_id]
+    notice += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot capacity is gone"]
+    subprocess.run([*notice, "--deadline-remaining-seconds", "20"], check=True, capture_output=True)
+    told_at = run.wait_for(in_mid_epoch, what="a checkpoint in mid-epoch")
+    time.sleep(20)
+    nodes.cluster.remove_node(node, allow_graceful=False)
+    report = run.report()
+    nodes.restore()
+    assert report["distribution"]["resumed_at_steps"][0] >= told_at
+    assert report["distribution"]["world_size"] == 1
+    assert registered(run) == 1
+
+
+def in_mid_epoch(folder: Path) -> int | None:
+    """A sign: the newest checkpoint is not one of an epoch's end; its step."""
+    step = newest_step(folder)
+    state = folder / "checkpoints" / f"step-{step:08d}" / STATE_FILE
+    try:
+        return step if step and json.loads(state.read_text())["state"]["batch"] else None
+    except OSError:  # it has been replaced by a newer one
+        return None
 
 
 @pytest.mark.timeout(600)
