@@ -112,6 +112,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                 folder=prepared.folder.path,
                 baseline_metrics=None if model.baseline is None else model.baseline.test,
             )
+    free_disk(prepared.folder.path / TRIALS_FOLDER, winner=winner.name)
     return TunedModel(model, best_path, winner, ordered, confirmed, page)
 
 
@@ -217,6 +218,13 @@ def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path,
         for item in confirmed
     ]
     path.write_text(yaml.safe_dump({"trials": rows, "confirmed": again}, sort_keys=False), encoding="utf-8")
+
+
+def free_disk(trials: Path, *, winner: str) -> None:
+    """Remove the weights of trials that did not win; what they came to stays in their `state.json` and the journal."""
+    for weights in trials.glob("*/step-*/*.safetensors"):
+        if weights.parent.parent.name != winner:
+            weights.unlink()
 
 
 def state_of(trial: Trial, prepared: PreparedRun) -> TrainingState:
