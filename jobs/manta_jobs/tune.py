@@ -99,7 +99,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             write_config(best_config, best_path)
             ordered = best + [trial for trial in trials if trial.is_drawn and trial not in best]
             write_trials(ordered, confirmed, prepared.folder.path / "trials.yaml", config=config)
-            record.chosen(winner.values)
+            record.chosen({name: winner.values[name] for name in config.tune.searched})
             trained = state_of(winner, prepared)
             record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
             model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started)
