@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from manta_jobs.trial_queue import TrialQueue
     from manta_jobs.worker import WorkerSetup
 
-KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
-"""Has glibc keep freed memory for the next step instead of handing it back and faulting it in anew, page by page.
-
-Ray runs the loop on a thread of its own, whose memory glibc gives back sooner than the main thread's: a fifth of the time on CPUs.
-"""
-
 
 def build_trainer(
     loop: Callable[[dict[str, Any]], None],
@@ -58,7 +52,6 @@ def build_trainer(
             storage_path=str(folder / "ray"),
             failure_config=FailureConfig(max_failures=max_failures, max_preemption_failures=-1),
             callbacks=[callback],
-            worker_runtime_env={"env_vars": KEEP_MEMORY},
         ),
     )
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 TRIALS_FOLDER = "trials"
 JOURNAL_FILE = "trials.jsonl"
+FINISHING_S = 15.0
+"""Kept back from a limit in time for what follows training: the test rows, the registry and the report."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,9 @@ class Search:
         """When training must be over, on the same clock; None without a limit."""
         budget = self.config.tune.budget
         workers = self.num_lanes * self.config.train.max_workers
-        ends = [budget.wall_clock_s] if budget.wall_clock_s is not None else []
+        ends = []
+        if budget.wall_clock_s is not None:
+            ends.append(budget.wall_clock_s - min(FINISHING_S, budget.wall_clock_s / 4))
         if budget.worker_hours is not None:
             ends.append(self._now() + budget.worker_hours * 3600 / workers)
         return min(ends, default=None)

@@ -25,13 +25,13 @@ from manta_jobs.tune import TunedModel, no_model_sentence, resume, run, tune
 
 
 def search(data: Path, model: Path, **tune_settings: Any) -> ExperimentConfig:
-    """Three trials: one that learns nothing, one that learns, and one that fails."""
+    """Three trials, one at a time: one that learns nothing, one that learns, and one that fails."""
     return ExperimentConfig.model_validate(
         {
             "name": "searched",
             "data": {"train": str(data)},
             "model": {"pretrained": str(model), "max_length": 32},
-            "train": {"num_workers": 2, "learning_rate": 1e-6, "num_epochs": 3, "batch_size": 16, "cpus_per_worker": 1},
+            "train": {"num_workers": 2, "learning_rate": 1e-6, "num_epochs": 3, "batch_size": 16, "cpus_per_worker": 2},
             "tune": {
                 "space": {"train.learning_rate": {"choice": [3e-3, 1e30]}, "model.dropout": {"choice": [0.0]}},
                 "search": "grid",
@@ -163,7 +163,7 @@ def test_time_that_is_over_ends_the_trial_and_registers_what_there_is(
     ray_cluster: None, two_classes: Path, tiny_model: Path, own_storage: Path
 ) -> None:
     config = search(two_classes, tiny_model, search="random", budget={"num_trials": 50}, confirm=None).with_values(
-        {"train.num_epochs": 10_000, "train.learning_rate": 1e-3, "train.num_workers": 1, "tune.budget.wall_clock_s": 30}
+        {"train.num_epochs": 10_000, "train.learning_rate": 1e-3, "train.cpus_per_worker": 2, "tune.budget.wall_clock_s": 30}
     )
     prepared = prepare(config, verb="tune", console=people_console())
     tuned = run(prepared, console=people_console(), address=None, started=time.monotonic())
