@@ -14,10 +14,13 @@ SEED = "train.seed"
 
 
 def ranked(trials: list[Trial], config: ExperimentConfig) -> list[Trial]:
-    """Those that finished an epoch without failing, best first, the earlier first of equals."""
+    """Those that finished an epoch without failing, best first; of equals, the one with the lower number first.
+
+    Lanes begin trials in an order of chance, which decides nothing.
+    """
     sign = -1 if config.train.metric_mode == "max" else 1
     scored = [(score, trial) for trial in trials if trial.status != "failed" and (score := trial.score(config)) is not None]
-    return [trial for score, trial in sorted(scored, key=lambda pair: sign * pair[0])]
+    return [trial for score, trial in sorted(scored, key=lambda pair: (sign * pair[0], len(pair[1].name), pair[1].name))]
 
 
 def runs_to_confirm(best: list[Trial], config: ExperimentConfig) -> dict[str, list[Trial]]:

@@ -1,0 +1,44 @@
+"""Which trial wins, and by what."""
+
+from __future__ import annotations
+
+from manta_jobs.confirm import num_confirming, ranked, runs_to_confirm, winning_run
+from manta_jobs.trials import Confirmation, Trial
+
+from .searches import config_of
+
+
+def trial(name: str, accuracy: float, *, status: str = "done") -> Trial:
+    return Trial(name, {"train.learning_rate": 1e-4}, status, history=[{"accuracy": accuracy, "loss": 1 - accuracy}])  # type: ignore[arg-type]
+
+
+def test_equal_trials_keep_their_numbers_order_whichever_began_first() -> None:
+    trials = [trial("trial-010", 0.9), trial("trial-002", 0.9), trial("trial-001", 0.8)]
+    assert [each.name for each in ranked(trials, config_of())] == ["trial-002", "trial-010", "trial-001"]
+    assert [each.name for each in ranked(trials[::-1], config_of())] == ["trial-002", "trial-010", "trial-001"]
+
+
+def test_a_lower_loss_is_better_and_failed_trials_do_not_count() -> None:
+    trials = [trial("trial-001", 0.7), trial("trial-002", 0.9), trial("trial-003", 0.99, status="failed"), Trial("trial-004", {})]
+    assert [each.name for each in ranked(trials, config_of(metric="loss"))] == ["trial-002", "trial-001"]
+
+
+def test_the_best_are_trained_again_with_other_seeds() -> None:
+    config = config_of()
+    best = [trial("trial-003", 0.9), trial("trial-001", 0.8), trial("trial-002", 0.7)]
+    planned = runs_to_confirm(best, config)
+    assert list(planned) == ["trial-003", "trial-001"]
+    assert [run.values["train.seed"] for run in planned["trial-003"]] == [1, 2]
+    assert num_confirming(config) == 4
+    assert runs_to_confirm(best[:1], config) == {}
+
+
+def test_the_best_mean_wins_and_its_best_seed_is_kept() -> None:
+    config = config_of()
+    lucky, steady = trial("trial-001", 0.99), trial("trial-002", 0.9)
+    confirmed = [
+        Confirmation(steady, [trial("trial-002-seed-2", 0.92), trial("trial-002-seed-1", 0.88)], [0.92, 0.88]),
+        Confirmation(lucky, [trial("trial-001-seed-1", 0.8)], [0.8]),
+    ]
+    assert winning_run([lucky, steady], confirmed, config).name == "trial-002-seed-2"
+    assert winning_run([lucky, steady], [], config).name == "trial-001"
