@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from manta.errors import InputError
 from manta.tracking import check_tracking_server
 from manta_jobs.cluster import WorkerResources, fit_workers, num_workers_at_once
+from manta_jobs.draws import grid_points
 from manta_jobs.estimate import (
     MemoryEstimate,
     ModelSize,
@@ -162,6 +163,12 @@ def check_search(config: ExperimentConfig, nodes: Sequence[Node], resources: Wor
     words += f", and {confirmations} runs that confirm the best." if confirmations else "."
     if at_once == 1 and trials > 1 and config.train.cpus_per_worker == "auto" and resources.num_cpus > 1:
         words += " More run at once with train.cpus_per_worker: 1."
+    if config.tune.search == "grid" and (combinations := len(grid_points(config.tune.searched))) + 1 > trials:
+        words += (
+            f" The grid has {combinations} combinations, and tune.budget.num_trials leaves room for {trials - 1} beside the config "
+            f"as it stands; raise it to {combinations + 1} to try them all."
+        )
+        return Check("search", "warning", words), at_once
     return Check("search", "OK", words), at_once
 
 

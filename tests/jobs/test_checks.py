@@ -283,6 +283,18 @@ def time_of(config: ExperimentConfig, *, at_once: int | None) -> Any:
     return estimate_time(config, PACE, num_train_rows=1000, num_validation_rows=100, world_size=2, runs_at_once=at_once)
 
 
+def test_a_grid_that_the_budget_cuts_is_told() -> None:
+    space = {"model.dropout": {"choice": [0.0, 0.1, 0.2]}, "train.batch_size": {"choice": [16, 32]}}
+    config = config_of(tune={"space": space, "search": "grid", "budget": {"num_trials": 5}})
+    said, _ = checks.check_search(config, [NODE], WorkerResources(num_cpus=1, use_gpu=False))
+    assert said.status == "warning"
+    assert "The grid has 6 combinations, and tune.budget.num_trials leaves room for 4" in said.words
+    whole, _ = checks.check_search(
+        config.with_values({"tune.budget.num_trials": 7}), [NODE], WorkerResources(num_cpus=1, use_gpu=False)
+    )
+    assert whole.status == "OK"
+
+
 def test_time_and_cost_follow_from_the_pace() -> None:
     train = {"num_workers": 2, "batch_size": 100, "num_epochs": 2, "cost_per_hour": 3.6}
     epoch_s = 10 * 0.1 + 1000 * 0.02 / 2 + 100 * 0.01 / 2
