@@ -84,11 +84,15 @@ class Journal:
         self.elapsed_s = 0.0
         """Seconds the search had taken when the last line was written."""
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            text = path.read_text(encoding="utf-8")
+            if text and not text.endswith("\n"):
+                with path.open("a", encoding="utf-8") as file:
+                    file.write("\n")  # or the next event would go on in the line that a crash cut short
+            for line in text.splitlines():
                 try:
                     event = json.loads(line)
                 except ValueError:
-                    continue  # the last line, cut short by a crash
+                    continue
                 self._apply(event)
 
     def drawn(self, name: str, values: dict[str, Any], *, at_s: float) -> None:

@@ -1,0 +1,117 @@
+"""The queue itself, without a cluster: who gets what, and what is on disk by then."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from manta_jobs.trial_queue import Assignment, Wait, _TrialQueue
+from manta_jobs.trials import Journal
+
+
+def queue_of(path: Path, *, expected: int = 2, deadline_s: float | None = None, max_losses: int = 1) -> _TrialQueue:
+    return _TrialQueue(path, num_expected=expected, started_s=0.0, deadline_s=deadline_s, max_losses=max_losses)
+
+
+def epoch(number: int, checkpoint: str = "") -> dict[str, Any]:
+    return {"epoch": number, "accuracy": number / 10, "checkpoint": checkpoint}
+
+
+def test_lanes_take_trials_in_order_and_leave_when_all_have_ended(tmp_path: Path) -> None:
+    async def go() -> None:
+        queue = queue_of(tmp_path / "trials.jsonl")
+        await queue.submit("a", {"x": 1}, False, False, None)
+        await queue.submit("b", {"x": 2}, False, False, None)
+        assert await queue.take("lane-1") == Assignment("a", {"x": 1}, None)
+        assert await queue.take("lane-2") == Assignment("b", {"x": 2}, None)
+        await queue.epoch_done("a", epoch(1), "done")
+        await queue.epoch_done("b", epoch(1), "done")
+        assert await queue.take("lane-1") is None
+        assert await queue.take("lane-2") is None
+
+    asyncio.run(go())
+    assert [trial.status for trial in Journal(tmp_path / "trials.jsonl").trials.values()] == ["done", "done"]
+
+
+def test_a_lane_whose_workers_were_lost_gets_its_trial_again_but_not_for_ever(tmp_path: Path) -> None:
+    async def go() -> None:
+        queue = queue_of(tmp_path / "trials.jsonl", max_losses=1)
+        await queue.submit("a", {}, False, False, None)
+        assert isinstance(await queue.take("lane-1"), Assignment)
+        assert isinstance(await queue.take("lane-1"), Assignment)
+        assert isinstance(await queue.take("lane-1"), Wait)
+        assert queue.snapshot()["a"].reason == "its workers were lost 2 times"
+
+    asyncio.run(go())
+
+
+def test_a_trial_waits_for_the_word_after_each_epoch(tmp_path: Path) -> None:
+    async def go() -> None:
+        queue = queue_of(tmp_path / "trials.jsonl")
+        await queue.submit("a", {}, False, False, None)
+        await queue.take("lane-1")
+        await queue.epoch_done("a", epoch(1), None)
+        told = asyncio.create_task(queue.may_go_on("a", 1))
+        await asyncio.sleep(0)
+        assert not told.done()
+        found = asyncio.create_task(queue.next_epoch("a", 1))  # what Tune asks when it lets the trial go on
+        assert await told is True
+        await queue.epoch_done("a", epoch(2), None)
+        assert len((await found).history) == 2  # type: ignore[union-attr]
+        await queue.stop("a")
+        assert await queue.may_go_on("a", 2) is False
+
+    asyncio.run(go())
+
+
+def test_late_trials_are_not_run_but_one_is_where_nothing_has_begun(tmp_path: Path) -> None:
+    async def go() -> None:
+        queue = queue_of(tmp_path / "trials.jsonl", deadline_s=-1.0)
+        for name in ("a", "b"):
+            await queue.submit(name, {}, False, False, None)
+        taken = await queue.take("lane-1")
+        assert isinstance(taken, Assignment)
+        assert taken.name == "a"
+        assert taken.seconds is not None
+        assert taken.seconds < 0
+        assert queue.snapshot()["b"].status == "not run"
+
+    asyncio.run(go())
+
+
+def test_a_population_trains_in_turns_and_goes_on_as_a_clone(tmp_path: Path) -> None:
+    async def go() -> None:
+        queue = queue_of(tmp_path / "trials.jsonl")
+        for name in ("a", "b"):
+            await queue.submit(name, {"x": name}, False, True, None)
+        asks = [asyncio.create_task(queue.next_epoch(name, 0)) for name in ("a", "b")]
+        await asyncio.sleep(0)
+        for name in ("a", "b"):
+            assert await queue.take("lane-1") == Assignment(name, {"x": name}, None, until=1)
+            await queue.epoch_done(name, epoch(1, f"{name}/step-1"), None)
+        await asyncio.gather(*asks)
+        await queue.submit("b", {"x": "changed"}, False, True, ("a", 1))
+        ask = asyncio.create_task(queue.next_epoch("b", 1))
+        await asyncio.sleep(0)
+        assert await queue.take("lane-1") == Assignment("b", {"x": "changed"}, None, until=2, clone="a/step-1")
+        await queue.epoch_done("b", epoch(2), None)
+        await ask
+
+    asyncio.run(go())
+    clone = Journal(tmp_path / "trials.jsonl").trials["b"]
+    assert (clone.values, len(clone.history), clone.clone_of) == ({"x": "changed"}, 2, None)
+    assert clone.history[0]["checkpoint"] == "a/step-1"
+
+
+def test_a_line_that_a_crash_cut_short_is_passed_over(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "trials.jsonl")
+    journal.drawn("a", {"x": 1}, at_s=1.0)
+    journal.epoch("a", epoch(1), at_s=2.0)
+    with journal.path.open("a") as file:
+        file.write('{"trial": "a", "event": "epo')
+    again = Journal(journal.path)
+    assert len(again.trials["a"].history) == 1
+    assert again.elapsed_s == 2.0
+    again.ended("a", "done", at_s=3.0)
+    assert Journal(journal.path).trials["a"].status == "done"
