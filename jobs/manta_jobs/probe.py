@@ -83,14 +83,11 @@ def run_probe(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample,
     """
     import ray
 
-    from manta_jobs.trainer import KEEP_MEMORY
-
     setup = ProbeSetup(config, labels, probe_batches(config, sample), resources.num_cpus, time.time())
     task = ray.remote(measure).options(
         num_cpus=resources.num_cpus,
         num_gpus=1 if resources.use_gpu else 0,
         max_retries=0,
-        runtime_env={"env_vars": KEEP_MEMORY},
     )
     result = task.remote(setup)
     try:
