@@ -55,7 +55,6 @@ class TpeDraws:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._optuna = optuna
         self._space = {name: _distribution(values) for name, values in space.items()}
         # Trials that are still training count as bad ones, so that two lanes do not try the same twice.
         sampler = optuna.samplers.TPESampler(seed=config.tune.seed, constant_liar=True, n_startup_trials=NUM_RANDOM_FIRST)

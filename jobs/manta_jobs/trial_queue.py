@@ -53,7 +53,8 @@ class _TrialQueue:
         self._max_losses = max_losses
         self._waiting: deque[str] = deque()
         self._taken: dict[str, str] = {}  # by lane
-        self._num_taken: dict[str, int] = {}
+        self._num_losses: dict[str, int] = {}
+        self._has_begun = False
         self._allowed: dict[str, int] = {}  # epochs after which the trial must ask
         self._submitted: set[str] = set()
         self._stopping: set[str] = set()
@@ -66,7 +67,7 @@ class _TrialQueue:
     async def submit(self, name: str, values: dict[str, Any], free: bool, in_turns: bool, clone_of: tuple[str, int] | None) -> None:
         if in_turns:
             self._in_turns.add(name)
-        if clone_of is not None:
+        if clone_of is not None and self._journal.trials[name].status == "running":
             self._journal.cloned(name, values, donor=clone_of[0], epochs=clone_of[1], at_s=self._now())
         if name not in self._submitted:
             self._submitted.add(name)
@@ -118,19 +119,20 @@ class _TrialQueue:
     async def take(self, lane: str) -> Assignment | Wait | None:
         """The lane's unfinished trial or the next one; None when there will be none."""
         name = self._taken.pop(lane, None)
-        if name is None or self._journal.trials[name].status != "running":
-            name = None
+        if name is not None and self._journal.trials[name].status == "running":  # its workers were started anew
+            self._num_losses[name] = self._num_losses.get(name, 0) + 1
+            if self._num_losses[name] > self._max_losses:
+                self._end(name, "failed", f"its workers were lost {self._num_losses[name]} times")
+                await self._tell()
+                return Wait()
+        else:
             await self._wait(lambda: bool(self._waiting) or self._is_over())
             self._close_late_ones()
-            name = self._waiting.popleft() if self._waiting else None
-        if name is None:
-            return None if self._is_over() else Wait()
+            if not self._waiting:
+                return None if self._is_over() else Wait()
+            name = self._waiting.popleft()
         self._taken[lane] = name
-        self._num_taken[name] = self._num_taken.get(name, 0) + 1
-        if self._num_taken[name] > self._max_losses + 1:
-            self._end(name, "failed", f"its workers were lost {self._max_losses + 1} times")
-            await self._tell()
-            return Wait()
+        self._has_begun = True
         return self._assignment(self._journal.trials[name])
 
     async def epoch_done(self, name: str, metrics: dict[str, Any], status: TrialStatus | None) -> None:
@@ -182,12 +184,15 @@ class _TrialQueue:
     def _close_late_ones(self) -> None:
         """Once the time is over, nothing more begins; but if nothing has, one trial takes a step, so that there is a model."""
         if self.is_late():
-            has_begun = bool(self._num_taken) or any(trial.history for trial in self._journal.trials.values())
+            has_begun = self._has_begun or any(trial.history for trial in self._journal.trials.values())
             for name in list(self._waiting)[0 if has_begun else 1 :]:
-                self._end(name, "not run", "the search's time was over")
+                status: TrialStatus = "out of time" if self._journal.trials[name].history else "not run"
+                self._end(name, status, "the search's time was over")
 
     def _is_over(self) -> bool:
-        return not self._waiting and len(self._submitted) >= self._num_expected
+        # A trial that trains in turns is nobody's between them, and comes back.
+        is_coming = any(self._journal.trials[name].status == "running" for name in self._in_turns)
+        return not self._waiting and not is_coming and len(self._submitted) >= self._num_expected
 
     def _now(self) -> float:
         return round(time.monotonic() - self._zero, 2)

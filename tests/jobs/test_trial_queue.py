@@ -104,6 +104,45 @@ def test_a_population_trains_in_turns_and_goes_on_as_a_clone(tmp_path: Path) -> 
     assert clone.history[0]["checkpoint"] == "a/step-1"
 
 
+def test_a_population_may_take_many_turns_and_no_lane_leaves_between_them(tmp_path: Path) -> None:
+    async def go() -> None:
+        queue = queue_of(tmp_path / "trials.jsonl", expected=1, max_losses=0)
+        await queue.submit("a", {}, False, True, None)
+        for number in range(4):
+            take = asyncio.create_task(queue.take("lane-1"))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not take.done()  # nothing waits just now, but the trial will come back
+            ask = asyncio.create_task(queue.next_epoch("a", number))
+            assert await take == Assignment("a", {}, None, until=number + 1)
+            await queue.epoch_done("a", epoch(number + 1), "done" if number == 3 else None)
+            await ask
+        assert await queue.take("lane-1") is None
+        # A late exploitation of an ended trial changes nothing.
+        await queue.submit("a", {"x": "changed"}, False, True, ("a", 1))
+        assert queue.snapshot()["a"].values == {}
+
+    asyncio.run(go())
+
+
+def test_trials_between_turns_are_out_of_time_not_not_run(tmp_path: Path) -> None:
+    async def go() -> None:
+        queue = queue_of(tmp_path / "trials.jsonl", expected=1)
+        await queue.submit("a", {}, False, True, None)
+        asks = asyncio.create_task(queue.next_epoch("a", 0))
+        await asyncio.sleep(0)
+        await queue.take("lane-1")
+        await queue.epoch_done("a", epoch(1), None)
+        await asks
+        asks = asyncio.create_task(queue.next_epoch("a", 1))
+        await asyncio.sleep(0)
+        await queue.set_deadline(-1.0)
+        assert await queue.take("lane-1") is None
+        assert (await asks).status == "out of time"  # type: ignore[union-attr]
+
+    asyncio.run(go())
+
+
 def test_a_line_that_a_crash_cut_short_is_passed_over(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "trials.jsonl")
     journal.drawn("a", {"x": 1}, at_s=1.0)
