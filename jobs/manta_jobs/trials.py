@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 from dataclasses import dataclass, field
@@ -43,8 +44,8 @@ class Trial:
         return SEED_MARK not in self.name
 
     def score(self, config: ExperimentConfig) -> float | None:
-        """Its best epoch's value of the metric that chooses; None before the first epoch."""
-        values = [float(epoch[config.train.metric]) for epoch in self.history]
+        """Its best epoch's value of the metric that chooses, where that is a finite number; None without one."""
+        values = [value for epoch in self.history if math.isfinite(value := float(epoch[config.train.metric]))]
         if not values:
             return None
         return max(values) if config.train.metric_mode == "max" else min(values)

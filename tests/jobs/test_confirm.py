@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from manta_jobs.confirm import num_confirming, ranked, runs_to_confirm, winning_run
 from manta_jobs.trials import Confirmation, Trial
 
@@ -20,6 +22,7 @@ def test_equal_trials_keep_their_numbers_order_whichever_began_first() -> None:
 
 def test_a_lower_loss_is_better_and_failed_trials_do_not_count() -> None:
     trials = [trial("trial-001", 0.7), trial("trial-002", 0.9), trial("trial-003", 0.99, status="failed"), Trial("trial-004", {})]
+    trials.append(trial("trial-005", math.nan))  # compared with, it would be neither better nor worse
     assert [each.name for each in ranked(trials, config_of(metric="loss"))] == ["trial-002", "trial-001"]
 
 

@@ -21,6 +21,7 @@ from manta_jobs.search_report.importance import LEAST_TRIALS, importance
 from manta_jobs.search_report.report import write_search_report
 from manta_jobs.search_report.results import SearchResults, log_ticks, short_text, value_text
 from manta_jobs.search_report.savings import savings
+from manta_jobs.search_report.sections import range_text
 from manta_jobs.trials import Confirmation, Trial
 
 _spec = importlib.util.spec_from_file_location("searches", Path(__file__).with_name("searches.py"))
@@ -256,6 +257,13 @@ CASES: dict[str, tuple[ExperimentConfig, list[Trial]]] = {
         [Trial("a", searches.usual_search()[0].values, "failed", history=[searches.epochs_of(0.5)[0] | {"accuracy": math.nan}])],
     ),
 }  # fmt: skip
+
+
+def test_a_range_of_whole_numbers_keeps_its_bounds() -> None:
+    config = searches.config_of({"train.num_epochs": {"randint": [2, 5]}})
+    (field,) = SearchResults(config, [searches.trial_of(0, {"train.num_epochs": 3})], [], None).fields
+    assert (field.low, field.high) == (2, 5)
+    assert range_text(config.tune.searched["train.num_epochs"]) == "2 to 5"
 
 
 @pytest.mark.parametrize("case", CASES)

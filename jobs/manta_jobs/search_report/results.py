@@ -62,10 +62,7 @@ class SearchResults:
 
     def score(self, trial: Trial) -> float | None:
         """A trial's best epoch by the metric, over the epochs where it was a finite number."""
-        values = finite_epochs(trial, self.metric)[1]
-        if not values:
-            return None
-        return max(values) if self.higher_is_better else min(values)
+        return trial.score(self.config)
 
     def planned(self, trial: Trial) -> int:
         """Epochs a trial would have run."""
@@ -142,7 +139,7 @@ class SearchResults:
             listed = tuple(sorted(listed))
             is_log = listed[0] > 0 and listed[-1] >= LOG_FROM_RATIO * listed[0]
             return SearchedField(name, label, "log" if is_log else "linear", listed, listed[0], listed[-1])
-        bounds = values.loguniform or values.uniform or (0.0, 1.0)
+        bounds = values.bounds or (0.0, 1.0)
         if not all(is_number(value) for value in seen):  # the config's own value may be a word, such as `auto`
             return SearchedField(name, label, "category", tuple({_key(value): value for value in seen}.values()))
         is_log = values.loguniform is not None and all(value > 0 for value in seen)

@@ -185,7 +185,7 @@ def range_text(values: Range) -> str:
     """A range in words."""
     if values.choice is not None:
         return f"one of {', '.join(map(value_text, values.choice))}"
-    low, high = values.loguniform or values.uniform or (0.0, 1.0)
+    low, high = values.bounds or (0.0, 1.0)
     return f"{value_text(low)} to {value_text(high)}{', on a log scale' if values.loguniform else ''}"
 
 
