@@ -1,7 +1,6 @@
 """Whether fine-tuning was worth it: the model beside TF-IDF with logistic regression, and why it may have lost.
 
-A new head starts at weights of about 0.02, and a step of AdamW moves a weight by at most the learning rate. So learning rate
-times steps says how far the head can have come, and the more classes it must tell apart, the further it has to.
+What may have been wrong with the settings is judged by the one rule that `auto` follows, too: `manta.starting_point`.
 """
 
 from __future__ import annotations
@@ -10,20 +9,17 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from manta_jobs.overfitting import TOO_HIGH_LEARNING_RATE
+from manta.starting_point import auto_epochs
+from manta_jobs.overfitting import TOO_HIGH
 
 if TYPE_CHECKING:
     from manta.baseline import Baseline
     from manta.config import ExperimentConfig
     from manta_jobs.overfitting import Fit
 
-WAY_FOR_TWO_CLASSES = 0.015
-"""How far the head has to come, as the sum of all steps' learning rates, for two classes; it grows with their square root.
-
-A rule of thumb between what sufficed and what did not with MiniLM-L6: SST-2 (2 classes) beats TF-IDF with 0.016, BANKING77
-(77 classes) loses by 20 points with 0.023 and wins by 3 with 0.16.
-"""
-HIGHEST_LEARNING_RATE = 5e-4
+TOO_LOW = 0.5
+"""Below this share of the rate that `auto` takes, a new head has no time to come far: BANKING77 (77 classes) loses to TF-IDF by
+20 points at 5e-5 and 3 epochs, where `auto` takes 2.6e-4, and wins by 3 at 2e-4 and 5 epochs, where it takes 2e-4."""
 SHORT = {"accuracy": "accuracy", "loss": "loss", "f1_micro": "micro F1", "f1_macro": "macro F1", "f1_weighted": "weighted F1"}
 
 
@@ -63,41 +59,25 @@ def losing_paragraph(compared: Comparison, config: ExperimentConfig, fit: Fit, *
 
 
 def _why(config: ExperimentConfig, fit: Fit, *, num_classes: int, num_steps: int) -> str:
-    rate, epochs = config.train.peak_learning_rate, config.train.planned_epochs
-    if fit.verdict in ("diverged", "underfits") and rate >= TOO_HIGH_LEARNING_RATE:
-        return f"A learning rate of {rate:.2g} is so high that it can wipe out the pretraining; try train.learning_rate: 5e-05."
-    needed = way_needed(num_classes) / max(1e-12, way_covered(1.0, num_steps=num_steps))
-    if rate >= needed:
-        if fit.verdict == "overfits":
-            return "It has learned its training rows by heart, as the fit says below; more labelled rows help most."
+    rate, usual, epochs = config.train.peak_learning_rate, fit.usual_rate, config.train.planned_epochs
+    usual_epochs = auto_epochs(math.ceil(num_steps / fit.num_epochs))
+    if fit.verdict in ("diverged", "underfits") and rate >= TOO_HIGH * usual:
         return (
-            f"{num_steps:,} steps at a learning rate of {rate:.2g} are enough for {num_classes} classes, so either single words "
-            "tell the labels already, or other settings suit this encoder better; try manta tune, or another model.pretrained."
+            f"A learning rate of {rate:.2g} is so high that it can wipe out the pretraining; try train.learning_rate: {usual:.2g}."
         )
-    tried = min(HIGHEST_LEARNING_RATE, _rounded_up(needed))
-    if rate < tried / 1.5:
+    if rate < TOO_LOW * usual:
         return (
             f"The learning rate of {rate:.2g} is too low for {num_classes} classes in {num_steps:,} steps: the new head hardly "
-            f"moved; try train.learning_rate: {tried:.1g} and train.num_epochs: {max(epochs + 1, 5)}."
+            f"moved; try train.learning_rate: {usual:.2g}."
         )
-    more = math.ceil(epochs * needed / rate)
+    if fit.verdict == "overfits":
+        return "It has learned its training rows by heart, as the fit says below; more labelled rows help most."
+    if epochs < usual_epochs:
+        return (
+            f"{num_steps:,} steps are few for {num_classes} classes: the new head had no time to learn them; try "
+            f"train.num_epochs: {usual_epochs}, or a smaller train.batch_size."
+        )
     return (
-        f"{num_steps:,} steps are too few for {num_classes} classes at a learning rate of {rate:.2g}: the new head had no time to "
-        f"learn them; try train.num_epochs: {max(more, epochs + 1)}, or a smaller train.batch_size."
+        f"{num_steps:,} steps at a learning rate of {rate:.2g} are usual for {num_classes} classes, so either single words "
+        "tell the labels already, or other settings suit this encoder better; try manta tune, or another model.pretrained."
     )
-
-
-def way_covered(learning_rate: float, *, num_steps: int) -> float:
-    """The sum of all steps' learning rates, which warm-up and decay halve: the most that a weight can move."""
-    return learning_rate * num_steps / 2
-
-
-def way_needed(num_classes: int) -> float:
-    """What the head needs for so many classes."""
-    return WAY_FOR_TWO_CLASSES * math.sqrt(num_classes / 2)
-
-
-def _rounded_up(value: float) -> float:
-    """To one digit: 0.00018 becomes 0.0002."""
-    scale = 10.0 ** math.floor(math.log10(value))
-    return float(f"{math.ceil(round(value / scale, 6)) * scale:.1g}")

@@ -19,7 +19,7 @@ from manta.storage import RunFolder
 from manta_jobs.curves import write_curves
 from manta_jobs.evaluate import choose_thresholds, evaluate_on_cluster
 from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
-from manta_jobs.preflight import kept_preflight
+from manta_jobs.preflight import kept_preflight, usual_rate
 from manta_jobs.prepare import PreparedRun
 from manta_jobs.record import CURVES_FILE, RunRecord
 from manta_jobs.scaling import compared_with_one_worker
@@ -83,6 +83,7 @@ def finish(
         config,
         best_epoch=int(best["epoch"]),
         guess_loss=guessing_loss(dataset.class_counts("train").values(), num_rows=len(dataset.train), task=dataset.labels.task),
+        usual_rate=usual_rate(config, dataset=dataset, encoder=load_model_config(config.model, dataset.labels)),
         num_train_rows=len(dataset.train),
     )
     write_curves(history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch)

@@ -34,10 +34,9 @@ HARDLY_LEARNED = 0.9
 """A training loss above this share of the loss of guessing is no better than the classes' shares alone."""
 STILL_FALLING = 0.1
 """A validation loss that fell by this share in the last epoch, when the learning rate is close to zero, has not ended."""
-TOO_HIGH_LEARNING_RATE = 3e-4
-"""From here on a model that learned nothing has more likely lost its pretraining than moved too little: BERT-like encoders
-are fine-tuned at 2e-5 to 5e-5 (Devlin et al., 2019, https://arxiv.org/abs/1810.04805), small ones at up to 2e-4."""
-SAFE_LEARNING_RATE = 5e-5
+TOO_HIGH = 3.0
+"""From so many times the rate that `auto` would have taken, a model that learned nothing has more likely lost its pretraining
+than moved too little; so far above it the default search goes, too."""
 MAX_DROPOUT = 0.5
 
 
@@ -57,6 +56,8 @@ class Fit:
     num_epochs: int
     guess_loss: float
     """The loss of a model that knows the classes' shares and nothing of the text."""
+    usual_rate: float
+    """The learning rate that `auto` takes for this data, encoder and number of epochs."""
     advice: tuple[str, ...]
     """Sentences that name settings and values."""
 
@@ -92,7 +93,13 @@ def _surprise(share: float) -> float:
 
 
 def assess_fit(
-    history: list[dict[str, Any]], config: ExperimentConfig, *, best_epoch: int, guess_loss: float, num_train_rows: int
+    history: list[dict[str, Any]],
+    config: ExperimentConfig,
+    *,
+    best_epoch: int,
+    guess_loss: float,
+    usual_rate: float,
+    num_train_rows: int,
 ) -> Fit:
     """Judge a run by the losses of its epochs (at least one) and the config that it ran with."""
     train, validation = ([float(epoch[key]) for epoch in history] for key in ("train_loss", "loss"))
@@ -101,11 +108,11 @@ def assess_fit(
     if verdict == "overfits":
         advice = against_overfitting(config, best_epoch=best_epoch, num_train_rows=num_train_rows)
     elif verdict == "underfits":
-        advice = against_underfitting(config)
+        advice = against_underfitting(config, usual_rate=usual_rate)
     elif verdict == "unfinished":
         advice = against_an_early_end(config)
     elif verdict == "diverged":
-        advice = against_divergence(config)
+        advice = against_divergence(config, usual_rate=usual_rate)
     return Fit(
         verdict=verdict,
         train_loss=train[-1],
@@ -114,6 +121,7 @@ def assess_fit(
         best_epoch=best_epoch,
         num_epochs=len(history),
         guess_loss=guess_loss,
+        usual_rate=usual_rate,
         advice=tuple(advice),
     )
 
@@ -162,16 +170,16 @@ def against_overfitting(config: ExperimentConfig, *, best_epoch: int, num_train_
     return advice
 
 
-def against_underfitting(config: ExperimentConfig) -> list[str]:
+def against_underfitting(config: ExperimentConfig, *, usual_rate: float) -> list[str]:
     """What lets a model learn that has not."""
     rate, epochs = config.train.peak_learning_rate, config.train.planned_epochs
-    if rate >= TOO_HIGH_LEARNING_RATE:
+    if rate >= TOO_HIGH * usual_rate:
         return [
-            f"train.learning_rate: {SAFE_LEARNING_RATE:g} instead of {rate:.2g}; steps this large can wipe out the pretraining.",
+            f"train.learning_rate: {usual_rate:.2g} instead of {rate:.2g}; steps this large can wipe out the pretraining.",
             "Look at some rows: labels that do not go with their texts cannot be learned.",
         ]
     advice = [
-        f"train.learning_rate: {min(rate * 3, TOO_HIGH_LEARNING_RATE):.2g} instead of {rate:.2g}; the model has hardly moved.",
+        f"train.learning_rate: {min(rate * 3, TOO_HIGH * usual_rate):.2g} instead of {rate:.2g}; the model has hardly moved.",
         f"train.num_epochs: {epochs * 2} instead of {epochs}; more steps to learn in.",
     ]
     if config.model.dropout > 0.2:
@@ -186,12 +194,10 @@ def against_an_early_end(config: ExperimentConfig) -> list[str]:
     return [f"train.num_epochs: {more} instead of {epochs}; validation loss was still falling."]
 
 
-def against_divergence(config: ExperimentConfig) -> list[str]:
+def against_divergence(config: ExperimentConfig, *, usual_rate: float) -> list[str]:
     """Smaller and slower steps."""
     rate, warmup = config.train.peak_learning_rate, config.train.warmup_fraction
-    advice = [
-        f"train.learning_rate: {min(rate / 3, SAFE_LEARNING_RATE):.2g} instead of {rate:.2g}; the loss is no number any more."
-    ]
+    advice = [f"train.learning_rate: {min(rate / 3, usual_rate):.2g} instead of {rate:.2g}; the loss is no number any more."]
     if warmup < 0.2:
         advice.append(f"train.warmup_fraction: 0.2 instead of {warmup:g}; the first steps are the ones that break a model.")
     return advice

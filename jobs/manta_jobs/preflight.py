@@ -123,6 +123,13 @@ def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: Pre
     return chosen, choice_sentence(config, chosen, num_rows=num_rows, classes=classes, hidden_size=hidden_size)
 
 
+def usual_rate(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> float:
+    """The learning rate that the config's own would be as `auto`, all else equal."""
+    return without_auto(config.with_values({"train.learning_rate": "auto"}), dataset=dataset, encoder=encoder)[
+        0
+    ].train.peak_learning_rate
+
+
 def preflight(config: ExperimentConfig, *, console: Console, address: str | None = None) -> Preflight:
     """Make every check, the timed probe among them, and print the table. Nothing is written.
 

@@ -21,6 +21,7 @@ NO_PROPERTY_OF_A_MODEL = {
     *("train.checkpoint_steps", "train.checkpoint_minutes", "train.max_failures", "train.cost_per_hour", "train.tensorboard"),
 }
 MEASURE = "train.metric"
+LUCK = "train.seed"
 CHANGED_WHILE_TRAINING = {
     "train.learning_rate",
     "model.dropout",
@@ -64,7 +65,7 @@ def check_space(config: ExperimentConfig) -> None:
 
 def searchable(name: str) -> bool:
     """Whether a setting, given by its dotted name, may be searched."""
-    return name.startswith(("model.", "train.")) and name not in NO_PROPERTY_OF_A_MODEL | READ_ONCE | {MEASURE}
+    return name.startswith(("model.", "train.")) and name not in NO_PROPERTY_OF_A_MODEL | READ_ONCE | {MEASURE, LUCK}
 
 
 def _check_name(name: str, config: ExperimentConfig) -> None:
@@ -78,6 +79,11 @@ def _check_name(name: str, config: ExperimentConfig) -> None:
         )
     if name == MEASURE:
         raise ValueError(f"tune.space: {name} is what trials are compared by, so it must be the same for all; take it out")
+    if name == LUCK:
+        raise ValueError(
+            f"tune.space: {name} is no setting to choose by its score, which would crown a lucky seed; take it out: tune.confirm "
+            "trains the best trials again with other seeds"
+        )
     if not searchable(name):
         raise ValueError(
             f"tune.space: {name} is no property of a model; take it out: settings of model and train can be searched, "

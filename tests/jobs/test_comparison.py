@@ -8,20 +8,33 @@ import pytest
 
 from manta.baseline import Baseline
 from manta.config import ExperimentConfig
+from manta.starting_point import auto_learning_rate
 from manta_jobs.comparison import Comparison, compare, losing_paragraph
 from manta_jobs.overfitting import Fit, Verdict
 
 BASELINE = Baseline(validation={}, test={"accuracy": 0.894, "loss": 0.5}, num_rows={}, is_sample=False, seconds=1.0)
 
 
-def fit(verdict: Verdict = "fits") -> Fit:
-    return Fit(verdict=verdict, train_loss=1.0, validation_loss=1.0, gap=0.0, best_epoch=1, num_epochs=1, guess_loss=1.0, advice=())
+def fit(verdict: Verdict, *, num_epochs: int, usual_rate: float) -> Fit:
+    return Fit(
+        verdict=verdict,
+        train_loss=1.0,
+        validation_loss=1.0,
+        gap=0.0,
+        best_epoch=1,
+        num_epochs=num_epochs,
+        guess_loss=1.0,
+        usual_rate=usual_rate,
+        advice=(),
+    )
 
 
 def said(accuracy: float = 0.698, *, classes: int = 77, steps: int = 939, verdict: Verdict = "fits", **train: Any) -> str | None:
     config = ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}, "train": {"num_epochs": 3} | train})
     compared = Comparison("accuracy", accuracy, 0.894)
-    return losing_paragraph(compared, config, fit(verdict), num_classes=classes, num_steps=steps)
+    usual_rate = auto_learning_rate(num_steps=steps, num_labels=classes, hidden_size=384)
+    found = fit(verdict, num_epochs=config.train.planned_epochs, usual_rate=usual_rate)
+    return losing_paragraph(compared, config, found, num_classes=classes, num_steps=steps)
 
 
 def test_a_model_that_wins_needs_no_words() -> None:
@@ -39,20 +52,26 @@ def test_banking77_at_5e_5_is_told_that_the_learning_rate_is_too_low() -> None:
     assert words == (
         "Fine-tuning does not beat TF-IDF with logistic regression here: test accuracy 0.6980 against 0.8940. "
         "The learning rate of 5e-05 is too low for 77 classes in 939 steps: the new head hardly moved; "
-        "try train.learning_rate: 0.0002 and train.num_epochs: 5."
+        "try train.learning_rate: 0.00026."
     )
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"learning_rate": 5e-4, "num_epochs": 1, "steps": 90}, "90 steps are too few for 77 classes at a learning rate of 0.0005"),
-        ({"learning_rate": 5e-4, "num_epochs": 1, "steps": 90}, "try train.num_epochs: 5,"),
-        ({"learning_rate": 1e-5, "steps": 200}, "try train.learning_rate: 0.0005 and train.num_epochs: 5."),
-        ({"learning_rate": 1e-3, "verdict": "underfits"}, "so high that it can wipe out the pretraining"),
-        ({"learning_rate": 4e-4, "verdict": "overfits"}, "learned its training rows by heart"),
-        ({"learning_rate": 4e-4}, "939 steps at a learning rate of 0.0004 are enough for 77 classes"),
-        ({"learning_rate": 5e-5, "classes": 2, "steps": 651}, "are enough for 2 classes"),
+        ({"learning_rate": 8e-4, "num_epochs": 1, "steps": 90}, "90 steps are few for 77 classes"),
+        ({"learning_rate": 8e-4, "num_epochs": 1, "steps": 90}, "try train.num_epochs: 10,"),
+        ({"learning_rate": 1e-5, "steps": 200}, "try train.learning_rate: 0.00056."),
+        (
+            {"learning_rate": 1e-3, "verdict": "underfits"},
+            "so high that it can wipe out the pretraining; try train.learning_rate: 0.00026.",
+        ),
+        ({"learning_rate": 4e-4, "num_epochs": 4, "verdict": "overfits"}, "learned its training rows by heart"),
+        (
+            {"learning_rate": 4e-4, "num_epochs": 5, "steps": 1175},
+            "1,175 steps at a learning rate of 0.0004 are usual for 77 classes",
+        ),
+        ({"learning_rate": 7e-5, "num_epochs": 5, "classes": 2, "steps": 1085}, "are usual for 2 classes"),
     ],
 )
 def test_the_reason_follows_from_the_settings(settings: dict[str, Any], words: str) -> None:

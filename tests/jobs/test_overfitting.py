@@ -28,7 +28,7 @@ def assessed(train: list[float], validation: list[float], *, best_epoch: int = 1
         for number, (left, right) in enumerate(zip(train, validation, strict=True), start=1)
     ]
     config = experiment(**{"train__num_epochs": len(train), "train__learning_rate": 1e-4} | values)
-    return assess_fit(history, config, best_epoch=best_epoch, guess_loss=TEN_CLASSES, num_train_rows=400)
+    return assess_fit(history, config, best_epoch=best_epoch, guess_loss=TEN_CLASSES, usual_rate=1e-4, num_train_rows=400)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_model_that_hardly_moved_should_learn_faster_or_longer() -> None:
 
 def test_a_model_that_large_steps_have_broken_should_learn_slower() -> None:
     first, *_ = assessed([2.3, 2.3], [2.3, 2.3], train__learning_rate=2e-3).advice
-    assert first.startswith("train.learning_rate: 5e-05 instead of 0.002")
+    assert first.startswith("train.learning_rate: 0.0001 instead of 0.002")
 
 
 def test_every_advised_value_can_be_set() -> None:

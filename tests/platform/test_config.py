@@ -199,6 +199,11 @@ def test_what_trials_are_compared_by_is_the_same_for_all() -> None:
         ExperimentConfig.model_validate(with_space(train__metric={"choice": ["accuracy", "loss"]}))
 
 
+def test_a_seed_is_not_chosen_by_its_score() -> None:
+    with pytest.raises(ValidationError, match=r"train\.seed is no setting to choose"):
+        ExperimentConfig.model_validate(with_space(train__seed={"choice": [0, 1]}))
+
+
 def test_an_empty_space_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"tune\.space is empty; name a setting"):
         ExperimentConfig.model_validate(MINIMAL | {"tune": {"space": {}}})
