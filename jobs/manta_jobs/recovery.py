@@ -29,21 +29,27 @@ class Recovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
     """Ray Train's callback at the failure of workers, run by its controller.
 
     Ray would start the workers anew after any failure (`FailureConfig`). That is right for a killed process or a lost node; an
-    exception of a worker's own would only be raised again, so it ends the run with that worker's message.
+    exception of a worker's own would only be raised again, so it ends the run with that worker's message. Running out of memory
+    the first time is neither: the run goes on with fewer rows at a time, and the limit of failures does not count it.
     """
 
-    def __init__(self, board: Board, name: str) -> None:
+    def __init__(self, board: Board, name: str, *, max_failures: int) -> None:
         self._board = board
         self._name = name
+        self._max_failures = max_failures
+        self._num_failures = 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Tell people what was lost, or end the run.
 
         Raises:
-            RunError: a worker raised an exception of its own.
+            RunError: a worker raised an exception of its own, or workers were lost more often than is allowed.
         """
         own = {rank: error for rank, error in worker_exceptions.items() if is_own_error(error)}
         if not own:
+            self._num_failures += not any(map(was_preempted, worker_exceptions.values()))
+            if self._num_failures > self._max_failures:
+                raise RunError(f"{lost_phrase(worker_exceptions)}, and train.max_failures is {self._max_failures}.")
             self._board.say(self._name, f"{lost_phrase(worker_exceptions)}; going on from the last checkpoint.")
             return
         rank, first = min(own.items())
@@ -62,6 +68,11 @@ def is_own_error(error: Exception) -> bool:
     if isinstance(error, dist.DistError):
         return False
     return not (isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in LOST_CONNECTION))
+
+
+def was_preempted(error: Exception) -> bool:
+    """Whether a worker was lost because its node was taken away, which Ray knows of the actor's end."""
+    return bool(getattr(getattr(error, "health_check_failure", error), "preempted", False))
 
 
 def own_sentence(rank: int, error: Exception) -> str:

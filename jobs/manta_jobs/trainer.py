@@ -71,8 +71,8 @@ def run_trainer(
         resources=resources,
         folder=folder,
         name=name,
-        callback=Recovery(board, name),
-        max_failures=config.train.max_failures,
+        callback=Recovery(board, name, max_failures=config.train.max_failures),
+        max_failures=config.train.max_failures + 1,  # one more to go on with fewer rows at a time; losses are counted there
     )
 
 

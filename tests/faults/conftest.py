@@ -74,6 +74,11 @@ class Run:
         (folder,) = (self.storage / "runs").iterdir()
         return folder
 
+    @property
+    def words(self) -> str:
+        """What it told people so far, on one line."""
+        return " ".join(self.log.read_text().split())
+
     def wait_for(self, sign: Callable[[Path], Any], *, what: str) -> Any:
         """Return what `sign` says of the run's folder as soon as it says something."""
         deadline = time.monotonic() + 240

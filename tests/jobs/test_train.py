@@ -104,7 +104,7 @@ def test_workers_that_drifted_apart_fail_the_run(ray_cluster: None, tmp_path: Pa
         compare_unequal_weights,
         train_loop_config={},
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(name="drifted", storage_path=str(tmp_path), callbacks=[Recovery(Board(), "drifted")]),
+        run_config=RunConfig(name="drifted", storage_path=str(tmp_path), callbacks=[Recovery(Board(), "drifted", max_failures=0)]),
     )
     with pytest.raises(RunError, match=r"the weights differ between workers \(worker 0: \w{12}, worker 1"):
         fit(trainer, tmp_path)
