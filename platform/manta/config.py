@@ -409,6 +409,8 @@ class RegistryConfig(Section):
     """Name of the registered model; `name` unless given. Letters, digits, dots, dashes and underscores."""
     promote: bool = True
     """Whether a new version becomes the champion, which is the one that is served."""
+    onnx: bool = True
+    """Whether a finished model gets ONNX forms, which answer faster on CPUs; they are used only where they answer alike."""
 
 
 class ServeConfig(Section):

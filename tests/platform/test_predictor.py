@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from manta.artifact import with_thresholds
 from manta.errors import InputError
@@ -35,7 +35,7 @@ def predictors(finished: dict[str, Any]) -> dict[str, Predictor]:
 def test_answers_keep_the_order_and_do_not_go_with_their_company(
     predictors: dict[str, Predictor], task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manta.predictor.BATCH_TOKENS", 64)
+    monkeypatch.setattr("manta.forward.TorchForward.batch_tokens", 64)
     predictor, texts = predictors[task], texts_of(16)
     together = predictor.logits(texts)
     alone = np.concatenate([predictor.logits([text]) for text in texts])
@@ -73,7 +73,7 @@ def test_texts_are_cut_at_the_length_of_training(predictors: dict[str, Predictor
 
 
 def test_progress_counts_every_row(predictors: dict[str, Predictor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manta.predictor.BATCH_TOKENS", 64)
+    monkeypatch.setattr("manta.forward.TorchForward.batch_tokens", 64)
     done: list[int] = []
     predictors["binary"].logits(texts_of(30), on_rows_done=done.append)
     assert sum(done) == 30
@@ -142,8 +142,9 @@ def test_the_second_text_its_place_and_its_token_types_count(predictors: dict[st
     assert np.abs(predictor.logits([(pair[0], "password")]) - together).max() > 1e-3
     inputs = AutoTokenizer.from_pretrained(predictor.artifact.path)(*pair, return_tensors="pt")
     assert inputs["token_type_ids"].tolist() == [[0] * 6 + [1] * 3]
+    plain = AutoModelForSequenceClassification.from_pretrained(predictor.artifact.path).eval()
     with torch.inference_mode():
-        without = predictor._model(**{**inputs, "token_type_ids": torch.zeros_like(inputs["token_type_ids"])}).logits.numpy()
+        without = plain(**{**inputs, "token_type_ids": torch.zeros_like(inputs["token_type_ids"])}).logits.numpy()
     assert np.abs(without - together).max() > 1e-3
 
 
@@ -154,7 +155,7 @@ def test_long_pairs_are_cut_at_the_length_of_training(predictors: dict[str, Pred
 
 
 def test_pairs_keep_their_order(predictors: dict[str, Predictor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manta.predictor.BATCH_TOKENS", 64)
+    monkeypatch.setattr("manta.forward.TorchForward.batch_tokens", 64)
     predictor, pairs = predictors["pairs"], pairs_of(12)
     alone = np.concatenate([predictor.logits([pair]) for pair in pairs])
     np.testing.assert_allclose(predictor.logits(pairs), alone, rtol=0, atol=1e-5)
