@@ -107,6 +107,29 @@ def evaluate(
     print_result(answer | {"artifact": str(artifact.path)}, as_json=json)
 
 
+def predict(
+    model: Annotated[str, typer.Argument(help="A registered model, NAME@VERSION, or a model folder.")],
+    source: Annotated[
+        str, typer.Argument(help="CSV, TSV, JSONL or Parquet: a file, a folder of such files, or a URL.", metavar="INPUT")
+    ],
+    out: Annotated[Path, typer.Option(help="Ends in .csv, .jsonl or .parquet; without an ending, a folder of files.")],
+    text: Annotated[list[str] | None, typer.Option(help="The text column (text). Give it twice for text pairs.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT, and an interrupted prediction of other rows or another model.")
+    ] = False,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Classify every row of a file or folder; an interrupted run goes on when it is started again."""
+    from manta_jobs.batch_prediction import predict as job
+    from manta_jobs.batch_prediction.view import show_predicted
+
+    console = people_console()
+    result = job(model, source, out=out, text_columns=text or ["text"], overwrite=overwrite, console=console, address=address)
+    show_predicted(result, console)
+    print_result(result.to_dict(), as_json=json)
+
+
 def tune(
     experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="[EXPERIMENT.yaml]")] = None,
     set_: SetOption = None,

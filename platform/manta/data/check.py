@@ -114,14 +114,21 @@ def overlap_warnings(texts: dict[str, Sequence[Text]]) -> list[str]:
     return warnings
 
 
-def _check_text(text: Any, rows: Rows, index: int, *, what: str) -> None:
+def text_fault(text: Any) -> str | None:
+    """Why a value is no text that can be classified, to follow its name in a sentence; None when it is one."""
+    if text is None:
+        return "is missing"
     if not isinstance(text, str):
-        kind = "missing" if text is None else f"of type {type(text).__name__}, not a string"
-        raise InputError(f"{rows.where(index)}: {what} is {kind}; fix or remove the row.")
+        return f"is of type {type(text).__name__}, not a string"
     if not text.isascii() and _has_lone_surrogate(text):
-        raise InputError(f"{rows.where(index)}: {what} holds half of a surrogate pair, which is no character; fix the row.")
-    if not text.strip():
-        raise InputError(f"{rows.where(index)}: {what} is empty; fix or remove the row.")
+        return "holds half of a surrogate pair, which is no character"
+    return None if text.strip() else "is empty"
+
+
+def _check_text(text: Any, rows: Rows, index: int, *, what: str) -> None:
+    fault = text_fault(text)
+    if fault is not None:
+        raise InputError(f"{rows.where(index)}: {what} {fault}; fix or remove the row.")
 
 
 def _checked_label(label: Any, rows: Rows, index: int) -> str:

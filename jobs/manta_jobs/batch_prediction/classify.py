@@ -1,0 +1,183 @@
+"""A worker's part: read a chunk, classify the texts that are there, and hand back its rows with the answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from manta.artifact import ModelArtifact
+from manta.data.check import text_fault
+from manta.errors import MantaError
+from manta.predictor import Predictor
+from manta_jobs.batch_prediction.plan import Chunk, Source
+from manta_jobs.batch_prediction.read import ChunkReader, Rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from manta.predictor import Prediction
+    from manta.texts import Text
+
+MOST_CHARACTERS = 1_000_000
+"""A longer text is a file that strayed into a cell; tokenising it would take minutes to keep a few hundred tokens."""
+
+
+class ChunkCounts(BaseModel):
+    """What came of one chunk."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chunk: int
+    num_rows: int
+    num_errors: int
+    num_uncertain: int
+    labels: dict[str, int]
+    """Rows by most probable label."""
+    num_bytes: int
+    """Of the part."""
+    seconds: float
+    """That reading, classifying and packing took."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The added columns, a value a row; None where there is no answer."""
+
+    label: list[str | None]
+    labels: list[list[str] | None]
+    """Of a multilabel model."""
+    score: list[float | None]
+    uncertain: list[bool | None]
+    error: list[str | None]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A loaded model that answers the rows of chunks."""
+
+    source: Source
+    predictor: Predictor
+    model_version: str
+    _reader: ChunkReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_reader", ChunkReader(self.source))
+
+    def part(self, chunk: Chunk) -> tuple[bytes, ChunkCounts]:
+        """The chunk's rows with their answers, packed: an Arrow stream, or JSON lines where the input is of these.
+
+        Raises:
+            RunError: the chunk cannot be read.
+        """
+        started = time.perf_counter()
+        rows = self._reader.read(chunk)
+        answers = answer(rows, self.predictor, self.source.text_columns)
+        added = self._added(answers)
+        content = _json_lines(rows.values, added) if isinstance(rows.values, list) else _arrow(rows.values, added)
+        counts = ChunkCounts(
+            chunk=chunk.number,
+            num_rows=chunk.num_rows,
+            num_errors=sum(error is not None for error in answers.error),
+            num_uncertain=sum(bool(value) for value in answers.uncertain),
+            labels=dict(Counter(label for label in answers.label if label is not None)),
+            num_bytes=len(content),
+            seconds=time.perf_counter() - started,
+        )
+        return content, counts
+
+    def _added(self, answers: Answers) -> pa.Table:
+        import pyarrow as pa
+
+        columns = {
+            "label": pa.array(answers.label, pa.string()),
+            "labels": pa.array(answers.labels, pa.list_(pa.string())),
+            "score": pa.array(answers.score, pa.float64()),
+            "uncertain": pa.array(answers.uncertain, pa.bool_()),
+            "model_version": pa.array([self.model_version] * len(answers.label), pa.string()),
+            "error": pa.array(answers.error, pa.string()),
+        }
+        return pa.table({shown: columns[name] for name, shown in self.source.added_columns.items()})
+
+
+class ChunkWorker:
+    """What Ray Data starts on each GPU or group of cores. Rows are read here: only finished parts go through Ray."""
+
+    def __init__(self, source: Source, artifact: Path, model_version: str, num_threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(num_threads)
+        self._failure = ""
+        try:
+            self._classifier = Classifier(source, Predictor(ModelArtifact.load(artifact)), model_version)
+        except MantaError as error:  # a worker that does not start would be started again, and again
+            self._failure = f"{error} (Is its folder shared by all nodes?)"
+
+    def __call__(self, chunks: pa.Table) -> pa.Table:
+        """The part of one chunk, given as JSON in `item`: `content`, `counts` (JSON) and `failure`, a sentence or nothing."""
+        import pyarrow as pa
+
+        content, counts, failure = b"", "", self._failure
+        if not failure:
+            try:
+                content, found = self._classifier.part(Chunk.model_validate_json(chunks.column("item")[0].as_py()))
+                counts = found.model_dump_json()
+            except MantaError as error:
+                failure = str(error)
+        return pa.table({"content": pa.array([content], pa.large_binary()), "counts": [counts], "failure": [failure]})
+
+
+def answer(rows: Rows, predictor: Predictor, text_columns: tuple[str, ...]) -> Answers:
+    """The model's answers for the texts that are there, each text computed once, and a reason for every other row."""
+    errors = [fault or _fault(text, text_columns) for text, fault in zip(rows.texts, rows.faults, strict=True)]
+    texts: list[Text] = list(dict.fromkeys(text for text, error in zip(rows.texts, errors, strict=True) if error is None))
+    found: dict[Text, Prediction] = dict(zip(texts, predictor.predict(texts), strict=True))
+    predictions = [found[text] if error is None else None for text, error in zip(rows.texts, errors, strict=True)]
+    return Answers(
+        label=[None if item is None else item.label for item in predictions],
+        labels=[None if item is None else list(item.labels) for item in predictions],
+        score=[None if item is None else item.score for item in predictions],
+        uncertain=[None if item is None else bool(getattr(item, "uncertain", False)) for item in predictions],
+        error=errors,
+    )
+
+
+def _fault(text: Any, columns: tuple[str, ...]) -> str | None:
+    """Why a text or a pair cannot be classified."""
+    for column, part in zip(columns, text if len(columns) == 2 else (text,), strict=True):
+        fault = text_fault(part)
+        if fault is None and len(part) > MOST_CHARACTERS:
+            fault = f"has {len(part):,} characters, more than {MOST_CHARACTERS:,}"
+        if fault is not None:
+            return f"the text in column {column!r} {fault}" if len(columns) == 2 else f"the text {fault}"
+    return None
+
+
+def _arrow(table: pa.Table, added: pa.Table) -> bytes:
+    import pyarrow as pa
+
+    for field_, column in zip(added.schema, added.columns, strict=True):
+        table = table.append_column(field_, column)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _json_lines(rows: list[dict[str, Any]], added: pa.Table) -> bytes:
+    return b"".join(json_line(row | extra) for row, extra in zip(rows, added.to_pylist(), strict=True))
+
+
+def json_line(row: dict[str, Any]) -> bytes:
+    """A row as one line of JSON, readable where its characters can be encoded."""
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return json.dumps(row).encode() + b"\n"

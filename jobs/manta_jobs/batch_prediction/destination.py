@@ -1,0 +1,75 @@
+"""OUT: of what kind it is, and whether it may be written where it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta_jobs.batch_prediction.join import OutKind
+    from manta_jobs.batch_prediction.locate import InputFile, Kind
+
+OUT_KINDS: dict[str, OutKind] = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the answers go."""
+
+    path: Path
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is to be a folder of files."""
+        return not self.path.suffix
+
+    @property
+    def partial(self) -> Path:
+        """The folder of what is finished so far."""
+        return self.path.with_name(self.path.name + ".partial")
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether an attempt put it there, and was killed before it could remove the partial folder."""
+        try:
+            inode = json.loads((self.partial / "joined.json").read_text(encoding="utf-8"))["inode"]
+        except (OSError, ValueError):
+            return False
+        return self.path.exists() and bool(self.path.stat().st_ino == inode)
+
+    def kind(self, source: Kind) -> OutKind:
+        """The kind of its files: by its ending, in a folder that of the input (CSV for TSV)."""
+        return OUT_KINDS[self.path.suffix.lower()] if not self.is_folder else "csv" if source == "tsv" else source
+
+    def check(self, source: str, files: Sequence[InputFile], *, overwrite: bool) -> None:
+        """Refuse what cannot be written, what is there already, and the input itself.
+
+        Raises:
+            InputError: naming the path and what to do.
+        """
+        path, endings = self.path, ", ".join(OUT_KINDS)
+        if path.suffix and path.suffix.lower() not in OUT_KINDS:
+            raise InputError(f"{path}: must end in {endings}, or have no ending for a folder of files; change --out.")
+        if not path.parent.is_dir():
+            raise InputError(f"{path.parent}: no such folder; make it or change --out.")
+        inputs = [Path(file.url).resolve() for file in files]
+        is_inside = path.parent.resolve() == inputs[0].parent and not source.endswith(inputs[0].name)
+        if is_inside or path.resolve() in inputs:
+            raise InputError(f"{path}: {'lies in the folder that is read' if is_inside else 'is the input'}; change --out.")
+        if path.exists() and not self.is_in_place:
+            self._check_replaceable(overwrite=overwrite)
+
+    def _check_replaceable(self, *, overwrite: bool) -> None:
+        path = self.path
+        if not overwrite:
+            raise InputError(f"{path}: is there already; choose another --out, or give --overwrite to replace it.")
+        if self.is_folder != path.is_dir():
+            raise InputError(f"{path}: is a {'folder' if path.is_dir() else 'file'}, and would not be one; change --out.")
+        if self.is_folder and not all(file.name.startswith("part-") for file in path.iterdir()):
+            raise InputError(f"{path}: holds other files than those of manta predict; change --out.")

@@ -1,0 +1,167 @@
+"""`OUT.partial/`: the plan and the finished chunks of a prediction, so that an interrupted one goes on where it stopped.
+
+`plan.json` says what is predicted and with what; it is written before anything starts. Each finished chunk is a file in `parts/`,
+renamed into place, and then a line in `chunks.jsonl` with its counts. A chunk is finished when both are there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from manta.errors import InputError
+from manta.storage import write_atomically
+from manta_jobs.batch_prediction.classify import ChunkCounts
+from manta_jobs.batch_prediction.locate import InputFile
+from manta_jobs.batch_prediction.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class Task(BaseModel):
+    """What is predicted and with what: two attempts with equal tasks give equal rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: tuple[InputFile, ...]
+    text_columns: tuple[str, ...]
+    model_sha256: str
+    """Of the artifact's manifest, which has the sha256 of every other file."""
+    model_version: str
+
+
+class Begun(BaseModel):
+    """The content of `plan.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    task: Task
+    plan: Plan
+
+
+class PartialOutput:
+    """The folder of one prediction. Open it with `opened`, which keeps others out."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self.plan = plan
+        self.finished = {counts.chunk: counts for counts in self._finished()}
+        """The counts of finished chunks, by number."""
+
+    @property
+    def pending(self) -> list[int]:
+        """Numbers of the chunks that are still to do, in order."""
+        return [chunk.number for chunk in self.plan.chunks if chunk.number not in self.finished]
+
+    def part(self, number: int) -> Path:
+        """The file of a finished chunk."""
+        ending = "jsonl" if self.plan.source.kind == "jsonl" else "arrow"
+        return self.path / "parts" / f"{number:07d}.{ending}"
+
+    def add(self, content: bytes, counts: ChunkCounts) -> None:
+        """Keep a finished chunk."""
+        part = self.part(counts.chunk)
+        temporary = part.with_suffix(".new")
+        temporary.write_bytes(content)
+        temporary.replace(part)
+        with (self.path / "chunks.jsonl").open("a", encoding="utf-8") as file:
+            file.write(counts.model_dump_json() + "\n")
+        self.finished[counts.chunk] = counts
+
+    def put_in_place(self, joined: Path, out: Path) -> None:
+        """Rename what was joined to OUT, in the place of an older OUT, and remove this folder.
+
+        A crash between the two steps is known by the file's inode, which a rename keeps.
+        """
+        write_atomically(self.path / "joined.json", json.dumps({"inode": joined.stat().st_ino}))
+        if out.is_dir():
+            older = self.path / "older"
+            shutil.rmtree(older, ignore_errors=True)
+            out.rename(older)
+        joined.replace(out)
+        shutil.rmtree(self.path)
+
+    def _finished(self) -> Iterator[ChunkCounts]:
+        journal = self.path / "chunks.jsonl"
+        if not journal.exists():
+            return
+        text = journal.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            with journal.open("a", encoding="utf-8") as file:
+                file.write("\n")  # or the next line would go on in the one that a crash cut short
+        for line in text.split("\n"):
+            try:
+                counts = ChunkCounts.model_validate_json(line)
+            except ValidationError:
+                continue
+            part = self.part(counts.chunk)
+            if part.exists() and part.stat().st_size == counts.num_bytes:
+                yield counts
+
+
+@contextmanager
+def opened(path: Path, task: Task, *, make_plan: Callable[[], Plan], start_again: bool) -> Iterator[PartialOutput]:
+    """Begin the prediction at `path`, or go on with the one that was begun there.
+
+    The folder is this process's own while the body runs. What was begun with another task is thrown away if `start_again`.
+
+    Raises:
+        InputError: another process works on it, another task was begun there, or the folder cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out.") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{path}: another manta predict is writing there; wait for it or give another --out.") from None
+        yield PartialOutput(path, _plan(path, task, make_plan=make_plan, start_again=start_again))
+    finally:
+        os.close(lock)
+
+
+def _plan(path: Path, task: Task, *, make_plan: Callable[[], Plan], start_again: bool) -> Plan:
+    file = path / "plan.json"
+    try:
+        begun = Begun.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else None
+        fault = f"was begun with {_difference(begun.task, task)}; give the same one, or" if begun and begun.task != task else ""
+    except ValidationError:
+        begun, fault = None, "is damaged or of another version;"
+    if fault and not start_again:
+        raise InputError(f"{path} {fault} --overwrite starts again from the first row.")
+    if begun is not None and not fault:
+        return begun.plan
+    try:
+        plan = make_plan()
+    except InputError:
+        if not file.exists():
+            shutil.rmtree(path)  # nothing was begun, so nothing is left behind
+        raise
+    for name in ("joined.json", "chunks.jsonl"):
+        (path / name).unlink(missing_ok=True)
+    shutil.rmtree(path / "parts", ignore_errors=True)
+    (path / "parts").mkdir()
+    write_atomically(file, Begun(task=task, plan=plan).model_dump_json() + "\n")
+    return plan
+
+
+def _difference(before: Task, now: Task) -> str:
+    if before.files != now.files:
+        earlier = {file.url: file for file in before.files}
+        changed = [file.url for file in now.files if file.url in earlier and file != earlier[file.url]]
+        return f"another input ({changed[0]} has changed since)" if changed else f"another input ({before.files[0].url})"
+    if before.text_columns != now.text_columns:
+        return f"--text {' --text '.join(before.text_columns)}"
+    return f"another model ({before.model_version})"

@@ -1,0 +1,200 @@
+"""`manta predict` from the command to OUT: check, plan, classify over Ray Data, keep each chunk, join.
+
+Ray Data gives chunks, which are a few numbers each, to a pool of workers that hold one model each. Workers read the rows
+themselves and send back finished parts, so no row waits in the object store and nothing grows with the input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manta.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact
+from manta.errors import InputError, RunError
+from manta.registry import ModelRegistry
+from manta.storage import Storage
+from manta.texts import wrong_kind_sentence
+from manta_jobs.batch_prediction.destination import Destination
+from manta_jobs.batch_prediction.join import join
+from manta_jobs.batch_prediction.locate import locate
+from manta_jobs.batch_prediction.partial import PartialOutput, Task, opened
+from manta_jobs.batch_prediction.plan import Plan, make_plan
+from manta_jobs.batch_prediction.view import shown_rows
+from manta_jobs.batch_prediction.workers import finished_parts, fit_pool
+from manta_jobs.cluster import cluster_nodes, connected
+from manta_jobs.evaluate import find_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What came of a prediction."""
+
+    out: Path
+    num_rows: int
+    num_resumed: int
+    """Rows that an earlier attempt had finished."""
+    num_errors: int
+    num_uncertain: int
+    labels: Counter[str]
+    """Rows by most probable label."""
+    error_column: str
+    rows_per_s: float | None
+    """Of this attempt, from the first chunk's start to the last one's end; None if nothing was left to do."""
+    wall_s: float
+    model_version: str
+    artifact: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as `--json` prints it."""
+        return {
+            "model": self.model_version,
+            "artifact": str(self.artifact),
+            "out": str(self.out),
+            "rows": self.num_rows,
+            "resumed_rows": self.num_resumed,
+            "errors": self.num_errors,
+            "uncertain": self.num_uncertain,
+            "labels": dict(self.labels.most_common()),
+            "rows_per_s": self.rows_per_s and round(self.rows_per_s, 2),
+            "wall_s": round(self.wall_s, 1),
+        }
+
+
+def predict(
+    model: str,
+    source: str,
+    *,
+    out: Path,
+    text_columns: Sequence[str],
+    overwrite: bool,
+    console: Console,
+    address: str | None = None,
+) -> BatchResult:
+    """Classify every row of `source` with a registered model (`NAME`, `NAME@VERSION`) or a model folder, and write OUT.
+
+    An earlier attempt that was interrupted is gone on with. `overwrite` replaces an OUT that is there.
+
+    Raises:
+        InputError: the model, the input or OUT is not as it must be; nothing was written.
+        RunError: the input changed or broke while it was read, a worker failed, or the disk is full. Finished rows are kept.
+    """
+    started = time.monotonic()
+    destination = Destination(out.expanduser().absolute())
+    artifact = find_artifact(model)
+    _check_columns(artifact, text_columns, model=model)
+    kind, files = locate(source)
+    destination.check(source, files, overwrite=overwrite)
+    task = Task(
+        files=files,
+        text_columns=tuple(text_columns),
+        model_sha256=hashlib.sha256((artifact.path / MANIFEST_FILE).read_bytes()).hexdigest(),
+        model_version=model_version(model, artifact),
+    )
+    is_multilabel = artifact.manifest.task == "multilabel"
+
+    def plan() -> Plan:
+        with console.status(f"Going through {source}"):
+            return make_plan(kind, files, text_columns=text_columns, is_multilabel=is_multilabel)
+
+    with opened(destination.partial, task, make_plan=plan, start_again=overwrite) as partial:
+        num_resumed = sum(counts.num_rows for counts in partial.finished.values())
+        rows_per_s = None
+        if destination.is_in_place:
+            shutil.rmtree(partial.path)
+        else:
+            with _resumable(partial, console):
+                rows_per_s = _classify(partial, artifact, task, console=console, address=address)
+                if locate(source)[1] != files:
+                    raise InputError(f"{source}: changed while it was read; start again with --overwrite.")
+                with console.status(f"Writing {destination.path}"):
+                    joined = join(partial, destination.kind(kind), as_folder=destination.is_folder)
+                    partial.put_in_place(joined, destination.path)
+    finished = partial.finished.values()
+    return BatchResult(
+        out=destination.path,
+        num_rows=partial.plan.num_rows,
+        num_resumed=num_resumed,
+        num_errors=sum(counts.num_errors for counts in finished),
+        num_uncertain=sum(counts.num_uncertain for counts in finished),
+        labels=sum((Counter(counts.labels) for counts in finished), Counter[str]()),
+        error_column=partial.plan.source.added_columns["error"],
+        rows_per_s=rows_per_s,
+        wall_s=time.monotonic() - started,
+        model_version=task.model_version,
+        artifact=artifact.path,
+    )
+
+
+def model_version(model: str, artifact: ModelArtifact) -> str:
+    """What the answers are from: `NAME@VERSION` of a registered model, of a folder `NAME@sha256:` and the manifest's hash."""
+    name = artifact.manifest.name
+    if not Path(model).is_dir():
+        if "@" in model:
+            return model
+        version = ModelRegistry(Storage.resolve(None)).version_of_run(name, artifact.manifest.run)
+        if version is not None:
+            return f"{name}@{version.version}"
+    return f"{name}@sha256:{hashlib.sha256((artifact.path / MANIFEST_FILE).read_bytes()).hexdigest()[:12]}"
+
+
+@contextmanager
+def _resumable(partial: PartialOutput, console: Console) -> Iterator[None]:
+    """Say, when the body is cut short, what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"Stopping. {_kept(partial)}")
+        raise
+    except OSError as error:
+        raise RunError(f"{partial.path}: cannot be written ({error.strerror or error}). {_kept(partial)}") from error
+    except RunError as error:
+        raise RunError(f"{error} {_kept(partial)}") from error
+
+
+def _classify(
+    partial: PartialOutput, artifact: ModelArtifact, task: Task, *, console: Console, address: str | None
+) -> float | None:
+    pending = partial.pending
+    num_done = sum(counts.num_rows for counts in partial.finished.values())
+    num_rows = partial.plan.num_rows
+    if num_done:
+        console.print(f"Going on with {partial.path}: {num_done:,} of {num_rows:,} rows are done.")
+    if not pending:
+        return None
+    began: float | None = None
+    weights_bytes = (artifact.path / WEIGHTS_FILE).stat().st_size
+    with connected(address, num_workers=1), shown_rows(console, num_done=num_done, num_rows=num_rows) as advance:
+        pool = fit_pool(cluster_nodes(), num_chunks=len(pending), weights_bytes=weights_bytes)
+        for content, counts in finished_parts(partial, pool, artifact=artifact.path, model_version=task.model_version):
+            began = began or time.monotonic() - counts.seconds
+            partial.add(content, counts)
+            advance(counts.num_rows)
+        seconds = time.monotonic() - (began or 0.0)
+    if partial.pending:
+        raise RunError(f"{len(partial.pending)} chunks did not come back from the cluster.")
+    return (num_rows - num_done) / seconds
+
+
+def _kept(partial: PartialOutput) -> str:
+    num_done = sum(counts.num_rows for counts in partial.finished.values())
+    return f"{num_done:,} of {partial.plan.num_rows:,} rows are kept in {partial.path}; the same command goes on from there."
+
+
+def _check_columns(artifact: ModelArtifact, text_columns: Sequence[str], *, model: str) -> None:
+    num_texts = artifact.manifest.num_texts
+    if len(text_columns) != num_texts:
+        times = "once" if num_texts == 1 else "twice, a column each"
+        raise InputError(f"{model}: {wrong_kind_sentence(num_texts)}: give --text {times}.")
+    if len(set(text_columns)) < len(text_columns):
+        raise InputError(f"--text {text_columns[0]} is given twice; a pair has two columns.")

@@ -1,0 +1,92 @@
+"""How many workers share a cluster, and how Ray Data runs them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from manta.errors import MantaError, RunError
+from manta_jobs.batch_prediction.classify import ChunkCounts, ChunkWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from manta_jobs.batch_prediction.partial import PartialOutput
+    from manta_jobs.cluster import Node
+
+WORKER_BYTES = 2**30
+"""Memory of a worker beside the weights, which it holds twice while it loads them."""
+MEMORY_SHARE = 0.5
+MOST_TASKS = 4096
+"""Beyond so many chunks a task is given several: each task costs the driver some bookkeeping."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Equal workers with a model each."""
+
+    num_workers: int
+    num_cpus: int
+    """Cores of each, and its threads."""
+    num_gpus: int
+
+
+def fit_pool(nodes: Sequence[Node], *, num_chunks: int, weights_bytes: int) -> Pool:
+    """A worker on each GPU; without any, one on each core, or on a group of cores where memory is short or chunks are few."""
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    if gpus:
+        return Pool(num_workers=min(gpus, num_chunks), num_cpus=1, num_gpus=1)
+    most = max(int(node.get("CPU", 0)) for node in nodes)
+    needed = WORKER_BYTES + 2 * weights_bytes
+    for num_cpus in range(1, most + 1):
+        per_node = [int(node.get("CPU", 0)) // num_cpus for node in nodes]
+        fits = all(
+            count * needed <= MEMORY_SHARE * node.get("memory", math.inf) for count, node in zip(per_node, nodes, strict=True)
+        )
+        wider = sum(int(node.get("CPU", 0)) // (num_cpus + 1) for node in nodes)
+        if fits and wider < num_chunks:
+            return Pool(num_workers=min(sum(per_node), num_chunks), num_cpus=num_cpus, num_gpus=0)
+    return Pool(num_workers=1, num_cpus=max(1, most), num_gpus=0)
+
+
+def finished_parts(
+    partial: PartialOutput, pool: Pool, *, artifact: Path, model_version: str
+) -> Iterator[tuple[bytes, ChunkCounts]]:
+    """Every pending chunk's part with its counts, in the order in which they are done, computed on the connected cluster.
+
+    Raises:
+        RunError: the input, the model or a worker failed; the message says which.
+    """
+    numbers = partial.pending
+    items = [partial.plan.chunks[number].model_dump_json() for number in numbers]
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    with DataContext.current(context):
+        chunks = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
+        parts = chunks.map_batches(
+            ChunkWorker,
+            fn_constructor_args=(partial.plan.source, artifact, model_version, pool.num_cpus),
+            compute=ActorPoolStrategy(min_size=1, max_size=pool.num_workers, initial_size=pool.num_workers),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+        )
+        try:
+            for batch in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for part in batch.to_pylist():
+                    if part["failure"]:
+                        raise RunError(part["failure"])
+                    yield part["content"], ChunkCounts.model_validate_json(part["counts"])
+        except MantaError:
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise RunError(f"a worker failed ({lines[-1].strip()}).") from error
