@@ -12,18 +12,19 @@ from manta.artifact import ModelArtifact, with_card, with_metrics, write_artifac
 from manta.baseline import Baseline
 from manta.config import ExperimentConfig
 from manta.data.dataset import SPLITS
+from manta.data.encode import seen_tokens
 from manta.errors import RunError
-from manta.labels import LabelSpace
 from manta.model import build_model, load_model_config, load_tokenizer
 from manta.model_card import model_card
 from manta.registry import ModelRegistry, RegisteredVersion
+from manta.seen_rows import train_seen_rows, with_whole_embedding
 from manta.storage import RunFolder
 from manta_jobs.curves import write_curves
 from manta_jobs.evaluate import choose_thresholds, evaluation_of, logits_on_cluster
 from manta_jobs.forms import make_forms_on_cluster
 from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
 from manta_jobs.preflight import kept_preflight, usual_rate
-from manta_jobs.prepare import PreparedRun
+from manta_jobs.prepare import PreparedRun, TokenizedData
 from manta_jobs.record import CURVES_FILE, RunRecord
 from manta_jobs.scaling import compared_with_one_worker
 
@@ -141,7 +142,7 @@ def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict
     }
     return write_artifact(
         prepared.folder.artifact,
-        weights=plain_weights(Path(best["checkpoint"]), config, prepared.data.labels),
+        weights=plain_weights(Path(best["checkpoint"]), config, prepared.data),
         model_config=load_model_config(config.model, prepared.data.labels),
         tokenizer=load_tokenizer(config.model),
         labels=prepared.data.labels,
@@ -149,8 +150,8 @@ def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict
     )
 
 
-def plain_weights(checkpoint: Path, config: ExperimentConfig, labels: LabelSpace) -> dict[str, torch.Tensor]:
-    """The checkpoint's weights as plain `transformers` knows them, with LoRA's adapters merged in.
+def plain_weights(checkpoint: Path, config: ExperimentConfig, data: TokenizedData) -> dict[str, torch.Tensor]:
+    """The checkpoint's weights as plain `transformers` knows them: LoRA's adapters merged in, and all rows of the word embeddings.
 
     Raises:
         RunError: the checkpoint is gone or altered.
@@ -161,9 +162,7 @@ def plain_weights(checkpoint: Path, config: ExperimentConfig, labels: LabelSpace
 
     if read_state(checkpoint) is None:
         raise RunError(f"{checkpoint}: the best epoch's checkpoint is gone or damaged; train again.")
-    weights: dict[str, torch.Tensor] = load_file(checkpoint / WEIGHTS_FILE)
-    if config.model.lora is None:
-        return weights
-    model = adapt(build_model(config.model, labels), config.model)
-    model.load_state_dict(weights)
-    return dict(merged(model).state_dict())
+    model = adapt(build_model(config.model, data.labels), config.model)
+    train_seen_rows(model, seen_tokens(data.folder))
+    model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
+    return dict(merged(with_whole_embedding(model)).state_dict())

@@ -26,7 +26,7 @@ class TokenizedData:
     """What training needs of the data: small enough to travel to every worker."""
 
     folder: Path
-    """Holds `train.arrow` and `validation.arrow`, see `manta.data.encode`."""
+    """Holds `train.arrow`, the token ids that it has and `validation.arrow`, see `manta.data.encode`."""
     labels: LabelSpace
     pad_id: int
 
@@ -91,13 +91,16 @@ def tokenized(
     dataset: TextDataset, folder: RunFolder, *, config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase
 ) -> TokenizedData:
     """The splits that training reads, tokenised on disk; what is there already is kept."""
-    from manta.data.encode import write_encoded
+    from manta.data.encode import write_encoded, write_seen_tokens
 
+    pad_id = int(tokenizer.pad_token_id or 0)
     for name in ("train", "validation"):
         path = folder.data / f"{name}.arrow"
         if not path.exists():
             write_encoded(dataset.split(name), path, tokenizer=tokenizer, max_length=config.model.max_length)
-    return TokenizedData(folder.data, dataset.labels, int(tokenizer.pad_token_id or 0))
+            if name == "train":
+                write_seen_tokens(folder.data, pad_id=pad_id)
+    return TokenizedData(folder.data, dataset.labels, pad_id)
 
 
 def show_dataset(dataset: TextDataset, console: Console) -> None:

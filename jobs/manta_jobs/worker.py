@@ -18,11 +18,12 @@ import torch.distributed as dist
 
 from manta.adapt import adapt, compute_only_cls
 from manta.config import ExperimentConfig
-from manta.data.encode import EncodedSplit
+from manta.data.encode import EncodedSplit, seen_tokens
 from manta.labels import LabelSpace
 from manta.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
 from manta.metrics import METRIC_NAMES
 from manta.model import build_model, dropout_rates
+from manta.seen_rows import train_seen_rows
 from manta_jobs import memory, quick_dropout
 from manta_jobs.batches import Rows, TrainingBatches, num_micro_batches, shares
 from manta_jobs.checkpoints import OPTIMIZER_FILE, WEIGHTS_FILE, CheckpointWriter, TrainingState, checkpoint_name, latest_checkpoint
@@ -54,7 +55,7 @@ class WorkerSetup:
     config: ExperimentConfig
     labels: LabelSpace
     data_folder: str
-    """Where `train.arrow` and `validation.arrow` are, readable by every worker."""
+    """Where `prepare` put the tokenised splits, readable by every worker."""
     checkpoints: str
     """Folder of this run's checkpoints, likewise; where there are any, training goes on from the newest."""
     pad_id: int
@@ -266,6 +267,7 @@ class Training:
         pretrained = build_model(setup.config.model, setup.labels)
         self.dropout = max(dropout_rates(pretrained), default=0.0)  # what was built, not what was asked for
         model = adapt(pretrained, setup.config.model)
+        train_seen_rows(model, seen_tokens(Path(setup.data_folder)))
         if self.config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if checkpoint is not None:

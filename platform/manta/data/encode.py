@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 4096
 TOKEN_COLUMNS = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}
+SEEN_FILE = "train.tokens.npy"
+"""Beside `train.arrow`: which token ids it has."""
 
 
 def write_encoded(split: Split, path: Path, *, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -52,6 +54,30 @@ def _encoded_chunk(split: Split, rows: slice, tokenizer: PreTrainedTokenizerBase
     else:
         columns["target"] = pa.array(targets, type=pa.int64())
     return pa.record_batch(columns)
+
+
+def write_seen_tokens(folder: Path, *, pad_id: int) -> None:
+    """Note which token ids `train.arrow` has, with the padding's.
+
+    Chunks are read one after another, so memory does not grow with the rows.
+    """
+    path = folder / SEEN_FILE
+    seen = np.array([pad_id], dtype=np.int64)
+    with pa.OSFile(str(folder / "train.arrow")) as file:
+        reader = pa.ipc.open_file(file)
+        for index in range(reader.num_record_batches):
+            chunk = _chunk_of(reader.get_batch(index))
+            seen = np.union1d(seen, np.flatnonzero(np.bincount(chunk.tokens["input_ids"])))
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as sink:
+        np.save(sink, seen)
+    partial.replace(path)
+
+
+def seen_tokens(folder: Path) -> npt.NDArray[np.int64] | None:
+    """The token ids that the training rows have, `(seen,)` in order; None where nobody noted them."""
+    path = folder / SEEN_FILE
+    return np.load(path) if path.exists() else None
 
 
 @dataclass(frozen=True)
