@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from pydantic import ValidationError
 
-from manta.artifact import ModelArtifact, with_thresholds
+from manta.artifact import ModelArtifact
 from manta.config import DataConfig
 from manta.data import Split, load_labelled
 from manta.errors import InputError
-from manta.metrics import best_thresholds, classification_metrics, per_class_metrics
+from manta.inference_form import SAFETENSORS
+from manta.metrics import classification_metrics, per_class_metrics
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta.texts import wrong_kind_sentence
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from manta.labels import Floats
+    from manta.inference_form import FormName
+    from manta.labels import Floats, LabelSpace
     from manta.texts import Text
 
 
@@ -74,9 +76,13 @@ def find_artifact(model: str) -> ModelArtifact:
 
 
 def evaluate_on_cluster(artifact: ModelArtifact, split: Split, *, console: Console) -> Evaluation:
-    """The metrics of an artifact on a split, computed on one node of the connected cluster."""
-    labels = artifact.manifest.label_space
-    logits = _logits_on_cluster(artifact, split, console=console)
+    """The metrics of an artifact on a split, as it answers, computed on one node of the connected cluster."""
+    logits = logits_on_cluster(artifact, split, console=console, form="auto")
+    return evaluation_of(logits, split, labels=artifact.manifest.label_space)
+
+
+def evaluation_of(logits: Floats, split: Split, *, labels: LabelSpace) -> Evaluation:
+    """The metrics of a split's logits."""
     return Evaluation(
         len(split),
         classification_metrics(logits, split.targets, labels=labels),
@@ -84,33 +90,24 @@ def evaluate_on_cluster(artifact: ModelArtifact, split: Split, *, console: Conso
     )
 
 
-def choose_thresholds(artifact: ModelArtifact, split: Split, *, console: Console) -> ModelArtifact:
-    """A multilabel artifact with each label's best threshold on the split in its manifest; any other as it is.
-
-    The split is the validation rows': on the test rows the thresholds would make their scores too good.
-    """
-    if artifact.manifest.task != "multilabel":
-        return artifact
-    logits = _logits_on_cluster(artifact, split, console=console)
-    return with_thresholds(artifact, best_thresholds(artifact.manifest.label_space.probabilities(logits), split.targets))
-
-
-def _logits_of(path: Path, texts: list[Text], num_threads: int) -> Floats:
+def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName | Literal["auto"]) -> Floats:
     """Logits of an artifact in this process."""
     import torch
 
     from manta.predictor import Predictor
 
     torch.set_num_threads(num_threads)
-    return Predictor(ModelArtifact.load(path)).logits(texts)
+    return Predictor(ModelArtifact.load(path), form=form).logits(texts)
 
 
-def _logits_on_cluster(artifact: ModelArtifact, split: Split, *, console: Console) -> Floats:
-    """Logits of every row from one node of the connected cluster, with a GPU if it has any."""
+def logits_on_cluster(
+    artifact: ModelArtifact, split: Split, *, console: Console, form: FormName | Literal["auto"] = SAFETENSORS
+) -> Floats:
+    """Logits of every row by one form of the model, from one node of the connected cluster, with a GPU if it has any."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     num_gpus = 1 if any(node.get("GPU", 0) for node in nodes) else 0
     num_cpus = max(int(node.get("CPU", 1)) for node in nodes if node.get("GPU", 0) >= num_gpus)
     task = ray.remote(num_cpus=1 if num_gpus else num_cpus, num_gpus=num_gpus)(_logits_of)
     with console.status(f"Evaluating on {len(split):,} rows"):
-        logits: Floats = ray.get(task.remote(artifact.path, split.texts, num_cpus))
+        logits: Floats = ray.get(task.remote(artifact.path, split.texts, num_cpus, form))
     return logits

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.adapt import adapt, merged
-from manta.artifact import ModelArtifact, with_metrics, write_artifact
+from manta.artifact import ModelArtifact, with_card, with_metrics, write_artifact
 from manta.baseline import Baseline
 from manta.config import ExperimentConfig
+from manta.data.dataset import SPLITS
 from manta.errors import RunError
 from manta.labels import LabelSpace
 from manta.model import build_model, load_model_config, load_tokenizer
+from manta.model_card import model_card
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.storage import RunFolder
+from manta_jobs.calibrate import calibrate_artifact, with_test_figures
 from manta_jobs.curves import write_curves
-from manta_jobs.evaluate import choose_thresholds, evaluate_on_cluster
+from manta_jobs.evaluate import evaluation_of, logits_on_cluster
+from manta_jobs.forms import make_forms_on_cluster
 from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
 from manta_jobs.preflight import kept_preflight
 from manta_jobs.prepare import PreparedRun
@@ -75,9 +79,14 @@ def finish(
     record.catch_up(history)
     best = best_epoch(history, config)
     artifact = best_artifact(prepared, config, best=best)
-    artifact = choose_thresholds(artifact, dataset.validation, console=console)
-    evaluation = evaluate_on_cluster(artifact, dataset.test, console=console)
-    artifact = with_metrics(artifact, evaluation.metrics)
+    artifact = calibrate_artifact(artifact, dataset.validation, target_precision=config.registry.target_precision, console=console)
+    logits = logits_on_cluster(artifact, dataset.test, console=console)
+    if config.registry.onnx:
+        artifact = make_forms_on_cluster(artifact, dataset.test, logits=logits, console=console)
+    evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
+    artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
+    num_rows = {name: len(dataset.split(name)) for name in SPLITS}
+    artifact = with_card(artifact, model_card(artifact, num_rows=num_rows))
     fit = assess_fit(
         history,
         config,
@@ -100,6 +109,7 @@ def finish(
             "version": version.version,
             "metrics": artifact.manifest.metrics,
             "per_class": evaluation.per_class,
+            "calibration": artifact.manifest.model_dump(mode="json", include={"calibration"})["calibration"],
             "baseline": before.get("baseline"),
             "preflight": {name: before[name] for name in ("checks", "memory") if name in before},
             "best_epoch": fit.best_epoch,
@@ -118,7 +128,7 @@ def finish(
 def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict[str, Any]) -> ModelArtifact:
     """The artifact of the best epoch's checkpoint, written unless an interrupted run has written it already."""
     if prepared.folder.artifact.exists():
-        return ModelArtifact.load(prepared.folder.artifact)
+        return ModelArtifact.recover(prepared.folder.artifact)
     facts = {
         "name": config.registered_name,
         "num_texts": len(config.data.text_columns),

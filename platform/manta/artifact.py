@@ -1,14 +1,14 @@
 """`ModelArtifact`: a folder anyone can load offline on a CPU, with Manta or with plain `transformers`.
 
-It holds `model.safetensors`, `config.json`, the tokenizer and `manta.json`; no pickle. It is written under a temporary
-name and renamed, and every file's sha256 is checked when it is loaded.
+It holds `model.safetensors`, `config.json`, the tokenizer, perhaps ONNX forms of the weights (`manta.inference_form`), a model
+card and `manta.json`; no pickle. It is written under a temporary name and renamed, and every file's sha256 is checked when it
+is loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from manta.calibration import Calibration, uncertain_below
 from manta.errors import InputError
+from manta.inference_form import FORM_FILES, InferenceForm
 from manta.labels import LabelSpace, Task
+from manta.storage import disk_errors, write_atomically, written_folder
 from manta.texts import NumTexts, Text
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 MANIFEST_FILE = "manta.json"
 WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+ADDED_FILES = (CARD_FILE, *FORM_FILES.values())
+"""What is added to a folder that is whole without it."""
 RECORDED_PACKAGES = ("manta-platform", "torch", "transformers", "tokenizers", "deepspeed", "ray")
 
 
@@ -49,7 +55,7 @@ class Manifest(BaseModel):
     max_length: int
     """Tokens per text or pair it was trained with."""
     metrics: dict[str, float]
-    """On the test split unless prefixed `validation_`."""
+    """On the test split unless prefixed `validation_`, which is as measured in training, before calibration."""
     examples: list[Text]
     """Texts or pairs of its test split, for people who try it."""
     data_hash: str
@@ -63,6 +69,10 @@ class Manifest(BaseModel):
     """Packages in use when it was made."""
     created: str
     """UTC, ISO 8601."""
+    forms: tuple[InferenceForm, ...] = ()
+    """Faster forms of the same model that were made and tried, those included that were refused."""
+    calibration: Calibration | None = None
+    """Temperature and abstain threshold, and how well calibrated the probabilities are with them."""
     files: dict[str, str]
     """sha256 of every other file in the folder."""
 
@@ -77,7 +87,17 @@ class Manifest(BaseModel):
     @property
     def label_space(self) -> LabelSpace:
         """The labels as the class that decides."""
-        return LabelSpace(tuple(self.labels), self.task, tuple(self.thresholds) if self.thresholds else None)
+        return LabelSpace(
+            tuple(self.labels),
+            self.task,
+            tuple(self.thresholds) if self.thresholds else None,
+            self.calibration.temperature if self.calibration else 1.0,
+        )
+
+    @property
+    def uncertain_below(self) -> float:
+        """The confidence (`LabelSpace.confidence`) below which an answer is uncertain."""
+        return uncertain_below(self.calibration.abstain_below if self.calibration else None, task=self.task)
 
 
 @dataclass(frozen=True)
@@ -100,13 +120,42 @@ class ModelArtifact:
             raise InputError(f"{path}: no {MANIFEST_FILE}; this is not a model folder made by Manta.") from None
         except (ValidationError, UnicodeDecodeError):
             raise InputError(f"{path / MANIFEST_FILE}: damaged or of another version; export the model again.") from None
-        for name, expected in manifest.files.items():
+        for name in sorted({WEIGHTS_FILE, *manifest.files}):
             file = path / name
             if not file.is_file():
                 raise InputError(f"{file}: missing from the model folder; fetch the model again.")
-            if file_sha256(file) != expected:
+            if name not in manifest.files or file_sha256(file) != manifest.files[name]:
                 raise InputError(f"{file}: altered or cut short (its sha256 is not the recorded one); fetch the model again.")
+        for name in _unlisted(path, manifest):
+            raise InputError(f"{path / name}: {MANIFEST_FILE} does not list it, so who wrote it is unknown; move it elsewhere.")
         return cls(path, manifest)
+
+    @classmethod
+    def recover(cls, path: Path) -> ModelArtifact:
+        """Open the artifact of a run that may have been interrupted: what was being added to it is removed.
+
+        Raises:
+            InputError: as `load`.
+        """
+        try:
+            manifest = Manifest.model_validate_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return cls.load(path)
+        for name in set(ADDED_FILES) - set(manifest.files):
+            (path / name).unlink(missing_ok=True)
+        return cls.load(path)
+
+
+def _unlisted(path: Path, manifest: Manifest) -> list[str]:
+    """Files that the manifest does not know of and a loader might read, which hidden and half-written ones are not."""
+    found = (file.relative_to(path) for file in sorted(path.rglob("*")) if not file.is_dir())
+    return [
+        str(name)
+        for name in found
+        if str(name) not in (MANIFEST_FILE, *manifest.files)
+        and name.suffix != ".partial"
+        and not any(part.startswith(".") for part in name.parts)
+    ]
 
 
 def write_artifact(
@@ -125,17 +174,13 @@ def write_artifact(
 
     Raises:
         FileExistsError: `target` is there already.
+        RunError: the disk is full or cannot be written; nothing is left of the folder.
     """
     from safetensors.torch import save_file
 
     from manta.model import two_logit_head
 
-    if target.exists():
-        raise FileExistsError(target)
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with written_folder(target) as partial:
         tensors = two_logit_head(weights, model_config) if labels.task == "binary" else weights
         save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
         _plain_config(model_config, labels).save_pretrained(partial)
@@ -150,10 +195,6 @@ def write_artifact(
             **facts,
         )
         (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.rename(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return ModelArtifact(target, manifest)
 
 
@@ -162,16 +203,42 @@ def with_metrics(artifact: ModelArtifact, metrics: dict[str, float]) -> ModelArt
     return _rewritten(artifact, {"metrics": artifact.manifest.metrics | metrics})
 
 
-def with_thresholds(artifact: ModelArtifact, thresholds: Iterable[float]) -> ModelArtifact:
-    """The same artifact with each label's threshold in its manifest, on disk and in the answer."""
-    return _rewritten(artifact, {"thresholds": [float(value) for value in thresholds]})
+def with_calibration(
+    artifact: ModelArtifact, calibration: Calibration, *, thresholds: Iterable[float] | None = None
+) -> ModelArtifact:
+    """The same artifact with its calibration and, for a multilabel task, each label's threshold, on disk and in the answer."""
+    chosen = None if thresholds is None else [float(value) for value in thresholds]
+    return _rewritten(artifact, {"calibration": calibration, "thresholds": chosen})
+
+
+def with_forms(artifact: ModelArtifact, forms: Iterable[InferenceForm], *, folder: Path) -> ModelArtifact:
+    """The same artifact with the record of its inference forms; the files of the accepted ones are moved in from `folder`."""
+    records = tuple(forms)
+    names = [form.file for form in records if form.accepted]
+    with disk_errors(artifact.path):
+        for name in names:
+            (folder / name).replace(artifact.path / name)
+    return _rewritten(artifact, {"forms": records, "files": artifact.manifest.files | _hashes(artifact.path, names)})
+
+
+def with_card(artifact: ModelArtifact, text: str) -> ModelArtifact:
+    """The same artifact with this model card, in the place of an earlier one."""
+    # Until the end the manifest does not list it, so that `recover` can tell one that an interruption left.
+    listed = {name: digest for name, digest in artifact.manifest.files.items() if name != CARD_FILE}
+    without = _rewritten(artifact, {"files": listed}) if CARD_FILE in artifact.manifest.files else artifact
+    with disk_errors(artifact.path):
+        write_atomically(artifact.path / CARD_FILE, text)
+    return _rewritten(without, {"files": listed | _hashes(artifact.path, [CARD_FILE])})
+
+
+def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: file_sha256(folder / name) for name in names}
 
 
 def _rewritten(artifact: ModelArtifact, facts: dict[str, Any]) -> ModelArtifact:
-    from manta.storage import write_atomically
-
     manifest = Manifest.model_validate(artifact.manifest.model_dump() | facts)
-    write_atomically(artifact.path / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+    with disk_errors(artifact.path):
+        write_atomically(artifact.path / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
     return ModelArtifact(artifact.path, manifest)
 
 

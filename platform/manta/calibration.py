@@ -70,6 +70,28 @@ class Calibration(BaseModel):
     test: CalibrationFigures | None = None
     """On the test rows, which chose nothing."""
 
+    def sentences(self, *, of_test: bool = True) -> list[str]:
+        """What it did for the probabilities, and how many rows are answered at what precision; nothing of rows not yet seen."""
+        figures, rows = (self.test, "test rows") if of_test else (self.validation, "validation rows")
+        if figures is None:
+            return []
+        errors = f"{figures.ece_before:.4f} before, {figures.ece_after:.4f} after"
+        first = f"Calibration: temperature {self.temperature:.2f}; expected calibration error on the {rows}: {errors}."
+        return [first, self._of_answers(figures, rows)] if self.target_precision is not None else [first]
+
+    def _of_answers(self, figures: CalibrationFigures, rows: str) -> str:
+        if self.abstain_below is None:
+            seen = f"{self.validation.num_rows:,} validation rows"
+            best = self.best_precision
+            why = f"{seen} are too few to choose one" if best is None else f"the surest of the {seen} come to {best:.1%}"
+            return f"No abstain threshold reaches {self.target_precision:.1%} precision: {why}. Lower registry.target_precision."
+        if figures.precision is None:
+            return f"It answers none of the {rows}: all come back as uncertain (wanted: {self.target_precision:.1%} precision)."
+        return (
+            f"It answers {figures.coverage:.1%} of the {rows} at {figures.precision:.1%} precision "
+            f"(wanted: {self.target_precision:.1%}); the rest come back as uncertain."
+        )
+
 
 @dataclass(frozen=True)
 class ReliabilityBin:
@@ -120,7 +142,7 @@ def calibrate(
     )
 
 
-def tested(calibration: Calibration, logits: Floats, targets: Targets, *, labels: LabelSpace) -> CalibrationFigures:
+def figures_on(calibration: Calibration, logits: Floats, targets: Targets, *, labels: LabelSpace) -> CalibrationFigures:
     """What a calibration comes to on rows that had no part in it; `labels` has its temperature and thresholds."""
     after = labels.probabilities(logits)
     before = dataclasses.replace(labels, temperature=1.0).probabilities(logits)
@@ -181,10 +203,12 @@ def reliability_bins(confidence: Floats, correct: Flags, *, num_bins: int = NUM_
     Bins of equal width would put nearly all rows of a good model into the last and a few into each other one, where
     chance rules. Equal confidences share a bin, so that the order of rows does not matter.
     """
+    if len(confidence) == 0:
+        return []
     order = np.argsort(confidence, kind="stable")
     ordered, right = np.asarray(confidence, dtype=np.float64)[order], np.asarray(correct, dtype=np.float64)[order]
     cuts = (np.arange(1, num_bins) * len(ordered)) // num_bins
-    edges = np.unique(np.searchsorted(ordered, ordered[cuts], side="left")) if len(ordered) else []
+    edges = np.unique(np.searchsorted(ordered, ordered[cuts], side="left"))
     parts = zip(np.split(ordered, edges), np.split(right, edges), strict=True)
     return [ReliabilityBin(len(part), float(part.mean()), float(hits.mean())) for part, hits in parts if len(part)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +11,17 @@ import torch
 
 from manta.artifact import ModelArtifact
 from manta.errors import InputError
+from manta.forward import Forward, OnnxForward, TorchForward
+from manta.inference_form import FORM_FILES, SAFETENSORS, FormName, fastest
 from manta.labels import LabelSpace
 from manta.texts import Text, first_of_wrong_kind, token_ids, wrong_kind_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from manta.labels import Floats
+    from transformers import PreTrainedTokenizerBase
 
-BATCH_TOKENS = 2048
+    from manta.labels import Floats
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,34 @@ class Prediction:
     """Probability of `label`."""
     scores: dict[str, float]
     """Probability of every label, most probable first."""
+    uncertain: bool
+    """Whether the answer is less sure than the model's abstain threshold asks for (`Manifest.uncertain_below`)."""
 
 
 class Predictor:
     """A loaded model. Not thread-safe: give it one thread at a time."""
 
-    def __init__(self, artifact: ModelArtifact, *, device: str | None = None) -> None:
-        """Load the weights on `device`; the GPU when there is one, else the CPU."""
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    def __init__(self, artifact: ModelArtifact, *, device: str | None = None, form: FormName | Literal["auto"] = "auto") -> None:
+        """Load a form of the model on `device`; the GPU when there is one, else the CPU.
+
+        `auto` takes the form that was fastest on a CPU of those that answer as the safetensors do, and on a GPU the safetensors.
+        On a CPU it computes with `torch.get_num_threads()` threads.
+
+        Raises:
+            InputError: the artifact has no such form, or it was refused, or it does not run on that device.
+        """
+        from transformers import AutoTokenizer
 
         self.artifact = artifact
         self.labels: LabelSpace = artifact.manifest.label_space
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.form: FormName = chosen_form(artifact, form, on_cpu=self.device.type == "cpu")
         self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path)
-        model: Any = AutoModelForSequenceClassification.from_pretrained(artifact.path, dtype=torch.float32)
-        self._model = model.to(self.device).eval()
+        self._forward: Forward
+        if self.form == "safetensors":
+            self._forward = TorchForward(artifact.path, device=str(self.device))
+        else:
+            self._forward = OnnxForward(artifact.path / FORM_FILES[self.form], num_threads=torch.get_num_threads())
 
     def logits(self, texts: Sequence[Text], *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
         """Logits `(texts, labels)` in the order of the texts.
@@ -66,16 +81,7 @@ class Predictor:
         if wrong is not None:
             raise InputError(f"text {wrong + 1} of {len(texts)}: {wrong_kind_sentence(manifest.num_texts)}.")
         tokens = token_ids(self._tokenizer, texts, max_length=manifest.max_length)
-        result = np.empty((len(texts), len(self.labels.names)), dtype=np.float32)
-        for rows in token_batches(np.array([len(row) for row in tokens["input_ids"]]), max_tokens=BATCH_TOKENS):
-            batch = {name: [values[row] for row in rows] for name, values in tokens.items()}
-            inputs = self._tokenizer.pad(batch, return_tensors="pt").to(self.device)
-            with torch.inference_mode():
-                output = self._model(**inputs)
-            result[rows] = output.logits.float().cpu().numpy()
-            if on_rows_done is not None:
-                on_rows_done(len(rows))
-        return result
+        return run_batches(self._forward, self._tokenizer, tokens, num_labels=len(self.labels.names), on_rows_done=on_rows_done)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
         """The labels and the probabilities of each text or pair.
@@ -85,13 +91,58 @@ class Predictor:
         """
         probabilities = self.labels.probabilities(self.logits(texts))
         decided = self.labels.decided_names(probabilities)
-        return [self._prediction(row, labels) for row, labels in zip(probabilities, decided, strict=True)]
+        uncertain = self.labels.confidence(probabilities) < self.artifact.manifest.uncertain_below
+        return [
+            self._prediction(row, labels=labels, uncertain=bool(is_uncertain))
+            for row, labels, is_uncertain in zip(probabilities, decided, uncertain, strict=True)
+        ]
 
-    def _prediction(self, probabilities: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Prediction:
+    def _prediction(self, probabilities: npt.NDArray[np.float64], *, labels: tuple[str, ...], uncertain: bool) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")
         scores = {self.labels.names[index]: float(probabilities[index]) for index in order}
         label, score = next(iter(scores.items()))
-        return Prediction(labels=labels, label=label, score=score, scores=scores)
+        return Prediction(labels=labels, label=label, score=score, scores=scores, uncertain=uncertain)
+
+
+def chosen_form(artifact: ModelArtifact, form: FormName | Literal["auto"], *, on_cpu: bool) -> FormName:
+    """The form that is meant by `auto`, or the one that was asked for.
+
+    Raises:
+        InputError: the artifact has no such form, or it was refused, or it does not run on a GPU.
+    """
+    forms = {item.name: item for item in artifact.manifest.forms}
+    if form == "auto":
+        return fastest(artifact.manifest.forms) if on_cpu else SAFETENSORS
+    if form == SAFETENSORS:
+        return form
+    if form not in FORM_FILES:
+        raise InputError(f"form {form}: unknown; there are auto, {SAFETENSORS} and {', '.join(FORM_FILES)}.")
+    if form not in forms:
+        raise InputError(f"{artifact.path}: this model was finished without the form {form}; take {SAFETENSORS}.")
+    if not forms[form].accepted:
+        raise InputError(f"{artifact.path}: the form {form} was refused: {forms[form].reason}; take {SAFETENSORS}.")
+    if not on_cpu:
+        raise InputError(f"the form {form} runs on a CPU only; take {SAFETENSORS}, or the device cpu.")
+    return form
+
+
+def run_batches(
+    forward: Forward,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: dict[str, list[list[int]]],
+    *,
+    num_labels: int,
+    on_rows_done: Callable[[int], None] | None = None,
+) -> Floats:
+    """Logits `(rows, labels)` of token ids as `manta.texts.token_ids` gives them, computed in batches of like length."""
+    lengths = np.array([len(row) for row in tokens["input_ids"]])
+    result = np.empty((len(lengths), num_labels), dtype=np.float32)
+    for rows in token_batches(lengths, max_tokens=forward.batch_tokens):
+        batch = {name: [values[row] for row in rows] for name, values in tokens.items()}
+        result[rows] = forward(dict(tokenizer.pad(batch, return_tensors="np")))
+        if on_rows_done is not None:
+            on_rows_done(len(rows))
+    return result
 
 
 def token_batches(lengths: npt.NDArray[np.int64], *, max_tokens: int) -> list[npt.NDArray[np.int64]]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shutil
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from manta.errors import InputError
+from manta.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,71 @@ class Storage:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that a reader never sees half of it."""
+    """Write a text file under a temporary name and rename it, so that a reader never sees half of it, even after a power cut."""
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, so that a rename after it cannot outrun them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def written_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that becomes it when the body is done, and is gone when the body fails.
+
+    Raises:
+        FileExistsError: `target` is there already, and is not an empty folder.
+        RunError: it cannot be written, such as on a full disk; the message names the folder.
+    """
+    target = target.absolute()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise FileExistsError(target)
+    partial = target.with_name(target.name + ".partial")
+    with disk_errors(target):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            for path in (*partial.rglob("*"), partial):
+                sync(path)
+            partial.rename(target)
+            sync(target.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what a disk that is full or cannot be written raises into one sentence that names the folder or file.
+
+    Raises:
+        RunError: that sentence.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _disk_fault(error)
+        if reason is None:
+            raise
+        raise RunError(f"{path} could not be written ({reason}); make room or choose another folder, and try again.") from None
+
+
+def _disk_fault(error: Exception) -> str | None:
+    """What the system said, where an error is its; safetensors and tokenizers give its number in their own errors' text only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(found.group(1))) if found else None

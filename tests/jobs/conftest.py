@@ -38,6 +38,7 @@ def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConf
             "data": {"train": str(data)},
             "model": {"pretrained": str(model), "max_length": 32, "dropout": 0.0},
             "train": settings | train_settings,
+            "registry": {"onnx": False},  # takes several seconds, however small the model; test_forms.py has it
         }
     )
 

@@ -97,6 +97,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def written(folder: Path, data: Path, model: Path, **train: Any) -> str:
     document = {"name": "tiny", "data": {"train": str(data)}, "model": {"pretrained": str(model), "max_length": 32}, "train": train}
+    document["registry"] = {"onnx": False}
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return str(path)

@@ -39,6 +39,7 @@ def search(data: Path, model: Path, **tune_settings: Any) -> ExperimentConfig:
                 "confirm": {"top_k": 2, "seeds": 1},
             }
             | tune_settings,
+            "registry": {"onnx": False},
         }
     )
 

@@ -1,0 +1,41 @@
+"""The ONNX forms of a finished model, made and compared on one node of the connected cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ray
+
+from manta.artifact import ModelArtifact
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from manta.data import Split
+    from manta.labels import Floats, Targets
+    from manta.texts import Text
+
+
+def make_forms_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floats, console: Console) -> ModelArtifact:
+    """The artifact with its ONNX forms, compared with its own `logits` of the split's rows; as it is if it has them already.
+
+    They are forms for CPUs, so CPUs make and measure them, whatever trained the model.
+    """
+    if artifact.manifest.forms:
+        return artifact
+    num_cpus = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
+    task = ray.remote(num_cpus=num_cpus)(_make_forms)
+    with console.status("Making ONNX forms of the model"):
+        ray.get(task.remote(artifact.path, split.texts, split.targets, logits, num_cpus))
+    made = ModelArtifact.load(artifact.path)
+    for form in made.manifest.forms:
+        console.print(f"{form.name}: {'accepted' if form.accepted else 'refused'}: {form.reason}")
+    return made
+
+
+def _make_forms(path: Path, texts: list[Text], targets: Targets, logits: Floats, num_threads: int) -> None:
+    """Make the forms in this process."""
+    from manta.onnx_export import make_forms
+
+    make_forms(ModelArtifact.load(path), texts=texts, targets=targets, logits=logits, num_threads=num_threads)
