@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import ray
 from pydantic import ValidationError
 
-from manta.artifact import ModelArtifact, with_thresholds
+from manta.artifact import ModelArtifact
 from manta.config import DataConfig
 from manta.data import Split, load_labelled
 from manta.errors import InputError
 from manta.inference_form import SAFETENSORS
-from manta.metrics import best_thresholds, classification_metrics, per_class_metrics
+from manta.metrics import classification_metrics, per_class_metrics
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta.texts import wrong_kind_sentence
@@ -88,17 +88,6 @@ def evaluation_of(logits: Floats, split: Split, *, labels: LabelSpace) -> Evalua
         classification_metrics(logits, split.targets, labels=labels),
         per_class_metrics(logits, split.targets, labels=labels),
     )
-
-
-def choose_thresholds(artifact: ModelArtifact, split: Split, *, console: Console) -> ModelArtifact:
-    """A multilabel artifact with each label's best threshold on the split in its manifest; any other as it is.
-
-    The split is the validation rows': on the test rows the thresholds would make their scores too good.
-    """
-    if artifact.manifest.task != "multilabel":
-        return artifact
-    logits = logits_on_cluster(artifact, split, console=console)
-    return with_thresholds(artifact, best_thresholds(artifact.manifest.label_space.probabilities(logits), split.targets))
 
 
 def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName | Literal["auto"]) -> Floats:

@@ -19,8 +19,9 @@ from manta.model_card import model_card
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.seen_rows import train_seen_rows, with_whole_embedding
 from manta.storage import RunFolder
+from manta_jobs.calibrate import calibrate_artifact, with_test_figures
 from manta_jobs.curves import write_curves
-from manta_jobs.evaluate import choose_thresholds, evaluation_of, logits_on_cluster
+from manta_jobs.evaluate import evaluation_of, logits_on_cluster
 from manta_jobs.forms import make_forms_on_cluster
 from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
 from manta_jobs.preflight import kept_preflight, usual_rate
@@ -79,12 +80,12 @@ def finish(
     record.catch_up(history)
     best = best_epoch(history, config)
     artifact = best_artifact(prepared, config, best=best)
-    artifact = choose_thresholds(artifact, dataset.validation, console=console)
+    artifact = calibrate_artifact(artifact, dataset.validation, target_precision=config.registry.target_precision, console=console)
     logits = logits_on_cluster(artifact, dataset.test, console=console)
     if config.registry.onnx:
         artifact = make_forms_on_cluster(artifact, dataset.test, logits=logits, console=console)
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
-    artifact = with_metrics(artifact, evaluation.metrics)
+    artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
     num_rows = {name: len(dataset.split(name)) for name in SPLITS}
     artifact = with_card(artifact, model_card(artifact, num_rows=num_rows))
     fit = assess_fit(
@@ -110,6 +111,7 @@ def finish(
             "version": version.version,
             "metrics": artifact.manifest.metrics,
             "per_class": evaluation.per_class,
+            "calibration": artifact.manifest.model_dump(mode="json", include={"calibration"})["calibration"],
             "baseline": before.get("baseline"),
             "preflight": {name: before[name] for name in ("checks", "memory") if name in before},
             "best_epoch": fit.best_epoch,

@@ -62,6 +62,7 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     show_memory(model, console)
     show_comparison(model, console)
     show_fit(model.fit, console)
+    show_calibration(model.artifact, console)
     console.print("Next:")
     for command, what in next_commands(model, experiment):
         console.print(f"  {command}   [dim]# {what}[/]")
@@ -137,6 +138,13 @@ def show_fit(fit: Fit, console: Console) -> None:
     console.print(f"Fit: {fit.sentence()}")
     for sentence in fit.advice:
         console.print(f"  • {sentence}")
+
+
+def show_calibration(artifact: ModelArtifact, console: Console) -> None:
+    """Print what the temperature did for the probabilities, and how many rows are answered at what precision."""
+    if artifact.manifest.calibration is not None:
+        for sentence in artifact.manifest.calibration.sentences():
+            console.print(sentence)
 
 
 def shown_metrics(artifact: ModelArtifact) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from manta.calibration import Calibration, uncertain_below
 from manta.errors import InputError
 from manta.inference_form import FORM_FILES, InferenceForm
 from manta.labels import LabelSpace, Task
@@ -54,7 +55,7 @@ class Manifest(BaseModel):
     max_length: int
     """Tokens per text or pair it was trained with."""
     metrics: dict[str, float]
-    """On the test split unless prefixed `validation_`."""
+    """On the test split unless prefixed `validation_`, which is as measured in training, before calibration."""
     examples: list[Text]
     """Texts or pairs of its test split, for people who try it."""
     data_hash: str
@@ -70,6 +71,8 @@ class Manifest(BaseModel):
     """UTC, ISO 8601."""
     forms: tuple[InferenceForm, ...] = ()
     """Faster forms of the same model that were made and tried, those included that were refused."""
+    calibration: Calibration | None = None
+    """Temperature and abstain threshold, and how well calibrated the probabilities are with them."""
     files: dict[str, str]
     """sha256 of every other file in the folder."""
 
@@ -84,7 +87,17 @@ class Manifest(BaseModel):
     @property
     def label_space(self) -> LabelSpace:
         """The labels as the class that decides."""
-        return LabelSpace(tuple(self.labels), self.task, tuple(self.thresholds) if self.thresholds else None)
+        return LabelSpace(
+            tuple(self.labels),
+            self.task,
+            tuple(self.thresholds) if self.thresholds else None,
+            self.calibration.temperature if self.calibration else 1.0,
+        )
+
+    @property
+    def uncertain_below(self) -> float:
+        """The confidence (`LabelSpace.confidence`) below which an answer is uncertain."""
+        return uncertain_below(self.calibration.abstain_below if self.calibration else None, task=self.task)
 
 
 @dataclass(frozen=True)
@@ -190,9 +203,12 @@ def with_metrics(artifact: ModelArtifact, metrics: dict[str, float]) -> ModelArt
     return _rewritten(artifact, {"metrics": artifact.manifest.metrics | metrics})
 
 
-def with_thresholds(artifact: ModelArtifact, thresholds: Iterable[float]) -> ModelArtifact:
-    """The same artifact with each label's threshold in its manifest, on disk and in the answer."""
-    return _rewritten(artifact, {"thresholds": [float(value) for value in thresholds]})
+def with_calibration(
+    artifact: ModelArtifact, calibration: Calibration, *, thresholds: Iterable[float] | None = None
+) -> ModelArtifact:
+    """The same artifact with its calibration and, for a multilabel task, each label's threshold, on disk and in the answer."""
+    chosen = None if thresholds is None else [float(value) for value in thresholds]
+    return _rewritten(artifact, {"calibration": calibration, "thresholds": chosen})
 
 
 def with_forms(artifact: ModelArtifact, forms: Iterable[InferenceForm], *, folder: Path) -> ModelArtifact:

@@ -409,6 +409,9 @@ class RegistryConfig(Section):
     """Name of the registered model; `name` unless given. Letters, digits, dots, dashes and underscores."""
     promote: bool = True
     """Whether a new version becomes the champion, which is the one that is served."""
+    target_precision: Annotated[float, Field(gt=0, lt=1)] | None = 0.95
+    """Share of right answers (between 0 and 1) that answers not marked as uncertain are to have. The confidence it takes is
+    chosen on the validation rows: a higher target leaves more rows uncertain. None: uncertain is what is less likely than not."""
     onnx: bool = True
     """Whether a finished model gets ONNX forms, which answer faster on CPUs; they are used only where they answer alike."""
 

@@ -1,7 +1,8 @@
-"""`LabelSpace`: the label names and the problem type. The only place that turns logits into decisions."""
+"""`LabelSpace`: the label names and the problem type. The only place that turns logits into probabilities and decisions."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ class LabelSpace:
     task: Task
     thresholds: tuple[float, ...] | None = None
     """The probability from which each label of a multilabel task applies; 0.5 for all of them unless given."""
+    temperature: float = 1.0
+    """What logits are divided by before they become probabilities: above 1 these move towards one another, below 1 apart. It
+    changes which class is the most probable one for no row (see `manta.calibration`)."""
 
     def __post_init__(self) -> None:
         if self.task == "binary" and len(self.names) != 2:
@@ -48,6 +52,8 @@ class LabelSpace:
             )
         if self.thresholds is not None and (self.task != "multilabel" or len(self.thresholds) != len(self.names)):
             raise ValueError(f"{len(self.thresholds)} thresholds do not fit a {self.task} task with {len(self.names)} labels")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"a temperature of {self.temperature} makes no probabilities; it is above 0")
 
     @classmethod
     def from_labels(cls, labels: Iterable[RowLabels], *, task: TaskName = "auto") -> LabelSpace:
@@ -90,8 +96,11 @@ class LabelSpace:
         return np.fromiter((index[str(label)] for label in labels), dtype=np.int64, count=len(labels))
 
     def probabilities(self, logits: Floats) -> npt.NDArray[np.float64]:
-        """Logits `(rows, 1)` or `(rows, labels)` to probabilities `(rows, labels)`, which sum to one unless multilabel."""
-        scores = np.asarray(logits, dtype=np.float64)
+        """Logits `(rows, 1)` or `(rows, labels)` to probabilities `(rows, labels)`, which sum to one unless multilabel.
+
+        They are those of the logits divided by the temperature.
+        """
+        scores = np.asarray(logits, dtype=np.float64) / self.temperature
         if scores.ndim != 2 or scores.shape[1] not in (self.num_logits, len(self.names)):
             raise ValueError(f"logits of shape {scores.shape} do not fit {len(self.names)} labels")
         if self.task == "multilabel":
@@ -110,6 +119,17 @@ class LabelSpace:
         if self.task == "multilabel":
             return np.asarray(probabilities >= np.asarray(self.applied_thresholds), dtype=np.bool_)
         return np.asarray(np.argmax(probabilities, axis=1), dtype=np.int64)
+
+    def confidence(self, probabilities: Floats) -> npt.NDArray[np.float64]:
+        """How sure the decision on each row is `(rows,)`: the probability of the most probable class.
+
+        For a multilabel task, the probability that all its decisions are right, were they independent of one another: the product
+        over the labels of the label's probability where it applies, and of the rest where it does not.
+        """
+        if self.task == "multilabel":
+            of_decisions = np.where(self.decide(probabilities), probabilities, 1.0 - probabilities)
+            return np.asarray(of_decisions.prod(axis=1), dtype=np.float64)
+        return np.asarray(probabilities.max(axis=1), dtype=np.float64)
 
     def decided_names(self, probabilities: Floats) -> list[tuple[str, ...]]:
         """The labels that `decide` gives each row, most probable first: exactly one unless multilabel."""

@@ -19,7 +19,8 @@ def classification_metrics(logits: Floats, targets: Targets, *, labels: LabelSpa
     """Metrics of `(rows, outputs)` logits against targets as `LabelSpace.encode` gives them.
 
     Macro averages count each label alike, weighted ones by its rows, micro ones each decision; a label that was never
-    predicted has precision 0. `loss` is the mean cross-entropy in nats. With one label a row, micro averages equal accuracy.
+    predicted has precision 0. With one label a row, micro averages equal accuracy. `loss` is the mean cross-entropy in nats of
+    the probabilities as `labels` makes them: the calibrated ones where it has a temperature.
     For a multilabel task `accuracy` is the share of rows whose labels are all right and none too many, and `loss` the mean
     binary cross-entropy over rows and labels.
     """

@@ -36,6 +36,8 @@ class Prediction:
     """Probability of `label`."""
     scores: dict[str, float]
     """Probability of every label, most probable first."""
+    uncertain: bool
+    """Whether the answer is less sure than the model's abstain threshold asks for (`Manifest.uncertain_below`)."""
 
 
 class Predictor:
@@ -89,13 +91,17 @@ class Predictor:
         """
         probabilities = self.labels.probabilities(self.logits(texts))
         decided = self.labels.decided_names(probabilities)
-        return [self._prediction(row, labels) for row, labels in zip(probabilities, decided, strict=True)]
+        uncertain = self.labels.confidence(probabilities) < self.artifact.manifest.uncertain_below
+        return [
+            self._prediction(row, labels=labels, uncertain=bool(is_uncertain))
+            for row, labels, is_uncertain in zip(probabilities, decided, uncertain, strict=True)
+        ]
 
-    def _prediction(self, probabilities: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Prediction:
+    def _prediction(self, probabilities: npt.NDArray[np.float64], *, labels: tuple[str, ...], uncertain: bool) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")
         scores = {self.labels.names[index]: float(probabilities[index]) for index in order}
         label, score = next(iter(scores.items()))
-        return Prediction(labels=labels, label=label, score=score, scores=scores)
+        return Prediction(labels=labels, label=label, score=score, scores=scores, uncertain=uncertain)
 
 
 def chosen_form(artifact: ModelArtifact, form: FormName | Literal["auto"], *, on_cpu: bool) -> FormName:

@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstrai
 from starlette.exceptions import HTTPException
 
 from manta import __version__
+from manta.artifact import Manifest
 from manta.texts import NumTexts, Text, first_of_wrong_kind, wrong_kind_sentence
 from manta_serve.classifier import Classifier
 
 MAX_TEXTS = 256
 MAX_CHARACTERS = 20_000
-UNCERTAIN_BELOW = 0.5
 
 KINDS = ("single", "pair")
 
@@ -58,7 +58,7 @@ class PredictionAnswer(BaseModel):
     scores: dict[str, float]
     """Probability of each label."""
     uncertain: bool
-    """True when the most probable label is less likely than not. Never for a multilabel model, where none may apply."""
+    """True when the answer is less sure than `abstain.below` of /v1/model."""
 
 
 class ModelName(BaseModel):
@@ -75,6 +75,20 @@ class ClassifyAnswer(BaseModel):
     predictions: list[PredictionAnswer]
 
 
+class Abstention(BaseModel):
+    """When an answer is uncertain, and what that costs and brings."""
+
+    below: float
+    """The probability that the answer is right below which it is uncertain: of the most probable label, or for a multilabel
+    model the product over all labels."""
+    target_precision: float | None
+    """Share of right answers that the others were to have; null where no threshold was chosen for one."""
+    precision: float | None
+    """Share of right answers that the others have on the test rows."""
+    coverage: float | None
+    """Share of the test rows that are answered and not uncertain."""
+
+
 class ModelAnswer(BaseModel):
     """What answers now."""
 
@@ -88,6 +102,7 @@ class ModelAnswer(BaseModel):
     thresholds: list[float] | None
     """The probability from which each of `labels` applies, for a multilabel model."""
     metrics: dict[str, float]
+    abstain: Abstention
     examples: list[Text]
     """A few texts or pairs to try, from the test rows."""
     created: str
@@ -131,7 +146,7 @@ def create_api(current: Callable[[], Classifier]) -> FastAPI:
                 label=prediction.label,
                 score=prediction.score,
                 scores=dict(list(prediction.scores.items())[: request.top_k]),
-                uncertain=manifest.task != "multilabel" and prediction.score < UNCERTAIN_BELOW,
+                uncertain=prediction.uncertain,
             )
             for prediction in classifier.classify(texts)
         ]
@@ -150,6 +165,7 @@ def create_api(current: Callable[[], Classifier]) -> FastAPI:
             labels=manifest.labels,
             thresholds=list(manifest.label_space.applied_thresholds) if manifest.task == "multilabel" else None,
             metrics=manifest.metrics,
+            abstain=_abstention(manifest),
             examples=manifest.examples,
             created=manifest.created,
         )
@@ -166,6 +182,18 @@ def create_api(current: Callable[[], Classifier]) -> FastAPI:
         return {"status": "ready"}
 
     return api
+
+
+def _abstention(manifest: Manifest) -> Abstention:
+    calibration = manifest.calibration
+    chosen = calibration is not None and calibration.abstain_below is not None
+    figures = calibration.test if calibration is not None else None
+    return Abstention(
+        below=manifest.uncertain_below,
+        target_precision=calibration.target_precision if calibration is not None and chosen else None,
+        precision=figures.precision if figures else None,
+        coverage=figures.coverage if figures else None,
+    )
 
 
 def _problem(status: int, code: str, message: str, field: str | None = None) -> JSONResponse:

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from manta.artifact import ModelArtifact, with_thresholds
+from manta.artifact import ModelArtifact
+from manta.calibration import figures_on
 from manta.config import ExperimentConfig
 from manta.console import people_console
-from manta.data import Split, load_dataset
+from manta.data import load_dataset
 from manta.errors import InputError
 from manta.metrics import best_thresholds
 from manta.predictor import Predictor
-from manta_jobs.evaluate import choose_thresholds, evaluate
+from manta_jobs.calibrate import calibrate_artifact
+from manta_jobs.evaluate import evaluate
 from manta_jobs.report import show_evaluation, show_trained, shown_metrics
 from manta_jobs.train import train
 
@@ -63,22 +65,28 @@ def test_a_multilabel_run_learns_and_leaves_its_thresholds(
     assert manifest.thresholds == pytest.approx(best_thresholds(probabilities, dataset.validation.targets), abs=1e-5)
     assert json.loads((model.run.path / "report.json").read_text())["metrics"] == manifest.metrics
 
-    # Plain transformers has the same probabilities, and the labels are those above the thresholds.
+    # Plain transformers has the same logits; their sigmoids at the temperature decide by the thresholds.
+    record = manifest.calibration
+    assert record is not None
     texts = [str(text) for text in dataset.test.texts[:20]]
-    plain = pipeline("text-classification", str(model.artifact.path), top_k=None, device="cpu")(texts)
+    plain = pipeline("text-classification", str(model.artifact.path), top_k=None, function_to_apply="none", device="cpu")(texts)
     for mine, theirs in zip(predictor.predict(texts), plain, strict=True):
-        scores = {item["label"]: item["score"] for item in theirs}
+        scores = {item["label"]: 1 / (1 + np.exp(-item["score"] / record.temperature)) for item in theirs}
         assert mine.scores == pytest.approx(scores, abs=1e-5)
         threshold_of = dict(zip(manifest.labels, manifest.thresholds or [], strict=True))
         assert set(mine.labels) == {name for name, score in mine.scores.items() if score >= threshold_of[name]}
 
-    # Rows of which only the surest have a label need thresholds far above one half.
-    highest = np.sort(probabilities, axis=0)[-3]
-    strict = Split(dataset.validation.texts, (probabilities >= highest).astype(np.int8))
-    chosen = choose_thresholds(model.artifact, strict, console=people_console())
-    assert (chosen.manifest.label_space.decide(probabilities) == strict.targets).mean() > 0.95
-    assert min(chosen.manifest.thresholds or []) > 0.5
-    with_thresholds(model.artifact, manifest.thresholds or [])
+    # The calibration is in the report and in the last lines; the test rows have the figures that their logits give.
+    assert json.loads((model.run.path / "report.json").read_text())["calibration"] == record.model_dump(mode="json")
+    logits = predictor.logits(dataset.test.texts)
+    expected = figures_on(record, logits, dataset.test.targets, labels=predictor.labels).model_dump()
+    assert record.test is not None
+    assert record.test.model_dump() == pytest.approx(expected, abs=1e-5)
+    assert record.validation.num_rows == len(dataset.validation)
+
+    # A resumed run leaves what it finds, whatever rows it is given.
+    again = calibrate_artifact(model.artifact, dataset.test, target_precision=0.5, console=people_console())
+    assert again == model.artifact == ModelArtifact.load(model.artifact.path)
 
     # `manta evaluate` says the same of the same rows, and shows what matters for several labels.
     test = tmp_path / "test.jsonl"
@@ -97,6 +105,7 @@ def test_a_multilabel_run_learns_and_leaves_its_thresholds(
     show_evaluation(artifact, evaluation, people_console())
     shown = capsys.readouterr().err
     assert "test micro F1" in shown
+    assert "".join(record.sentences()).replace(" ", "") in shown.replace("\n", "").replace(" ", "")
     assert "threshold" in shown
     with pytest.raises(InputError, match="reads single texts, so give one text where there are two: give --text once"):
         evaluate(str(model.artifact.path), str(test), settings={"text": ["text", "more"]}, console=people_console())
@@ -117,10 +126,10 @@ def test_a_run_on_text_pairs_tells_the_texts_apart(ray_cluster: None, text_pairs
     predictor = Predictor(model.artifact, device="cpu")
     pairs = [text for text in manifest.examples if isinstance(text, tuple)]
     assert len(pairs) == 8
-    plain = pipeline("text-classification", str(model.artifact.path), top_k=None, device="cpu")
-    for mine, (first, second) in zip(predictor.predict(pairs), pairs, strict=True):
-        theirs = plain({"text": first, "text_pair": second})
-        assert mine.scores == pytest.approx({item["label"]: item["score"] for item in theirs}, abs=1e-5)
+    plain = pipeline("text-classification", str(model.artifact.path), top_k=None, function_to_apply="none", device="cpu")
+    for logits, (first, second) in zip(predictor.logits(pairs), pairs, strict=True):
+        theirs = {item["label"]: item["score"] for item in plain({"text": first, "text_pair": second})}
+        assert dict(zip(manifest.labels, logits, strict=True)) == pytest.approx(theirs, abs=1e-4)
 
     mixed = ("my parcel is late", "the invoice card")
     asked = [mixed, mixed[::-1], (mixed[0], "the driver is late")]

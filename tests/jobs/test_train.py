@@ -143,10 +143,18 @@ def test_a_run_learns_and_leaves_a_registered_model(
 
     texts = artifact.manifest.examples
     ours = Predictor(artifact).predict(texts)
-    plain = pipeline("text-classification", str(artifact.path), top_k=None)(texts)
+    # Plain transformers has the same logits, and so the same labels; the probabilities are those at the temperature.
+    plain = pipeline("text-classification", str(artifact.path), top_k=None, function_to_apply="none")(texts)
+    temperature = artifact.manifest.label_space.temperature
     for mine, theirs in zip(ours, plain, strict=True):
         assert mine.label == theirs[0]["label"]
-        assert mine.scores == pytest.approx({item["label"]: item["score"] for item in theirs}, abs=1e-5)
+        odds = {item["label"]: np.exp(item["score"] / temperature) for item in theirs}
+        assert mine.scores == pytest.approx({name: value / sum(odds.values()) for name, value in odds.items()}, abs=1e-5)
+    record = artifact.manifest.calibration
+    assert record is not None
+    assert record.target_precision == 0.95
+    assert record.test is not None
+    assert report["calibration"] == record.model_dump(mode="json")
 
 
 @pytest.mark.timeout(400)

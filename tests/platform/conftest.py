@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from manta.artifact import ModelArtifact
+from manta.calibration import Calibration, CalibrationFigures
 from manta.labels import LabelSpace
 
 SPACES = {
@@ -17,6 +18,22 @@ SPACES = {
     "multiclass": LabelSpace(("account", "billing", "delivery"), "multiclass"),
     "multilabel": LabelSpace(("account", "billing", "delivery"), "multilabel"),
 }
+
+
+FIGURES = CalibrationFigures(
+    num_rows=300, ece_before=0.08, ece_after=0.01, brier_before=0.2, brier_after=0.18, precision=0.957, coverage=0.9
+)
+
+
+@pytest.fixture(scope="session")
+def calibration() -> Callable[..., Calibration]:
+    """Makes a record of a calibration that changes nothing unless told otherwise."""
+
+    def make(**changed: Any) -> Calibration:
+        facts: dict[str, Any] = {"temperature": 1.0, "target_precision": None, "abstain_below": None, "validation": FIGURES}
+        return Calibration.model_validate(facts | changed)
+
+    return make
 
 
 @dataclass(frozen=True)

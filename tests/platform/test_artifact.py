@@ -16,8 +16,8 @@ from manta.artifact import (
     WEIGHTS_FILE,
     ModelArtifact,
     file_sha256,
+    with_calibration,
     with_metrics,
-    with_thresholds,
     write_artifact,
 )
 from manta.errors import InputError
@@ -163,15 +163,35 @@ def test_metrics_can_be_added_and_the_folder_stays_whole(make_artifact: Callable
     assert ModelArtifact.load(artifact.path) == changed
 
 
-def test_thresholds_can_be_added_and_decide(make_artifact: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_calibration_and_thresholds_can_be_added_and_decide(
+    make_artifact: Callable[..., Any], calibration: Callable[..., Any], tmp_path: Path
+) -> None:
     artifact = make_artifact(tmp_path / "model", "multilabel").artifact
     assert artifact.manifest.label_space.thresholds is None
-    changed = with_thresholds(artifact, np.array([0.25, 0.5, 0.75]))
+    assert (artifact.manifest.label_space.temperature, artifact.manifest.uncertain_below) == (1.0, 0.0)
+    record = calibration(temperature=2.0, target_precision=0.9, abstain_below=0.7)
+    changed = with_calibration(artifact, record, thresholds=np.array([0.25, 0.5, 0.75]))
     assert ModelArtifact.load(artifact.path) == changed
-    assert changed.manifest.label_space.decide(np.array([[0.3, 0.4, 0.7]])).tolist() == [[True, False, False]]
+    labels = changed.manifest.label_space
+    assert labels.decide(np.array([[0.3, 0.4, 0.7]])).tolist() == [[True, False, False]]
+    np.testing.assert_allclose(labels.probabilities(np.full((1, 3), 2.0)), 1 / (1 + np.exp(-1.0)))
+    assert changed.manifest.uncertain_below == 0.7
 
 
-@pytest.mark.parametrize("facts", [{"thresholds": [0.5]}, {"task": "multiclass", "thresholds": [0.5, 0.5, 0.5]}, {"labels": ["a"]}])
+def test_without_a_chosen_threshold_uncertain_is_less_likely_than_not(finished: dict[str, Any]) -> None:
+    below = {task: made.artifact.manifest.uncertain_below for task, made in finished.items()}
+    assert below == {"binary": 0.5, "multiclass": 0.5, "pairs": 0.5, "multilabel": 0.0}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"thresholds": [0.5]},
+        {"calibration": {"temperature": 0}},
+        {"task": "multiclass", "thresholds": [0.5, 0.5, 0.5]},
+        {"labels": ["a"]},
+    ],
+)
 def test_a_manifest_whose_labels_do_not_fit_is_refused(
     make_artifact: Callable[..., Any], tmp_path: Path, facts: dict[str, Any]
 ) -> None:

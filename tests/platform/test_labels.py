@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -144,3 +145,28 @@ def test_decided_names_are_one_or_several_or_none() -> None:
 def test_thresholds_that_do_not_fit_are_refused(space: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="3 thresholds do not fit"):
         LabelSpace(**({"names": ("a", "b", "c"), "thresholds": (0.5, 0.5, 0.5)} | space))
+
+
+def test_the_temperature_divides_the_logits() -> None:
+    logits = np.array([[1.0, -2.0, 0.5], [4.0, 4.0, -3.0]])
+    for labels in (THREE, SEVERAL):
+        hot = dataclasses.replace(labels, temperature=2.0)
+        np.testing.assert_allclose(hot.probabilities(logits), labels.probabilities(logits / 2))
+    np.testing.assert_allclose(
+        dataclasses.replace(BINARY, temperature=2.0).probabilities(np.array([[3.0]])),
+        [[1 - 1 / (1 + np.exp(-1.5)), 1 / (1 + np.exp(-1.5))]],
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_makes_no_probabilities_is_refused(temperature: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        LabelSpace(("a", "b", "c"), "multiclass", temperature=temperature)
+
+
+def test_confidence_is_of_the_decision() -> None:
+    probabilities = np.array([[0.6, 0.1, 0.3], [0.2, 0.5, 0.3]])
+    assert THREE.confidence(probabilities) == pytest.approx([0.6, 0.5])
+    assert SEVERAL.confidence(probabilities) == pytest.approx([0.6 * 0.9 * 0.7, 0.8 * 0.5 * 0.7])
+    low = dataclasses.replace(SEVERAL, thresholds=(0.5, 0.5, 0.25))
+    assert low.confidence(probabilities)[0] == pytest.approx(0.6 * 0.9 * 0.3)

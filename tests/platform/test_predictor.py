@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from manta.artifact import with_thresholds
+from manta.artifact import with_calibration
 from manta.errors import InputError
 from manta.predictor import Predictor, token_batches
 
@@ -102,14 +102,16 @@ def test_a_text_without_known_words_is_answered(predictors: dict[str, Predictor]
     assert 0.5 <= prediction.score <= 1.0
 
 
-def test_the_labels_that_apply_are_those_above_their_thresholds(make_artifact: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_labels_that_apply_are_those_above_their_thresholds(
+    make_artifact: Callable[..., Any], calibration: Callable[..., Any], tmp_path: Path
+) -> None:
     artifact = make_artifact(tmp_path / "model", "multilabel").artifact
     texts = texts_of(20)
     plain = Predictor(artifact, device="cpu")
     probabilities = plain.labels.probabilities(plain.logits(texts))
     assert not np.allclose(probabilities.sum(axis=1), 1.0)
     middle = np.median(probabilities, axis=0)
-    predictor = Predictor(with_thresholds(artifact, middle), device="cpu")
+    predictor = Predictor(with_calibration(artifact, calibration(), thresholds=middle), device="cpu")
     predictions = predictor.predict(texts)
     assert {len(prediction.labels) for prediction in predictions} >= {0, 1, 2}
     for prediction, row in zip(predictions, probabilities, strict=True):
@@ -118,6 +120,41 @@ def test_the_labels_that_apply_are_those_above_their_thresholds(make_artifact: C
         wanted = {name for name, score, threshold in zip(predictor.labels.names, row, middle, strict=True) if score >= threshold}
         assert set(prediction.labels) == wanted
         assert list(prediction.labels) == [name for name in prediction.scores if name in wanted]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_temperature_changes_probabilities_but_neither_logits_nor_labels(
+    make_artifact: Callable[..., Any], calibration: Callable[..., Any], tmp_path: Path, task: str
+) -> None:
+    artifact, texts = make_artifact(tmp_path / "model", task).artifact, texts_of(20)
+    plain = Predictor(artifact, device="cpu", form="safetensors")
+    logits, before = plain.logits(texts), plain.predict(texts)
+    hot = Predictor(with_calibration(artifact, calibration(temperature=2.5)), device="cpu", form="safetensors")
+    np.testing.assert_array_equal(hot.logits(texts), logits)
+    after = hot.predict(texts)
+    assert [item.labels for item in after] == [item.labels for item in before]
+    # Plain transformers gives these probabilities for its logits divided by the temperature.
+    expected = torch.softmax(torch.from_numpy(logits) / 2.5, dim=1).numpy()
+    for prediction, row in zip(after, expected, strict=True):
+        assert prediction.scores == pytest.approx(dict(zip(hot.labels.names, row, strict=True)), abs=1e-6)
+    assert max(abs(one.score - two.score) for one, two in zip(before, after, strict=True)) > 0.01
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_uncertain_is_what_is_less_sure_than_the_abstain_threshold(
+    make_artifact: Callable[..., Any], calibration: Callable[..., Any], tmp_path: Path, task: str
+) -> None:
+    artifact, texts = make_artifact(tmp_path / "model", task).artifact, texts_of(20)
+    plain = Predictor(artifact, device="cpu")
+    before = plain.predict(texts)
+    assert [item.uncertain for item in before] == [task != "multilabel" and item.score < 0.5 for item in before]
+    confidence = plain.labels.confidence(plain.labels.probabilities(plain.logits(texts)))
+    middle = float(np.sort(confidence)[9:11].mean())
+    record = calibration(target_precision=0.9, abstain_below=middle)
+    predictions = Predictor(with_calibration(artifact, record), device="cpu").predict(texts)
+    assert sum(item.uncertain for item in predictions) == 10
+    if task != "multilabel":
+        assert [item.uncertain for item in predictions] == [item.score < middle for item in predictions]
 
 
 def pairs_of(count: int) -> list[tuple[str, str]]:

@@ -88,12 +88,35 @@ def test_top_k_keeps_the_most_probable_labels(client: TestClient) -> None:
     assert list(two.values()) == pytest.approx(sorted(everything.values(), reverse=True)[:2], abs=1e-6)
 
 
+def test_uncertain_and_its_reason_come_from_the_models_calibration(
+    tiny_model: Path, tmp_path: Path, classifier: Classifier
+) -> None:
+    texts = ["the parcel is late", "my password", "charged twice and now it is still of today"]
+    scores = sorted(prediction.score for prediction in classifier.classify(texts))
+    figures = {"num_rows": 40, "ece_before": 0.1, "ece_after": 0.02, "brier_before": 0.3, "brier_after": 0.2}
+    record: dict[str, Any] = {
+        "temperature": 1.0,
+        "target_precision": 0.9,
+        "abstain_below": (scores[0] + scores[1]) / 2,
+        "validation": figures | {"precision": 0.93, "coverage": 0.8},
+        "test": figures | {"precision": 0.91, "coverage": 0.7},
+    }
+    calibrated = made(tiny_model, tmp_path, labels=classifier.manifest.label_space, calibration=record)
+    client = TestClient(create_api(lambda: calibrated), raise_server_exceptions=False)
+    predictions = client.post("/v1/classify", json={"texts": texts}).json()["predictions"]
+    assert [item["uncertain"] for item in predictions] == [item["score"] < record["abstain_below"] for item in predictions]
+    assert sum(item["uncertain"] for item in predictions) == 1
+    expected = {"below": record["abstain_below"], "target_precision": 0.9, "precision": 0.91, "coverage": 0.7}
+    assert client.get("/v1/model").json()["abstain"] == expected
+
+
 def test_model_says_what_answers(client: TestClient) -> None:
     body = client.get("/v1/model").json()
     assert (body["name"], body["version"], body["task"]) == ("desk", 7, "multiclass")
     assert body["labels"] == ["account", "billing", "delivery"]
     assert body["examples"] == ["the parcel is late"]
     assert (body["num_texts"], body["thresholds"]) == (1, None)
+    assert body["abstain"] == {"below": 0.5, "target_precision": None, "precision": None, "coverage": None}
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
 

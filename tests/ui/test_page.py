@@ -25,8 +25,11 @@ class Api(BaseHTTPRequestHandler):
             "num_texts": 1,
             "labels": ["a", "b"],
             "metrics": {"accuracy": 0.75, "f1_micro": 0.75},
+            "abstain": {"below": 0.5, "target_precision": None, "precision": None, "coverage": None},
             "examples": ["try me"],
         }
+        if "calibrated" in self.path:
+            model["abstain"] = {"below": 0.63, "target_precision": 0.95, "precision": 0.957, "coverage": 0.91}
         if self.path.startswith("/pairs"):
             model |= {"task": "multilabel", "num_texts": 2, "examples": [["try", "me"], ["and", "me"]]}
             model["metrics"] = {"accuracy": 0.5, "f1_micro": 0.8}
@@ -38,13 +41,13 @@ class Api(BaseHTTPRequestHandler):
             self._answer(422, {"error": {"code": "invalid_request", "message": "Too long."}})
             return
         scores = {"a": 0.4, "b": 0.3} if text == "unsure" else {"a": 0.9, "b": 0.1}
-        labels = {"none": [], "both": ["a", "b"], "one": ["a"]}[text[1]] if isinstance(text, list) else ["a"]
+        labels = {"both": ["a", "b"], "one": ["a"]}.get(text[1], []) if isinstance(text, list) else ["a"]
         prediction = {
             "labels": labels,
             "label": "a",
             "score": scores["a"],
             "scores": scores,
-            "uncertain": text == "unsure",
+            "uncertain": text in ("unsure", ["unsure", "uncertain"]),
         }
         self._answer(200, {"model": {"name": "desk", "version": 3}, "predictions": [prediction]})
 
@@ -89,7 +92,14 @@ def test_an_answer_shows_label_scores_version_and_time(client: ServeClient) -> N
 
 def test_an_uncertain_answer_says_so(client: ServeClient) -> None:
     _, note = classify_text(client, "unsure")
-    assert "Not sure" in note
+    assert "Not sure: no label is more likely than not (version 3," in note
+
+
+def test_an_uncertain_answer_of_a_calibrated_model_says_what_it_takes_to_be_sure(address: str) -> None:
+    _, note = classify_text(ServeClient(f"{address}calibrated"), "unsure")
+    assert "Not sure: perhaps a, 40%; for 95% right answers, this model has to be 63% sure (version 3," in note
+    _, note = classify_text(ServeClient(f"{address}pairs/calibrated"), "unsure", "uncertain")
+    assert "for 95% right answers, this model has to be 63% sure of all labels together (version 3," in note
 
 
 def test_a_refusal_is_shown_in_the_apis_words(client: ServeClient) -> None:

@@ -25,6 +25,10 @@ class ModelInfo:
     metrics: dict[str, float]
     examples: list[tuple[str, ...]]
     """Each as long as `num_texts`."""
+    uncertain_below: float
+    """How likely an answer must be right not to be uncertain."""
+    target_precision: float | None
+    """Share of right answers that this was chosen for, if it was."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,17 @@ class ServeClient:
         """
         body = self._json(self._send("GET", "/v1/model"))
         examples = [(example,) if isinstance(example, str) else tuple(example) for example in body["examples"]]
-        return ModelInfo(body["name"], body["version"], body["task"], body["num_texts"], body["labels"], body["metrics"], examples)
+        return ModelInfo(
+            name=body["name"],
+            version=body["version"],
+            task=body["task"],
+            num_texts=body["num_texts"],
+            labels=body["labels"],
+            metrics=body["metrics"],
+            examples=examples,
+            uncertain_below=body["abstain"]["below"],
+            target_precision=body["abstain"]["target_precision"],
+        )
 
     def classify(self, *texts: str) -> Answer:
         """Classify one text, or two as a pair.

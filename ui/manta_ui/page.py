@@ -122,16 +122,18 @@ def classify_text(client: ServeClient, text: str, second: str = "") -> tuple[Any
         return None, note_html("Type a text first.", is_error=True)
     try:
         answer = client.classify(text, second) if second.strip() else client.classify(text)
+        # Another model than the page was opened in front of may have answered, so its rule is asked for now.
+        model = client.model() if answer.uncertain else None
     except ApiError as error:
         return None, note_html(str(error), is_error=True)
-    return answer.scores, note_html(answer_note(answer))
+    return answer.scores, note_html(answer_note(answer, model))
 
 
-def answer_note(answer: Answer) -> str:
-    """What stands under the boxes after an answer."""
+def answer_note(answer: Answer, model: ModelInfo | None) -> str:
+    """What stands under the boxes after an answer; `model` is known where the answer is uncertain, and says why."""
     timing = f"version {answer.version}, {answer.latency_s * 1000:.0f} ms"
-    if answer.uncertain:
-        return f"Not sure: no label is more likely than not ({timing})."
+    if model is not None:
+        return f"Not sure: {uncertain_reason(answer, model)} ({timing})."
     if not answer.labels:
         return f"No label applies ({timing})."
     if len(answer.labels) == 1:
@@ -139,6 +141,17 @@ def answer_note(answer: Answer) -> str:
     return (
         f"{len(answer.labels)} labels apply: {', '.join(f'{name} {answer.scores[name]:.0%}' for name in answer.labels)} ({timing})"
     )
+
+
+def uncertain_reason(answer: Answer, model: ModelInfo) -> str:
+    """Why an answer is uncertain."""
+    if model.target_precision is None:
+        return "no label is more likely than not"
+    wanted = f"for {100 * model.target_precision:.3g}% right answers, this model has to be {model.uncertain_below:.0%} sure"
+    if model.task == "multilabel":
+        return f"{wanted} of all labels together"
+    label, score = max(answer.scores.items(), key=lambda item: item[1])
+    return f"perhaps {label}, {score:.0%}; {wanted}"
 
 
 def heading_html(model: ModelInfo | None) -> str:
