@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install demo test test-fast test-faults check lock bench bench-train bench-tune screenshots clean
+.PHONY: help install demo test test-fast test-faults check lock bench bench-train bench-tune bench-predict screenshots clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ bench-train: install ## Measure training speed beside Hugging Face Trainer and a
 
 bench-tune: install ## Measure what a search costs beside training (ARGS=--search: and what stopping early saves)
 	$(BIN)/python benchmarks/tune.py $(ARGS)
+
+bench-predict: install ## Measure batch prediction beside a transformers pipeline and plain Ray Data
+	$(BIN)/python benchmarks/predict.py $(ARGS)
 
 screenshots: install ## Take the README's pictures from the real page
 	$(BIN)/python docs/screenshots.py
