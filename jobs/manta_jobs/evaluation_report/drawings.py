@@ -72,10 +72,12 @@ def draw_per_class(figure: Figure, *, assessment: Assessment) -> None:
     ordered = sorted(assessment.per_class.items(), key=lambda item: item[1]["f1"])
     places = np.arange(len(ordered))
     panel.barh(places, [row["f1"] for _, row in ordered], color=BLUE, height=0.7, alpha=0.55)
-    marks: dict[str, Any] = {"linestyle": "none", "markersize": 6 if len(ordered) <= SMALL_LABELS else 4}
-    panel.plot([row["precision"] for _, row in ordered], places, marker="|", color=INK, markeredgewidth=2, **marks)
-    panel.plot([row["recall"] for _, row in ordered], places, marker="o", color=ORANGE, **marks)
-    _label_rows(panel, [f"{name} ({row['rows']:.0f})" for name, row in ordered])
+    size = 6 if len(ordered) <= SMALL_LABELS else 4
+    precision: dict[str, Any] = {"linestyle": "none", "marker": "|", "color": INK, "markeredgewidth": 2, "markersize": 2 * size}
+    recall: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": ORANGE, "markersize": size}
+    panel.plot([row["precision"] for _, row in ordered], places, **precision)
+    panel.plot([row["recall"] for _, row in ordered], places, **recall)
+    _label_rows(panel, [name for name, _ in ordered], [int(row["rows"]) for _, row in ordered])
     panel.set(xlim=(0, 1.02), xlabel="F1, precision and recall (rows in brackets)")
     finish_panel(panel)
     panel.grid(visible=False, axis="y")
@@ -83,8 +85,8 @@ def draw_per_class(figure: Figure, *, assessment: Assessment) -> None:
         figure,
         [
             ("F1", {"marker": "s", "linestyle": "none", "color": BLUE, "alpha": 0.55, "markersize": 8}),
-            ("precision", {"marker": "|", "color": INK, "markeredgewidth": 2, **marks}),
-            ("recall", {"marker": "o", "color": ORANGE, **marks}),
+            ("precision", precision),
+            ("recall", recall),
         ],
     )
 
@@ -178,7 +180,7 @@ def draw_slices(figure: Figure, *, assessment: Assessment) -> None:
         colour = ORANGE if part == assessment.worst else BLUE
         panel.plot([part.low, part.high], [place, place], color=colour, linewidth=2, alpha=0.6)
         panel.plot(part.accuracy, place, marker="o", markersize=7, color=colour)
-    _label_rows(panel, [f"{part.title} ({part.num_rows:,})" for part in slices])
+    _label_rows(panel, [part.title for part in slices], [part.num_rows for part in slices])
     panel.set_xlabel("accuracy (rows in brackets)")
     panel.set_xlim(max(0.0, min([0.9, *(part.low for part in slices)]) - 0.03), 1.01)
     finish_panel(panel)
@@ -193,10 +195,14 @@ def draw_slices(figure: Figure, *, assessment: Assessment) -> None:
     )
 
 
-def _label_rows(panel: Axes, names: list[str]) -> None:
-    short = 18 if is_narrow(panel.figure) else 40
-    shown = [plain(name if len(name) <= short else f"{name[: short // 2 - 1]}…{name[-short // 2 :]}") for name in names]
-    panel.set_yticks(np.arange(len(names)), shown, fontsize=9 if len(names) <= SMALL_LABELS else 7.5)
+def _label_rows(panel: Axes, names: list[str], counts: list[int] | None = None) -> None:
+    """Rows by name, long names cut, each with its number of rows in the data."""
+    most = 24 if is_narrow(panel.figure) else 44
+    shown = [name if len(name) <= most else f"{name[: most - 1]}…" for name in names]
+    if counts is not None:
+        shown = [f"{name} ({count:,})" for name, count in zip(shown, counts, strict=True)]
+    small = len(names) > SMALL_LABELS or is_narrow(panel.figure)
+    panel.set_yticks(np.arange(len(names)), [plain(name) for name in shown], fontsize=7.5 if small else 9)
     panel.set_ylim(-0.6, len(names) - 0.4)
     panel.invert_yaxis()
 

@@ -162,12 +162,11 @@ def _show_lines(result: Any, board: Board, console: Console) -> None:
     last = time.monotonic()
     while _waits(result):
         run = board.snapshot().get(RUN)
-        if run is None or not run.done_steps:
-            continue
         now = time.monotonic()
+        if run is None or run.phase != "rows" or not run.done_steps:
+            continue
         first = first or (now, run.done_steps)
         if now - last >= PLAIN_LINE_EVERY_S and run.done_steps > first[1]:
             remaining_s = (now - first[0]) / (run.done_steps - first[1]) * (run.total_steps - run.done_steps)
-            ahead = f", ETA {duration(remaining_s)}" if run.phase == "rows" else ""
-            console.print(f"Evaluating {run.phase}: {run.done_steps:,}/{run.total_steps:,}{ahead}")
+            console.print(f"Evaluating rows: {run.done_steps:,}/{run.total_steps:,}, ETA {duration(remaining_s)}")
             last = now

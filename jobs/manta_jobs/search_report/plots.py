@@ -59,6 +59,7 @@ class Plot:
             figsize=(self.width_in or width, self.height_in or height),
             layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
             facecolor=PAPER,
+            dpi=PNG_DPI,  # letters are as wide as in the PNG
         )
         FigureCanvasAgg(figure)
         self.draw(figure)
@@ -69,7 +70,7 @@ class Plot:
 
 def write_png(figure: Figure, path: Path) -> None:
     """Write a picture for documents and slides."""
-    figure.savefig(path, format="png", dpi=PNG_DPI)
+    figure.savefig(path, format="png")
 
 
 def svg_of(figure: Figure) -> str:
