@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
@@ -106,6 +106,14 @@ def interruptible(work: Callable[[], T], *, console: Console) -> T:
     except KeyboardInterrupt:
         console.print("Stopping; nothing is registered.")
         raise
+
+
+def one_node_task(function: Callable[..., Any]) -> tuple[Any, int]:
+    """A function as a Ray task that has one node's cores, or a GPU where there is any; and how many threads it may use."""
+    nodes = cluster_nodes()
+    num_gpus = 1 if any(node.get("GPU", 0) for node in nodes) else 0
+    num_cpus = max(int(node.get("CPU", 1)) for node in nodes if node.get("GPU", 0) >= num_gpus)
+    return ray.remote(num_cpus=1 if num_gpus else num_cpus, num_gpus=num_gpus)(function), num_cpus
 
 
 def num_cores() -> int:

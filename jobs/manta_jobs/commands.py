@@ -78,7 +78,7 @@ def demo(
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A registered model, NAME@VERSION, or a model folder.")],
-    data: Annotated[str, typer.Argument(help="Labelled rows: a file or URL as in data.test.")],
+    data: Annotated[str, typer.Argument(help="Labelled rows: a file, URL or sample as in data.test.")],
     text: Annotated[
         list[str] | None,
         typer.Option(help="The text column (text); a position where there is no header. Give it twice for text pairs."),
@@ -86,12 +86,22 @@ def evaluate(
     label: Annotated[str, typer.Option(help="The label column; a position where there is no header.")] = "label",
     label_separator: Annotated[str, typer.Option(help="What stands between the labels of a multilabel row.")] = "|",
     header: Annotated[bool, typer.Option(help="Whether CSV and TSV files name their columns.")] = True,
+    slice_: Annotated[
+        list[str] | None, typer.Option("--slice", help="A column to show results by; repeatable.", metavar="COLUMN")
+    ] = None,
+    slice_pattern: Annotated[
+        list[str] | None, typer.Option(help="Show results of rows in which it is found; repeatable.", metavar="NAME=REGEX")
+    ] = None,
+    behaviour: Annotated[
+        Path | None, typer.Option(help="Behaviour tests to run, instead of those of the model's data.", metavar="SUITE.yaml")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the report; one in the storage unless given.")] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Accuracy, precision, recall and F1 of a finished model on labelled rows."""
+    """Look at a finished model from all sides, on labelled rows: scores, slices, mistakes, calibration, behaviour tests, speed."""
     from manta_jobs import evaluate as job
-    from manta_jobs.report import show_evaluation
+    from manta_jobs.evaluation_report.terminal import evaluation_result, show_evaluation
 
     texts = [_column(name, header=header) for name in text or ["text"]]
     settings = {
@@ -101,10 +111,19 @@ def evaluate(
         "header": header,
     }
     console = people_console()
-    artifact, result = job.evaluate(model, data, settings=settings, console=console, address=address)
-    show_evaluation(artifact, result, console)
-    answer = {"model": artifact.manifest.name, "metrics": result.metrics, "per_class": result.per_class}
-    print_result(answer | {"artifact": str(artifact.path)}, as_json=json)
+    found = job.evaluate(
+        model,
+        data,
+        settings=settings,
+        console=console,
+        address=address,
+        columns=[_column(name, header=header) for name in slice_ or []],
+        patterns=slice_pattern or [],
+        behaviour=behaviour,
+        out=out,
+    )
+    show_evaluation(found.assessment, found.page, console)
+    print_result(evaluation_result(found.assessment, found.page), as_json=json)
 
 
 def predict(

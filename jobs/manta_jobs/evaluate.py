@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +12,7 @@ import ray
 from pydantic import ValidationError
 
 from manta.artifact import ModelArtifact
+from manta.behaviour import find_suite, load_suite
 from manta.config import DataConfig
 from manta.data import Split, load_labelled
 from manta.errors import InputError
@@ -18,10 +21,14 @@ from manta.metrics import classification_metrics, per_class_metrics
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta.texts import wrong_kind_sentence
-from manta_jobs.cluster import connected
+from manta_jobs.cluster import connected, one_node_task
+from manta_jobs.evaluation_report.assessment import Assessment, Subject, assess
+from manta_jobs.evaluation_report.measure import measure_on_cluster
+from manta_jobs.evaluation_report.report import check_target, write_report
+from manta_jobs.evaluation_report.slices import checked_patterns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
@@ -39,40 +46,87 @@ class Evaluation:
     per_class: dict[str, dict[str, float]]
 
 
+@dataclass(frozen=True)
+class FinishedEvaluation:
+    """What `manta evaluate` found, and the page that shows it."""
+
+    artifact: ModelArtifact
+    assessment: Assessment
+    page: Path
+
+
 def evaluate(
-    model: str, data: str, *, settings: Mapping[str, Any], console: Console, address: str | None = None
-) -> tuple[ModelArtifact, Evaluation]:
+    model: str,
+    data: str,
+    *,
+    settings: Mapping[str, Any],
+    console: Console,
+    address: str | None = None,
+    columns: Sequence[str | int] = (),
+    patterns: Sequence[str] = (),
+    behaviour: Path | None = None,
+    out: Path | None = None,
+) -> FinishedEvaluation:
     """Evaluate a registered model (`NAME` for its champion, `NAME@VERSION`) or a model folder on labelled rows.
 
-    `settings` are the fields of `DataConfig` that say how to read the rows.
+    `settings` are the fields of `DataConfig` that say how to read the rows. Results are sliced by `columns` and by `patterns`
+    (`NAME=REGEX`). `behaviour` is a suite of behaviour tests; without it, the one of the model's config while it is there.
+    `out` is the folder of the report, a new one in the storage unless given.
 
     Raises:
-        InputError: the model or the rows cannot be found, or the rows are faulty.
+        InputError: the model, the rows or the suite cannot be found or are faulty, or an option is wrong.
+        RunError: the report cannot be written.
     """
-    artifact = find_artifact(model)
+    artifact, version = find_model(model)
+    checked = checked_patterns(patterns)
+    config = _data_config(data, settings)
+    manifest = artifact.manifest
+    if len(config.text_columns) != manifest.num_texts:
+        times = "once" if manifest.num_texts == 1 else "twice, a column each"
+        raise InputError(f"{model}: {wrong_kind_sentence(manifest.num_texts)}: give --text {times}.")
+    folder = out if out is not None else _new_folder(manifest.name, version)
+    check_target(folder)
+    labels = manifest.label_space
+    split = load_labelled(data, config, labels=labels, columns=list(dict.fromkeys(columns)))
+    path = behaviour if behaviour is not None else find_suite(manifest.config.get("data", {}))
+    suite = None if path is None else load_suite(path, labels=labels, num_texts=manifest.num_texts)
+    with connected(address, num_workers=1):
+        measured = measure_on_cluster(artifact, split.texts, suite=suite, console=console)
+    subject = Subject(manifest.name, version, str(artifact.path), data, manifest.created)
+    assessment = assess(subject, split, measured, labels=labels, patterns=checked)
+    return FinishedEvaluation(artifact, assessment, write_report(assessment, folder))
+
+
+def _data_config(data: str, settings: Mapping[str, Any]) -> DataConfig:
     try:
-        config = DataConfig.model_validate({"train": data, **settings})
+        return DataConfig.model_validate({"train": data, **settings})
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{first.get('ctx', {}).get('error') or first['msg']}; see the options of manta evaluate.") from None
-    num_texts = artifact.manifest.num_texts
-    if len(config.text_columns) != num_texts:
-        times = "once" if num_texts == 1 else "twice, a column each"
-        raise InputError(f"{model}: {wrong_kind_sentence(num_texts)}: give --text {times}.")
-    split = load_labelled(data, config, labels=artifact.manifest.label_space)
-    with connected(address, num_workers=1):
-        return artifact, evaluate_on_cluster(artifact, split, console=console)
+
+
+def _new_folder(name: str, version: int | None) -> Path:
+    """Where a report goes unless one says otherwise; it is not made yet."""
+    what = "folder" if version is None else str(version)
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return Storage.resolve(None).root / "evaluations" / f"{name}-{what}-{stamp}"
 
 
 def find_artifact(model: str) -> ModelArtifact:
     """The artifact of a model folder, of `NAME@VERSION`, or of the champion of `NAME`."""
+    return find_model(model)[0]
+
+
+def find_model(model: str) -> tuple[ModelArtifact, int | None]:
+    """The same with its version, which a model folder has none of."""
     if Path(model).is_dir():
-        return ModelArtifact.load(Path(model))
+        return ModelArtifact.load(Path(model)), None
     name, _, version = model.partition("@")
     if version and not version.isdecimal():
         raise InputError(f"{model}: the version after @ is a number, such as {name}@3.")
     registry = ModelRegistry(Storage.resolve(None))
-    return registry.fetch(registry.get(name, version=int(version) if version else None))
+    registered = registry.get(name, version=int(version) if version else None)
+    return registry.fetch(registered), registered.version
 
 
 def evaluate_on_cluster(artifact: ModelArtifact, split: Split, *, console: Console) -> Evaluation:
@@ -104,10 +158,7 @@ def logits_on_cluster(
     artifact: ModelArtifact, split: Split, *, console: Console, form: FormName | Literal["auto"] = SAFETENSORS
 ) -> Floats:
     """Logits of every row by one form of the model, from one node of the connected cluster, with a GPU if it has any."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    num_gpus = 1 if any(node.get("GPU", 0) for node in nodes) else 0
-    num_cpus = max(int(node.get("CPU", 1)) for node in nodes if node.get("GPU", 0) >= num_gpus)
-    task = ray.remote(num_cpus=1 if num_gpus else num_cpus, num_gpus=num_gpus)(_logits_of)
+    task, num_cpus = one_node_task(_logits_of)
     with console.status(f"Evaluating on {len(split):,} rows"):
         logits: Floats = ray.get(task.remote(artifact.path, split.texts, num_cpus, form))
     return logits

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from manta.artifact import ModelArtifact
-    from manta_jobs.evaluate import Evaluation
     from manta_jobs.finish import TrainedModel
     from manta_jobs.overfitting import Fit
     from manta_jobs.tune import TunedModel
@@ -222,19 +221,3 @@ def tuned_result(tuned: TunedModel) -> dict[str, Any]:
         "num_not_run": statuses["not run"],
         "confirmed": [{"trial": item.trial.name, "mean": item.mean, "std": item.std} for item in tuned.confirmed],
     }
-
-
-def show_evaluation(artifact: ModelArtifact, evaluation: Evaluation, console: Console) -> None:
-    """Print the metrics of all rows, then those of each label."""
-    table = Table(title=f"{artifact.manifest.name} on {evaluation.num_rows:,} rows", title_justify="left", show_header=False)
-    for key, words in shown_metrics(artifact):
-        table.add_row(words, f"{evaluation.metrics[key]:.4f}")
-    console.print(table)
-    classes = Table(title="By label", title_justify="left")
-    thresholds = artifact.manifest.thresholds
-    for heading in ("label", "precision", "recall", "F1", "rows", *(["threshold"] if thresholds else [])):
-        classes.add_column(heading)
-    for index, (name, row) in enumerate(evaluation.per_class.items()):
-        scores = [f"{row[key]:.4f}" for key in ("precision", "recall", "f1")]
-        classes.add_row(name, *scores, str(int(row["rows"])), *([f"{thresholds[index]:.4f}"] if thresholds else []))
-    console.print(classes)

@@ -43,6 +43,8 @@ class Plot:
     draw: Callable[[Figure], None]
     height_in: float | None = None
     """What its rows need, where it has rows."""
+    width_in: float | None = None
+    """What its columns need, where they are many."""
     scrolls: bool = False
     """Whether it is too much for the width of a phone, and is scrolled there."""
 
@@ -54,7 +56,10 @@ class Plot:
 
         width, height = NARROW if narrow and not self.scrolls else WIDE
         figure = Figure(
-            figsize=(width, self.height_in or height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08), facecolor=PAPER
+            figsize=(self.width_in or width, self.height_in or height),
+            layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
+            facecolor=PAPER,
+            dpi=PNG_DPI,  # letters are as wide as in the PNG
         )
         FigureCanvasAgg(figure)
         self.draw(figure)
@@ -65,7 +70,7 @@ class Plot:
 
 def write_png(figure: Figure, path: Path) -> None:
     """Write a picture for documents and slides."""
-    figure.savefig(path, format="png", dpi=PNG_DPI)
+    figure.savefig(path, format="png")
 
 
 def svg_of(figure: Figure) -> str:

@@ -137,7 +137,8 @@ def picture_of(plot: Plot, folder: Path) -> Picture:
     """A plot, written as PNG and drawn for all four kinds of page."""
     figure = plot.figure()
     write_png(figure, folder / f"{plot.name}.png")
-    wide, narrow = svg_of(figure), svg_of(plot.figure(narrow=True))
+    wide = svg_of(figure)
+    narrow = wide if plot.scrolls else svg_of(plot.figure(narrow=True))
     drawings = [data_uri(svg) for svg in (wide, darkened(wide), narrow, darkened(narrow))]
     return Picture(plot.name, plot.title, plot.caption, plot.alt, plot.scrolls, *drawings)
 
