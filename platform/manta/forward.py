@@ -31,7 +31,7 @@ class Forward(Protocol):
 class TorchForward:
     """The safetensors in fp32, on a CPU or a GPU."""
 
-    batch_tokens = 2048
+    batch_tokens = 512
 
     def __init__(self, folder: Path, *, device: str) -> None:
         """Load the weights of a model folder."""
@@ -41,6 +41,8 @@ class TorchForward:
 
         model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         compute_only_cls(model)
+        if device != "cpu":
+            self.batch_tokens = 2048
         self._device = device
         self._model = model.to(device).eval()
 
@@ -55,7 +57,7 @@ class TorchForward:
 class OnnxForward:
     """An ONNX graph on a CPU; torch's weights are not loaded."""
 
-    batch_tokens = 512
+    batch_tokens = 256
 
     def __init__(self, file: Path, *, num_threads: int) -> None:
         """Load a graph that `manta.onnx_export` wrote."""
@@ -64,9 +66,12 @@ class OnnxForward:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
+        # Threads that spin between requests take the cores from other replicas.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.enable_cpu_mem_arena = False  # it keeps what the longest batch needed, and is no faster here
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        self.options = options
         self._names = {item.name for item in self._session.get_inputs()}
 
     def __call__(self, tokens: Tokens) -> Floats:

@@ -68,9 +68,10 @@ def judged(name: OnnxForm, form: Measured, *, reference: Measured, targets: Targ
     accuracy, reference_accuracy = (_share_of_rows(decided == targets) for decided in (mine, theirs))
     agreement = _share_of_rows(mine == theirs)
     faults = []
-    if not np.isfinite(form.logits).all():
+    is_finite = bool(np.isfinite(form.logits).all())
+    if not is_finite:
         faults.append("some logits are no numbers")
-    if reference_accuracy - accuracy > MAX_ACCURACY_LOSS:
+    if reference_accuracy - accuracy > MAX_ACCURACY_LOSS + 1e-9:  # five rows of a thousand are no more than half a point
         faults.append(f"accuracy {accuracy:.4f} is more than half a point below {reference_accuracy:.4f}")
     if agreement < MIN_AGREEMENT:
         faults.append(f"it agrees on {agreement:.2%} of the rows, fewer than {MIN_AGREEMENT:.0%}")
@@ -83,7 +84,7 @@ def judged(name: OnnxForm, form: Measured, *, reference: Measured, targets: Targ
         accuracy=accuracy,
         reference_accuracy=reference_accuracy,
         agreement=agreement,
-        max_logit_difference=float(np.nan_to_num(np.abs(form.logits - reference.logits), nan=np.inf).max(initial=0.0)),
+        max_logit_difference=float(np.abs(form.logits - reference.logits).max(initial=0.0)) if is_finite else None,
         examples_per_s=round(form.examples_per_s, 1),
         reference_examples_per_s=round(reference.examples_per_s, 1),
         size_bytes=form.size_bytes,

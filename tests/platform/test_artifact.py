@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import pickle
+import pickletools
 import shutil
-from collections.abc import Callable
+import subprocess
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,8 @@ from manta.artifact import (
     with_metrics,
     write_artifact,
 )
-from manta.errors import InputError
+from manta.errors import InputError, RunError
+from manta.export import export_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,12 +81,31 @@ def test_the_manifest_comes_back_as_it_was_written(finished: dict[str, Any], tas
     assert loaded.manifest.versions["torch"] == torch.__version__
 
 
+def holds_pickle(path: Path) -> bool:
+    """Whether a file is a pickle, or a zip as `torch.save` writes it, whatever its name."""
+    if zipfile.is_zipfile(path):
+        return True
+    try:
+        *_, (last, _, _) = pickletools.genops(path.read_bytes())
+    except (ValueError, UnicodeDecodeError, IndexError):
+        return False
+    return last.name == "STOP"
+
+
+def test_a_pickle_is_known_under_any_name(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "model.safetensors")
+    torch.save({"weight": torch.ones(2)}, tmp_path / "old.json", _use_new_zipfile_serialization=False)
+    (tmp_path / "vocab.txt").write_bytes(pickle.dumps({"a": 1}))
+    assert all(holds_pickle(path) for path in tmp_path.iterdir())
+
+
 def test_every_file_is_recorded_and_none_is_a_pickle(finished: dict[str, Any]) -> None:
     artifact = finished["multiclass"].artifact
     names = {str(file.relative_to(artifact.path)) for file in artifact.path.rglob("*") if file.is_file()}
     assert names == set(artifact.manifest.files) | {MANIFEST_FILE}
     assert {WEIGHTS_FILE, "config.json", "tokenizer_config.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"))]
+    assert not [name for name in names if holds_pickle(artifact.path / name)]
     assert artifact.manifest.files[WEIGHTS_FILE] == file_sha256(artifact.path / WEIGHTS_FILE)
 
 
@@ -116,6 +140,29 @@ def test_a_file_that_was_cut_short_is_refused_by_name(copied: Path) -> None:
 def test_a_missing_file_is_refused_by_name(copied: Path) -> None:
     (copied / "config.json").unlink()
     assert refusal(copied).startswith(f"{copied / 'config.json'}: missing from the model folder")
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "other.safetensors", "model.onnx", "onnx/model.onnx", "README.md", "note.txt"]
+)
+def test_a_file_that_the_manifest_does_not_list_is_refused_by_name(copied: Path, name: str) -> None:
+    (copied / name).parent.mkdir(exist_ok=True)
+    (copied / name).write_bytes(b"anything")
+    assert refusal(copied).startswith(f"{copied / name}: {MANIFEST_FILE} does not list it")
+
+
+@pytest.mark.parametrize("name", [".DS_Store", ".cache/huggingface/download.lock", "manta.json.partial"])
+def test_hidden_and_half_written_files_do_not_matter(copied: Path, name: str) -> None:
+    (copied / name).parent.mkdir(parents=True, exist_ok=True)
+    (copied / name).write_bytes(b"anything")
+    ModelArtifact.load(copied)
+
+
+def test_weights_that_the_manifest_does_not_vouch_for_are_refused(copied: Path) -> None:
+    manifest = json.loads((copied / MANIFEST_FILE).read_text())
+    del manifest["files"][WEIGHTS_FILE]
+    (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
+    assert refusal(copied).startswith(f"{copied / WEIGHTS_FILE}: altered")
 
 
 def test_a_folder_without_a_manifest_is_no_artifact(copied: Path) -> None:
@@ -207,3 +254,39 @@ def test_a_manifest_from_before_there_were_pairs_still_loads(copied: Path) -> No
     (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
     loaded = ModelArtifact.load(copied).manifest
     assert (loaded.num_texts, loaded.thresholds) == (1, None)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of its own, with room for a manifest and not for the weights."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs ({mounted.stderr.decode().strip()})")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_nothing_and_is_named(finished: dict[str, Any], small_disk: Path) -> None:
+    made = finished["multiclass"]
+    target = small_disk / "model"
+    for write in (lambda: write_artifact(target, **made.arguments), lambda: export_model(made.artifact, target)):
+        with pytest.raises(RunError) as caught:
+            write()
+        assert str(caught.value) == (
+            f"{target} could not be written (No space left on device); make room or choose another folder, and try again."
+        )
+        assert not list(small_disk.iterdir())
+
+
+def test_a_manifest_that_no_longer_fits_stays_as_it_was(copied: Path, small_disk: Path) -> None:
+    for name in (MANIFEST_FILE, "config.json"):
+        shutil.copyfile(copied / name, small_disk / name)
+    before = (small_disk / MANIFEST_FILE).read_bytes()
+    (small_disk / "filler").write_bytes(b"0" * (40 << 10))
+    artifact = ModelArtifact(small_disk, ModelArtifact.load(copied).manifest)
+    with pytest.raises(RunError, match="No space left on device"):
+        with_metrics(artifact, {f"metric_{number}": 0.5 for number in range(1000)})
+    assert (small_disk / MANIFEST_FILE).read_bytes() == before
+    assert not list(small_disk.glob("*.partial"))
