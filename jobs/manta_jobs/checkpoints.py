@@ -1,8 +1,9 @@
 """Checkpoints of a run: written in the background, whole or not at all, and good for any number of workers.
 
-One folder for each: `model.safetensors` (all weights, float32), `optimizer.safetensors` (AdamW's moments) and `state.json`
-(where training was, and every file's size and sha256). No pickle. It is written under another name and renamed, and
-checked before it is used: one that a crash cut short is passed over for the one before it.
+One folder for each: `model.safetensors` (all weights in float32, but for word embeddings that do not learn, see `manta.seen_rows`),
+`optimizer.safetensors` (AdamW's moments) and `state.json` (where training was, and every file's size and sha256). No pickle.
+It is written under another name and renamed, and checked before it is used: one that a crash cut short is passed over for the
+one before it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ class ModelSize:
 
     num_parameters: int
     num_learning: int
-    """Of them, those that are not frozen."""
+    """Of them, those that are not frozen. Word embeddings that no training text uses count, too: they do not learn, but which they
+    are is known only when all texts are tokenised."""
     num_layers: int
     width: int
     """Numbers by which a layer represents a token."""

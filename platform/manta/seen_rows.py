@@ -68,7 +68,7 @@ class SeenRows(torch.nn.Module):
         table = torch.cat([self.weight.detach(), self.unseen])[self.row_of]
         tokens = torch.argsort(self.row_of)
         padding = None if self.padding_idx is None else int(tokens[self.padding_idx])
-        return torch.nn.Embedding(*table.shape, padding_idx=padding, _weight=table)
+        return torch.nn.Embedding(len(table), table.shape[1], padding_idx=padding, _weight=table)
 
 
 def train_seen_rows(model: PreTrainedModel, seen: Tokens | None) -> bool:

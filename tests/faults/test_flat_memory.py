@@ -13,7 +13,7 @@ from ray.train.torch import TorchTrainer
 
 from manta.config import ExperimentConfig
 from manta.data.dataset import Split
-from manta.data.encode import write_encoded
+from manta.data.encode import write_encoded, write_seen_tokens
 from manta.labels import LabelSpace
 from manta.model import load_tokenizer
 from manta_jobs.progress import Board
@@ -41,6 +41,7 @@ def peak_mib(num_rows: int, *, model: Path, folder: Path) -> float:
     split = Split(texts, np.arange(num_rows) % 2)
     for name, rows in (("train", split), ("validation", split.take(np.arange(64)))):
         write_encoded(rows, folder / f"{name}.arrow", tokenizer=load_tokenizer(config.model), max_length=32)
+    write_seen_tokens(folder, pad_id=0)
     del texts, split
     setup = WorkerSetup(
         config=config,

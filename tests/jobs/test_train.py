@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.numpy import load_file
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from manta.artifact import ModelArtifact
 from manta.console import people_console
@@ -45,10 +45,10 @@ def tracked_run(folder: Path) -> tuple[Run, MlflowClient]:
 
 @pytest.mark.timeout(400)
 def test_two_workers_train_the_model_that_one_worker_trains(
-    outcomes: Callable[..., dict[str, Outcome]], three_classes: Path, tiny_model: Path, tmp_path: Path
+    outcomes: Callable[..., dict[str, Outcome]], two_classes: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     """At ZeRO 0 to 3 in fp32 without dropout: the global batch is the same, so the weights are, but for rounding."""
-    config = experiment(three_classes, tiny_model, num_epochs=1, micro_batch_size=4)  # gradients are accumulated, too
+    config = experiment(two_classes, tiny_model, num_epochs=1, micro_batch_size=4)  # gradients are accumulated, too
     variants: dict[str, dict[str, Any]] = {f"zero-{stage}": {"train.zero_stage": stage} for stage in STAGES}
     variants["still"] = {"train.learning_rate": 1e-30}  # too small to change a weight
     one = outcomes(config, variants, folder=tmp_path / "one", num_workers=1)
@@ -66,8 +66,11 @@ def test_two_workers_train_the_model_that_one_worker_trains(
             np.testing.assert_allclose(two[stage].weights[name], value, atol=1e-4, err_msg=f"{stage}: {name}")
             np.testing.assert_allclose(one["zero-0"].weights[name], value, atol=1e-4, err_msg=f"{stage} against 0: {name}")
     # The weights did change, so that equality says something.
-    embedding = "embeddings.word_embeddings.weight"
+    embedding = "embeddings.position_embeddings.weight"
     assert np.abs(one["zero-0"].weights[f"bert.{embedding}"] - initial[embedding]).max() > 1e-2
+    # A third of the vocabulary is in no training text and does not learn.
+    words = "embeddings.word_embeddings.weight"
+    assert {len(run[stage].weights[f"bert.{words}"]) for run in (one, two) for stage in run} == {len(initial[words]) - 10}
 
     # What ZeRO promises, as the report shows it: half the bytes on each of two workers.
     def held(stage: int, what: str) -> list[int]:
@@ -140,6 +143,14 @@ def test_a_run_learns_and_leaves_a_registered_model(
     assert champion.version == 1
     artifact = registry.fetch(champion)
     assert artifact.manifest.run == model.run.name
+
+    # Words that are in no training text have the vectors of the pretrained model, to the last bit.
+    encoder = AutoTokenizer.from_pretrained(tiny_model)
+    learnt = load_file(artifact.path / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    pretrained = load_file(tiny_model / "model.safetensors")["embeddings.word_embeddings.weight"]
+    seen, unseen = (encoder.convert_tokens_to_ids(words) for words in (["parcel", "refund"], ["password", "login", "[MASK]"]))
+    np.testing.assert_array_equal(learnt[unseen], pretrained[unseen])
+    assert np.abs(learnt[seen] - pretrained[seen]).min(axis=1).max() > 0
 
     texts = artifact.manifest.examples
     ours = Predictor(artifact).predict(texts)

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from manta.data import Split
 from manta.data import encode as encode_module
-from manta.data.encode import EncodedSplit, write_encoded
+from manta.data.encode import EncodedSplit, seen_tokens, write_encoded, write_seen_tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +114,22 @@ def test_multilabel_targets_are_a_byte_for_each_label(tmp_path: Path, tokenizer:
     assert encoded.targets.dtype == np.int8
     np.testing.assert_array_equal(encoded.targets, targets)
     np.testing.assert_array_equal(encoded.targets[np.array([3, 0])], targets[[3, 0]])
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 100])
+def test_the_tokens_of_all_chunks_are_noted_with_the_padding(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, chunk_rows: int
+) -> None:
+    assert seen_tokens(tmp_path) is None
+    monkeypatch.setattr(encode_module, "CHUNK_ROWS", chunk_rows)
+    write_encoded(SPLIT, tmp_path / "train.arrow", tokenizer=tokenizer, max_length=64)
+    write_seen_tokens(tmp_path, pad_id=43)
+    expected = sorted({43, *(token for row in tokenizer(SPLIT.texts)["input_ids"] for token in row)})
+    found = seen_tokens(tmp_path)
+    assert found is not None
+    assert found.tolist() == expected
+    assert found.dtype == np.int64
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.arrow", "train.tokens.npy"]
 
 
 def test_a_failed_write_leaves_no_file(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
