@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 
 from manta.artifact import WEIGHTS_FILE
 from manta.errors import InputError
-from manta.registry import CHAMPION, ModelRegistry
+from manta.frozen_rows import FrozenRows
+from manta.registry import CANDIDATE, CHAMPION, ModelRegistry
 from manta.storage import Storage
 from manta.tracking import RunTracker
 
@@ -40,14 +41,18 @@ def artifact(make_artifact: Callable[..., Any], tmp_path: Path, request: pytest.
     return make_artifact(tmp_path / "artifact", name=request.node.originalname).artifact
 
 
-def register(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact, *, promote: bool) -> RegisteredVersion:
+def register(
+    registry: ModelRegistry, storage: Storage, artifact: ModelArtifact, *, promote: bool, frozen: FrozenRows | None = None
+) -> RegisteredVersion:
     """As at the end of training: the run is tracked first, and the version belongs to it."""
     tracker = RunTracker(storage)
     manifest = artifact.manifest
     tracker.start(manifest.run, experiment=manifest.name, config=manifest.config)
-    version = registry.register(artifact, run_id=tracker.run_id, promote=promote)
+    version = registry.register(artifact, run_id=tracker.run_id, frozen=frozen)
+    if promote:
+        registry.set_champion(version)
     tracker.finish("FINISHED")
-    return version
+    return registry.get(version.name, version=version.version)
 
 
 def refused(registry: ModelRegistry, name: str, **wanted: Any) -> str:
@@ -62,7 +67,7 @@ def test_versions_count_up_and_the_champion_moves_only_when_told(
     name = artifact.manifest.name
     first = register(registry, storage, artifact, promote=True)
     second = register(registry, storage, artifact, promote=False)
-    assert (first.version, first.aliases, second.version, second.aliases) == (1, (CHAMPION,), 2, ())
+    assert (first.version, first.aliases, second.version, second.aliases) == (1, (CHAMPION,), 2, (CANDIDATE,))
     assert registry.get(name).version == 1
     third = register(registry, storage, artifact, promote=True)
     assert (third.version, registry.get(name).version) == (3, 3)
@@ -102,7 +107,7 @@ def test_what_is_not_there_is_refused_with_what_is(registry: ModelRegistry, stor
     assert f"{name}: no champion" in champion
     assert "it has versions 1, 2" in champion
     assert "no version 9" in refused(registry, name, version=9)
-    assert "no candidate" in refused(registry, name, alias="candidate")
+    assert "no challenger" in refused(registry, name, alias="challenger")
     unknown = refused(registry, "nothing")
     assert "nothing: no champion" in unknown
     assert "known models: " in unknown
