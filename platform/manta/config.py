@@ -70,6 +70,9 @@ class DataConfig(Section):
     """Share of the training rows (between 0 and 1) set aside, class by class, when no test rows are given."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of those splits. It is apart from `train.seed`, so that runs with other seeds see the same rows."""
+    behaviour: str | None = None
+    """A YAML file with behaviour tests, which `manta evaluate` and the gate run. Bundled samples bring their own.
+    A relative path starts at the YAML file."""
 
     @field_validator("text", mode="before")
     @classmethod

@@ -25,8 +25,8 @@ def load_config(path: Path, *, overrides: list[str] | None = None) -> Experiment
     return build_config(document, source=str(path), overrides=overrides)
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """The YAML file as plain data.
+def read_document(path: Path, *, what: str = "config file", example: str = "name: support") -> dict[str, Any]:
+    """A YAML file as plain data. `what` it is and an `example` of its contents are for the messages.
 
     Raises:
         InputError: it is missing, unreadable, or not a YAML mapping.
@@ -34,7 +34,7 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such config file; check the path.") from None
+        raise InputError(f"{path}: no such {what}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
     except yaml.YAMLError as error:
@@ -44,7 +44,7 @@ def read_document(path: Path) -> dict[str, Any]:
     except ValueError as error:  # such as a date that does not exist
         raise InputError(f"{path}: a value cannot be read ({error}); put it in quotes.") from None
     if not isinstance(document, dict):
-        raise InputError(f"{path}: expected settings such as 'name: support', found {type(document).__name__}.")
+        raise InputError(f"{path}: expected settings such as '{example}', found {type(document).__name__}.")
     return document
 
 
@@ -110,7 +110,7 @@ def config_text(config: ExperimentConfig) -> str:
 def _anchor_paths(document: dict[str, Any], folder: Path) -> None:
     data = document.get("data")
     if isinstance(data, dict):
-        for key in ("train", "validation", "test"):
+        for key in ("train", "validation", "test", "behaviour"):
             if isinstance(data.get(key), str) and not _is_elsewhere(data[key]):
                 data[key] = str(folder / data[key])
     storage = document.get("storage")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from manta.behaviour import load_suite
 from manta.config import DataConfig, TaskName
 from manta.data import check
-from manta.data.read import Rows, read_rows, read_splits
+from manta.data.read import Rows, read_split, read_splits
 from manta.data.split import stratified_split
 from manta.errors import InputError
 from manta.labels import LabelSpace, RowLabels, Targets
@@ -25,6 +29,10 @@ class Split:
 
     texts: list[Text]
     targets: Targets
+    columns: dict[str | int, list[Any]] = field(default_factory=dict)
+    """Further columns, where `load_labelled` was asked for them."""
+    places: list[str] = field(default_factory=list)
+    """Where each row stands in its file, such as `line 17`; of labelled rows only."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -86,22 +94,27 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     for name, split in rows.items():
         check.check_known(split, named[name], set(labels.names))
         check.check_conflicts(split, named[name])
+    if config.behaviour is not None:  # not at the end of the run
+        load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
     splits = {name: _as_split(split, named[name], labels) for name, split in rows.items()}
     splits = _with_missing_splits(splits, config)
     warnings += check.overlap_warnings({name: splits[name].texts for name in SPLITS})
     return TextDataset(splits["train"], splits["validation"], splits["test"], labels, tuple(warnings))
 
 
-def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace) -> Split:
-    """One checked split whose labels are a model's.
+def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, columns: Sequence[str | int] = ()) -> Split:
+    """One checked split whose labels are a model's: the rows of a file, or the test rows of a source that holds several splits.
+
+    `columns` are kept beside the texts and targets.
 
     Raises:
         InputError: the first fault found, with file and line; a label that the model does not know is one.
     """
-    rows = read_rows(location, "test", config)
+    rows = read_split(location, "test", config, columns=columns)
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
     check.check_known(rows, names, set(labels.names))
-    return _as_split(rows, names, labels)
+    places = [f"{rows.unit} {position}" for position in rows.positions]
+    return Split(rows.texts, labels.encode(names), rows.columns, places)
 
 
 def _as_split(rows: Rows, names: list[RowLabels], labels: LabelSpace) -> Split:

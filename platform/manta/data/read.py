@@ -13,7 +13,7 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from manta.config import DataConfig, nearest
@@ -41,6 +41,8 @@ class Rows:
     positions: list[int]
     pair_columns: tuple[str | int, ...] = ()
     """The two text columns of text pairs; empty for single texts."""
+    columns: dict[str | int, list[Any]] = field(default_factory=dict)
+    """Further columns that were asked for, by name; None where a JSONL row lacks the field."""
 
     def where(self, index: int) -> str:
         """The place of one row, such as `dev.csv, line 17`."""
@@ -61,11 +63,20 @@ def read_splits(config: DataConfig) -> dict[str, Rows]:
             if name in brought:
                 splits[name] = read_rows(brought[name], name, config)
         else:
-            own = _splits_of(source)
-            if own and name not in own:
-                raise InputError(f"data.{name}: {source} has no {name} rows (it has {', '.join(own)}).")
-            splits[name] = read_rows(own.get(name, source), name, config)
+            splits[name] = read_split(source, name, config)
     return splits
+
+
+def read_split(source: str, name: str, config: DataConfig, *, columns: Sequence[str | int] = ()) -> Rows:
+    """The rows of one split, from its own file or from a source that holds several; with further `columns` if asked for.
+
+    Raises:
+        InputError: as `read_splits`.
+    """
+    own = _splits_of(source)
+    if own and name not in own:
+        raise InputError(f"data.{name}: {source} has no {name} rows (it has {', '.join(own)}).")
+    return read_rows(own.get(name, source), name, config, columns=columns)
 
 
 def _splits_of(source: str) -> dict[str, str]:
@@ -111,14 +122,14 @@ def _locate(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return filesystem, str(path)
 
 
-def read_rows(location: str, split: str, config: DataConfig) -> Rows:
+def read_rows(location: str, split: str, config: DataConfig, *, columns: Sequence[str | int] = ()) -> Rows:
     """The rows of one file, URL or hub split, unchecked but for their columns.
 
     Raises:
         InputError: it is missing, unreadable, undecodable or lacks a column; the message names file and line.
     """
     if location.startswith("hf://"):
-        return _read_hub(location, split, config)
+        return _read_hub(location, split, config, columns)
     suffix = next((known for known in (*SUFFIXES, ".ndjson") if location.lower().endswith(known)), None)
     if suffix is None:
         raise InputError(f"{location}: unknown kind of file; data.{split} must end in {', '.join(SUFFIXES)}.")
@@ -130,11 +141,11 @@ def read_rows(location: str, split: str, config: DataConfig) -> Rows:
     except OSError as error:
         raise InputError(f"{location}: cannot be read ({error}).") from None
     if suffix == ".parquet":
-        return _read_parquet(location, content, config)
+        return _read_parquet(location, content, config, columns)
     text = _decoded(location, content)
     if suffix in (".jsonl", ".ndjson"):
-        return _read_json_lines(location, text, config)
-    return _read_delimited(location, text, config, tab=suffix == ".tsv")
+        return _read_json_lines(location, text, config, columns)
+    return _read_delimited(location, text, config, columns, tab=suffix == ".tsv")
 
 
 def _decoded(location: str, content: bytes) -> str:
@@ -148,13 +159,14 @@ def _decoded(location: str, content: bytes) -> str:
         ) from None
 
 
-def _read_delimited(location: str, text: str, config: DataConfig, *, tab: bool) -> Rows:
+def _read_delimited(location: str, text: str, config: DataConfig, extra: Sequence[str | int], *, tab: bool) -> Rows:
     """CSV quotes fields; TSV, as its registered media type has it, does not."""
     csv.field_size_limit(2**31 - 1)
     stream = io.StringIO(text, newline="")
     reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tab else csv.reader(stream, strict=True)
-    rows = Rows(location, "line", [], [], [], _pair_columns(config))
+    rows = Rows(location, "line", [], [], [], _pair_columns(config), {column: [] for column in extra})
     columns: list[int] | None = None
+    num_texts = len(config.text_columns)
     start = 1
     try:
         for record in reader:
@@ -162,7 +174,7 @@ def _read_delimited(location: str, text: str, config: DataConfig, *, tab: bool) 
             if not record:
                 continue
             if columns is None:
-                columns = _delimited_columns(location, record, config)
+                columns = _delimited_columns(location, record, config, extra)
                 if config.header:
                     continue
             if max(columns) >= len(record):
@@ -170,22 +182,26 @@ def _read_delimited(location: str, text: str, config: DataConfig, *, tab: bool) 
                     f"{location}, line {line}: {len(record)} {'field' if len(record) == 1 else 'fields'} "
                     f"where at least {max(columns) + 1} are needed; check the delimiters and quotes."
                 )
-            rows.texts.append(_one_or_pair([record[column] for column in columns[:-1]]))
-            rows.labels.append(record[columns[-1]])
+            values = [record[column] for column in columns]
+            rows.texts.append(_one_or_pair(values[:num_texts]))
+            rows.labels.append(values[num_texts])
             rows.positions.append(line)
+            for column, value in zip(extra, values[num_texts + 1 :], strict=True):
+                rows.columns[column].append(value)
     except csv.Error as error:
         raise InputError(f"{location}, line {start}: not valid CSV ({error}).") from None
     return rows
 
 
-def _delimited_columns(location: str, first: list[str], config: DataConfig) -> list[int]:
+def _delimited_columns(location: str, first: list[str], config: DataConfig, extra: Sequence[str | int]) -> list[int]:
     header = first if config.header else None
-    return [_column(location, name, header, len(first), key) for key, name in _column_settings(config)]
+    return [_column(location, name, header, len(first), key) for key, name in _column_settings(config, extra)]
 
 
-def _column_settings(config: DataConfig) -> list[tuple[str, str | int]]:
-    """The setting and the column of the text, or of each of a pair's two, and last of the label."""
-    return [*(("data.text", column) for column in config.text_columns), ("data.label", config.label)]
+def _column_settings(config: DataConfig, extra: Sequence[str | int] = ()) -> list[tuple[str, str | int]]:
+    """The setting and the column of the text, or of each of a pair's two, then of the label, then of what else was asked for."""
+    texts = [("data.text", column) for column in config.text_columns]
+    return [*texts, ("data.label", config.label), *(("--slice", column) for column in extra)]
 
 
 def _pair_columns(config: DataConfig) -> tuple[str | int, ...]:
@@ -212,8 +228,9 @@ def _column(location: str, name: str | int, header: list[str] | None, width: int
     return names.index(name)
 
 
-def _read_json_lines(location: str, text: str, config: DataConfig) -> Rows:
-    rows = Rows(location, "line", [], [], [], _pair_columns(config))
+def _read_json_lines(location: str, text: str, config: DataConfig, extra: Sequence[str | int]) -> Rows:
+    rows = Rows(location, "line", [], [], [], _pair_columns(config), {column: [] for column in extra})
+    known: dict[str, None] = {}
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
@@ -229,22 +246,35 @@ def _read_json_lines(location: str, text: str, config: DataConfig) -> Rows:
         rows.texts.append(_one_or_pair([record[column] for column in config.text_columns]))
         rows.labels.append(record[config.label])
         rows.positions.append(line)
+        known |= dict.fromkeys(record)
+        for column in extra:
+            rows.columns[column].append(record.get(column))
+    for column in extra:
+        _column(location, column, list(known), len(known), "--slice")  # rows may lack it, but not all of them
     return rows
 
 
-def _read_parquet(location: str, content: bytes, config: DataConfig) -> Rows:
+def _read_parquet(location: str, content: bytes, config: DataConfig, extra: Sequence[str | int]) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         names = file.schema_arrow.names
-        indices = [_column(location, name, names, len(names), key) for key, name in _column_settings(config)]
-        table = file.read(columns=[names[index] for index in indices])
-        *texts, labels = (table.column(names[index]).to_pylist() for index in indices)
+        indices = [_column(location, name, names, len(names), key) for key, name in _column_settings(config, extra)]
+        table = file.read(columns=list(dict.fromkeys(names[index] for index in indices)))
+        values = [table.column(names[index]).to_pylist() for index in indices]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{location}: not a readable Parquet file ({error}).") from None
-    return Rows(location, "row", _texts_of(texts), labels, list(range(1, len(labels) + 1)), _pair_columns(config))
+    return _rows_of(location, values, config, extra)
+
+
+def _rows_of(source: str, values: list[list[Any]], config: DataConfig, extra: Sequence[str | int]) -> Rows:
+    """Rows from columns in the order of `_column_settings`."""
+    num_texts = len(config.text_columns)
+    texts, labels = _texts_of(values[:num_texts]), values[num_texts]
+    columns = dict(zip(extra, values[num_texts + 1 :], strict=True))
+    return Rows(source, "row", texts, labels, list(range(1, len(labels) + 1)), _pair_columns(config), columns)
 
 
 def _hub_splits(source: str) -> dict[str, str]:
@@ -260,7 +290,7 @@ def _hub_splits(source: str) -> dict[str, str]:
     return {split: f"{source}#{stem}" for split, stem in splits.items() if stem}
 
 
-def _read_hub(location: str, split: str, config: DataConfig) -> Rows:
+def _read_hub(location: str, split: str, config: DataConfig, extra: Sequence[str | int]) -> Rows:
     import datasets
 
     source, _, stem = location.partition("#")
@@ -270,11 +300,13 @@ def _read_hub(location: str, split: str, config: DataConfig) -> Rows:
     except Exception as error:  # noqa: BLE001  # likewise
         raise _hub_error(source, error) from None
     names = table.column_names
-    *texts, label = (names[_column(source, value, names, len(names), key)] for key, value in _column_settings(config))
-    labels = _hub_labels(list(table[label]), table.features[label])
-    positions = list(range(1, len(labels) + 1))
-    columns = [list(table[name]) for name in texts]
-    return Rows(f"{source} ({stem or split})", "row", _texts_of(columns), labels, positions, _pair_columns(config))
+    wanted = [names[_column(source, value, names, len(names), key)] for key, value in _column_settings(config, extra)]
+    label = len(config.text_columns)
+    values = [list(table[name]) for name in wanted]
+    values[label:] = [
+        _hub_labels(column, table.features[name]) for column, name in zip(values[label:], wanted[label:], strict=True)
+    ]
+    return _rows_of(f"{source} ({stem or split})", values, config, extra)
 
 
 def _hub_labels(values: list[Any], feature: Any) -> list[Any]:
