@@ -14,8 +14,7 @@ from manta.config import DataConfig
 from manta.data import Split, load_labelled
 from manta.errors import InputError
 from manta.metrics import best_thresholds, classification_metrics, per_class_metrics
-from manta.registry import ModelRegistry
-from manta.storage import Storage
+from manta.registry import find_artifact
 from manta.texts import wrong_kind_sentence
 from manta_jobs.cluster import connected
 
@@ -60,17 +59,6 @@ def evaluate(
     split = load_labelled(data, config, labels=artifact.manifest.label_space)
     with connected(address, num_workers=1):
         return artifact, evaluate_on_cluster(artifact, split, console=console)
-
-
-def find_artifact(model: str) -> ModelArtifact:
-    """The artifact of a model folder, of `NAME@VERSION`, or of the champion of `NAME`."""
-    if Path(model).is_dir():
-        return ModelArtifact.load(Path(model))
-    name, _, version = model.partition("@")
-    if version and not version.isdecimal():
-        raise InputError(f"{model}: the version after @ is a number, such as {name}@3.")
-    registry = ModelRegistry(Storage.resolve(None))
-    return registry.fetch(registry.get(name, version=int(version) if version else None))
 
 
 def evaluate_on_cluster(artifact: ModelArtifact, split: Split, *, console: Console) -> Evaluation:

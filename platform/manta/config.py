@@ -417,8 +417,8 @@ class GateConfig(Section):
     fewer of those that are a little better."""
     max_class_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
     """How much recall any class may lose. Only a loss that is no chance counts: fewer than five rows never veto."""
-    max_behaviour_rise: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """How much the failure rate of any behaviour test may rise."""
+    max_behaviour_rise: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """How much the failure rate of any behaviour test may rise; 0.05 is five more of 100 cases."""
     max_ece_increase: Annotated[float, Field(ge=0, le=1)] = 0.02
     """How much the expected calibration error may grow; probabilities are then further from the truth."""
     max_latency_ratio: Annotated[float, Field(gt=0)] = 1.5

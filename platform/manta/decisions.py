@@ -26,6 +26,15 @@ Action = Literal["first", "promoted", "forced", "refused", "rolled back", "delet
 CROWNING = ("first", "promoted", "forced")
 
 
+def _user() -> str:
+    """$MANTA_USER, else user@host."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a container's user need not have a name
+        name = str(os.getuid())
+    return os.environ.get(USER) or f"{name}@{socket.gethostname()}"
+
+
 class Decision(BaseModel):
     """One line of the log."""
 
@@ -38,7 +47,7 @@ class Decision(BaseModel):
     previous: int | None = None
     """The champion until then."""
     why: str = ""
-    by: str = Field(default_factory=lambda: user())
+    by: str = Field(default_factory=_user)
     at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     """UTC, ISO 8601."""
     figures: tuple[GateLine, ...] = ()
@@ -48,15 +57,6 @@ class Decision(BaseModel):
         """A tag's key that no other decision has, in the order of time."""
         moment = "".join(sign for sign in self.at[:26] if sign not in "-:")  # older servers take no colons
         return f"{KEY_PREFIX}{moment}.{secrets.token_hex(4)}"
-
-
-def user() -> str:
-    """$MANTA_USER, else user@host."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # a container's user need not have a name
-        name = str(os.getuid())
-    return os.environ.get(USER) or f"{name}@{socket.gethostname()}"
 
 
 def read_decisions(tags: dict[str, str]) -> list[Decision]:

@@ -70,22 +70,23 @@ def make_answers(
     if labels.task == "multilabel":
         decided[:, of_model] = decisions
         of_truth = np.where(true, wide, 1.0 - wide)
-        confidence, correct = wide, true
+        gaps = _binned(wide, true)
     else:
         decided[np.arange(len(truth)), np.asarray(of_model)[decisions]] = True
         of_truth = (wide * true).sum(axis=1, keepdims=True)
-        confidence, correct = wide.max(axis=1, keepdims=True), (decided & true).any(axis=1, keepdims=True)
+        gaps = _binned(wide.max(axis=1, keepdims=True), np.any(decided & true, axis=1, keepdims=True))
     return Answers(
         names=tuple(names),
         decided=decided,
         true=true,
         right=(decided == true).all(axis=1),
         loss=-np.log(np.clip(of_truth, 1e-12, None)).mean(axis=1),
-        overconfidence=_binned(confidence, correct),
+        overconfidence=gaps,
     )
 
 
 def _binned(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Confidence less correctness of each decision `(rows, decisions)`, in the bin of its confidence."""
     bins = np.minimum((confidence * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     result = np.zeros((len(confidence), NUM_BINS))
     rows = np.broadcast_to(np.arange(len(confidence))[:, None], confidence.shape)

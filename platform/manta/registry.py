@@ -198,9 +198,7 @@ class ModelRegistry:
         """
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        current = self.get(version.name, version=version.version)
-        if current.aliases:
-            raise InputError(f"{version} is the {' and the '.join(current.aliases)}; promote or register another one first.")
+        self.check_deletable(version)
         with store_errors(f"{version} could not be deleted at {self.uri}"):
             self._client.delete_model_version(version.name, str(version.version))
             if self._is_local:
@@ -208,6 +206,17 @@ class ModelRegistry:
             else:
                 get_artifact_repository(version.source, tracking_uri=self.uri).delete_artifacts()
         shutil.rmtree(self._fetched(version), ignore_errors=True)
+
+    def check_deletable(self, version: RegisteredVersion) -> None:
+        """See that no alias points to a version.
+
+        Raises:
+            InputError: one does.
+            RunError: the registry cannot be reached.
+        """
+        aliases = self.get(version.name, version=version.version).aliases
+        if aliases:
+            raise InputError(f"{version} is the {' and the '.join(aliases)}; promote or register another one first.")
 
     def has_artifact(self, version: RegisteredVersion) -> bool:
         """Whether the version's artifact is still there; that its files are whole is checked when it is fetched.
@@ -280,8 +289,8 @@ class ModelRegistry:
         tags = lineage_tags(manifest)
         for key, value in manifest.metrics.items():
             self._client.log_metric(run_id, f"final_{key}", value)
-        for key, value in tags.items():
-            self._client.set_tag(run_id, key, value)
+        for key, tag in tags.items():
+            self._client.set_tag(run_id, key, tag)
         self._client.log_artifacts(run_id, str(artifact.path), ARTIFACT_FOLDER)
         if frozen is not None:
             with tempfile.TemporaryDirectory() as folder:
