@@ -75,6 +75,8 @@ def set_side_by_side(
         InputError: one of them is gone or altered, they do not solve the same problem, or there are no rows to compare on.
         RunError: the registry cannot be reached.
     """
+    from transformers.utils import logging as transformers_logging
+
     frozen = registry.frozen_rows(champion)
     if frozen is None:
         raise InputError(f"{champion} was registered without its test rows, so {candidate} cannot be compared with it.")
@@ -89,6 +91,7 @@ def set_side_by_side(
     artifacts = registry.fetch(champion), registry.fetch(candidate)
     _check_same_problem(champion, candidate, artifacts, rows)
     names = shared_names(*(item.manifest.labels for item in artifacts), *(names_of(label) for label in rows.labels))
+    transformers_logging.disable_progress_bar()  # of reading the weights, which takes a blink
     predictors = Predictor(artifacts[0]), Predictor(artifacts[1])
     logits = predictors[0].logits(rows.texts), _logits(predictors[1], rows.texts, known)
     before, after = (

@@ -78,6 +78,8 @@ def line_of_champions(decisions: Sequence[Decision]) -> list[int]:
     line: list[int] = []
     for decision in decisions:
         if decision.action in CROWNING:
+            if decision.previous is not None and line[-1:] != [decision.previous]:
+                line.append(decision.previous)  # became the champion by other hands than ours
             line.append(decision.version)
         elif decision.action == "rolled back":
             del line[-1:]

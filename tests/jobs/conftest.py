@@ -71,9 +71,7 @@ def classifiers(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     folder, rows = tmp_path_factory.mktemp("classifiers"), rows_of(["delivery", "billing", "account"], 420)
     torch.set_num_threads(1)
     return {
-        kind: train_tiny(
-            folder / kind, rows=rows[300 : 300 + count], test=rows[:300], steps=steps, model=tiny_model, settings={}
-        )
+        kind: train_tiny(folder / kind, rows=rows[300 : 300 + count], test=rows[:300], steps=steps, model=tiny_model, settings={})
         for kind, (count, steps) in KINDS.items()
     }
 

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 SUITE = """
 tests:
-  - {name: parcels, kind: minimum_functionality, texts: ["parcel courier", "the parcel is late", "tracking package"], label: delivery}
+  - name: parcels
+    kind: minimum_functionality
+    texts: ["parcel courier", "the parcel is late", "tracking package"]
+    label: delivery
 """
 
 
@@ -187,9 +190,7 @@ def test_known_logits_are_taken_instead_of_computed(registry: ModelRegistry, new
 
 
 def config_of(version: RegisteredVersion, *, promote: bool) -> ExperimentConfig:
-    return ExperimentConfig.model_validate(
-        {"name": version.name, "data": {"train": "rows.csv"}, "registry": {"promote": promote}}
-    )
+    return ExperimentConfig.model_validate({"name": version.name, "data": {"train": "rows.csv"}, "registry": {"promote": promote}})
 
 
 def test_the_end_of_a_run_promotes_only_what_passes(
