@@ -153,7 +153,7 @@ def write_rows(path: Path, texts: list[str], num_rows: int) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "text"])
-        writer.writerows(zip(range(num_rows), itertools.cycle(texts), strict=False))  # noqa: B905
+        writer.writerows(zip(range(num_rows), itertools.cycle(texts), strict=False))
 
 
 def run_system(system: str, model: Path, source: Path, folder: Path, *, num_rows: int, num_threads: int) -> Run:

@@ -18,7 +18,7 @@ from manta.data import Split, load_labelled
 from manta.errors import InputError
 from manta.inference_form import SAFETENSORS
 from manta.metrics import classification_metrics, per_class_metrics
-from manta.registry import ModelRegistry
+from manta.registry import find_model
 from manta.storage import Storage
 from manta.texts import wrong_kind_sentence
 from manta_jobs.cluster import connected, one_node_task
@@ -110,23 +110,6 @@ def _new_folder(name: str, version: int | None) -> Path:
     what = "folder" if version is None else str(version)
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     return Storage.resolve(None).root / "evaluations" / f"{name}-{what}-{stamp}"
-
-
-def find_artifact(model: str) -> ModelArtifact:
-    """The artifact of a model folder, of `NAME@VERSION`, or of the champion of `NAME`."""
-    return find_model(model)[0]
-
-
-def find_model(model: str) -> tuple[ModelArtifact, int | None]:
-    """The same with its version, which a model folder has none of."""
-    if Path(model).is_dir():
-        return ModelArtifact.load(Path(model)), None
-    name, _, version = model.partition("@")
-    if version and not version.isdecimal():
-        raise InputError(f"{model}: the version after @ is a number, such as {name}@3.")
-    registry = ModelRegistry(Storage.resolve(None))
-    registered = registry.get(name, version=int(version) if version else None)
-    return registry.fetch(registered), registered.version
 
 
 def evaluate_on_cluster(artifact: ModelArtifact, split: Split, *, console: Console) -> Evaluation:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from manta.adapt import adapt, merged
 from manta.artifact import ModelArtifact, with_card, with_metrics, write_artifact
 from manta.baseline import Baseline
+from manta.behaviour import find_suite
 from manta.config import ExperimentConfig
 from manta.data.dataset import SPLITS
 from manta.data.encode import seen_tokens
 from manta.errors import RunError
+from manta.frozen_rows import FrozenRows
 from manta.model import build_model, load_model_config, load_tokenizer
 from manta.model_card import model_card
 from manta.registry import ModelRegistry, RegisteredVersion
@@ -26,6 +28,7 @@ from manta_jobs.forms import make_forms_on_cluster
 from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
 from manta_jobs.preflight import kept_preflight, usual_rate
 from manta_jobs.prepare import PreparedRun, TokenizedData
+from manta_jobs.promotion import Promotion, settle
 from manta_jobs.record import CURVES_FILE, RunRecord
 from manta_jobs.scaling import compared_with_one_worker
 
@@ -46,6 +49,8 @@ class TrainedModel:
     config: ExperimentConfig
     artifact: ModelArtifact
     version: RegisteredVersion
+    promotion: Promotion
+    """Whether the version became the champion, and why not."""
     history: list[dict[str, Any]]
     """The metrics of each epoch."""
     fit: Fit
@@ -99,8 +104,11 @@ def finish(
     write_curves(history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch)
     registry = ModelRegistry(prepared.storage)
     version = registry.version_of_run(artifact.manifest.name, prepared.folder.name) or registry.register(
-        artifact, run_id=record.run_id, promote=config.registry.promote
+        artifact, run_id=record.run_id, frozen=frozen_rows(prepared)
     )
+    with console.status("Comparing with the champion"):
+        promotion = settle(registry, version, config, artifact=artifact)
+    version = registry.get(version.name, version=version.version)
     facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)
     before = kept_preflight(prepared.folder)
     wall_s = time.monotonic() - started
@@ -109,6 +117,7 @@ def finish(
             "run": prepared.folder.name,
             "model": version.name,
             "version": version.version,
+            "promotion": promotion.to_dict(),
             "metrics": artifact.manifest.metrics,
             "per_class": evaluation.per_class,
             "calibration": artifact.manifest.model_dump(mode="json", include={"calibration"})["calibration"],
@@ -124,7 +133,15 @@ def finish(
             "artifact": str(artifact.path),
         }
     )
-    return TrainedModel(prepared.folder, config, artifact, version, history, fit, facts, before, len(dataset.test), wall_s)
+    return TrainedModel(
+        prepared.folder, config, artifact, version, promotion, history, fit, facts, before, len(dataset.test), wall_s
+    )
+
+
+def frozen_rows(prepared: PreparedRun) -> FrozenRows:
+    """The run's test rows and behaviour tests, on which later versions will be compared with this one."""
+    suite = find_suite(prepared.config.data.model_dump())
+    return FrozenRows.of(prepared.dataset, suite=None if suite is None else suite.read_text(encoding="utf-8"))
 
 
 def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict[str, Any]) -> ModelArtifact:

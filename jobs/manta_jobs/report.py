@@ -14,6 +14,7 @@ from manta_jobs.checks import bytes_phrase
 from manta_jobs.comparison import compare, losing_paragraph
 from manta_jobs.distribution import PHASES
 from manta_jobs.progress import duration
+from manta_jobs.promotion import show_promotion
 from manta_jobs.record import CURVES_FILE
 from manta_jobs.search_view import short
 
@@ -62,6 +63,7 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     show_comparison(model, console)
     show_fit(model.fit, console)
     show_calibration(model.artifact, console)
+    show_promotion(model.promotion, console)
     console.print("Next:")
     for command, what in next_commands(model, experiment):
         console.print(f"  {command}   [dim]# {what}[/]")
@@ -173,6 +175,7 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
         "run": model.run.name,
         "model": model.version.name,
         "version": model.version.version,
+        "promotion": model.promotion.to_dict(),
         "metrics": model.artifact.manifest.metrics,
         "baseline": model.preflight.get("baseline"),
         "artifact": str(model.artifact.path),

@@ -405,13 +405,38 @@ class TuneConfig(Section):
         return self.space
 
 
+class GateConfig(Section):
+    """What a version must show beside the champion, on the same test rows, to take its place."""
+
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """How much better `train.metric` must surely be (0.01 is a point); 0 asks for any gain that is no chance."""
+    equal_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """With --allow-equal: how much worse `train.metric` may at most be, surely."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """How sure a gain, and a class's or the calibration's loss, must be to count. Higher lets fewer lucky models pass, and
+    fewer of those that are a little better."""
+    max_class_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """How much recall any class may lose. Only a loss that is no chance counts: fewer than five rows never veto."""
+    max_behaviour_rise: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """How much the failure rate of any behaviour test may rise; 0.05 is five more of 100 cases."""
+    max_ece_increase: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """How much the expected calibration error may grow; probabilities are then further from the truth."""
+    max_latency_ratio: Annotated[float, Field(gt=0)] = 1.5
+    """How many times as long as the champion it may take for one text (the median)."""
+    max_size_ratio: Annotated[float, Field(gt=0)] = 2.0
+    """How many times as large as the champion's its weights may be."""
+
+
 class RegistryConfig(Section):
     """Where finished models are remembered."""
 
     model: Annotated[str, NAME] | None = None
     """Name of the registered model; `name` unless given. Letters, digits, dots, dashes and underscores."""
     promote: bool = True
-    """Whether a new version becomes the champion, which is the one that is served."""
+    """Whether a new version becomes the champion, which is the one that is served: the first at once, a later one if it
+    passes the gate. False: it stays the candidate until `manta models promote`."""
+    gate: GateConfig = GateConfig()
+    """What it must show beside the champion."""
     target_precision: Annotated[float, Field(gt=0, lt=1)] | None = 0.95
     """Share of right answers (between 0 and 1) that answers not marked as uncertain are to have. The confidence it takes is
     chosen on the validation rows: a higher target leaves more rows uncertain. None: uncertain is what is less likely than not."""

@@ -1,26 +1,38 @@
 """`ModelRegistry`: versions of models and the aliases `champion` and `candidate`, kept by MLflow.
 
-A SQLite file and a folder under the storage by default; the tracking server when MLFLOW_TRACKING_URI is set.
+A SQLite file and a folder under the storage by default; the tracking server when MLFLOW_TRACKING_URI is set. A version is
+made last, when everything that belongs to it is stored, so that one that can be seen can be loaded.
 """
 
 from __future__ import annotations
 
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from manta.artifact import ModelArtifact
+from manta.artifact import MANIFEST_FILE, ModelArtifact
+from manta.decisions import Decision, read_decisions
 from manta.errors import InputError
+from manta.frozen_rows import ROWS_FILE, FrozenRows
+from manta.lineage import lineage_tags
 from manta.storage import Storage
-from manta.tracking import open_mlflow, store_errors
+from manta.tracking import PARENT_TAG, open_mlflow, store_errors
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
+CANDIDATE = "candidate"
+ALIASES = (CHAMPION, CANDIDATE)
 ARTIFACT_FOLDER = "model"
+FROZEN_FOLDER = "frozen"
 
 
 @dataclass(frozen=True)
@@ -32,25 +44,41 @@ class RegisteredVersion:
     aliases: tuple[str, ...]
     run: str
     """Name of the Manta run that made it."""
+    run_id: str
+    """Id of that run in MLflow."""
+    parent_id: str | None
+    """Id of the run that it was a part of, such as a search."""
     created_ms: int
     """Milliseconds since the Unix epoch."""
     metrics: dict[str, float]
+    config: dict[str, str]
+    """The run's settings by dotted name."""
+    lineage: dict[str, str]
+    """What `lineage_tags` recorded, without `manta.`."""
     source: str
     """URI of its artifact."""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
 
 
 class ModelRegistry:
     """Registers artifacts and finds them again."""
 
     def __init__(self, storage: Storage) -> None:
-        """Open the registry; the local database is made when something is first written or looked up."""
+        """Open the registry; the local database is made if it is not there.
+
+        Raises:
+            RunError: the local database cannot be opened.
+        """
         store = open_mlflow(storage)
         self.uri = store.uri
+        self._storage = storage
         self._is_local = store.is_local
         self._client = store.client
 
-    def register(self, artifact: ModelArtifact, *, run_id: str, promote: bool) -> RegisteredVersion:
-        """Store an artifact with the MLflow run that made it, as a new version; it becomes the champion if `promote`.
+    def register(self, artifact: ModelArtifact, *, run_id: str, frozen: FrozenRows | None = None) -> RegisteredVersion:
+        """Store an artifact, and the rows it was tested on, with the MLflow run that made it, as a new version: the candidate.
 
         The run, which `manta.tracking.RunTracker` opened, holds the config, the figures of each step and, from here on, the
         artifact and its metrics as `final_…`.
@@ -60,9 +88,8 @@ class ModelRegistry:
         """
         manifest = artifact.manifest
         with store_errors(f"the model is finished and lies in {artifact.path}, but could not be registered at {self.uri}"):
-            version = self._new_version(artifact, run_id)
-            if promote:
-                self._client.set_registered_model_alias(manifest.name, CHAMPION, version.version)
+            version = self._new_version(artifact, run_id, frozen)
+            self._client.set_registered_model_alias(manifest.name, CANDIDATE, version.version)
         return self.get(manifest.name, version=int(version.version))
 
     def get(self, name: str, *, version: int | None = None, alias: str = CHAMPION) -> RegisteredVersion:
@@ -72,16 +99,38 @@ class ModelRegistry:
             InputError: there is no such model, version or alias.
             RunError: the registry cannot be reached.
         """
-        from mlflow.exceptions import MlflowException
+        with self._answering():
+            found = self._find(name, version=version, alias=alias)
+            if found is not None:
+                return self._described(found, tuple(found.aliases))
+            wanted = f"version {version}" if version is not None else alias
+            raise InputError(f"{name}: no {wanted} in the registry at {self.uri} ({self._known(name)}).")
 
-        with store_errors(f"the registry at {self.uri} does not answer"):
-            try:
-                if version is not None:
-                    return self._described(self._client.get_model_version(name, str(version)))
-                return self._described(self._client.get_model_version_by_alias(name, alias))
-            except MlflowException as error:
-                wanted = f"version {version}" if version is not None else alias
-                raise InputError(f"{name}: no {wanted} in the registry at {self.uri} ({self._known(name)}).") from error
+    def find(self, model: str) -> RegisteredVersion:
+        """The version that `NAME` (its champion), `NAME@3` or `NAME@candidate` means.
+
+        Raises:
+            InputError: there is no such version.
+            RunError: the registry cannot be reached.
+        """
+        name, at, version = model.partition("@")
+        if not at:
+            return self.get(name)
+        if version in ALIASES:
+            return self.get(name, alias=version)
+        if not version.isdecimal():
+            raise InputError(f"{model}: what follows @ is a version, such as {name}@3, or {' or '.join(ALIASES)}.")
+        return self.get(name, version=int(version))
+
+    def with_alias(self, name: str, alias: str) -> RegisteredVersion | None:
+        """The version an alias points to, if any.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        with self._answering():
+            found = self._find(name, version=None, alias=alias)
+            return None if found is None else self._described(found, tuple(found.aliases))
 
     def version_of_run(self, name: str, run: str) -> RegisteredVersion | None:
         """The version that a run has registered already, if any."""
@@ -93,70 +142,250 @@ class ModelRegistry:
         Raises:
             RunError: the registry cannot be reached.
         """
-        query = f"name = '{name}'" if name else None
-        with store_errors(f"the registry at {self.uri} does not answer"):
-            found = self._client.search_model_versions(query, max_results=1000)
-        # Aliases come with single look-ups only.
-        described = [self.get(item.name, version=int(item.version)) for item in found]
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            return []  # no name of ours, and quotes would end the query's
+        with self._answering():
+            models = self._models(name)
+            # Versions that were searched for come without their aliases.
+            aliases = {model.name: {alias: int(number) for alias, number in model.aliases.items()} for model in models}
+            query = f"name = '{name}'" if name else None
+            found = _all_pages(lambda token: self._client.search_model_versions(query, max_results=1000, page_token=token))
+            described = [
+                self._described(
+                    item, tuple(sorted(alias for alias, number in aliases[item.name].items() if number == int(item.version)))
+                )
+                for item in found
+                if item.name in aliases
+            ]
         return sorted(described, key=lambda item: (item.name, -item.version))
 
+    def set_champion(self, version: RegisteredVersion) -> None:
+        """Point `champion` to a version, at once; it is the candidate no longer.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        with store_errors(f"{version} could not be made the champion at {self.uri}"):
+            self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+            candidate = self._find(version.name, version=None, alias=CANDIDATE)
+            if candidate is not None and int(candidate.version) == version.version:
+                self._client.delete_registered_model_alias(version.name, CANDIDATE)
+
+    def record(self, name: str, decision: Decision) -> None:
+        """Add a decision about a model to its log.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        with store_errors(f"the decision about {name}@{decision.version} could not be recorded at {self.uri}"):
+            self._client.set_registered_model_tag(name, decision.key(), decision.model_dump_json())
+
+    def decisions(self, name: str) -> list[Decision]:
+        """The log of a model, oldest first.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        with self._answering():
+            return [decision for model in self._models(name) for decision in read_decisions(model.tags)]
+
+    def delete(self, version: RegisteredVersion) -> None:
+        """Remove a version and its artifact; its run stays, with its settings and figures.
+
+        Raises:
+            InputError: an alias points to it.
+            RunError: the registry cannot be reached.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        self.check_deletable(version)
+        with store_errors(f"{version} could not be deleted at {self.uri}"):
+            self._client.delete_model_version(version.name, str(version.version))
+            if self._is_local:
+                shutil.rmtree(_local_path(version.source), ignore_errors=True)
+            else:
+                get_artifact_repository(version.source, tracking_uri=self.uri).delete_artifacts()
+        shutil.rmtree(self._fetched(version), ignore_errors=True)
+
+    def check_deletable(self, version: RegisteredVersion) -> None:
+        """See that no alias points to a version.
+
+        Raises:
+            InputError: one does.
+            RunError: the registry cannot be reached.
+        """
+        aliases = self.get(version.name, version=version.version).aliases
+        if aliases:
+            raise InputError(f"{version} is the {' and the '.join(aliases)}; promote or register another one first.")
+
+    def has_artifact(self, version: RegisteredVersion) -> bool:
+        """Whether the version's artifact is still there; that its files are whole is checked when it is fetched.
+
+        Raises:
+            RunError: the store cannot be reached.
+        """
+        local = _local_path(version.source)
+        if self._is_local or local.is_dir():
+            return (local / MANIFEST_FILE).is_file()
+        with self._answering():
+            files = {file.path for file in self._client.list_artifacts(version.run_id, ARTIFACT_FOLDER)}
+        return f"{ARTIFACT_FOLDER}/{MANIFEST_FILE}" in files
+
     def fetch(self, version: RegisteredVersion) -> ModelArtifact:
-        """The version's artifact on this machine, checked.
+        """The version's artifact on this machine, checked. One from a server is kept in the storage for the next time.
 
         Raises:
             InputError: the artifact is gone or altered.
             RunError: the store cannot be reached.
         """
-        import mlflow
-
-        local = Path(url2pathname(urlparse(version.source).path))
+        local = _local_path(version.source)
         if local.is_dir():
             return ModelArtifact.load(local)
         if self._is_local:
             raise InputError(f"{version.name} version {version.version}: its folder {local} is gone; train it again.")
-        with store_errors(f"{version.name} version {version.version}: could not be fetched from {version.source}"):
-            path = mlflow.artifacts.download_artifacts(artifact_uri=version.source, tracking_uri=self.uri)
-        return ModelArtifact.load(Path(path))
+        kept = self._fetched(version)
+        if kept.is_dir():
+            try:
+                return ModelArtifact.load(kept)
+            except InputError:
+                shutil.rmtree(kept)
+        if not self.has_artifact(version):
+            raise InputError(f"{version.name} version {version.version}: {version.source} is gone from the store; train it again.")
+        with self._downloaded(version, ARTIFACT_FOLDER) as folder:
+            ModelArtifact.load(folder)
+            with suppress(FileExistsError, NotADirectoryError):  # another process was quicker
+                folder.rename(kept)
+        return ModelArtifact.load(kept)
 
-    def _new_version(self, artifact: ModelArtifact, run_id: str) -> ModelVersion:
+    def frozen_rows(self, version: RegisteredVersion) -> FrozenRows | None:
+        """The test rows that were kept with a version, if any were.
+
+        Raises:
+            InputError: they are damaged.
+            RunError: the store cannot be reached.
+        """
+        local = _local_path(version.source).with_name(FROZEN_FOLDER)
+        if local.is_dir():
+            return FrozenRows.read(local)
+        with self._answering():
+            files = {file.path for file in self._client.list_artifacts(version.run_id, FROZEN_FOLDER)}
+        if f"{FROZEN_FOLDER}/{ROWS_FILE}" not in files:
+            return None
+        with self._downloaded(version, FROZEN_FOLDER) as folder:
+            return FrozenRows.read(folder)
+
+    @contextmanager
+    def _downloaded(self, version: RegisteredVersion, name: str) -> Iterator[Path]:
+        """A folder of the version's run, which is gone after the body unless it was renamed."""
+        beside = self._fetched(version).parent
+        beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=beside, prefix="fetching-") as folder:
+            with store_errors(f"{version.name} version {version.version}: {name} could not be fetched from {version.source}"):
+                path = self._client.download_artifacts(version.run_id, name, folder)
+            yield Path(path)
+
+    def _new_version(self, artifact: ModelArtifact, run_id: str, frozen: FrozenRows | None) -> ModelVersion:
         manifest = artifact.manifest
+        tags = lineage_tags(manifest)
         for key, value in manifest.metrics.items():
             self._client.log_metric(run_id, f"final_{key}", value)
-        self._client.set_tag(run_id, "manta.pretrained", manifest.pretrained)
+        for key, tag in tags.items():
+            self._client.set_tag(run_id, key, tag)
         self._client.log_artifacts(run_id, str(artifact.path), ARTIFACT_FOLDER)
+        if frozen is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                frozen.write(Path(folder))
+                self._client.log_artifacts(run_id, folder, FROZEN_FOLDER)
         self._ensure_model(manifest.name)
         return self._client.create_model_version(
             name=manifest.name,
             source=f"{self._client.get_run(run_id).info.artifact_uri}/{ARTIFACT_FOLDER}",
             run_id=run_id,
-            tags={"manta.run": manifest.run, "manta.data_hash": manifest.data_hash},
+            tags=tags,
         )
 
     def _ensure_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
-        from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
         try:
             self._client.create_registered_model(name)
         except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _described(self, found: ModelVersion) -> RegisteredVersion:
-        metrics = self._client.get_run(found.run_id).data.metrics
+    def _find(self, name: str, *, version: int | None, alias: str) -> ModelVersion | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if version is not None:
+                return self._client.get_model_version(name, str(version))
+            return self._client.get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            # An alias that is not there, and a name that none can have, are invalid parameters to MLflow.
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+
+    def _described(self, found: ModelVersion, aliases: tuple[str, ...]) -> RegisteredVersion:
+        run = self._client.get_run(found.run_id).data
         return RegisteredVersion(
             name=found.name,
             version=int(found.version),
-            aliases=tuple(found.aliases),
+            aliases=aliases,
             run=found.tags.get("manta.run", ""),
+            run_id=found.run_id,
+            parent_id=run.tags.get(PARENT_TAG),
             created_ms=int(found.creation_timestamp),
-            metrics={key.removeprefix("final_"): value for key, value in metrics.items() if key.startswith("final_")},
+            metrics={key.removeprefix("final_"): value for key, value in run.metrics.items() if key.startswith("final_")},
+            config=dict(run.params),
+            lineage={key.removeprefix("manta."): value for key, value in found.tags.items() if key.startswith("manta.")},
             source=found.source,
         )
 
+    def _models(self, name: str | None = None) -> list[Any]:
+        query = f"name = '{name}'" if name else None
+        return _all_pages(lambda token: self._client.search_registered_models(query, max_results=100, page_token=token))
+
     def _known(self, name: str) -> str:
-        models = sorted(model.name for model in self._client.search_registered_models())
+        models = sorted(model.name for model in self._models())
+        numbers = [str(version.version) for version in reversed(self.versions(name))]
         if name in models:
-            numbers = sorted(int(item.version) for item in self._client.search_model_versions(f"name = '{name}'"))
-            return f"it has versions {', '.join(map(str, numbers))}"
+            return f"it has versions {', '.join(numbers)}" if numbers else "it has no versions"
         return f"known models: {', '.join(models)}" if models else "it is empty; run `manta train` first"
+
+    def _fetched(self, version: RegisteredVersion) -> Path:
+        """Where a version from a server is kept; the run's id tells servers apart."""
+        return self._storage.root / "fetched" / f"{version.name}-{version.version}-{version.run_id}"
+
+    def _answering(self) -> AbstractContextManager[None]:
+        return store_errors(f"the registry at {self.uri} does not answer")
+
+
+def find_model(model: str) -> tuple[ModelArtifact, int | None]:
+    """The artifact of a model folder, of `NAME@VERSION`, or of the champion of `NAME`, and its version, which a folder has not.
+
+    Raises:
+        InputError: there is no such model, or its artifact is gone or altered.
+        RunError: the registry cannot be reached.
+    """
+    if Path(model).is_dir():
+        return ModelArtifact.load(Path(model)), None
+    registry = ModelRegistry(Storage.resolve(None))
+    version = registry.find(model)
+    return registry.fetch(version), version.version
+
+
+def _local_path(source: str) -> Path:
+    return Path(url2pathname(urlparse(source).path))
+
+
+def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:
+    """Everything that a search of MLflow finds, however many pages it comes in."""
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        page = search(token)
+        found += page
+        token = page.token
+        if not token:
+            return found

@@ -6,6 +6,7 @@ when MLFLOW_TRACKING_URI is set. `RunTracker` writes one run; a version that is 
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import time
@@ -57,15 +58,30 @@ def open_mlflow(storage: Storage) -> MlflowStore:
     """The server of MLFLOW_TRACKING_URI, else the SQLite file of the storage, which MLflow makes on its first use."""
     for name, value in REQUEST_LIMITS.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):  # after the import, which sets them
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of what is raised as well
     server = os.environ.get(SERVER)
-    if not server:
-        storage.registry.mkdir(parents=True, exist_ok=True)
-    uri = server or f"sqlite:///{storage.registry / 'mlflow.db'}"
-    return MlflowStore(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, is_local=not server)
+    if server:
+        return MlflowStore(MlflowClient(tracking_uri=server, registry_uri=server), server, is_local=False)
+    uri = f"sqlite:///{storage.registry / 'mlflow.db'}"
+    with store_errors(f"the registry at {uri} cannot be opened"):
+        _make_database(storage.registry, uri)
+    return MlflowStore(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, is_local=True)
+
+
+def _make_database(folder: Path, uri: str) -> None:
+    """Make the database unless it is there; one process at a time, as MLflow's own migrations cannot run side by side."""
+    from mlflow import MlflowClient
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".making").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "mlflow.db").exists():
+            MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models(max_results=1)
 
 
 def check_tracking_server() -> None:
@@ -88,13 +104,16 @@ def check_tracking_server() -> None:
 
 @contextmanager
 def store_errors(sentence: str) -> Iterator[None]:
-    """Turn what MLflow and the network raise in the body into a RunError of `sentence` and their own first line."""
+    """Turn what MLflow, its database and the network raise in the body into a RunError of `sentence` and their own first line."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if "database is locked" in str(error):
+            reason = "another process has locked its database; try again when that one is done"
         raise RunError(f"{sentence} ({reason}).") from error
 
 

@@ -12,6 +12,7 @@ from ray.serve.schema import LoggingConfig
 from manta.storage import Storage
 from manta_serve.api import create_api
 from manta_serve.classifier import Classifier
+from manta_serve.follow import ChampionFollower
 
 
 class ServeArguments(BaseModel):
@@ -20,7 +21,7 @@ class ServeArguments(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str
-    """Name of the registered model; its champion answers."""
+    """Name of the registered model; its champion answers, whichever that is at the time."""
     storage: str | None = None
     """Folder of the registry; $MANTA_STORAGE or ~/.manta unless given."""
     num_replicas: Annotated[int, Field(ge=1)] = 1
@@ -44,12 +45,12 @@ def build(args: ServeArguments) -> Application:
             import torch
 
             torch.set_num_threads(arguments.num_cpus)
-            self.classifier = Classifier.champion(Storage.resolve(arguments.storage), arguments.model)
-            self.classifier.warm_up()
+            self.follower = ChampionFollower(Storage.resolve(arguments.storage), arguments.model)
+            self.follower.start()
 
     return ClassifierDeployment.bind(args)  # type: ignore[attr-defined]
 
 
 def _classifier_of_this_replica() -> Classifier:
-    classifier: Classifier = serve.get_replica_context().servable_object.classifier
-    return classifier
+    follower: ChampionFollower = serve.get_replica_context().servable_object.follower
+    return follower.current

@@ -1,4 +1,4 @@
-"""`manta serve` and `manta models`."""
+"""`manta serve`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from manta.config_file import load_config
-from manta.console import people_console, print_result
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+from manta.console import people_console
 
 
 def serve(
@@ -30,30 +28,3 @@ def serve(
         name, storage, config = experiment.registered_name, experiment.storage, experiment.serve
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     run_server(name, storage=storage, config=config.model_copy(update=given), console=people_console())
-
-
-models = typer.Typer(help="List and change the registered models.", no_args_is_help=True)
-
-
-@models.command("list")
-def list_models(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, json: JsonOption = False) -> None:
-    """List versions, newest first, with the one that is served marked."""
-    from rich.table import Table
-
-    from manta.registry import ModelRegistry
-    from manta.storage import Storage
-
-    versions = ModelRegistry(Storage.resolve(None)).versions(model)
-    table = Table()
-    for heading in ("model", "version", "alias", "test accuracy", "test macro F1", "run"):
-        table.add_column(heading)
-    for version in versions:
-        scores = [f"{version.metrics[key]:.4f}" if key in version.metrics else "" for key in ("accuracy", "f1_macro")]
-        table.add_row(version.name, str(version.version), ", ".join(version.aliases), *scores, version.run)
-    console = people_console()
-    if versions:
-        console.print(table)
-    else:
-        console.print("No models yet; `manta train EXPERIMENT.yaml` makes one.")
-    rows = [{"model": item.name, "version": item.version, "aliases": item.aliases, "metrics": item.metrics} for item in versions]
-    print_result({"models": rows}, as_json=json)

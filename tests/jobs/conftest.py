@@ -9,16 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.numpy import load_file
 
 from manta.config import ExperimentConfig
 from manta.console import people_console
+from manta.storage import Storage
 from manta_jobs.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
 from manta_jobs.prepare import prepare
 from manta_jobs.progress import Board
 from manta_jobs.worker import WorkerSetup, train_worker
+
+from ..conftest import rows_of
+from .registered import KINDS, Trained, train_tiny
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,23 @@ def _let_the_cpu_compute_in_fp16() -> None:
     from deepspeed.accelerator import get_accelerator
 
     get_accelerator().is_fp16_supported = lambda: True
+
+
+@pytest.fixture(scope="session")
+def classifiers(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+    """A good classifier, a worse one that saw a tenth of its rows, and a better one that saw twice as many."""
+    folder, rows = tmp_path_factory.mktemp("classifiers"), rows_of(["delivery", "billing", "account"], 420)
+    torch.set_num_threads(1)
+    return {
+        kind: train_tiny(folder / kind, rows=rows[300 : 300 + count], test=rows[:300], steps=steps, model=tiny_model, settings={})
+        for kind, (count, steps) in KINDS.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def shared_storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    """One for all tests that name their models after themselves, as its database takes seconds to make."""
+    return Storage(tmp_path_factory.mktemp("registry"))
 
 
 @pytest.fixture(scope="session")

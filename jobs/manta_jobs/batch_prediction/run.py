@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact
 from manta.errors import InputError, RunError
-from manta.registry import ModelRegistry
-from manta.storage import Storage
+from manta.registry import find_model
 from manta.texts import wrong_kind_sentence
 from manta_jobs.batch_prediction.destination import Destination
 from manta_jobs.batch_prediction.join import join
@@ -28,7 +27,6 @@ from manta_jobs.batch_prediction.plan import Plan, make_plan
 from manta_jobs.batch_prediction.view import shown_rows
 from manta_jobs.batch_prediction.workers import finished_parts, fit_pool
 from manta_jobs.cluster import cluster_nodes, connected
-from manta_jobs.evaluate import find_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,15 +89,15 @@ def predict(
     """
     started = time.monotonic()
     destination = Destination(out.expanduser().absolute())
-    artifact = find_artifact(model)
+    artifact, version = find_model(model)
     _check_columns(artifact, text_columns, model=model)
     kind, files = locate(source)
     destination.check(source, files, overwrite=overwrite)
     task = Task(
         files=files,
         text_columns=tuple(text_columns),
-        model_sha256=hashlib.sha256((artifact.path / MANIFEST_FILE).read_bytes()).hexdigest(),
-        model_version=model_version(model, artifact),
+        model_sha256=_manifest_sha256(artifact),
+        model_version=model_version(artifact, version),
     )
     is_multilabel = artifact.manifest.task == "multilabel"
 
@@ -136,16 +134,13 @@ def predict(
     )
 
 
-def model_version(model: str, artifact: ModelArtifact) -> str:
+def model_version(artifact: ModelArtifact, version: int | None) -> str:
     """What the answers are from: `NAME@VERSION` of a registered model, of a folder `NAME@sha256:` and the manifest's hash."""
-    name = artifact.manifest.name
-    if not Path(model).is_dir():
-        if "@" in model:
-            return model
-        version = ModelRegistry(Storage.resolve(None)).version_of_run(name, artifact.manifest.run)
-        if version is not None:
-            return f"{name}@{version.version}"
-    return f"{name}@sha256:{hashlib.sha256((artifact.path / MANIFEST_FILE).read_bytes()).hexdigest()[:12]}"
+    return f"{artifact.manifest.name}@{version if version is not None else 'sha256:' + _manifest_sha256(artifact)[:12]}"
+
+
+def _manifest_sha256(artifact: ModelArtifact) -> str:
+    return hashlib.sha256((artifact.path / MANIFEST_FILE).read_bytes()).hexdigest()
 
 
 @contextmanager

@@ -1,0 +1,162 @@
+"""Two registered versions side by side in this process: the same frozen test rows, the same texts timed, the same tests run."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manta.artifact import WEIGHTS_FILE
+from manta.behaviour import load_suite, run_suite
+from manta.errors import InputError
+from manta.frozen_rows import FrozenRows
+from manta.gate import BehaviourPair, Costs, Pair
+from manta.labels import names_of
+from manta.paired import Answers, make_answers, shared_names
+from manta.predictor import Predictor
+from manta.texts import first_of_wrong_kind
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from manta.artifact import ModelArtifact
+    from manta.labels import Floats
+    from manta.registry import ModelRegistry, RegisteredVersion
+    from manta.texts import Text
+
+MIN_ROWS = 30
+NUM_TIMED = 40
+
+
+@dataclass(frozen=True)
+class KnownLogits:
+    """Logits of a version that were computed already, so that its rows need not be computed again."""
+
+    texts: Sequence[Text]
+    logits: Floats
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Two versions on the champion's frozen rows."""
+
+    champion: ModelArtifact
+    candidate: ModelArtifact
+    rows: FrozenRows
+    """The champion's rows that neither of them has seen."""
+    num_dropped: int
+    """Rows that were left out because one of them has seen the text."""
+    candidate_seen: FrozenRows | None
+    predictors: tuple[Predictor, Predictor]
+    answers: tuple[Answers, Answers]
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of the rows."""
+        found = [f"Compared on {len(self.rows):,} test rows of the champion."]
+        if self.num_dropped:
+            found.append(f"{self.num_dropped:,} more were left out: their texts are among what one of the two was trained on.")
+        if self.candidate_seen is None:
+            found.append("It is not known what the candidate was trained on, so that none of its rows could be left out.")
+        return found
+
+
+def set_side_by_side(
+    registry: ModelRegistry, champion: RegisteredVersion, candidate: RegisteredVersion, *, known: KnownLogits | None = None
+) -> SideBySide:
+    """Load both versions and let them answer the champion's frozen rows; `known` are the candidate's logits.
+
+    Raises:
+        InputError: one of them is gone or altered, they do not solve the same problem, or there are no rows to compare on.
+        RunError: the registry cannot be reached.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    frozen = registry.frozen_rows(champion)
+    if frozen is None:
+        raise InputError(f"{champion} was registered without its test rows, so {candidate} cannot be compared with it.")
+    of_candidate = registry.frozen_rows(candidate)
+    rows = frozen.unseen_by(frozen.seen, *([of_candidate.seen] if of_candidate else []))
+    num_dropped = len(frozen) - len(rows)
+    if len(rows) < MIN_ROWS:
+        raise InputError(
+            f"{champion} left {len(frozen)} test rows, of which {len(rows)} are new to {candidate}; "
+            f"at least {MIN_ROWS} are needed to compare them."
+        )
+    artifacts = registry.fetch(champion), registry.fetch(candidate)
+    _check_same_problem(champion, candidate, artifacts, rows)
+    names = shared_names(*(item.manifest.labels for item in artifacts), *(names_of(label) for label in rows.labels))
+    transformers_logging.disable_progress_bar()  # of reading the weights, which takes a blink
+    predictors = Predictor(artifacts[0]), Predictor(artifacts[1])
+    logits = predictors[0].logits(rows.texts), _logits(predictors[1], rows.texts, known)
+    before, after = (
+        make_answers(predictor.labels.probabilities(of_rows), rows.labels, labels=predictor.labels, names=names)
+        for predictor, of_rows in zip(predictors, logits, strict=True)
+    )
+    return SideBySide(*artifacts, rows, num_dropped, of_candidate, predictors, (before, after))
+
+
+def behaviour_pairs(both: SideBySide) -> list[BehaviourPair]:
+    """How often each behaviour test fails, of the candidate's suite, or else of the champion's; none where there is none.
+
+    Raises:
+        InputError: the suite does not fit a model.
+    """
+    content = (both.candidate_seen.suite if both.candidate_seen else None) or both.rows.suite
+    if content is None:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "behaviour.yaml"
+        path.write_text(content, encoding="utf-8")
+        before, after = (
+            run_suite(load_suite(path, labels=predictor.labels), predictor, texts=both.rows.texts).tests
+            for predictor in both.predictors
+        )
+    return [BehaviourPair(old.name, Pair(old.failure_rate, new.failure_rate)) for old, new in zip(before, after, strict=True)]
+
+
+def measured_costs(both: SideBySide) -> Costs:
+    """How long single texts take, one model after the other on each text, and how large the weights are."""
+    texts = both.rows.texts[:NUM_TIMED]
+    for predictor in both.predictors:  # what is set up on first use is no one's latency
+        predictor.predict(texts[:1])
+    latency_s = np.array([_timed(both.predictors, text, swapped=number % 2 == 1) for number, text in enumerate(texts)])
+    sizes = [float((item.path / WEIGHTS_FILE).stat().st_size) for item in (both.champion, both.candidate)]
+    return Costs(latency_s, Pair(*sizes))
+
+
+def _timed(predictors: tuple[Predictor, Predictor], text: Text, *, swapped: bool) -> npt.NDArray[np.float64]:
+    """Seconds of both for one text; who is first takes turns, as the second finds caches warm."""
+    seconds = np.zeros(2)
+    for index in (1, 0) if swapped else (0, 1):
+        started = time.perf_counter()
+        predictors[index].predict([text])
+        seconds[index] = time.perf_counter() - started
+    return seconds
+
+
+def _logits(predictor: Predictor, texts: Sequence[Text], known: KnownLogits | None) -> Floats:
+    if known is None:
+        return predictor.logits(texts)
+    row_of = {text: row for row, text in enumerate(known.texts)}
+    if not all(text in row_of for text in texts):
+        return predictor.logits(texts)
+    return known.logits[[row_of[text] for text in texts]]
+
+
+def _check_same_problem(
+    champion: RegisteredVersion,
+    candidate: RegisteredVersion,
+    artifacts: tuple[ModelArtifact, ModelArtifact],
+    rows: FrozenRows,
+) -> None:
+    tasks = ["multilabel" if item.manifest.task == "multilabel" else "one label a row" for item in artifacts]
+    if tasks[0] != tasks[1]:
+        raise InputError(f"{champion} is for {tasks[0]}, {candidate} for {tasks[1]}; they cannot be compared.")
+    if first_of_wrong_kind(rows.texts, num_texts=artifacts[1].manifest.num_texts) is not None:
+        raise InputError(f"one of {champion} and {candidate} reads single texts, the other pairs; they cannot be compared.")

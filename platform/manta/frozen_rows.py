@@ -1,0 +1,105 @@
+"""`FrozenRows`: the test rows a version was judged on, kept with it so that later versions are judged on the same ones.
+
+They are files of the version's MLflow run, beside the model's folder and not in it: `test.jsonl` has the rows, `seen.npy` a
+hash of each text that the version was trained or chosen on, `behaviour.yaml` its behaviour tests. None of them is a pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manta.errors import InputError
+from manta.labels import LabelSpace, RowLabels, Targets
+from manta.texts import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from manta.data import TextDataset
+
+ROWS_FILE = "test.jsonl"
+SEEN_FILE = "seen.npy"
+SUITE_FILE = "behaviour.yaml"
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class FrozenRows:
+    """Texts or pairs with their labels by name, and what the version that left them had seen."""
+
+    texts: list[Text]
+    labels: list[RowLabels]
+    seen: Hashes
+    """Sorted hashes of its training and validation texts."""
+    suite: str | None = None
+    """Its behaviour tests as YAML."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @classmethod
+    def of(cls, dataset: TextDataset, *, suite: str | None = None) -> FrozenRows:
+        """The test rows of a data set, and hashes of its other texts."""
+        seen = np.unique(np.concatenate([text_hashes(split.texts) for split in (dataset.train, dataset.validation)]))
+        return cls(dataset.test.texts, label_names(dataset.test.targets, labels=dataset.labels), seen, suite)
+
+    def unseen_by(self, *others: Hashes) -> FrozenRows:
+        """The rows whose text is in none of the given hashes."""
+        known = np.isin(text_hashes(self.texts), np.concatenate(others))
+        kept = np.flatnonzero(~known)
+        return replace(self, texts=[self.texts[index] for index in kept], labels=[self.labels[index] for index in kept])
+
+    def write(self, folder: Path) -> None:
+        """Write the files into a folder."""
+        rows = zip(self.texts, self.labels, strict=True)
+        lines = (json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
+        (folder / ROWS_FILE).write_text("".join(lines), encoding="utf-8")
+        np.save(folder / SEEN_FILE, self.seen, allow_pickle=False)
+        if self.suite is not None:
+            (folder / SUITE_FILE).write_text(self.suite, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> FrozenRows:
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        try:
+            rows = [json.loads(line) for line in (folder / ROWS_FILE).read_text(encoding="utf-8").splitlines()]
+            texts = [_as_tuple(row["text"]) for row in rows]
+            labels = [_as_tuple(row["label"]) for row in rows]
+            seen = np.load(folder / SEEN_FILE, allow_pickle=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder}: the frozen test rows are missing or damaged ({error}).") from None
+        suite = folder / SUITE_FILE
+        return cls(texts, labels, seen, suite.read_text(encoding="utf-8") if suite.is_file() else None)
+
+
+def label_names(targets: Targets, *, labels: LabelSpace) -> list[RowLabels]:
+    """Targets as `LabelSpace.encode` gives them, back to names: one a row, or for a multilabel task a tuple."""
+    if labels.task == "multilabel":
+        return [tuple(labels.names[index] for index in np.flatnonzero(row)) for row in targets]
+    return [labels.names[int(index)] for index in targets]
+
+
+def text_hashes(texts: Iterable[Text]) -> Hashes:
+    """64 bits for each text or pair; spacing and capitals make no difference, as such a copy gives the answer away, too."""
+    return np.fromiter((_hash(text) for text in texts), dtype=np.uint64)
+
+
+def _hash(text: Text) -> int:
+    parts = (text,) if isinstance(text, str) else text
+    normal = "\0".join(" ".join(part.split()).casefold() for part in parts)
+    return int.from_bytes(hashlib.blake2b(normal.encode(), digest_size=8).digest(), "big")
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
