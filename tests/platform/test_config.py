@@ -8,6 +8,7 @@ from manta.config import (
     DataConfig,
     ExperimentConfig,
     Range,
+    RegistryConfig,
     Section,
     TrainConfig,
     field_names,
@@ -53,6 +54,13 @@ def test_registry_model_overrules_the_name() -> None:
 def test_a_registry_name_that_mlflow_refuses_is_found_before_training(model: str) -> None:
     with pytest.raises(ValidationError, match="registry"):
         ExperimentConfig.model_validate(MINIMAL | {"registry": {"model": model}})
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.5, -0.1, "most"])
+def test_a_target_precision_that_no_share_can_be_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError, match="target_precision"):
+        RegistryConfig.model_validate({"target_precision": value})
+    assert RegistryConfig.model_validate({"target_precision": None}).target_precision is None
 
 
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
