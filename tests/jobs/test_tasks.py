@@ -16,11 +16,12 @@ from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.data import load_dataset
 from manta.errors import InputError
-from manta.metrics import best_thresholds
+from manta.metrics import METRIC_NAMES, best_thresholds
 from manta.predictor import Predictor
 from manta_jobs.calibrate import calibrate_artifact
 from manta_jobs.evaluate import evaluate
-from manta_jobs.report import show_evaluation, show_trained, shown_metrics
+from manta_jobs.evaluation_report.terminal import show_evaluation
+from manta_jobs.report import show_trained, shown_metrics
 from manta_jobs.train import train
 
 
@@ -96,23 +97,29 @@ def test_a_multilabel_run_learns_and_leaves_its_thresholds(
         for text, targets in zip(dataset.test.texts, dataset.test.targets, strict=True)
     ]
     test.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    artifact, evaluation = evaluate(str(model.artifact.path), str(test), settings={}, console=people_console())
-    assert evaluation.metrics == pytest.approx({name: manifest.metrics[name] for name in evaluation.metrics}, abs=1e-6)
-    assert evaluation.num_rows == len(dataset.test)
-    assert ("f1_micro", "micro F1") in shown_metrics(artifact)
+    found = evaluate(str(model.artifact.path), str(test), settings={}, console=people_console(), out=tmp_path / "report")
+    metrics, own = found.assessment.metrics, {name: manifest.metrics[name] for name in METRIC_NAMES}
+    assert {name: metrics[name] for name in own} == pytest.approx(own, abs=1e-6)
+    assert found.assessment.num_rows == len(dataset.test)
+    assert found.page == tmp_path / "report" / "report.html"
+    assert {file.name for file in found.page.parent.glob("*.png")} >= {"label_errors.png", "per_class_f1.png"}
+    assert ("f1_micro", "micro F1") in shown_metrics(found.artifact)
     capsys.readouterr()
     show_trained(model, people_console(), experiment=None)
-    show_evaluation(artifact, evaluation, people_console())
+    show_evaluation(found.assessment, found.page, people_console())
     shown = capsys.readouterr().err
     assert "test micro F1" in shown
     assert "".join(record.sentences()).replace(" ", "") in shown.replace("\n", "").replace(" ", "")
+    assert "macro ROC-AUC" in shown
     assert "threshold" in shown
     with pytest.raises(InputError, match="reads single texts, so give one text where there are two: give --text once"):
         evaluate(str(model.artifact.path), str(test), settings={"text": ["text", "more"]}, console=people_console())
 
 
 @pytest.mark.timeout(400)
-def test_a_run_on_text_pairs_tells_the_texts_apart(ray_cluster: None, text_pairs: Path, tiny_model: Path) -> None:
+def test_a_run_on_text_pairs_tells_the_texts_apart(
+    ray_cluster: None, text_pairs: Path, tiny_model: Path, own_storage: Path
+) -> None:
     config = experiment(
         text_pairs, tiny_model, data_settings={"text": ["before", "after"]}, task="auto", learning_rate=3e-3, num_epochs=5
     )
@@ -139,9 +146,12 @@ def test_a_run_on_text_pairs_tells_the_texts_apart(ray_cluster: None, text_pairs
     with pytest.raises(InputError, match="this model reads pairs of texts"):
         predictor.predict([mixed[1]])
 
+    # `manta evaluate` finds it by its name, and puts the report into the storage.
     columns = {"text": ["before", "after"]}
-    _, evaluation = evaluate(str(model.artifact.path), str(text_pairs), settings=columns, console=people_console())
-    assert evaluation.num_rows == 300
-    assert evaluation.metrics["accuracy"] >= 0.9
+    found = evaluate("tiny", str(text_pairs), settings=columns, console=people_console())
+    assert (found.assessment.subject.title, found.assessment.num_rows) == ("tiny version 1", 300)
+    assert found.assessment.metrics["accuracy"] >= 0.9
+    assert found.page.parent.parent == own_storage / "evaluations"
+    assert found.page.parent.name.startswith("tiny-1-")
     with pytest.raises(InputError, match="give --text twice"):
         evaluate(str(model.artifact.path), str(text_pairs), settings={"text": "before"}, console=people_console())

@@ -10,7 +10,7 @@ from manta_jobs.curves import BLUE, GREEN, GREY, ORANGE
 from manta_jobs.evaluation_report.assessment import Assessment
 from manta_jobs.evaluation_report.calibration import claims
 from manta_jobs.evaluation_report.slices import wilson_interval
-from manta_jobs.search_report.canvas import GRID, INK, PAPER, add_legend, finish_panel, is_narrow, plain, say
+from manta_jobs.search_report.canvas import GRID, INK, add_legend, finish_panel, is_narrow, plain, say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -219,5 +219,4 @@ def _colours() -> Any:
 
     full = colormaps["viridis"]
     shades = LinearSegmentedColormap.from_list("shares", [full(0.22 + 0.7 * step / 255) for step in range(256)])
-    shades.set_bad(PAPER, alpha=0.0)
-    return shades
+    return shades.with_extremes(bad=(1.0, 1.0, 1.0, 0.0))

@@ -6,6 +6,7 @@ The page shares style and way of building with the report of a search. It runs n
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,13 +38,16 @@ FIGURES_FILE = "report.json"
 
 
 def check_target(folder: Path) -> None:
-    """Refuse a folder that has something in it already.
+    """Refuse a folder that has something in it already or cannot be made; nothing is made yet.
 
     Raises:
-        InputError: it does, or it is a file.
+        InputError: it does, it is a file, or it may not be written.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"--out {folder}: there is something already; give a folder that is new or empty.")
+    nearest = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InputError(f"{folder}: cannot be written, because of {nearest}; give another folder with --out.")
 
 
 def write_report(assessment: Assessment, folder: Path) -> Path:
