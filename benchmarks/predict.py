@@ -6,9 +6,10 @@
 - `manta-int8`            `manta predict` with the ONNX form of eight-bit integers, if the model has one that was accepted
 
 All read the same CSV, use the same cores, write a CSV, and run the same weights, each in a process of its own. The rows are the
-sentences of the data, again and again; a sentence comes back after thousands of others, so no system gains by having seen it. Of each
-system: rows/s from the first row that goes to a loaded model to the last answer, which the targets are about, and the wall time of the
-whole command, starting, loading and writing included, whose ratio stands beside. Labels and scores are compared with the pipeline's.
+sentences of the data, again and again; a sentence comes back after thousands of others, so no system gains by having seen it.
+Measured are rows/s from the first row that goes to a loaded model to the last answer, which the targets are about, and the wall
+time of the whole command, starting, loading and writing included, whose ratio stands beside. Labels and scores are compared with
+the pipeline's.
 
 With `--flat-memory` instead: the most memory that the driver and a worker of `manta predict` ever had, with 20,000 rows and with
 200,000, of a model so small that the rows are what counts.

@@ -7,6 +7,7 @@ themselves and send back finished parts, so no row waits in the object store and
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections import Counter
@@ -167,6 +168,8 @@ def _classify(
         console.print(f"Going on with {partial.path}: {num_done:,} of {num_rows:,} rows are done.")
     if not pending:
         return None
+    # Ray Data's pool makes Ray log, on every start, that its constructor arguments are shared: no news for who reads stderr.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     began: float | None = None
     weights_bytes = (artifact.path / WEIGHTS_FILE).stat().st_size
     with connected(address, num_workers=1), shown_rows(console, num_done=num_done, num_rows=num_rows) as advance:
