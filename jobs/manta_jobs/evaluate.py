@@ -112,12 +112,6 @@ def _new_folder(name: str, version: int | None) -> Path:
     return Storage.resolve(None).root / "evaluations" / f"{name}-{what}-{stamp}"
 
 
-def evaluate_on_cluster(artifact: ModelArtifact, split: Split, *, console: Console) -> Evaluation:
-    """The metrics of an artifact on a split, as it answers, computed on one node of the connected cluster."""
-    logits = logits_on_cluster(artifact, split, console=console, form="auto")
-    return evaluation_of(logits, split, labels=artifact.manifest.label_space)
-
-
 def evaluation_of(logits: Floats, split: Split, *, labels: LabelSpace) -> Evaluation:
     """The metrics of a split's logits."""
     return Evaluation(

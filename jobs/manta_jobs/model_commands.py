@@ -123,11 +123,11 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a version as a folder that plain transformers loads, with its model card."""
-    from importlib import import_module
+    from manta.export import export_model
 
     registry = _registry()
     version = registry.find(model)
-    folder = import_module("manta.export").export_model(registry.fetch(version), to=to)
+    folder = export_model(registry.fetch(version), to=to)
     people_console().print(f"{version} is in {folder}")
     print_result({"model": version.name, "version": version.version, "folder": str(folder)}, as_json=json)
 
