@@ -186,7 +186,7 @@ def test_the_surest_mistakes_come_first_and_of_several_labels_the_surest_wrong_o
     ("num_labels", "plots"),
     [
         (2, {"confusion", "per_class_f1", "slices", "reliability", "confidence", "roc", "precision_recall"}),
-        (8, {"confusion", "per_class_f1", "slices", "reliability", "confidence"}),
+        (40, {"confusion", "per_class_f1", "slices", "reliability", "confidence"}),
     ],
 )
 def test_the_report_is_whole(num_labels: int, plots: set[str], reports: Callable[[int], tuple[Assessment, Path]]) -> None:
