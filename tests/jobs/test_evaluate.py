@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,18 @@ def drawn(num_labels: int, *, num_rows: int = 200, **facts: Any) -> Assessment:
     texts = [f"<b>text</b> & {row} " + "word " * int(row % 30) for row in range(num_rows)]
     columns = {"country": [("FR", "DE", None)[row % 3] for row in range(num_rows)]}
     return assessment_of(probabilities.tolist(), targets, labels=labels, texts=texts, columns=columns, **facts)
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Assessment, Path]]:
+    """The written report of a model with so many labels; each is made once."""
+
+    @cache
+    def written(num_labels: int) -> tuple[Assessment, Path]:
+        assessment = drawn(num_labels, behaviour=BEHAVIOUR)
+        return assessment, write_report(assessment, tmp_path_factory.mktemp("page") / "report")
+
+    return written
 
 
 @pytest.mark.parametrize(("num_right", "num_rows"), [(8, 10), (0, 5), (50, 50), (391, 417)])
@@ -172,15 +186,14 @@ def test_the_surest_mistakes_come_first_and_of_several_labels_the_surest_wrong_o
     ("num_labels", "plots"),
     [
         (2, {"confusion", "per_class_f1", "slices", "reliability", "confidence", "roc", "precision_recall"}),
-        (8, {"confusion", "per_class_f1", "slices", "reliability", "confidence"}),
+        (40, {"confusion", "per_class_f1", "slices", "reliability", "confidence"}),
     ],
 )
-def test_the_report_is_whole(num_labels: int, plots: set[str], tmp_path: Path) -> None:
+def test_the_report_is_whole(num_labels: int, plots: set[str], reports: Callable[[int], tuple[Assessment, Path]]) -> None:
     from matplotlib.image import imread
 
-    assessment = drawn(num_labels, behaviour=BEHAVIOUR)
-    page = write_report(assessment, tmp_path / "report")
-    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    assessment, page = reports(num_labels)
+    assert [path.name for path in page.parent.parent.iterdir()] == ["report"]
     assert {path.stem for path in page.parent.glob("*.png")} == plots
     for path in page.parent.glob("*.png"):
         assert float(imread(path)[..., :3].std()) > 0.01, path
@@ -218,14 +231,16 @@ def test_a_folder_with_something_in_it_is_not_overwritten(tmp_path: Path) -> Non
 
 
 @pytest.mark.page
-@pytest.mark.parametrize(("num_labels", "width"), [(2, 1280), (77, 400)])
-def test_a_browser_shows_every_plot_and_asks_for_nothing(num_labels: int, width: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("num_labels", "width"), [(2, 1280), (40, 400)])
+def test_a_browser_shows_every_plot_and_asks_for_nothing(
+    num_labels: int, width: int, reports: Callable[[int], tuple[Assessment, Path]]
+) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine; on Debian: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
-    report = write_report(drawn(num_labels, num_rows=2 * 77, behaviour=BEHAVIOUR), tmp_path / "report")
+    _, report = reports(num_labels)
     requested: list[str] = []
     faults: list[str] = []
     with sync_playwright() as playwright:
