@@ -71,7 +71,6 @@ class OnnxForward:
         options.enable_cpu_mem_arena = False  # it keeps what the longest batch needed, and is no faster here
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        self.options = options
         self._names = {item.name for item in self._session.get_inputs()}
 
     def __call__(self, tokens: Tokens) -> Floats:

@@ -9,6 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from manta.artifact import write_artifact
+from manta.data import load_dataset
+from manta.metrics import classification_metrics
+from manta.model import load_model_config, load_tokenizer
+from manta.predictor import Predictor
+from manta_jobs.finish import plain_weights
+
 from .conftest import Outcome, experiment
 
 VARIANTS = {
@@ -155,6 +162,29 @@ def test_training_stops_early_when_nothing_gets_better(alone: dict[str, Outcome]
 def test_offloading_trains_the_same_model(together: dict[str, Outcome]) -> None:
     assert distance(together["plain"], together["offloaded"]) < 1e-4
     assert distance(together["plain"], together["all offloaded"]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["plain", "frozen layer", "offloaded", "all offloaded", "lora all split"])  # ZeRO 0, 1, 2, 3, 3
+def test_the_finished_model_answers_as_the_engine_did(
+    together: dict[str, Outcome], name: str, two_classes: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """By the loss on the validation rows, as the engine had it after the last epoch and as the safetensors have it on a CPU."""
+    config = experiment(two_classes, tiny_model).with_values({"train.zero_stage": 0, **SHARDED[name]})
+    dataset = load_dataset(config.data)
+    last = together[name].state.history[-1]
+    artifact = write_artifact(
+        tmp_path / "model",
+        weights=plain_weights(Path(last["checkpoint"]), config, dataset.labels),
+        model_config=load_model_config(config.model, dataset.labels),
+        tokenizer=load_tokenizer(config.model),
+        labels=dataset.labels,
+        facts=dict.fromkeys(("name", "data_hash", "run", "pretrained"), "")
+        | {"max_length": 32, "metrics": {}, "examples": [], "config": {}},
+    )
+    logits = Predictor(artifact, device="cpu").logits(dataset.validation.texts)
+    found = classification_metrics(logits, dataset.validation.targets, labels=dataset.labels)
+    assert found["loss"] == pytest.approx(last["loss"], abs=2e-6)
+    assert found["accuracy"] == last["accuracy"]
 
 
 @pytest.mark.parametrize("name", ["fp16 whole", "fp16", "fp16 all split", "bf16 all split"])

@@ -227,8 +227,8 @@ def test_a_model_without_forms_says_so(finished: dict[str, Any]) -> None:
 
 def test_threads_follow_torchs(with_onnx: ModelArtifact) -> None:
     predictor = Predictor(with_onnx, device="cpu", form="onnx-fp32")
-    session: Any = predictor._forward
-    assert session.options.intra_op_num_threads == torch.get_num_threads() == 1
+    forward: Any = predictor._forward
+    assert forward._session.get_session_options().intra_op_num_threads == torch.get_num_threads() == 1
 
 
 def test_forms_are_recorded_beside_the_rest(make_artifact: Callable[..., Any], tmp_path: Path) -> None:
