@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from manta.metrics import classification_metrics, per_class_metrics
-from manta_jobs.evaluation_report.calibration import (
+from manta.calibration import (
     ReliabilityBin,
     brier_score,
     claims,
     expected_calibration_error,
     reliability_bins,
 )
+from manta.metrics import classification_metrics, per_class_metrics
 from manta_jobs.evaluation_report.slices import Slice, slices_of, worst_slice
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manta.calibration import claims
 from manta_jobs.curves import BLUE, GREEN, GREY, ORANGE
 from manta_jobs.evaluation_report.assessment import Assessment
-from manta_jobs.evaluation_report.calibration import claims
 from manta_jobs.evaluation_report.slices import wilson_interval
 from manta_jobs.search_report.canvas import GRID, INK, add_legend, finish_panel, is_narrow, plain, say
 
