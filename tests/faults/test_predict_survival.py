@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from manta.predictor import Predictor
+from manta_jobs.batch_prediction.plan import CHUNK_ROWS
 
 from ..platform.conftest import make_artifact  # noqa: F401
 from .conftest import Nodes
@@ -87,14 +88,14 @@ def test_each_row_comes_once_whatever_is_killed(
 
     killed = attempt("killed")
     try:
-        kept = killed.wait_for_chunks(partial, 5)
+        kept = killed.wait_for_chunks(partial, 3)
     finally:
         killed.process.kill()
     killed.process.communicate()
     assert not out.exists()
 
     stopped = attempt("stopped")
-    more = stopped.wait_for_chunks(partial, kept + 5)
+    more = stopped.wait_for_chunks(partial, kept + 3)
     os.kill(stopped.process.pid, signal.SIGINT)
     code, output = stopped.ended()
     assert (code, output) == (130, "")
@@ -102,12 +103,12 @@ def test_each_row_comes_once_whatever_is_killed(
     assert not out.exists()
 
     last = attempt("last")
-    last.wait_for_chunks(partial, more + 3)
+    last.wait_for_chunks(partial, more + 2)
     workers_of(nodes)[0].kill()
     code, output = last.ended()
     assert code == 0, last.log.read_text()
     result = json.loads(output)
-    assert more * 1024 <= result["resumed_rows"] < NUM_ROWS
+    assert more * CHUNK_ROWS <= result["resumed_rows"] < NUM_ROWS
     assert result["rows"] == NUM_ROWS == sum(result["labels"].values())
     assert not partial.exists()
     with out.open(newline="") as file:

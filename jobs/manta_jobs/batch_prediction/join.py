@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from manta_jobs.batch_prediction.partial import PartialOutput
 
 OutKind = Literal["csv", "jsonl", "parquet"]
-GROUP_CHUNKS = 64
+GROUP_CHUNKS = 32
 """Chunks in a Parquet row group, and in a file of a folder."""
 LABEL_SEPARATOR = "|"
 

@@ -22,7 +22,7 @@ from manta_jobs.batch_prediction.locate import InputFile, Kind, open_filesystem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-CHUNK_ROWS = 1024
+CHUNK_ROWS = 2048
 """Enough that sorting by length leaves little padding, few enough that an interruption costs seconds."""
 CHUNK_BYTES = 16 * 2**20
 """A chunk of text ends here whatever its rows, so that long texts do not add up in memory."""

@@ -7,7 +7,6 @@ themselves and send back finished parts, so no row waits in the object store and
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections import Counter
@@ -26,7 +25,7 @@ from manta_jobs.batch_prediction.locate import locate
 from manta_jobs.batch_prediction.partial import PartialOutput, Task, opened
 from manta_jobs.batch_prediction.plan import Plan, make_plan
 from manta_jobs.batch_prediction.view import shown_rows
-from manta_jobs.batch_prediction.workers import finished_parts, fit_pool
+from manta_jobs.batch_prediction.workers import core_remarks_in, finished_parts, fit_pool
 from manta_jobs.cluster import cluster_nodes, connected
 
 if TYPE_CHECKING:
@@ -168,11 +167,13 @@ def _classify(
         console.print(f"Going on with {partial.path}: {num_done:,} of {num_rows:,} rows are done.")
     if not pending:
         return None
-    # Ray Data's pool makes Ray log, on every start, that its constructor arguments are shared: no news for who reads stderr.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     began: float | None = None
     weights_bytes = (artifact.path / WEIGHTS_FILE).stat().st_size
-    with connected(address, num_workers=1), shown_rows(console, num_done=num_done, num_rows=num_rows) as advance:
+    with (
+        connected(address, num_workers=1),
+        core_remarks_in(partial.path / "ray.log"),
+        shown_rows(console, num_done=num_done, num_rows=num_rows) as advance,
+    ):
         pool = fit_pool(cluster_nodes(), num_chunks=len(pending), weights_bytes=weights_bytes)
         for content, counts in finished_parts(partial, pool, artifact=artifact.path, model_version=task.model_version):
             began = began or time.monotonic() - counts.seconds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,3 +92,20 @@ def finished_parts(
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise RunError(f"a worker failed ({lines[-1].strip()}).") from error
+
+
+@contextmanager
+def core_remarks_in(path: Path) -> Iterator[None]:
+    """While the body runs, what Ray's C++ core says goes to a file; what Python writes to stderr stays there.
+
+    The core writes straight to file descriptor 2, and remarks on each start that the arguments of a pool's workers are shared. Its
+    log level would silence that, but of the cluster too, and by saying that it does.
+    """
+    people = os.dup(2)
+    with path.open("a", encoding="utf-8") as log, os.fdopen(people, "w", encoding="utf-8", buffering=1) as stderr:
+        os.dup2(log.fileno(), 2)
+        try:
+            with redirect_stderr(stderr):
+                yield
+        finally:
+            os.dup2(people, 2)
