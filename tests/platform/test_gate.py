@@ -62,8 +62,10 @@ def answers_of(decided: str, truth: str, *, confidence: float = 0.9) -> Answers:
 
 @pytest.mark.parametrize("main_metric", ["accuracy", "f1_macro"])
 def test_an_equal_model_is_seldom_accepted(main_metric: MetricName) -> None:
-    accepted = [verdict_of(simulated_pair(400, gain=0.0, seed=seed), main_metric=main_metric).passed for seed in range(200)]
-    assert sum(accepted) <= 10
+    """Four times 200 simulations; fewer resamples than usual, as the errors of 800 intervals even out."""
+    pairs = (simulated_pair(200, gain=0.0, seed=seed) for seed in range(800))
+    accepted = [verdict_of(pair, main_metric=main_metric, num_resamples=400).passed for pair in pairs]
+    assert np.mean(accepted) <= 0.05
 
 
 def test_a_better_model_usually_passes_and_a_worse_one_never() -> None:
