@@ -135,9 +135,9 @@ def export_graph(folder: Path, file: Path, *, names: Sequence[str]) -> None:
 def quantize_graph(source: Path, file: Path) -> None:
     """Write the graph of `source` with the weights of its matrices and embeddings as eight-bit integers.
 
-    Activations are quantised as they come, by the range of each whole tensor. Weights use seven bits: without VNNI, a processor adds
-    pairs of products in 16 bits, which eight bits overflow. With a scale for each output channel, that agreed best of what was tried
-    (MiniLM on 500 sentences, AVX2: 98.8% of them; eight bits 96.6 to 97.4%; unsigned 97.4 to 97.6%) and was as fast.
+    Activations are quantised as they come, by the range of each whole tensor. Weights use seven bits: without VNNI, a processor
+    adds pairs of products in 16 bits, which eight bits overflow. With a scale for each output channel, that agreed best of what
+    was tried (MiniLM on 500 sentences, AVX2: 98.8% of them; eight bits 96.6 to 97.4%; unsigned 97.4 to 97.6%) and was as fast.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
