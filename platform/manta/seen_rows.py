@@ -61,7 +61,7 @@ class SeenRows(torch.nn.Module):
         is_seen = rows < self.num_seen
         known = functional.embedding(rows * is_seen, self.weight, self.padding_idx)
         others = functional.embedding((rows - self.num_seen).clamp(min=0), self.unseen)
-        return torch.where(is_seen.unsqueeze(-1), known, others)
+        return torch.where(is_seen.unsqueeze(-1), known, others.to(known.dtype))  # DeepSpeed's fp16 leaves buffers in float32
 
     def whole(self) -> torch.nn.Embedding:
         """An ordinary embedding of all rows, those that learned among them."""

@@ -16,6 +16,8 @@ from manta.labels import LabelSpace
 from manta.model import build_model
 from manta.seen_rows import SeenRows, train_seen_rows, with_whole_embedding
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS = ["bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "mpnet"]
 SEEN = np.array([1, 2, 5, 7, 8, 9, 40])
 UNSEEN = np.setdiff1d(np.arange(90), SEEN)
@@ -107,6 +109,12 @@ def test_what_does_not_learn_is_neither_a_parameter_nor_in_checkpoints() -> None
     train_seen_rows(again, SEEN)
     again.load_state_dict(split.state_dict())
     assert torch.equal(logits(again, OTHER_TEXTS), logits(split, OTHER_TEXTS))
+
+
+def test_weights_of_lower_precision_decide_what_is_computed_in() -> None:
+    rows = SeenRows(torch.nn.Embedding(90, 4), SEEN).eval()
+    rows.weight.data = rows.weight.data.half()  # as DeepSpeed does it, to parameters only
+    assert rows(OTHER_TEXTS).dtype == torch.float16
 
 
 def test_a_token_that_was_not_seen_stops_training() -> None:
