@@ -73,7 +73,8 @@ class FrozenRows:
             InputError: a file is missing or damaged.
         """
         try:
-            rows = [json.loads(line) for line in (folder / ROWS_FILE).read_text(encoding="utf-8").splitlines()]
+            content = (folder / ROWS_FILE).read_text(encoding="utf-8")
+            rows = [json.loads(line) for line in content.split("\n") if line]  # texts may hold the other line ends
             texts = [_as_tuple(row["text"]) for row in rows]
             labels = [_as_tuple(row["label"]) for row in rows]
             seen = np.load(folder / SEEN_FILE, allow_pickle=False)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from manta.config import GateConfig, MetricName
-from manta.paired import Answers, Values, calibration_error, mcnemar, metric, paired_bootstrap, value
+from manta.paired import NUM_RESAMPLES, Answers, Values, calibration_error, mcnemar, metric, paired_bootstrap, value
 
 METRIC_WORDS = {
     "accuracy": "accuracy",
@@ -96,11 +96,12 @@ def judge(
     behaviour: Sequence[BehaviourPair] = (),
     costs: Costs | None = None,
     allow_equal: bool = False,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> Verdict:
     """Compare two models on the same rows; `main_metric` must be better, or with `allow_equal` surely not much worse."""
     other: MetricName = "f1_macro" if main_metric in ROW_METRICS else "accuracy"
     statistics = [metric(main_metric), metric(other), calibration_error]
-    main, beside, calibration = paired_bootstrap(champion, candidate, statistics)
+    main, beside, calibration = paired_bootstrap(champion, candidate, statistics, num_resamples=num_resamples)
     lines = [
         _main_line(champion, candidate, main, gate=gate, name=main_metric, allow_equal=allow_equal),
         _mcnemar_line(champion, candidate, gate=gate, decides=main_metric in ROW_METRICS and not allow_equal),
@@ -129,9 +130,10 @@ def _main_line(
     """A gain that is no chance; with `allow_equal`, no loss beyond the margin."""
     figures = _figures(name, champion, candidate)
     sign = -1.0 if name == "loss" else 1.0
-    low, high = np.quantile(sign * differences, [1 - gate.confidence, gate.confidence])
     least = -gate.equal_margin if allow_equal else gate.min_gain
     gain = sign * (figures.candidate - figures.champion)
+    percentile, high = np.quantile(sign * differences, [1 - gate.confidence, gate.confidence])
+    low = min(percentile, 2 * gain - high)  # the percentile and the basic interval; each alone errs a little too often
     said = (lambda share: f"{share:+.4f}") if name == "loss" else points
     words = METRIC_WORDS[name] + (" (a gain is less loss)" if name == "loss" else "")
     passed = bool(low > least) if not allow_equal else bool(low >= least)

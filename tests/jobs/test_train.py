@@ -133,7 +133,7 @@ def test_a_run_learns_and_leaves_a_registered_model(
     assert (run.info.status, run.info.run_name) == ("FINISHED", model.run.name)
     assert len(client.get_metric_history(run.info.run_id, "validation/accuracy")) == 8
     kept = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert kept == {"model", "config.yaml", "report.json", "curves.png"}
+    assert kept == {"model", "frozen", "config.yaml", "report.json", "curves.png"}
 
     registry = ModelRegistry(Storage(own_storage))
     champion = registry.get("tiny")

@@ -62,8 +62,10 @@ def answers_of(decided: str, truth: str, *, confidence: float = 0.9) -> Answers:
 
 @pytest.mark.parametrize("main_metric", ["accuracy", "f1_macro"])
 def test_an_equal_model_is_seldom_accepted(main_metric: MetricName) -> None:
-    accepted = [verdict_of(simulated_pair(400, gain=0.0, seed=seed), main_metric=main_metric).passed for seed in range(200)]
-    assert sum(accepted) <= 10
+    """Four times 200 simulations; fewer resamples than usual, as the errors of 800 intervals even out."""
+    pairs = (simulated_pair(200, gain=0.0, seed=seed) for seed in range(800))
+    accepted = [verdict_of(pair, main_metric=main_metric, num_resamples=400).passed for pair in pairs]
+    assert np.mean(accepted) <= 0.05
 
 
 def test_a_better_model_usually_passes_and_a_worse_one_never() -> None:
@@ -131,11 +133,11 @@ def test_probabilities_that_got_further_from_the_truth_are_refused() -> None:
 def test_behaviour_latency_and_size_have_their_bounds() -> None:
     pair = simulated_pair(3000, gain=0.03, seed=2)
     slow = np.column_stack([np.full(30, 0.010), np.full(30, 0.020)])
-    behaviour = [BehaviourPair("typos", Pair(0.1, 0.1)), BehaviourPair("negation", Pair(0.1, 0.15))]
+    behaviour = [BehaviourPair("typos", Pair(0.1, 0.1)), BehaviourPair("negation", Pair(0.1, 0.2))]
     verdict = verdict_of(pair, behaviour=behaviour, costs=Costs(slow, Pair(1e6, 3e6)))
     assert failing(verdict) == ["behaviour: negation", "latency (ms, p50)", "weights (MB)"]
     assert verdict.failing[1].sentence == "one text takes 2.00 times as long (10.0 ms, now 20.0 ms)."
-    wide = GateConfig(max_behaviour_rise=0.05, max_latency_ratio=2.5, max_size_ratio=3.0)
+    wide = GateConfig(max_behaviour_rise=0.1, max_latency_ratio=2.5, max_size_ratio=3.0)
     assert verdict_of(pair, behaviour=behaviour, costs=Costs(slow, Pair(1e6, 3e6)), gate=wide).passed
 
 

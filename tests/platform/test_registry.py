@@ -321,13 +321,16 @@ sys.stdin.readline()
 """
 
 
-def test_a_locked_database_is_one_sentence_and_leaves_nothing(storage: Storage, artifact: ModelArtifact, tmp_path: Path) -> None:
+def test_a_locked_database_is_one_sentence_and_leaves_nothing(
+    registry: ModelRegistry, storage: Storage, artifact: ModelArtifact, tmp_path: Path
+) -> None:
     """Another process holds it; what was registered half is not seen, and doing it again works."""
+    assert registry.versions("anything") == []  # the database is made
     elsewhere = Storage(tmp_path / "elsewhere")
     elsewhere.registry.mkdir(parents=True)
     database = elsewhere.registry / "mlflow.db"
     shutil.copy(storage.registry / "mlflow.db", database)
-    registry = ModelRegistry(elsewhere)  # a database that is seen for the first time
+    fresh = ModelRegistry(elsewhere)  # a database that is seen for the first time
     locker = subprocess.Popen(
         [sys.executable, "-c", LOCKING, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -335,14 +338,14 @@ def test_a_locked_database_is_one_sentence_and_leaves_nothing(storage: Storage, 
         assert locker.stdout is not None
         assert locker.stdout.readline() == "locked\n"
         with pytest.raises(RunError, match=r"^the registry at .* does not answer \(another process has locked its database"):
-            registry.get("anything")
-        with pytest.raises(RunError, match=r"the model is finished and lies in .* another process has locked its database"):
-            registry.register(artifact, run_id="0" * 32)
+            fresh.get("anything")
+        with pytest.raises(RunError, match=r"the model is finished and lies in .* \(another process has locked its database"):
+            fresh.register(artifact, run_id="0" * 32)
     finally:
         locker.communicate("\n", timeout=60)
     with sqlite3.connect(database) as connection:
         assert connection.execute("SELECT count(*) FROM model_versions WHERE name = ?", [artifact.manifest.name]).fetchone() == (0,)
-    assert register(registry, elsewhere, artifact, promote=False).version == 1
+    assert register(fresh, elsewhere, artifact, promote=False).version == 1
 
 
 def test_a_registration_that_breaks_off_leaves_no_version(
