@@ -27,10 +27,9 @@ def test_no_package_marker_shadows_a_module() -> None:
 
 
 def test_the_readmes_yaml_is_a_valid_experiment() -> None:
-    support, triage, robust = (ExperimentConfig.model_validate(yaml.safe_load(document)) for document in blocks("yaml"))
+    support, triage = (ExperimentConfig.model_validate(yaml.safe_load(document)) for document in blocks("yaml"))
     assert support.name == "support"
     assert support.tune.budget.num_trials == 8
-    assert (robust.train.min_workers, robust.train.max_workers) == (2, 8)
     assert (triage.model.task, triage.data.text_columns) == ("multilabel", ("subject", "body"))
 
 
