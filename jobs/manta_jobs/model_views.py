@@ -119,7 +119,8 @@ def show_decisions(name: str, decisions: Sequence[dict[str, Any]], console: Cons
         table.add_column(heading)
     for decision in list(reversed(decisions))[:NUM_DECISIONS]:
         failing = [line["sentence"] for line in decision["figures"] if not line["passed"]]
-        why = " ".join(filter(None, [decision["why"], *failing]))
+        more = f"({len(failing) - 1} more lines: --json)" if len(failing) > 1 else ""
+        why = " ".join(filter(None, [decision["why"], *failing[:1], more]))
         what = f"{decision['action']}: version {decision['version']}"
         table.add_row(
             decision["at"][:19].replace("T", " "), escape(decision["by"]), what, str(decision["previous"] or ""), escape(why)

@@ -18,8 +18,6 @@ from manta.errors import InputError, MantaError
 from manta.gate import Verdict, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
     from manta.artifact import ModelArtifact
@@ -226,11 +224,6 @@ def gate_table(verdict: Verdict, *, champion: RegisteredVersion, candidate: Regi
         table.add_column(heading)
     for line in verdict.lines:
         ending = "ok" if line.passed else "no"
-        table.add_row(
-            escape(line.name), *_shown([line.champion, line.candidate]), line.bound, ending, style="" if line.passed else "red"
-        )
+        figures = (f"{figure:.4g}" for figure in (line.champion, line.candidate))
+        table.add_row(escape(line.name), *figures, line.bound, ending, style="" if line.passed else "red")
     return table
-
-
-def _shown(figures: Sequence[float]) -> list[str]:
-    return [f"{figure:.0f}" if figure == int(figure) and figure > 1 else f"{figure:.4f}" for figure in figures]

@@ -70,7 +70,7 @@ def open_mlflow(storage: Storage) -> MlflowStore:
     uri = f"sqlite:///{storage.registry / 'mlflow.db'}"
     with store_errors(f"the registry at {uri} cannot be opened"):
         _make_database(storage.registry, uri)
-    return MlflowStore(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, is_local=True)
+        return MlflowStore(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, is_local=True)
 
 
 def _make_database(folder: Path, uri: str) -> None:

@@ -15,6 +15,8 @@ from manta.labels import LabelSpace
 from manta.metrics import classification_metrics
 from manta.paired import Answers, calibration_error, make_answers, mcnemar, metric, paired_bootstrap, shared_names, value
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ("account", "billing", "delivery", "other")
 SPACE = LabelSpace(NAMES, "multiclass")
 GATE = GateConfig()
@@ -69,8 +71,8 @@ def test_an_equal_model_is_seldom_accepted(main_metric: MetricName) -> None:
 
 
 def test_a_better_model_usually_passes_and_a_worse_one_never() -> None:
-    better = [verdict_of(simulated_pair(1500, gain=0.03, seed=seed)).passed for seed in range(20)]
-    worse = [verdict_of(simulated_pair(1500, gain=-0.03, seed=seed)) for seed in range(20)]
+    better = [verdict_of(simulated_pair(1500, gain=0.03, seed=seed), num_resamples=500).passed for seed in range(20)]
+    worse = [verdict_of(simulated_pair(1500, gain=-0.03, seed=seed), num_resamples=500) for seed in range(20)]
     assert sum(better) >= 17
     assert not any(verdict.passed for verdict in worse)
     assert all("accuracy" in failing(verdict) for verdict in worse)

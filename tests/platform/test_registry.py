@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from manta.tracking import RunTracker
 from .test_tracking import free_port, mlflow_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from manta.artifact import ModelArtifact
     from manta.registry import RegisteredVersion
@@ -301,6 +301,7 @@ def register_at_once(storage: Path, artifact: ModelArtifact) -> list[int]:
     return sorted(int(process.communicate(timeout=300)[0]) for process in processes)
 
 
+@pytest.mark.server  # no server, but two processes that load and make everything
 def test_two_registrations_at_the_same_time_are_two_versions(
     tmp_path: Path, make_artifact: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,31 +322,45 @@ sys.stdin.readline()
 """
 
 
-def test_a_locked_database_is_one_sentence_and_leaves_nothing(
+@contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Another process holds the database for as long as the body lasts."""
+    arguments = [sys.executable, "-c", LOCKING, str(database)]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield
+    finally:
+        process.communicate("\n", timeout=60)
+
+
+def copied(storage: Storage, folder: Path) -> tuple[Storage, Path]:
+    """A storage with a copy of the registry's database, which MLflow sees for the first time."""
+    copy = Storage(folder)
+    copy.registry.mkdir(parents=True)
+    return copy, Path(shutil.copy(storage.registry / "mlflow.db", copy.registry / "mlflow.db"))
+
+
+def test_a_locked_database_is_one_sentence(registry: ModelRegistry, storage: Storage, tmp_path: Path) -> None:
+    assert registry.versions("anything") == []  # the database is made
+    copy, database = copied(storage, tmp_path / "copy")
+    with locked(database), pytest.raises(RunError, match=r"^the registry at .* cannot be opened \(another process has locked"):
+        ModelRegistry(copy)
+    assert ModelRegistry(copy).versions("anything") == []
+
+
+@pytest.mark.server  # no server, but MLflow waits for 20 seconds for a database that it has open
+def test_a_registration_in_a_locked_database_leaves_nothing(
     registry: ModelRegistry, storage: Storage, artifact: ModelArtifact, tmp_path: Path
 ) -> None:
-    """Another process holds it; what was registered half is not seen, and doing it again works."""
-    assert registry.versions("anything") == []  # the database is made
-    elsewhere = Storage(tmp_path / "elsewhere")
-    elsewhere.registry.mkdir(parents=True)
-    database = elsewhere.registry / "mlflow.db"
-    shutil.copy(storage.registry / "mlflow.db", database)
-    fresh = ModelRegistry(elsewhere)  # a database that is seen for the first time
-    locker = subprocess.Popen(
-        [sys.executable, "-c", LOCKING, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert locker.stdout is not None
-        assert locker.stdout.readline() == "locked\n"
-        with pytest.raises(RunError, match=r"^the registry at .* does not answer \(another process has locked its database"):
-            fresh.get("anything")
-        with pytest.raises(RunError, match=r"the model is finished and lies in .* \(another process has locked its database"):
-            fresh.register(artifact, run_id="0" * 32)
-    finally:
-        locker.communicate("\n", timeout=60)
-    with sqlite3.connect(database) as connection:
-        assert connection.execute("SELECT count(*) FROM model_versions WHERE name = ?", [artifact.manifest.name]).fetchone() == (0,)
-    assert register(fresh, elsewhere, artifact, promote=False).version == 1
+    assert registry.versions("anything") == []
+    copy, database = copied(storage, tmp_path / "copy")
+    opened = ModelRegistry(copy)
+    with locked(database), pytest.raises(RunError, match=r"the model is finished and lies in .* \(another process has locked"):
+        opened.register(artifact, run_id="0" * 32)
+    assert opened.versions(artifact.manifest.name) == []
+    assert register(opened, copy, artifact, promote=False).version == 1
 
 
 def test_a_registration_that_breaks_off_leaves_no_version(
