@@ -15,6 +15,7 @@ from manta.metrics import classification_metrics
 from manta.model import load_model_config, load_tokenizer
 from manta.predictor import Predictor
 from manta_jobs.finish import plain_weights
+from manta_jobs.prepare import TokenizedData
 
 from .conftest import Outcome, experiment
 
@@ -172,9 +173,11 @@ def test_the_finished_model_answers_as_the_engine_did(
     config = experiment(two_classes, tiny_model).with_values({"train.zero_stage": 0, **SHARDED[name]})
     dataset = load_dataset(config.data)
     last = together[name].state.history[-1]
+    checkpoint = Path(last["checkpoint"])
+    (tokenised,) = checkpoint.parents[1].glob("runs/*/data")  # the one preparation that all of these runs share
     artifact = write_artifact(
         tmp_path / "model",
-        weights=plain_weights(Path(last["checkpoint"]), config, dataset.labels),
+        weights=plain_weights(checkpoint, config, TokenizedData(tokenised, dataset.labels, pad_id=0)),
         model_config=load_model_config(config.model, dataset.labels),
         tokenizer=load_tokenizer(config.model),
         labels=dataset.labels,
