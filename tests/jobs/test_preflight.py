@@ -123,7 +123,9 @@ def test_what_cannot_work_leaves_with_2_and_nothing_on_disk(
         monkeypatch.setattr(checks, "check_disk", lambda *args, **more: limited(*args, **more, free_bytes=1000))
         words = "0.0 MB free"
     elif fault == "memory":
+        # Of this machine, and of the session's cluster, which is there when other tests have asked for it before.
         monkeypatch.setattr("manta_jobs.memory.free_host_memory", lambda: 1_000_000)
+        monkeypatch.setattr("manta_jobs.cluster.cluster_nodes", lambda: [{"CPU": 4.0, "memory": 1e6}])
         words = "Not even one row at a time fits"
     else:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
