@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from manta.artifact import ModelArtifact
     from manta.registry import ModelRegistry, RegisteredVersion
-    from manta_jobs.side_by_side import KnownLogits
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,6 @@ def promote(
     artifact: ModelArtifact | None = None,
     force: str | None = None,
     allow_equal: bool = False,
-    known: KnownLogits | None = None,
 ) -> Promotion:
     """Make a version the champion if the gate lets it pass, or in spite of it for the reason `force`; recorded either way.
 
@@ -79,7 +77,7 @@ def promote(
     if champion is None:
         return _decided(registry, Promotion(version, None, "forced" if force else "first", None), why=force or "there was none")
     try:
-        verdict, notes = compared(registry, champion, version, artifact=artifact, allow_equal=allow_equal, known=known)
+        verdict, notes = compared(registry, champion, version, artifact=artifact, allow_equal=allow_equal)
     except InputError as error:
         if force is None:
             raise InputError(f"{error} To promote it all the same: {forcing(version)}") from None
@@ -96,7 +94,6 @@ def compared(
     *,
     artifact: ModelArtifact,
     allow_equal: bool = False,
-    known: KnownLogits | None = None,
 ) -> tuple[Verdict, list[str]]:
     """The gate's verdict on a version beside the champion, by the settings the version was trained with.
 
@@ -106,7 +103,7 @@ def compared(
     """
     from manta_jobs.side_by_side import behaviour_pairs, measured_costs, set_side_by_side
 
-    both = set_side_by_side(registry, champion, version, known=known)
+    both = set_side_by_side(registry, champion, version)
     gate, main_metric = gate_settings(artifact)
     verdict = judge(
         *both.answers,
@@ -135,7 +132,6 @@ def settle(
     config: ExperimentConfig,
     *,
     artifact: ModelArtifact,
-    known: KnownLogits | None = None,
 ) -> Promotion:
     """At the end of a run: promote the new version if it may be. Whatever stands in the way, the version stays registered."""
     earlier = [decision for decision in registry.decisions(version.name) if decision.version == version.version]
@@ -147,7 +143,7 @@ def settle(
     if earlier:
         return Promotion(version, champion, earlier[-1].action, None, ("It was decided before the run broke off.",))
     try:
-        return promote(registry, version, artifact=artifact, known=known)
+        return promote(registry, version, artifact=artifact)
     except MantaError as error:
         return Promotion(version, champion, None, None, (f"It waits as the candidate: {error}",))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,20 +24,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from manta.artifact import ModelArtifact
-    from manta.labels import Floats
     from manta.registry import ModelRegistry, RegisteredVersion
     from manta.texts import Text
 
 MIN_ROWS = 30
 NUM_TIMED = 40
-
-
-@dataclass(frozen=True)
-class KnownLogits:
-    """Logits of a version that were computed already, so that its rows need not be computed again."""
-
-    texts: Sequence[Text]
-    logits: Floats
 
 
 @dataclass(frozen=True)
@@ -66,10 +56,8 @@ class SideBySide:
         return found
 
 
-def set_side_by_side(
-    registry: ModelRegistry, champion: RegisteredVersion, candidate: RegisteredVersion, *, known: KnownLogits | None = None
-) -> SideBySide:
-    """Load both versions and let them answer the champion's frozen rows; `known` are the candidate's logits.
+def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candidate: RegisteredVersion) -> SideBySide:
+    """Load both versions and let them answer the champion's frozen rows.
 
     Raises:
         InputError: one of them is gone or altered, they do not solve the same problem, or there are no rows to compare on.
@@ -93,10 +81,11 @@ def set_side_by_side(
     names = shared_names(*(item.manifest.labels for item in artifacts), *(names_of(label) for label in rows.labels))
     transformers_logging.disable_progress_bar()  # of reading the weights, which takes a blink
     predictors = Predictor(artifacts[0]), Predictor(artifacts[1])
-    logits = predictors[0].logits(rows.texts), _logits(predictors[1], rows.texts, known)
     before, after = (
-        make_answers(predictor.labels.probabilities(of_rows), rows.labels, labels=predictor.labels, names=names)
-        for predictor, of_rows in zip(predictors, logits, strict=True)
+        make_answers(
+            predictor.labels.probabilities(predictor.logits(rows.texts)), rows.labels, labels=predictor.labels, names=names
+        )
+        for predictor in predictors
     )
     return SideBySide(*artifacts, rows, num_dropped, of_candidate, predictors, (before, after))
 
@@ -138,15 +127,6 @@ def _timed(predictors: tuple[Predictor, Predictor], text: Text, *, swapped: bool
         predictors[index].predict([text])
         seconds[index] = time.perf_counter() - started
     return seconds
-
-
-def _logits(predictor: Predictor, texts: Sequence[Text], known: KnownLogits | None) -> Floats:
-    if known is None:
-        return predictor.logits(texts)
-    row_of = {text: row for row, text in enumerate(known.texts)}
-    if not all(text in row_of for text in texts):
-        return predictor.logits(texts)
-    return known.logits[[row_of[text] for text in texts]]
 
 
 def _check_same_problem(

@@ -13,10 +13,8 @@ from rich.console import Console
 from manta.config import ExperimentConfig
 from manta.errors import InputError
 from manta.frozen_rows import FrozenRows, text_hashes
-from manta.predictor import Predictor
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta_jobs.promotion import Promotion, promote, rollback, settle, show_promotion
-from manta_jobs.side_by_side import KnownLogits, set_side_by_side
 
 from .registered import Trained, register
 
@@ -176,17 +174,6 @@ def test_rows_that_the_candidate_was_trained_on_are_left_out(
     with pytest.raises(InputError, match=r"left 300 test rows, of which 0 are new to .*@3; at least 30 are needed"):
         promote(registry, blind)
     assert champion_of(registry, good) == 1
-
-
-def test_known_logits_are_taken_instead_of_computed(registry: ModelRegistry, new: Register) -> None:
-    good, better = new("good"), new("better")
-    texts = registry.frozen_rows(good).texts[::-1]  # type: ignore[union-attr]
-    logits = Predictor(registry.fetch(better)).logits(texts)
-    plain = set_side_by_side(registry, good, better)
-    known = set_side_by_side(registry, good, better, known=KnownLogits(texts, logits))
-    assert known.answers[1].loss == pytest.approx(plain.answers[1].loss, abs=1e-5)
-    turned = set_side_by_side(registry, good, better, known=KnownLogits(texts, -logits))
-    assert turned.answers[1].right.mean() < 0.2
 
 
 def config_of(version: RegisteredVersion, *, promote: bool) -> ExperimentConfig:

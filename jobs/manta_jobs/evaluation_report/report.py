@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manta.errors import InputError, RunError
+from manta.errors import InputError
+from manta.storage import written_folder
 from manta_jobs.evaluation_report.assessment import Assessment
 from manta_jobs.evaluation_report.drawings import SMALL_LABELS
 from manta_jobs.evaluation_report.plots import evaluation_plots
@@ -57,21 +57,11 @@ def write_report(assessment: Assessment, folder: Path) -> Path:
         RunError: it cannot be written.
     """
     folder = folder.absolute()
-    partial = folder.with_name(folder.name + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with written_folder(folder) as partial:
         pictures = [picture_of(plot, partial) for plot in evaluation_plots(assessment)]
         (partial / PAGE_FILE).write_text(page_of(assessment, pictures), encoding="utf-8")
         figures = json.dumps(assessment.to_dict(), indent=2, ensure_ascii=False)
         (partial / FIGURES_FILE).write_text(figures + "\n", encoding="utf-8")
-        partial.rename(folder)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise RunError(f"{folder}: the report could not be written ({error.strerror}); make room or give --out.") from None
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return folder / PAGE_FILE
 
 
@@ -80,7 +70,9 @@ def page_of(assessment: Assessment, pictures: list[Picture]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     css = "".join((page / "page.css").read_text(encoding="utf-8") for page in (SHARED_PAGE, PAGE))
-    environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader([PAGE, SHARED_PAGE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     return environment.get_template("page.html").render(
         assessment=assessment,
         subject=assessment.subject,
