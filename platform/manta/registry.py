@@ -89,7 +89,7 @@ class ModelRegistry:
         manifest = artifact.manifest
         with store_errors(f"the model is finished and lies in {artifact.path}, but could not be registered at {self.uri}"):
             version = self._new_version(artifact, run_id, frozen)
-            self._client.set_registered_model_alias(manifest.name, CANDIDATE, version.version)
+            self._set_alias(manifest.name, CANDIDATE, version.version)
         return self.get(manifest.name, version=int(version.version))
 
     def get(self, name: str, *, version: int | None = None, alias: str = CHAMPION) -> RegisteredVersion:
@@ -166,7 +166,7 @@ class ModelRegistry:
             RunError: the registry cannot be reached.
         """
         with store_errors(f"{version} could not be made the champion at {self.uri}"):
-            self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+            self._set_alias(version.name, CHAMPION, str(version.version))
             candidate = self._find(version.name, version=None, alias=CANDIDATE)
             if candidate is not None and int(candidate.version) == version.version:
                 self._client.delete_registered_model_alias(version.name, CANDIDATE)
@@ -312,6 +312,20 @@ class ModelRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+    def _set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias to a version, also when another process gives the model its first such alias at the same moment.
+
+        MLflow looks for the alias and then inserts it; the second of two inserts breaks a unique key. By then it is there.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.set_registered_model_alias(name, alias, version)
+        except MlflowException:
+            if self._find(name, version=None, alias=alias) is None:
+                raise
+            self._client.set_registered_model_alias(name, alias, version)
 
     def _find(self, name: str, *, version: int | None, alias: str) -> ModelVersion | None:
         from mlflow.exceptions import MlflowException

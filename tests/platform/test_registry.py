@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from manta.artifact import WEIGHTS_FILE
 from manta.data.dataset import Split, TextDataset
@@ -311,6 +312,24 @@ def test_two_registrations_at_the_same_time_are_two_versions(
     registry = ModelRegistry(Storage(tmp_path / "storage"))
     assert [registry.fetch(version).manifest for version in registry.versions("desk")] == [artifact.manifest] * 2
     assert sorted(item.version for item in registry.decisions("desk")) == [1, 1, 1, 2, 2, 2]
+
+
+def test_an_alias_that_another_process_gives_at_the_same_moment_is_moved(
+    registry: ModelRegistry, storage: Storage, artifact: ModelArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow looks for the alias, then inserts it: the slower of two processes breaks the unique key."""
+    set_alias = MlflowClient.set_registered_model_alias
+    calls: list[str] = []
+
+    def slower(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        calls.append(alias)
+        set_alias(client, name, alias, version)
+        if len(calls) == 1:
+            raise MlflowException("UNIQUE constraint failed: registered_model_aliases.alias")
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", slower)
+    version = register(registry, storage, artifact, promote=False)
+    assert (version.aliases, calls) == ((CANDIDATE,), [CANDIDATE, CANDIDATE])
 
 
 LOCKING = """
