@@ -43,8 +43,8 @@ lock: install ## Compile requirements.lock from pyproject.toml
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
 	sed -i -E -e 's/^(torch==[0-9.]+)\+.*/\1/' -e '/^manta-platform @/d' requirements.lock
 
-bench: install ## Measure the figures that the README claims
-	$(BIN)/python benchmarks/samples.py $(ARGS)
+bench: install ## Measure what fine-tuning and tuning bring on the bundled rows
+	$(BIN)/python benchmarks/accuracy.py $(ARGS)
 
 bench-train: install ## Measure training speed beside Hugging Face Trainer and a plain loop
 	$(BIN)/python benchmarks/train.py $(ARGS)
