@@ -270,11 +270,19 @@ class RunTracker:
         return dict(run.data.params)
 
     def _experiment_id(self, name: str) -> str:
-        found = self._store.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        location = (self._storage.registry / "artifacts").as_uri() if self._store.is_local else None
-        return str(self._store.client.create_experiment(name, artifact_location=location))
+        from mlflow.exceptions import MlflowException
+
+        client = self._store.client
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            location = (self._storage.registry / "artifacts").as_uri() if self._store.is_local else None
+            try:
+                return str(client.create_experiment(name, artifact_location=location))
+            except MlflowException:
+                found = client.get_experiment_by_name(name)  # another process made it a moment ago
+                if found is None:
+                    raise
+        return str(found.experiment_id)
 
 
 def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -216,3 +216,22 @@ def test_a_server_that_is_lost_gets_the_figures_when_it_is_back(tmp_path: Path, 
         assert client.get_run(tracker.run_id).info.status == "FINISHED"
         assert [file.path for file in client.list_artifacts(tracker.run_id, "model")] == ["model/weights"]
     assert not (tmp_path / "storage").exists()
+
+
+def test_an_experiment_that_another_process_makes_at_the_same_moment_is_used(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of a new experiment both look for it, and then both make it."""
+    create = MlflowClient.create_experiment
+
+    def slower(client: MlflowClient, name: str, **settings: Any) -> str:
+        create(client, name, **settings)
+        return str(create(client, name, **settings))
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", slower)
+    tracker = RunTracker(storage)
+    tracker.start("second", experiment="twice", config={})
+    client = MlflowClient(tracking_uri=tracker.uri)
+    found = client.get_experiment_by_name("twice")
+    assert found is not None
+    assert client.get_run(tracker.run_id).info.experiment_id == found.experiment_id
