@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next one: most of a tiny run's time
 
 WORDS = {
     "delivery": "parcel courier late van doorstep tracking package driver".split(),
