@@ -68,15 +68,29 @@ def run_manta(system: str, workload: Workload, num_threads: int, folder: Path) -
     """The product as people run it: `manta train`, up to the registered model."""
     num_workers, zero_stage = MANTA[system]
     per_worker = max(1, num_threads // num_workers)
-    values = {"num_workers": num_workers, "zero_stage": zero_stage, "cpus_per_worker": per_worker}
-    overrides = [part for name, value in values.items() for part in ("--set", f"train.{name}={value}")]
-    command = [sys.executable, "-m", "manta.cli", "train", str(workload.experiment), "--json", *overrides]
-    variables = environment(per_worker, num_gpus=num_workers) | {"MANTA_STORAGE": str(folder)}
-    variables.pop("RAY_ADDRESS", None)  # a cluster of its own, on these cores
-    output, whole_run_s = finished(command, variables)
-    answer = json.loads(output)
+    values = {"train.num_workers": num_workers, "train.zero_stage": zero_stage, "train.cpus_per_worker": per_worker}
+    overrides = [f"{name}={value}" for name, value in values.items()]
+    answer, whole_run_s = run_verb(
+        "train", workload.experiment, overrides, storage=folder, num_threads=per_worker, num_gpus=num_workers
+    )
     report = json.loads(Path(answer["report"]).read_text(encoding="utf-8"))
     return Run(reported_examples_per_s(report), whole_run_s, answer["metrics"]["accuracy"], Path(answer["artifact"]))
+
+
+def run_verb(
+    verb: str, experiment: Path, overrides: list[str], *, storage: Path, num_threads: int, num_gpus: int = 1
+) -> tuple[dict[str, Any], float]:
+    """`manta train` or `manta tune` as people run it, on a cluster of its own: its JSON, and the seconds it took.
+
+    Raises:
+        SystemFailedError: it failed.
+    """
+    arguments = [part for override in overrides for part in ("--set", override)]
+    command = [sys.executable, "-m", "manta.cli", verb, str(experiment), "--json", *arguments]
+    variables = environment(num_threads, num_gpus=num_gpus) | {"MANTA_STORAGE": str(storage)}
+    variables.pop("RAY_ADDRESS", None)
+    output, seconds = finished(command, variables)
+    return json.loads(output), seconds
 
 
 def reported_examples_per_s(report: dict[str, Any]) -> float:

@@ -31,6 +31,7 @@ from rich.table import Table
 
 from figures import write_results
 from machine import environment, machine_facts, use_cores
+from systems import run_verb
 from workload import load_rows, write_workload
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def overheads(folder: Path, arguments: argparse.Namespace, *, num_threads: int, 
     command = [sys.executable, __file__, "--documented", str(workload.experiment), str(target)]
     subprocess.run(command, check=True, env=environ | {"MANTA_STORAGE": str(folder / "documented")}, capture_output=True)
     measured["ray-tune-documented"] = overheads_of(json.loads(target.read_text(encoding="utf-8")))
-    answer = manta_search(workload.experiment, folder / "manta", [], num_threads=num_threads)
+    answer, _ = run_verb("tune", workload.experiment, [], storage=folder / "manta", num_threads=num_threads)
     measured["manta"] = overheads_of(trials_of(Path(answer["best_config"]).parent))
     table = Table(title="Seconds of overhead, trial by trial", title_justify="left")
     table.add_column("system")
@@ -121,31 +122,19 @@ def trained_s(checkpoints: Path) -> float:
     return float(sum(seconds[phase] for phase in PHASES))
 
 
-def manta_search(experiment: Path, storage: Path, overrides: list[str], *, num_threads: int) -> dict[str, Any]:
-    """`manta tune` as people run it; its JSON."""
-    arguments = [part for override in overrides for part in ("--set", override)]
-    command = [sys.executable, "-m", "manta.cli", "tune", str(experiment), "--json", *arguments]
-    variables = environment(num_threads) | {"MANTA_STORAGE": str(storage)}
-    variables.pop("RAY_ADDRESS", None)
-    done = subprocess.run(command, check=True, env=variables, stdout=subprocess.PIPE, text=True)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
-def searches(folder: Path, overrides: list[str], *, num_threads: int, console: Console) -> list[dict[str, Any]]:
+def searches(folder: Path, settings: list[str], *, num_threads: int, console: Console) -> list[dict[str, Any]]:
     """The same 12 trials with ASHA and without: how long, and which won."""
     experiment = folder / "support.yaml"
     experiment.write_text("name: support\ndata: {train: sample:support}\n", encoding="utf-8")
-    common = [f"tune.budget.num_trials={NUM_SEARCHED}", "tune.confirm=null", "train.zero_stage=0", *overrides]
+    common = [f"tune.budget.num_trials={NUM_SEARCHED}", "tune.confirm=null", "train.zero_stage=0", *settings]
     table = Table(title=f"{NUM_SEARCHED} trials on support", title_justify="left")
     for heading in ("scheduler", "seconds", "epochs", "best validation accuracy", "test accuracy"):
         table.add_column(heading, justify="right")
     seconds: dict[str, float] = {}
     results: list[dict[str, Any]] = []
     for scheduler in ("asha", "none"):
-        started = time.perf_counter()
-        answer = manta_search(experiment, folder / scheduler, [*common, f"tune.scheduler={scheduler}"], num_threads=num_threads)
-        seconds[scheduler] = time.perf_counter() - started
+        overrides = [*common, f"tune.scheduler={scheduler}"]
+        answer, seconds[scheduler] = run_verb("tune", experiment, overrides, storage=folder / scheduler, num_threads=num_threads)
         trials = yaml.safe_load((Path(answer["best_config"]).parent / "trials.yaml").read_text(encoding="utf-8"))["trials"]
         figures = {"validation_accuracy": max(trial["score"] for trial in trials), "accuracy": answer["metrics"]["accuracy"]}
         num_epochs = sum(len(trial["epochs"]) for trial in trials)

@@ -55,12 +55,7 @@ def write_workload(
         InputError: an override is no setting of Manta.
     """
     drawn = drawn_rows(dataset, num_rows=num_rows, num_eval_rows=num_eval_rows)
-    files = {name: folder / f"{name}.jsonl" for name in SPLITS}
-    for name, path in files.items():
-        rows = zip(drawn[name].texts, drawn[name].targets.tolist(), strict=True)
-        path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows), encoding="utf-8")
-    data = {name: str(path) for name, path in files.items()}
-    config = build_config({"name": case, "data": data}, source="the workload", overrides=overrides)
+    config = build_config({"name": case, "data": write_splits(drawn, folder)}, source="the workload", overrides=overrides)
     labels = LabelSpace.from_labels([str(target) for target in drawn["train"].targets])
     width = load_model_config(config.model, labels).hidden_size
     config = resolved(config, num_rows=len(drawn["train"]), num_labels=len(labels.names), hidden_size=width)  # the same for all
@@ -102,6 +97,17 @@ def drawn_rows(dataset: TextDataset, *, num_rows: int, num_eval_rows: int) -> di
         known = split.take(np.flatnonzero(np.isin(split.targets, kept)))
         result[name] = Split(known.texts, np.array([number[target] for target in known.targets.tolist()], dtype=np.int64))
     return result
+
+
+def write_splits(drawn: dict[str, Split], folder: Path) -> dict[str, str]:
+    """Write rows that `drawn_rows` gave as JSON lines, classes by number; the `data` section that reads them."""
+    data: dict[str, str] = {}
+    for name in SPLITS:
+        rows = zip(drawn[name].texts, drawn[name].targets.tolist(), strict=True)
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows), encoding="utf-8")
+        data[name] = str(path)
+    return data
 
 
 def num_tokens_of(texts: list[str], config: ExperimentConfig) -> np.ndarray:

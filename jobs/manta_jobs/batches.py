@@ -47,13 +47,10 @@ class TrainingBatches:
         order = generator.permutation(len(self.lengths))
         per_bucket = max(1, min(BATCHES_PER_BUCKET, self.num_steps // MIN_BUCKETS))
         size = per_bucket * self.batch_size
-        buckets = [order[start : start + size] for start in range(0, len(order), size)]
-        batches = [
-            ordered[start : start + self.batch_size]
-            for ordered in (bucket[np.argsort(self.lengths[bucket], kind="stable")] for bucket in buckets)
-            for start in range(0, len(ordered), self.batch_size)
-        ]
-        return [batches[index] for index in generator.permutation(len(batches))]
+        for start in range(0, len(order), size):
+            bucket = order[start : start + size]
+            bucket[:] = bucket[np.argsort(self.lengths[bucket], kind="stable")]  # in place: there may be millions of rows
+        return [order[index * self.batch_size :][: self.batch_size] for index in generator.permutation(self.num_steps)]
 
 
 def shares(batch: Rows, *, rank: int, world_size: int, num_micro: int) -> Iterator[Share]:

@@ -280,7 +280,7 @@ class Training:
         return TrainedClassifier(model, loss).to(self.device)
 
     def _micro_batch_size(self, model: TrainedClassifier) -> int:
-        longest = np.argsort(self.train.lengths)[-1:]
+        longest = np.argmax(self.train.lengths, keepdims=True)
         inputs, targets = self._load(longest)
         model.train()
         chosen = memory.choose_micro_batch_size(

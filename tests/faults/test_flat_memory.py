@@ -34,7 +34,12 @@ def train_a_little(arguments: dict[str, Any]) -> None:
 def peak_mib(num_rows: int, *, model: Path, folder: Path) -> float:
     """Peak resident memory of a fresh worker that trains on so many rows."""
     config = ExperimentConfig.model_validate(
-        {"name": "flat", "data": {"train": "-"}, "model": {"pretrained": str(model), "max_length": 32}, "train": {"batch_size": 32}}
+        {
+            "name": "flat",
+            "data": {"train": "-"},
+            "model": {"pretrained": str(model), "max_length": 32},
+            "train": {"batch_size": 32, "learning_rate": 1e-4, "num_epochs": 1},
+        }
     )
     folder.mkdir()
     texts = [f"parcel {'late ' * (number % 12)}{number}" for number in range(num_rows)]
