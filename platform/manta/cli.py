@@ -19,7 +19,7 @@ from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.errors import MantaError
 
-COMMAND_ORDER = ("demo", "preflight", "train", "tune", "evaluate", "predict", "models", "serve", "ui", "schema")
+COMMAND_ORDER = ("demo", "preflight", "train", "tune", "evaluate", "predict", "models", "serve", "keys", "ui", "schema")
 
 
 def build_app() -> typer.Typer:

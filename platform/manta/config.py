@@ -444,15 +444,68 @@ class RegistryConfig(Section):
     """Whether a finished model gets ONNX forms, which answer faster on CPUs; they are used only where they answer alike."""
 
 
+class TrafficConfig(Section):
+    """What the alias `candidate` sees of the traffic."""
+
+    candidate: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Percent of the requests that the candidate answers in the champion's place. Who sends the same key stays with one."""
+    shadow: bool = False
+    """Whether the candidate computes the champion's requests as well, unseen, so that the two can be compared."""
+
+
 class ServeConfig(Section):
-    """Where the champion answers."""
+    """Where the champion answers, and what it accepts."""
 
     host: str = "127.0.0.1"
-    """Address the API listens on. The default is reachable from this machine only."""
+    """Address the API listens on. The default is reachable from this machine only; any other one asks for API keys."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port of the API."""
-    num_replicas: Annotated[int, Field(ge=1)] = 1
-    """Processes that hold the model and answer."""
+    num_replicas: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] = 1
+    """Processes that hold the model and answer. [min, max] follows the load; a min of 0 keeps none while nobody asks."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1024**2
+    """Largest body of a request; a larger one is refused (413)."""
+    max_texts: Annotated[int, Field(ge=1)] = 256
+    """Most texts or pairs of one request."""
+    max_characters: Annotated[int, Field(ge=1)] = 20_000
+    """Most characters of one text."""
+    max_queued_texts: Annotated[int, Field(ge=1)] = 1024
+    """Texts that may wait for a replica; beyond it requests are refused (429) and told when to come again."""
+    deadline_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds after which a request that has no answer yet is given up (504)."""
+    traffic: TrafficConfig = TrafficConfig()
+    """What the candidate sees of the traffic."""
+    feedback: bool = False
+    """Whether POST /v1/feedback keeps texts, answers and corrections, which `data.train` reads like other rows."""
+    feedback_max_bytes: Annotated[int, Field(ge=1024)] = 100 * 1024**2
+    """Most that is kept of them; beyond it feedback is refused."""
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """Requests that each API key may send in a minute (429 beyond it). None: no limit."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages' origins, such as https://desk.example.com, whose scripts may read answers. Empty: none."""
+    log_texts: bool = False
+    """Whether logs may hold what users sent."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> ServeConfig:
+        if self.min_replicas > self.max_replicas:
+            low, high = self.min_replicas, self.max_replicas
+            raise ValueError(f"serve.num_replicas [{low}, {high}] is reversed; the smaller number comes first")
+        if self.max_queued_texts < self.max_texts:
+            raise ValueError(
+                f"serve.max_queued_texts {self.max_queued_texts} leaves no room for a request of serve.max_texts {self.max_texts}; "
+                f"set it to {self.max_texts} or more"
+            )
+        return self
+
+    @property
+    def min_replicas(self) -> int:
+        """The fewest replicas; 0 lets all of them go while nobody asks."""
+        return self.num_replicas if isinstance(self.num_replicas, int) else self.num_replicas[0]
+
+    @property
+    def max_replicas(self) -> int:
+        """The most replicas."""
+        return self.num_replicas if isinstance(self.num_replicas, int) else self.num_replicas[1]
 
 
 class ExperimentConfig(Section):

@@ -14,7 +14,7 @@ from manta.errors import InputError
 from manta.forward import Forward, OnnxForward, TorchForward
 from manta.inference_form import FORM_FILES, SAFETENSORS, FormName, fastest
 from manta.labels import LabelSpace
-from manta.texts import Text, first_of_wrong_kind, token_ids, wrong_kind_sentence
+from manta.texts import Text, TokenLists, first_of_wrong_kind, token_ids, wrong_kind_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,11 +76,27 @@ class Predictor:
         """
         if not texts:
             return np.empty((0, len(self.labels.names)), dtype=np.float32)
+        return self.logits_of(self.tokenise(texts), on_rows_done=on_rows_done)
+
+    def tokenise(self, texts: Sequence[Text]) -> TokenLists:
+        """Token ids of at least one text or pair, cut at the length the model was trained with.
+
+        Raises:
+            InputError: a pair was given to a model that reads single texts, or the other way round.
+        """
         manifest = self.artifact.manifest
         wrong = first_of_wrong_kind(texts, num_texts=manifest.num_texts)
         if wrong is not None:
             raise InputError(f"text {wrong + 1} of {len(texts)}: {wrong_kind_sentence(manifest.num_texts)}.")
-        tokens = token_ids(self._tokenizer, texts, max_length=manifest.max_length)
+        return token_ids(self._tokenizer, texts, max_length=manifest.max_length)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch, padding included, at which it computes fastest or nearly so."""
+        return self._forward.batch_tokens
+
+    def logits_of(self, tokens: TokenLists, *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
+        """Logits `(rows, labels)` of what `tokenise` returned, in its order."""
         return run_batches(self._forward, self._tokenizer, tokens, num_labels=len(self.labels.names), on_rows_done=on_rows_done)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
@@ -89,7 +105,11 @@ class Predictor:
         Raises:
             InputError: a pair was given to a model that reads single texts, or the other way round.
         """
-        probabilities = self.labels.probabilities(self.logits(texts))
+        return self.predictions(self.logits(texts))
+
+    def predictions(self, logits: Floats) -> list[Prediction]:
+        """What logits `(rows, labels)` say."""
+        probabilities = self.labels.probabilities(logits)
         decided = self.labels.decided_names(probabilities)
         uncertain = self.labels.confidence(probabilities) < self.artifact.manifest.uncertain_below
         return [
@@ -129,7 +149,7 @@ def chosen_form(artifact: ModelArtifact, form: FormName | Literal["auto"], *, on
 def run_batches(
     forward: Forward,
     tokenizer: PreTrainedTokenizerBase,
-    tokens: dict[str, list[list[int]]],
+    tokens: TokenLists,
     *,
     num_labels: int,
     on_rows_done: Callable[[int], None] | None = None,

@@ -123,11 +123,16 @@ class Storage:
         return run
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that a reader never sees half of it, even after a power cut."""
+def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write a text file under a temporary name and rename it, so that a reader never sees half of it, even after a power cut.
+
+    `mode` says who may read and write it, from its first byte on; the process's umask takes away from that as ever.
+    """
     temporary = path.with_name(path.name + ".partial")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+            file.write(text)
         sync(temporary)
     except BaseException:
         temporary.unlink(missing_ok=True)

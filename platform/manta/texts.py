@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Text = str | tuple[str, str]
 NumTexts = Literal[1, 2]
+TokenLists = dict[str, list[list[int]]]
+"""`input_ids` and for text pairs perhaps `token_type_ids`: for each, one list of ids per row."""
 
 
 def first_of_wrong_kind(texts: Sequence[Text], *, num_texts: NumTexts) -> int | None:
@@ -25,7 +27,7 @@ def wrong_kind_sentence(num_texts: NumTexts) -> str:
     return "this model reads single texts, so give one text where there are two"
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, max_length: int) -> dict[str, list[list[int]]]:
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, max_length: int) -> TokenLists:
     """Token ids of every row, special tokens included, cut at `max_length`; of a pair, the longer text gives way first.
 
     The keys are `input_ids` and, for pairs and where the model's tokenizer tells the two texts apart, `token_type_ids`.

@@ -1,219 +1,249 @@
-"""The HTTP API: its paths, the shape of requests and answers, and errors as problem JSON.
+"""The HTTP API: its paths, and how a request becomes an answer.
 
-4xx is the caller's fault and says which field and why; 5xx is ours.
+    app = guarded(create_api(service), config=config, keys=keys)
+
+The shapes are in `schemas`, errors in `problems`, what /docs shows in `documentation`; who may ask at all is up to `guard`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from anyio import to_thread
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from manta import __version__
-from manta.artifact import Manifest
-from manta.texts import NumTexts, Text, first_of_wrong_kind, wrong_kind_sentence
-from manta_serve.classifier import Classifier
+from manta.errors import InputError
+from manta.texts import Text, first_of_wrong_kind, wrong_kind_sentence
+from manta_serve.batching import ClosedError, DeadlineError, QueueFullError
+from manta_serve.documentation import CLASSIFY_EXAMPLES, FEEDBACK_EXAMPLES, add_documentation, body_of, problems_of
+from manta_serve.explain import Explainer
+from manta_serve.feedback import Feedback, FeedbackFullError, FeedbackStore, Said
+from manta_serve.problems import JSON, ApiProblem, broken, invalid, refused, told
+from manta_serve.schemas import (
+    MAX_EXPLAINED,
+    ClassifyAnswer,
+    ClassifyRequest,
+    FeedbackAnswer,
+    ModelAnswer,
+    Status,
+    as_text,
+    classify_request,
+    feedback_request,
+)
+from manta_serve.service import ClientGoneError, Service, until_disconnected
 
-MAX_TEXTS = 256
-MAX_CHARACTERS = 20_000
+if TYPE_CHECKING:
+    from manta.artifact import Manifest
+    from manta.attribution import Explanation
+    from manta_serve.service import Answer
 
-KINDS = ("single", "pair")
-
-SingleText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
-TextPair = Annotated[list[SingleText], Field(min_length=2, max_length=2)]
-# Told apart by their JSON type, so that an error is about the one that was meant.
-SingleOrPair = Annotated[
-    Annotated[SingleText, Tag("single")] | Annotated[TextPair, Tag("pair")],
-    Discriminator(lambda value: "pair" if isinstance(value, list) else "single"),
-]
+SMALL_BODY_BYTES = 64 * 1024
+"""Up to here a body is checked at once; a larger one in a thread, so that others do not wait for the milliseconds it takes."""
+LONGEST_NAME = 100
+DESCRIPTION = "Text classification by a fine-tuned encoder."
+B = TypeVar("B", bound=BaseModel)
 
 
-class ClassifyRequest(BaseModel):
-    """Texts, or pairs of texts, to classify."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"texts": ["Where is my parcel?", "I was charged twice."], "top_k": 3}]}
+def create_api(service: Service, *, feedback: FeedbackStore | None = None) -> FastAPI:
+    """The API in front of a service; without a store it takes no feedback."""
+    api = FastAPI(
+        title="Manta", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-
-    texts: Annotated[list[SingleOrPair], Field(min_length=1, max_length=MAX_TEXTS)]
-    """1 to 256 texts, none of them empty. For a model of text pairs (`num_texts` of /v1/model is 2), lists of two texts each."""
-    top_k: Annotated[int, Field(ge=1)] | None = None
-    """How many labels `scores` holds, the most probable first; all unless given."""
-
-
-class PredictionAnswer(BaseModel):
-    """The answer for one text or pair."""
-
-    labels: list[str]
-    """The labels that apply, the most probable first: exactly one, or for a multilabel model several or none."""
-    label: str
-    """The most probable label."""
-    score: float
-    """Probability of `label`, 0 to 1."""
-    scores: dict[str, float]
-    """Probability of each label."""
-    uncertain: bool
-    """True when the answer is less sure than `abstain.below` of /v1/model."""
-
-
-class ModelName(BaseModel):
-    """Which model answered."""
-
-    name: str
-    version: int
-
-
-class ClassifyAnswer(BaseModel):
-    """One prediction for each text, in order."""
-
-    model: ModelName
-    predictions: list[PredictionAnswer]
-
-
-class Abstention(BaseModel):
-    """When an answer is uncertain, and what that costs and brings."""
-
-    below: float
-    """The probability that the answer is right below which it is uncertain: of the most probable label, or for a multilabel
-    model the product over all labels."""
-    target_precision: float | None
-    """Share of right answers that the others were to have; null where no threshold was chosen for one."""
-    precision: float | None
-    """Share of right answers that the others have on the test rows."""
-    coverage: float | None
-    """Share of the test rows that are answered and not uncertain."""
-
-
-class ModelAnswer(BaseModel):
-    """What answers now."""
-
-    name: str
-    version: int
-    task: str
-    """binary, multiclass or multilabel."""
-    num_texts: NumTexts
-    """1 where it reads single texts, 2 where it reads pairs."""
-    labels: list[str]
-    thresholds: list[float] | None
-    """The probability from which each of `labels` applies, for a multilabel model."""
-    metrics: dict[str, float]
-    abstain: Abstention
-    examples: list[Text]
-    """A few texts or pairs to try, from the test rows."""
-    created: str
-
-
-class Problem(BaseModel):
-    """What went wrong."""
-
-    code: str
-    message: str
-    field: str | None = None
-
-
-class ProblemAnswer(BaseModel):
-    """The body of every error."""
-
-    error: Problem
-
-
-def create_api(current: Callable[[], Classifier]) -> FastAPI:
-    """The API in front of whatever classifier `current` returns at the time of a request."""
-    api = FastAPI(title="Manta", version=__version__, description="Text classification by a fine-tuned encoder.")
-    api.add_exception_handler(RequestValidationError, _invalid)
-    api.add_exception_handler(HTTPException, _refused)
-    api.add_exception_handler(Exception, _broken)
-
-    # FastAPI runs plain functions in threads, so the event loop stays free while the model computes.
-    @api.post("/v1/classify", responses={422: {"model": ProblemAnswer}})
-    def classify(request: ClassifyRequest) -> ClassifyAnswer:
-        """The labels of each text or pair with their probabilities."""
-        classifier = current()
-        manifest = classifier.manifest
-        texts: list[Text] = [text if isinstance(text, str) else (text[0], text[1]) for text in request.texts]
-        wrong = first_of_wrong_kind(texts, num_texts=manifest.num_texts)
-        if wrong is not None:
-            message = wrong_kind_sentence(manifest.num_texts).capitalize()
-            raise RequestValidationError([{"type": "wrong_kind", "loc": ("body", "texts", wrong), "msg": message}])
-        predictions = [
-            PredictionAnswer(
-                labels=list(prediction.labels),
-                label=prediction.label,
-                score=prediction.score,
-                scores=dict(list(prediction.scores.items())[: request.top_k]),
-                uncertain=prediction.uncertain,
-            )
-            for prediction in classifier.classify(texts)
-        ]
-        return ClassifyAnswer(model=ModelName(name=classifier.name, version=classifier.version), predictions=predictions)
-
-    @api.get("/v1/model")
-    def model() -> ModelAnswer:
-        """What answers now: version, labels and metrics."""
-        classifier = current()
-        manifest = classifier.manifest
-        return ModelAnswer(
-            name=classifier.name,
-            version=classifier.version,
-            task=manifest.task,
-            num_texts=manifest.num_texts,
-            labels=manifest.labels,
-            thresholds=list(manifest.label_space.applied_thresholds) if manifest.task == "multilabel" else None,
-            metrics=manifest.metrics,
-            abstain=_abstention(manifest),
-            examples=manifest.examples,
-            created=manifest.created,
-        )
-
-    @api.get("/healthz")
-    def healthz() -> dict[str, str]:
-        """Whether the process is up."""
-        return {"status": "ok"}
-
-    @api.get("/readyz")
-    def readyz() -> dict[str, str]:
-        """Whether a model is loaded."""
-        current()
-        return {"status": "ready"}
-
+    api.add_exception_handler(ApiProblem, told)
+    api.add_exception_handler(HTTPException, refused)
+    api.add_exception_handler(Exception, broken)
+    _add_answers(api, service)
+    _add_feedback(api, service, feedback)
+    _add_status(api, service, takes_feedback=feedback is not None)
+    add_documentation(api)
     return api
 
 
-def _abstention(manifest: Manifest) -> Abstention:
-    calibration = manifest.calibration
-    chosen = calibration is not None and calibration.abstain_below is not None
-    figures = calibration.test if calibration is not None else None
-    return Abstention(
-        below=manifest.uncertain_below,
-        target_precision=calibration.target_precision if calibration is not None and chosen else None,
-        precision=figures.precision if figures else None,
-        coverage=figures.coverage if figures else None,
+def _add_answers(api: FastAPI, service: Service) -> None:
+    shape = classify_request(service.config)
+    explainer = Explainer()
+
+    @api.post(
+        "/v1/classify",
+        response_model=ClassifyAnswer,
+        response_model_exclude_none=True,
+        responses=problems_of(400, 401, 408, 413, 415, 422, 429, 503, 504),
+        openapi_extra=body_of(shape, CLASSIFY_EXAMPLES),
     )
+    async def classify(request: Request) -> Any:
+        """The labels of a text, or of each of several, with their probabilities.
+
+        `Manta-Key` names whoever asks, so that they meet the same version while a new one is tried on a share of the requests.
+        `Manta-Version` asks for one version.
+        """
+        asked = await _read(request, shape)
+        texts = asked.rows
+        _check_kind(texts, asked.fields, manifest=service.models.current.manifest)
+        if asked.explain and len(texts) > MAX_EXPLAINED:
+            message = f"At most {MAX_EXPLAINED} texts of a request can be explained; send the rest in another one."
+            raise ApiProblem(422, "invalid_request", message, field="explain")
+        headers = request.headers
+        answering = _answered(
+            service,
+            explainer,
+            texts,
+            asked=asked,
+            request_key=headers.get("manta-key"),
+            version=_pinned(headers.get("manta-version")),
+        )
+        try:
+            answer, explanations = await until_disconnected(request, answering)
+        except ClientGoneError as error:
+            raise ApiProblem(499, "client_gone", str(error).capitalize()) from None
+        content = ClassifyAnswer.of(answer, top_k=asked.top_k, explanations=explanations)
+        return Response(content.model_dump_json(exclude_none=True), media_type=JSON)
 
 
-def _problem(status: int, code: str, message: str, field: str | None = None) -> JSONResponse:
-    answer = ProblemAnswer(error=Problem(code=code, message=message, field=field))
-    return JSONResponse(answer.model_dump(exclude_none=True), status_code=status)
+async def _answered(
+    service: Service,
+    explainer: Explainer,
+    texts: list[Text],
+    *,
+    asked: ClassifyRequest,
+    request_key: str | None,
+    version: int | None,
+) -> tuple[Answer, list[Explanation] | None]:
+    """The answer and, if they were asked for, its explanations; what the service refuses becomes a problem."""
+    started = time.monotonic()
+    try:
+        answer = await service.classify(texts, request_key=request_key, version=version)
+    except QueueFullError as error:
+        retry = {"Retry-After": str(error.retry_after_s)}
+        raise ApiProblem(429, "queue_full", _sentence(error), headers=retry) from None
+    except DeadlineError as error:
+        raise ApiProblem(504, "deadline", _sentence(error)) from None
+    except ClosedError as error:
+        raise ApiProblem(503, "stopping", _sentence(error), headers={"Retry-After": "1"}) from None
+    except InputError as error:
+        raise ApiProblem(422, "invalid_request", _sentence(error)) from None
+    if not asked.explain:
+        return answer, None
+    left_s = max(0.0, service.config.deadline_s - (time.monotonic() - started))
+    labels = [prediction.label for prediction in answer.predictions]
+    return answer, await explainer.explain(answer.model.artifact, texts, labels=labels, deadline_s=left_s)
 
 
-async def _invalid(_: Request, error: Any) -> JSONResponse:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"] if part != "body" and part not in KINDS]
-    if first["type"] == "json_invalid":
-        return _problem(400, "invalid_json", f"The body is not valid JSON: {first['ctx']['error']}.")
-    if first["type"] == "string_pattern_mismatch":
-        return _problem(422, "invalid_request", "The text is blank.", ".".join(location))
-    return _problem(422, "invalid_request", f"{first['msg']}.", ".".join(location) or None)
+def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -> None:
+    shape = feedback_request(service.config)
+
+    @api.post(
+        "/v1/feedback",
+        response_model=FeedbackAnswer,
+        responses=problems_of(400, 401, 403, 408, 413, 415, 422, 429, 507),
+        openapi_extra=body_of(shape, FEEDBACK_EXAMPLES),
+    )
+    async def feedback(request: Request) -> Any:
+        """Say what the right label of a text is. It is kept as a row to train on; the last word on a text counts."""
+        if store is None:
+            message = "This service keeps no feedback; whoever runs it turns it on with serve.feedback."
+            raise ApiProblem(403, "feedback_off", message)
+        said = await _read(request, shape)
+        text = as_text(said.text)
+        manifest = service.models.current.manifest
+        _check_kind([text], ["text"], manifest=manifest)
+        answer = _labels_of(said.answer, manifest, field="answer")
+        row = Feedback(text, answer, _labels_of(said.correction, manifest, field="correction"), said.version)
+        try:
+            stored = await to_thread.run_sync(store.add, row)
+        except FeedbackFullError as error:
+            raise ApiProblem(507, "feedback_full", _sentence(error)) from None
+        return FeedbackAnswer(stored=stored)
 
 
-async def _refused(_: Request, error: Any) -> JSONResponse:
-    return _problem(error.status_code, str(error.detail).lower().replace(" ", "_"), f"{error.detail}.")
+def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None:
+    @api.get("/v1/model", responses=problems_of(401, 429))
+    async def model() -> ModelAnswer:
+        """What answers now: version, labels and metrics."""
+        current = service.models.current
+        return ModelAnswer.of(current.manifest, version=current.version, feedback=takes_feedback)
+
+    @api.get("/healthz")
+    async def healthz() -> Status:
+        """Whether the process is up."""
+        return Status(status="ok")
+
+    @api.get("/readyz", responses=problems_of(503))
+    async def readyz() -> Status:
+        """Whether a model is loaded and warm, and the service is not stopping."""
+        if not service.ready:
+            raise ApiProblem(503, "stopping", "The service is stopping.")
+        return Status(status="ready")
 
 
-async def _broken(_: Request, error: Exception) -> JSONResponse:
-    return _problem(500, "internal_error", "The server failed to answer; its log says why.")
+async def _read(request: Request, shape: type[B]) -> B:
+    """The body in its shape.
+
+    Raises:
+        ApiProblem: it is not JSON, or not of that shape.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON:
+        raise ApiProblem(415, "unsupported_media_type", f"Send the body as JSON, with the header Content-Type: {JSON}.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiProblem(415, "unsupported_media_type", "Send the body as it is, without compressing it.")
+    body = await request.body()
+    return await to_thread.run_sync(_parsed, body, shape) if len(body) > SMALL_BODY_BYTES else _parsed(body, shape)
+
+
+def _parsed(body: bytes, shape: type[B]) -> B:
+    try:
+        content = from_json(body)
+    except ValueError as error:
+        raise ApiProblem(400, "invalid_json", f"The body is not valid JSON: {error}.") from None
+    if isinstance(content, dict):
+        # Before pydantic does, which lists every one of them: a body may have a hundred thousand.
+        unknown = next((name for name in content if name not in shape.model_fields), None)
+        if unknown is not None:
+            raise ApiProblem(422, "invalid_request", "There is no such field.", field=unknown[:LONGEST_NAME])
+    try:
+        return shape.model_validate(content)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False)) from None
+
+
+def _check_kind(texts: list[Text], fields: list[str], *, manifest: Manifest) -> None:
+    wrong = first_of_wrong_kind(texts, num_texts=manifest.num_texts)
+    if wrong is not None:
+        message = f"{wrong_kind_sentence(manifest.num_texts).capitalize()}."
+        raise ApiProblem(422, "invalid_request", message, field=fields[wrong])
+
+
+def _pinned(version: str | None) -> int | None:
+    if version is None:
+        return None
+    if not (version.isascii() and version.isdecimal() and len(version) < 10):
+        raise ApiProblem(422, "invalid_request", "The header Manta-Version takes a version's number, such as 3.")
+    return int(version)
+
+
+def _labels_of(given: Said, manifest: Manifest, *, field: str) -> Said:
+    """A label, or a multilabel model's labels in its order.
+
+    Raises:
+        ApiProblem: the model has no such label, or it is not of the kind that the model answers.
+    """
+    several = manifest.task == "multilabel"
+    if isinstance(given, list) is not several:
+        message = f"This model gives {'any number of labels; give a list' if several else 'one label; give a string'}."
+        raise ApiProblem(422, "invalid_request", message, field=field)
+    names = given if isinstance(given, list) else [given]
+    if any(name not in manifest.labels for name in names):
+        message = f"The model does not have this label; it has {', '.join(manifest.labels)}."
+        raise ApiProblem(422, "unknown_label", message, field=field)
+    return [name for name in manifest.labels if name in names] if several else given
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:]

@@ -1,18 +1,37 @@
-"""The Ray Serve application. `build(args)` is what `serve run manta_serve.app:build model=support` calls, and `manta serve` too."""
+"""The Ray Serve application. `manta serve` runs `build`, and so does `serve deploy serve/config.yaml`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
+from manta.config import ServeConfig
 from manta.storage import Storage
 from manta_serve.api import create_api
-from manta_serve.classifier import Classifier
+from manta_serve.batching import TextBatcher
+from manta_serve.feedback import FeedbackStore
 from manta_serve.follow import ChampionFollower
+from manta_serve.guard import guarded, is_loopback
+from manta_serve.keys import KeyStore
+from manta_serve.profiles import ALL_INTERFACES, HA_PROXY
+from manta_serve.service import Service
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+DEPLOYMENT = "classifier"
+TARGET_REQUESTS = 16
+"""Requests under way that each replica should have: enough to fill its batches."""
+LOOK_BACK_S, UPSCALE_DELAY_S, DOWNSCALE_DELAY_S = 10.0, 10.0, 120.0
+OTHER_REQUESTS = 100
+"""Requests that a replica takes beside those whose texts may wait: the batcher refuses, before Ray would make them queue unseen."""
+SHUTDOWN_MARGIN_S = 10.0
 
 
 class ServeArguments(BaseModel):
@@ -23,34 +42,75 @@ class ServeArguments(BaseModel):
     model: str
     """Name of the registered model; its champion answers, whichever that is at the time."""
     storage: str | None = None
-    """Folder of the registry; $MANTA_STORAGE or ~/.manta unless given."""
-    num_replicas: Annotated[int, Field(ge=1)] = 1
-    """Processes that answer."""
+    """Folder of the registry, which every replica must reach; $MANTA_STORAGE or ~/.manta unless given."""
     num_cpus: Annotated[int, Field(ge=1)] = 1
-    """Cores, and so threads, of each of them."""
+    """Cores, and so threads, of each replica."""
+    num_gpus: Annotated[float, Field(ge=0, le=1)] = 0
+    """GPUs of each replica: 1, a part of one, or none."""
+    serve: ServeConfig = ServeConfig()
+    """The `serve` section of an experiment. Its `host` decides on API keys; where it listens is up to Ray's options."""
 
 
 def build(args: ServeArguments) -> Application:
     """The application: HTTP ends in the replica that holds the model."""
+    return deployment(args).bind(args)
 
-    @serve.deployment(
-        name="classifier",
-        num_replicas=args.num_replicas,
-        ray_actor_options={"num_cpus": args.num_cpus},
+
+def deployment(args: ServeArguments) -> Any:
+    """The one deployment, with its bounds."""
+    config = args.serve
+    fixed = config.min_replicas == config.max_replicas
+    return serve.deployment(
+        _Replica,
+        name=DEPLOYMENT,
+        num_replicas=config.max_replicas if fixed else None,
+        autoscaling_config=None if fixed else _autoscaling(config),
+        ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
+        max_ongoing_requests=config.max_queued_texts + OTHER_REQUESTS,
+        graceful_shutdown_timeout_s=config.deadline_s + SHUTDOWN_MARGIN_S,
+        graceful_shutdown_wait_loop_s=0.2,
         logging_config=LoggingConfig(enable_access_log=False),
     )
-    @serve.ingress(create_api(_classifier_of_this_replica))
-    class ClassifierDeployment:
-        def __init__(self, arguments: ServeArguments) -> None:
-            import torch
-
-            torch.set_num_threads(arguments.num_cpus)
-            self.follower = ChampionFollower(Storage.resolve(arguments.storage), arguments.model)
-            self.follower.start()
-
-    return ClassifierDeployment.bind(args)  # type: ignore[attr-defined]
 
 
-def _classifier_of_this_replica() -> Classifier:
-    follower: ChampionFollower = serve.get_replica_context().servable_object.follower
-    return follower.current
+def _autoscaling(config: ServeConfig) -> AutoscalingConfig:
+    return AutoscalingConfig(
+        min_replicas=config.min_replicas,
+        initial_replicas=max(1, config.min_replicas),  # so that a model that does not load is found at the start
+        max_replicas=config.max_replicas,
+        target_ongoing_requests=TARGET_REQUESTS,
+        look_back_period_s=LOOK_BACK_S,
+        upscale_delay_s=UPSCALE_DELAY_S,
+        downscale_delay_s=DOWNSCALE_DELAY_S,
+    )
+
+
+@serve.ingress()
+class _Replica:
+    """Holds the models of one replica. Ray sends it requests once it is made, which is when a model is loaded and warm."""
+
+    def __init__(self, args: ServeArguments) -> None:
+        import torch
+
+        torch.set_num_threads(args.num_cpus)
+        self._storage = Storage.resolve(args.storage)
+        models = ChampionFollower(self._storage, args.model)
+        models.start()
+        config = args.serve
+        if os.environ.get(HA_PROXY) == "1":  # it listens everywhere, whatever was asked for
+            config = config.model_copy(update={"host": ALL_INTERFACES})
+        self.service = Service(models, TextBatcher(max_queued_texts=config.max_queued_texts), config=config)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # the name is Ray's
+        config = self.service.config
+        name = self.service.models.current.name
+        feedback = FeedbackStore(self._storage, name, max_bytes=config.feedback_max_bytes) if config.feedback else None
+        keys = None if is_loopback(config.host) else KeyStore(self._storage)
+        return guarded(create_api(self.service, feedback=feedback), config=config, keys=keys, proxy_returns_id=True)
+
+    def drain(self) -> None:
+        """Say at /readyz that it is going, and go on answering."""
+        self.service.drain()
+
+    def __del__(self) -> None:
+        self.service.close()

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from manta.errors import MantaError
-from manta_serve.classifier import Classifier
+from manta_serve.served_model import ServedModel
 
 if TYPE_CHECKING:
     from manta.storage import Storage
@@ -29,11 +29,17 @@ class ChampionFollower:
         Raises:
             InputError: there is no such model, it has no champion, or its artifact is damaged.
         """
+        from manta.registry import ModelRegistry
+
         self._storage, self._name = storage, name
         self._refused: int | None = None
         self._stop = threading.Event()
-        self.current = Classifier.champion(storage, name)
+        self.current = ServedModel.load(storage, ModelRegistry(storage).get(name))
         self.current.warm_up()
+
+    def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
+        """Who answers a request: the champion."""
+        return self.current
 
     def start(self) -> None:
         """Look for another champion every few seconds, in a thread that ends with the process or with `stop`."""
@@ -51,7 +57,7 @@ class ChampionFollower:
         if champion.version in (self.current.version, self._refused):
             return False
         try:
-            new = Classifier.champion(self._storage, self._name)
+            new = ServedModel.load(self._storage, champion)
             new.warm_up()
         except Exception:
             self._refused = champion.version  # its files do not get better; the next champion is tried

@@ -6,6 +6,9 @@ import logging
 import os
 import signal
 import threading
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from manta.config import ServeConfig
@@ -13,33 +16,46 @@ from manta.errors import InputError, RunError
 from manta.ports import check_port
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.storage import Storage
+from manta_serve.guard import is_loopback
+from manta_serve.keys import KeyStore
+from manta_serve.profiles import Ingress, ProfileName, ingress_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from manta_serve.app import ServeArguments
 
-def run_server(name: str | None, *, storage: str | None, config: ServeConfig, console: Console) -> None:
-    """Serve a model's champion until SIGINT or SIGTERM.
+APPLICATION = "manta"
+DRAIN_TIMEOUT_S = 10.0
+
+
+def run_server(name: str | None, *, storage: str | None, config: ServeConfig, profile: ProfileName, console: Console) -> None:
+    """Serve a model's champion until SIGINT or SIGTERM; what was asked by then is answered.
 
     It runs on the Ray cluster at $RAY_ADDRESS, else on one of its own on this machine.
 
     Raises:
-        InputError: there is no such model, or the port is taken.
+        InputError: there is no such model, the port is taken, or it would listen beyond this machine without keys.
         RunError: the model did not load.
     """
     root = Storage.resolve(storage)
+    ingress = ingress_of(config, profile)
+    check_keys(ingress.host, root)
     version = champion_of(root, name)
-    check_port(config.host, config.port)
+    check_port(ingress.host, config.port)
+    os.environ.update(ingress.environment)  # Ray Serve reads it on import
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
     import ray
-    from ray import serve
-    from ray.serve.config import HTTPOptions
 
-    from manta_serve.app import ServeArguments, build
+    from manta_serve.app import ServeArguments
 
-    num_cpus = max(1, len(os.sched_getaffinity(0)) // config.num_replicas)
-    arguments = ServeArguments(model=version.name, storage=str(root.root), num_replicas=config.num_replicas, num_cpus=num_cpus)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    arguments = ServeArguments(
+        model=version.name,
+        storage=str(root.root),
+        num_cpus=max(1, len(os.sched_getaffinity(0)) // config.max_replicas),
+        serve=config.model_copy(update={"host": ingress.host}),
+    )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     ray.init(
         address=os.environ.get("RAY_ADDRESS") or "local",
@@ -47,27 +63,70 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, co
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    # Set after Ray has started, which puts handlers of its own in place.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = threading.Event()
     try:
         with console.status(f"Loading {version.name} version {version.version}"):
-            serve.start(http_options=HTTPOptions(host=config.host, port=config.port))
-            try:
-                serve.run(build(arguments), name="manta", route_prefix="/")
-            except RuntimeError as error:
-                raise RunError(f"{version.name} version {version.version} did not start: {error}") from error
-        url = f"http://{config.host}:{config.port}"
-        # Set after Ray has started, which puts handlers of its own in place.
-        stop = threading.Event()
+            _start(arguments, ingress, version=version)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
+        url = f"http://{'127.0.0.1' if ingress.host != config.host else config.host}:{config.port}"
         console.print(f"{version.name} version {version.version} answers at {url} (try it at {url}/docs). Ctrl-C stops it.")
         stop.wait()
-        console.print("Stopping.")
+        console.print("Stopping, once what was asked is answered.")
+        _drain(ingress.drain_notice_s)
     finally:
-        if os.environ.get("RAY_ADDRESS"):
-            serve.delete("manta")  # the cluster is not ours: leave what else it serves alone
-        else:
-            serve.shutdown()
-        ray.shutdown()
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # Ray tells of its own end as if it were a fault
+            _end()
+
+
+def _end() -> None:
+    import ray
+    from ray import serve
+
+    if not os.environ.get("RAY_ADDRESS"):  # else the cluster is not ours: leave what else it serves alone
+        serve.shutdown()
+    ray.shutdown()
+
+
+def _start(arguments: ServeArguments, ingress: Ingress, *, version: RegisteredVersion) -> None:
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    from manta_serve.app import build
+
+    serve.start(http_options=HTTPOptions(host=ingress.host, port=ingress.proxy_port))
+    try:
+        serve.run(build(arguments), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        serve.delete(APPLICATION)
+        raise RunError(f"{version.name} version {version.version} did not start: {error}") from error
+
+
+def _drain(notice_s: float) -> None:
+    """Be ready no more, let load balancers see it, and end the replicas when all requests under way are answered."""
+    from ray import serve
+
+    try:
+        serve.get_app_handle(APPLICATION).broadcast("drain").results(timeout_s=DRAIN_TIMEOUT_S)
+        time.sleep(notice_s)
+    except Exception:  # a replica that is gone cannot be told; the others still answer what they have
+        logging.getLogger(__name__).exception("not every replica could be told to drain")
+    serve.delete(APPLICATION)
+
+
+def check_keys(host: str, storage: Storage) -> None:
+    """Refuse to listen beyond this machine while nobody has a key.
+
+    Raises:
+        InputError: the host is reached from other machines and there is no API key.
+    """
+    if not is_loopback(host) and not KeyStore(storage).any():
+        raise InputError(
+            f"it would listen on {host}, for everybody who reaches this machine, and there is no API key; "
+            "make one with: manta keys create NAME"
+        )
 
 
 def champion_of(storage: Storage, name: str | None) -> RegisteredVersion:

@@ -10,6 +10,7 @@ from manta.config import (
     Range,
     RegistryConfig,
     Section,
+    ServeConfig,
     TrainConfig,
     field_names,
     nearest,
@@ -366,6 +367,28 @@ def test_workers_may_be_a_number_or_a_range() -> None:
     )
     assert (fixed.min_workers, fixed.max_workers) == (3, 3)
     assert (elastic.min_workers, elastic.max_workers) == (2, 4)
+
+
+def test_replicas_may_be_a_number_or_a_range_that_starts_at_none() -> None:
+    bounds = [ServeConfig.model_validate({"num_replicas": number}) for number in (2, [1, 3], [0, 1])]
+    assert [(config.min_replicas, config.max_replicas) for config in bounds] == [(2, 2), (1, 3), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"num_replicas": [3, 2]}, "serve.num_replicas [3, 2] is reversed"),
+        ({"num_replicas": 0}, "greater than or equal to 1"),
+        ({"num_replicas": [0, 0]}, "greater than or equal to 1"),
+        ({"max_texts": 2000}, "serve.max_queued_texts 1024 leaves no room for a request of serve.max_texts 2000; set it to 2000"),
+        ({"traffic": {"candidate": 101}}, "less than or equal to 100"),
+        ({"deadline_s": 0}, "greater than 0"),
+    ],
+)
+def test_serving_settings_that_cannot_work_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ServeConfig.model_validate(values)
+    assert words in str(refused.value)
 
 
 def test_an_optional_section_can_be_set_and_searched_by_name() -> None:

@@ -1,0 +1,88 @@
+"""What the API says of itself: OpenAPI with examples, and /docs, a page that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import importlib.resources
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import HTMLResponse, Response
+
+from manta_serve.problems import JSON, ProblemAnswer
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+
+CLASSIFY_EXAMPLES = {
+    "one": {"summary": "One text", "value": {"text": "Where is my parcel?"}},
+    "several": {"summary": "Several texts", "value": {"texts": ["Where is my parcel?", "I was charged twice."], "top_k": 3}},
+    "explained": {"summary": "One text, explained", "value": {"text": "Where is my parcel?", "explain": True}},
+    "pair": {"summary": "A pair, for a model that reads pairs", "value": {"text": ["It is late.", "Is it late?"]}},
+}
+FEEDBACK_EXAMPLES = {
+    "corrected": {
+        "summary": "The answer was wrong",
+        "value": {"text": "Where is my parcel?", "answer": "billing", "correction": "delivery", "version": 3},
+    },
+    "several": {
+        "summary": "A multilabel model's answer was right",
+        "value": {"text": "Where is my parcel?", "answer": ["delivery"], "correction": ["delivery"], "version": 3},
+    },
+}
+PROBLEMS = {
+    400: ("invalid_json", "The body is not valid JSON: EOF while parsing a list at line 1 column 12."),
+    401: ("unauthorized", "This needs a valid API key; send it as the header Authorization: Bearer KEY."),
+    403: ("feedback_off", "This service keeps no feedback; whoever runs it turns it on with serve.feedback."),
+    408: ("request_timeout", "The body did not arrive within 30 s."),
+    413: ("too_large", "The body has more than 1048576 bytes, which is the limit; send fewer texts in a request."),
+    415: ("unsupported_media_type", "Send the body as JSON, with the header Content-Type: application/json."),
+    422: ("invalid_request", "The text has more than 20000 characters, which is the limit for one text."),
+    429: ("queue_full", "1024 texts wait already, and 1024 may at most; try again in 4 s."),
+    503: ("stopping", "The service is stopping."),
+    504: ("deadline", "There was no answer within 30 s; try again later, or with fewer texts."),
+    507: ("feedback_full", "There is no room for more feedback."),
+}
+# The page's own script and style, and what it asks of this very server.
+PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+PAGE_FILES = {
+    "/docs": ("docs.html", "text/html"),
+    "/docs/page.js": ("docs.js", "text/javascript"),
+    "/docs/page.css": ("docs.css", "text/css"),
+}
+
+
+def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors a path can answer with, each with an example."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        code, message = PROBLEMS[status]
+        example = {"error": {"code": code, "message": message}}
+        found[status] = {"model": ProblemAnswer, "content": {JSON: {"example": example}}}
+    return found
+
+
+def body_of(shape: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    """The body of a path that reads it itself."""
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": shape.model_json_schema(), "examples": examples}}}}
+
+
+def add_documentation(api: FastAPI) -> None:
+    """Add /docs, and to the OpenAPI how a key is sent."""
+    plain = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}, {}]  # none is asked for on the machine itself
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+    folder = importlib.resources.files("manta_serve") / "page"
+    for path, (name, kind) in PAGE_FILES.items():
+        _add_file(api, path, (folder / name).read_text(encoding="utf-8"), kind=kind)
+
+
+def _add_file(api: FastAPI, path: str, content: str, *, kind: str) -> None:
+    @api.get(path, include_in_schema=False)
+    async def file() -> Response:
+        return HTMLResponse(content, media_type=kind, headers={"Content-Security-Policy": PAGE_POLICY})

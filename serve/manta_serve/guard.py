@@ -1,0 +1,211 @@
+"""`guarded`: what stands in front of the API. Who may ask, how often and how much, and what every answer is sent with.
+
+Pure ASGI (https://asgi.readthedocs.io), so that it costs microseconds and sees a request before anything of it is read. In order:
+request id and security headers, CORS, the API key, the key's rate, the size of the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+
+from manta_serve.problems import ApiProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from manta.config import ServeConfig
+    from manta_serve.keys import KeyStore
+
+OPEN_PATHS = ("/healthz", "/readyz")
+"""What load balancers ask, without a key."""
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+CORS_HEADERS = ("Authorization", "Content-Type", "X-Request-ID", "Manta-Key", "Manta-Version")
+NO_BODY = ("GET", "HEAD", "OPTIONS")
+
+
+def guarded(app: ASGIApp, *, config: ServeConfig, keys: KeyStore | None, proxy_returns_id: bool = False) -> ASGIApp:
+    """The API behind its guards.
+
+    With `keys`, only who sends one of them is let in. `proxy_returns_id` says that what stands in front sends the request's id
+    back already, as Ray Serve does.
+    """
+    app = BodyLimit(app, max_bytes=config.max_body_bytes, max_wait_s=config.deadline_s)
+    app = KeyCheck(app, keys=keys, requests_per_minute=config.requests_per_minute)
+    if config.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=config.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=CORS_HEADERS,
+            expose_headers=("X-Request-ID", "Retry-After"),
+        )
+    return AnswerHeaders(app, returns_id=not proxy_returns_id)
+
+
+class AnswerHeaders:
+    """Gives every request an id, and every answer the headers that keep browsers from doing foolish things with it."""
+
+    def __init__(self, app: ASGIApp, *, returns_id: bool) -> None:
+        self._app = app
+        self._returns_id = returns_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; its id is in `request.state.request_id`."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(Headers(scope=scope))
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                if self._returns_id:
+                    headers["X-Request-ID"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class KeyCheck:
+    """Lets in who sends a valid key, as often as the key may."""
+
+    def __init__(self, app: ASGIApp, *, keys: KeyStore | None, requests_per_minute: int | None) -> None:
+        self._app = app
+        self._keys = keys
+        self._rate = RequestRate(requests_per_minute) if requests_per_minute else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401 or 429; the key's name is in `request.state.key_name`."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            try:
+                name = scope.setdefault("state", {})["key_name"] = self._name(Headers(scope=scope))
+                if self._rate is not None:
+                    self._rate.take(name or "")
+            except ApiProblem as problem:
+                await problem.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _name(self, headers: Headers) -> str | None:
+        """The name of the key that was sent; None where none is asked for."""
+        if self._keys is None:
+            return None
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        found = self._keys.check(key.strip()) if scheme.lower() == "bearer" and key else None
+        if found is None:
+            message = "This needs a valid API key; send it as the header Authorization: Bearer KEY."
+            raise ApiProblem(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+        return found
+
+
+class RequestRate:
+    """A token bucket for each key: a minute's requests may come at once, then they are let in as the minute passes."""
+
+    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, name: str) -> None:
+        """Count one request of this key.
+
+        Raises:
+            ApiProblem: there were too many (429); it says when the next one is let in.
+        """
+        now = self._clock()
+        left, since = self._left.get(name, (float(self._per_minute), now))
+        left = min(float(self._per_minute), left + (now - since) * self._per_minute / 60)
+        self._left[name] = (left - 1 if left >= 1 else left, now)
+        if left < 1:
+            wait_s = math.ceil((1 - left) * 60 / self._per_minute)
+            message = f"More than {self._per_minute} requests in a minute; the next one is let in after {wait_s} s."
+            raise ApiProblem(429, "too_many_requests", message, headers={"Retry-After": str(wait_s)})
+
+
+class BodyLimit:
+    """Reads the body up to its limit before anything else happens, so that too much or too slow costs nothing."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_wait_s: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._max_wait_s = max_wait_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its whole body as one message, or answer 408 or 413."""
+        if scope["type"] != "http" or scope["method"] in NO_BODY:
+            await self._app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self._max_wait_s):
+                whole = await self._whole_body(Headers(scope=scope), receive)
+        except TimeoutError:
+            message = f"The body did not arrive within {self._max_wait_s:g} s."
+            await ApiProblem(408, "request_timeout", message, headers={"Connection": "close"}).response()(scope, receive, send)
+            return
+        except ApiProblem as problem:
+            await problem.response()(scope, receive, send)
+            return
+        if whole is None:
+            return
+        first: list[Message] = [{"type": "http.request", "body": whole, "more_body": False}]
+
+        async def receive_rest() -> Message:
+            return first.pop() if first else await receive()
+
+        await self._app(scope, receive_rest, send)
+
+    async def _whole_body(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The body, of which never more than the limit is held; None if the client left meanwhile."""
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and (len(announced) > 18 or int(announced) > self._max_bytes):
+            raise self._too_large()
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self._max_bytes:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _too_large(self) -> ApiProblem:
+        message = f"The body has more than {self._max_bytes} bytes, which is the limit; send fewer texts in a request."
+        return ApiProblem(413, "too_large", message)
+
+
+def request_id_of(headers: Headers) -> str:
+    """The id the caller gave, if it is one that a log can hold, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable from this machine only."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -1,0 +1,184 @@
+"""`KeyStore`: the API keys of a service, in `<storage>/keys.json`. Only their sha256 is kept, and only their owner may read it.
+
+A key has 256 random bits, so a plain hash is as good as a slow one: there is nothing to guess from.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import logging
+import os
+import re
+import secrets
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from manta.errors import InputError
+from manta.storage import disk_errors, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from manta.storage import Storage
+
+PREFIX = "manta_"
+"""What every key begins with, so that scanners for leaked secrets find it."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LOOK_EVERY_S = 1.0
+LONGEST_KEY = 200
+OWNER_ONLY = 0o600
+logger = logging.getLogger(__name__)
+
+
+class ApiKey(BaseModel):
+    """What is remembered of a key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Whom it was made for; it stands in logs and counts requests, the key never does."""
+    sha256: str
+    created: str
+    """UTC, ISO 8601."""
+
+
+class KeyFile(BaseModel):
+    """The file's content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: tuple[ApiKey, ...] = ()
+
+
+class KeyStore:
+    """The keys of one storage. Any thread and any number of processes may use it at once."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.path: Path = storage.root / "keys.json"
+        self._known: tuple[ApiKey, ...] = ()
+        self._seen: tuple[int, ...] | None = None
+        self._looked_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def create(self, name: str) -> str:
+        """A new key. It cannot be shown again.
+
+        Raises:
+            InputError: the name is taken or no name, or the storage cannot be written.
+        """
+        if not NAME.fullmatch(name):
+            raise InputError(f"{name!r}: not a name for a key; take letters, digits, dots, dashes and underscores, 100 at most.")
+        key = PREFIX + secrets.token_urlsafe(32)
+        with self._writing():
+            keys = self._read()
+            if any(item.name == name for item in keys):
+                raise InputError(f"{name}: there is a key of that name already; revoke it first, or take another name.")
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            self._write((*keys, ApiKey(name=name, sha256=_digest(key), created=created)))
+        return key
+
+    def list(self) -> list[ApiKey]:
+        """What is remembered of every key, oldest first.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        return [*self._read()]
+
+    def revoke(self, name: str) -> None:
+        """Forget a key: running services refuse it within a second or two.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        with self._writing():
+            keys = self._read()
+            left = tuple(item for item in keys if item.name != name)
+            if len(left) == len(keys):
+                names = ", ".join(item.name for item in keys) or "none"
+                raise InputError(f"{name}: no key of that name; there are: {names}.")
+            self._write(left)
+
+    def any(self) -> bool:
+        """Whether there is a key at all.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        return bool(self._read())
+
+    def check(self, key: str) -> str | None:
+        """The name of a key that is valid now, else None. The time it takes tells nothing about the keys there are."""
+        if len(key) > LONGEST_KEY:
+            return None
+        digest = _digest(key)
+        found: str | None = None
+        for item in self._current():
+            if hmac.compare_digest(item.sha256, digest):
+                found = item.name
+        return found
+
+    def _current(self) -> tuple[ApiKey, ...]:
+        """The keys as they were at most a second ago. None are known while the file cannot be read."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked_at < LOOK_EVERY_S:
+                return self._known
+            self._looked_at = now
+            seen = self._state()
+            if seen != self._seen:
+                try:
+                    self._known = self._read()
+                except InputError as error:
+                    logger.error("every key is refused: %s", error)
+                    self._known = ()
+                self._seen = seen
+            return self._known
+
+    def _state(self) -> tuple[int, ...]:
+        """What changes when the file does."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return ()
+        return (found.st_mtime_ns, found.st_ino, found.st_size)
+
+    def _read(self) -> tuple[ApiKey, ...]:
+        try:
+            return KeyFile.model_validate_json(self.path.read_bytes()).keys
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror}); only the user who made the keys may.") from None
+        except ValidationError:
+            raise InputError(f"{self.path}: damaged; remove it and create the keys again.") from None
+
+    def _write(self, keys: tuple[ApiKey, ...]) -> None:
+        with disk_errors(self.path):
+            write_atomically(self.path, KeyFile(keys=keys).model_dump_json(indent=2) + "\n", mode=OWNER_ONLY)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time, so that no key that was just revoked comes back."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, OWNER_ONLY)
+        except OSError as error:
+            raise InputError(f"{self.path.parent}: cannot be written ({error.strerror}); set MANTA_STORAGE.") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,93 @@
+"""Every error of the API in one shape: `{"error": {"code", "message", "field"}}`.
+
+4xx is the caller's fault and says what to do; 429, 504 and 507 say that it was too much at the time; any other 5xx is ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
+    from starlette.requests import Request
+
+JSON = "application/json"
+# The tags that tell one from several; they stand in pydantic's locations, but no caller wrote them.
+KINDS = ("one", "several")
+logger = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    code: str
+    """A word for programs, such as `invalid_request`."""
+    message: str
+    """A sentence for people."""
+    field: str | None = None
+    """The field of the body that it is about, such as texts.3."""
+
+
+class ProblemAnswer(BaseModel):
+    """The body of every error."""
+
+    error: Problem
+
+
+class ApiProblem(Exception):  # noqa: N818  # not a fault of ours
+    """Raised anywhere behind the API, it becomes the answer."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problem = Problem(code=code, message=message, field=field)
+        self.headers = dict(headers or {})
+
+    def response(self) -> Response:
+        """The problem as the answer to a request."""
+        content = ProblemAnswer(error=self.problem).model_dump_json(exclude_none=True)
+        return Response(content, status_code=self.status, headers=self.headers, media_type=JSON)
+
+
+def invalid(errors: Sequence[ErrorDetails]) -> ApiProblem:
+    """The first thing that is wrong with a body, in a sentence that names the limit where there is one."""
+    first = errors[0]
+    field = ".".join(str(part) for part in first["loc"] if part not in KINDS) or None
+    context: dict[str, Any] = first.get("ctx", {})
+    kind = first["type"]
+    sentences = {
+        "missing": "This field is missing.",
+        "string_pattern_mismatch": "The text is blank, or holds a NUL character.",
+        "string_too_long": f"The text has more than {context.get('max_length')} characters, which is the limit for one text.",
+        "string_type": "This is not a text; give a string.",
+    }
+    if kind == "too_long":
+        most, what = context["max_length"], context["field_type"].lower()
+        found = f"This {what} has more than {most} entries"
+        sentences["too_long"] = f"{found}, which is the limit; send the rest in another request."
+    return ApiProblem(422, "invalid_request", sentences.get(kind, f"{first['msg'].removeprefix('Value error, ')}."), field=field)
+
+
+async def refused(_: Request, error: Any) -> Response:
+    """What the router refuses: unknown paths, and methods that a path does not have."""
+    code = str(error.detail).lower().replace(" ", "_")
+    return ApiProblem(error.status_code, code, f"{error.detail}.", headers=error.headers).response()
+
+
+async def told(_: Request, error: Any) -> Response:
+    """An `ApiProblem` as the answer."""
+    response: Response = error.response()
+    return response
+
+
+async def broken(_: Request, __: Exception) -> Response:
+    """What nobody foresaw: the log has the traceback, the answer has nothing of it."""
+    return ApiProblem(500, "internal_error", "The server failed to answer; its log says why.").response()

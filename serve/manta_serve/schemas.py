@@ -1,0 +1,287 @@
+"""The shapes of requests and answers. What a request may hold is bounded by the config, so its shapes are made from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, create_model, model_validator
+
+from manta.texts import NumTexts, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta.artifact import Manifest
+    from manta.attribution import Explanation
+    from manta.config import ServeConfig
+    from manta.predictor import Prediction
+    from manta_serve.service import Answer
+
+MAX_EXPLAINED = 8
+"""Texts that one request may have explained: each takes as long as some hundred answers."""
+NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
+EXAMPLE_TEXTS = ["Where is my parcel?", "I was charged twice."]
+
+
+def _kind(value: object) -> str:
+    return "several" if isinstance(value, list) else "one"
+
+
+# Told apart by their JSON type, so that an error is about the one that was meant.
+BY_KIND = Discriminator(_kind)
+OneOrSeveral = Annotated[Annotated[str, Tag("one")] | Annotated[list[str], Field(fail_fast=True), Tag("several")], BY_KIND]
+
+
+class Body(BaseModel):
+    """What all requests have in common: no unknown fields, and no guessing at types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ClassifyRequest(Body):
+    """A text to classify, or several. Give one of `text` and `texts`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["texts"]}]})
+
+    text: str | list[str] | None = None
+    texts: list[str | list[str]] | None = None
+    top_k: Annotated[
+        int | None, Field(ge=1, description="How many labels `scores` holds, the most probable first; all if left out.")
+    ] = None
+    explain: Annotated[
+        bool, Field(description=f"Whether to say which words spoke for the label; for at most {MAX_EXPLAINED} texts, and slower.")
+    ] = False
+
+    @property
+    def rows(self) -> list[Text]:
+        """What to classify, in order."""
+        return [as_text(text) for text in ([self.text] if self.text is not None else self.texts or [])]
+
+    @property
+    def fields(self) -> list[str]:
+        """The field that each of `rows` stood in."""
+        return ["text"] if self.text is not None else [f"texts.{index}" for index in range(len(self.texts or []))]
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        given = self.model_fields_set & {"text", "texts"}
+        if len(given) != 1:
+            raise ValueError("Give either text or texts" + (", not both" if given else ""))
+        return self
+
+
+class FeedbackRequest(Body):
+    """What a person says about an answer."""
+
+    text: str | list[str]
+    answer: Annotated[OneOrSeveral, Field(description="The label that the model gave; for a multilabel model a list of labels.")]
+    correction: Annotated[
+        OneOrSeveral, Field(description="The right label, which may be the same; for a multilabel model a list, perhaps empty.")
+    ]
+    version: Annotated[int, Field(ge=1, description="The version that answered.")]
+
+
+def classify_request(config: ServeConfig) -> type[ClassifyRequest]:
+    """The request of /v1/classify, within the config's limits."""
+    one = _single_or_pair(config)
+    # No `null` in the schema: a field that is not given has no value.
+    single = Field(default_factory=_nothing, description="One text; for a model of text pairs a list of two.")
+    several = Field(
+        default_factory=_nothing,
+        min_length=1,
+        max_length=config.max_texts,
+        description="Several of them, which are answered in order.",
+    )
+    return create_model(
+        "ClassifyRequest",
+        __base__=ClassifyRequest,
+        __doc__=ClassifyRequest.__doc__,
+        text=(one, single),
+        texts=(Annotated[list[one], Field(fail_fast=True)], several),  # type: ignore[valid-type]  # made from the config
+    )
+
+
+def feedback_request(config: ServeConfig) -> type[FeedbackRequest]:
+    """The request of /v1/feedback, within the config's limits."""
+    text = Field(description="What was classified: a text, or a list of two.")
+    return create_model(
+        "FeedbackRequest", __base__=FeedbackRequest, __doc__=FeedbackRequest.__doc__, text=(_single_or_pair(config), text)
+    )
+
+
+def as_text(given: str | list[str]) -> Text:
+    """A text or pair as the model takes it."""
+    return given if isinstance(given, str) else (given[0], given[1])
+
+
+def _single_or_pair(config: ServeConfig) -> Any:
+    single = Annotated[str, StringConstraints(min_length=1, max_length=config.max_characters, pattern=NOT_BLANK)]
+    pair = Annotated[list[single], Field(min_length=2, max_length=2)]
+    return Annotated[Annotated[single, Tag("one")] | Annotated[pair, Tag("several")], BY_KIND]
+
+
+def _nothing() -> None:
+    return None
+
+
+class WordAnswer(BaseModel):
+    """A word and how much it spoke for the label."""
+
+    part: Annotated[int, Field(description="0, or 1 in the second text of a pair.")]
+    start: Annotated[int, Field(description="Where it begins in the text, in characters (Unicode code points).")]
+    end: int
+    text: str
+    attribution: Annotated[float, Field(description="Its share of the change in log-odds; below 0 it spoke against the label.")]
+
+
+class ExplanationAnswer(BaseModel):
+    """Why the label is as probable as it is: what each word adds to its log-odds, log(p / (1 - p))."""
+
+    label: str
+    words: Annotated[list[WordAnswer], Field(description="In order; words beyond the model's length were not read.")]
+    log_odds: Annotated[float, Field(description="Of the label, for this text.")]
+    baseline_log_odds: Annotated[float, Field(description="Of the label, for the text with every word blanked.")]
+    error: Annotated[float, Field(description="How far the attributions are from adding up to the difference of the two.")]
+    complete: Annotated[bool, Field(description="Whether they add up within 2% of the difference, or 0.02.")]
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> ExplanationAnswer:
+        """An explanation as it is answered."""
+        words = [
+            WordAnswer(part=word.part, start=word.start, end=word.end, text=word.text, attribution=word.attribution)
+            for word in explanation.words
+        ]
+        return cls(
+            label=explanation.label,
+            words=words,
+            log_odds=explanation.log_odds,
+            baseline_log_odds=explanation.baseline_log_odds,
+            error=explanation.error,
+            complete=explanation.complete,
+        )
+
+
+class PredictionAnswer(BaseModel):
+    """The answer for one text or pair."""
+
+    labels: Annotated[
+        list[str], Field(description="Those that apply, most probable first: one, or for a multilabel model several or none.")
+    ]
+    label: Annotated[str, Field(description="The most probable label.")]
+    score: Annotated[float, Field(description="Probability of `label`, 0 to 1.")]
+    scores: Annotated[dict[str, float], Field(description="Probability of each label.")]
+    uncertain: Annotated[bool, Field(description="True when the answer is less sure than `abstain.below` of /v1/model.")]
+    explanation: Annotated[ExplanationAnswer | None, Field(description="If it was asked for.")] = None
+
+    @classmethod
+    def of(cls, prediction: Prediction, *, top_k: int | None, explanation: Explanation | None) -> PredictionAnswer:
+        """A prediction as it is answered."""
+        return cls(
+            labels=list(prediction.labels),
+            label=prediction.label,
+            score=prediction.score,
+            scores=dict(list(prediction.scores.items())[:top_k]),
+            uncertain=prediction.uncertain,
+            explanation=ExplanationAnswer.of(explanation) if explanation else None,
+        )
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: int
+
+
+class ClassifyAnswer(BaseModel):
+    """One prediction for each text, in order."""
+
+    model: ModelName
+    predictions: list[PredictionAnswer]
+
+    @classmethod
+    def of(cls, answer: Answer, *, top_k: int | None, explanations: list[Explanation] | None) -> ClassifyAnswer:
+        """A service's answer as it is sent."""
+        reasons: Sequence[Explanation | None] = explanations or [None] * len(answer.predictions)
+        predictions = [
+            PredictionAnswer.of(prediction, top_k=top_k, explanation=reason)
+            for prediction, reason in zip(answer.predictions, reasons, strict=True)
+        ]
+        return cls(model=ModelName(name=answer.model.name, version=answer.model.version), predictions=predictions)
+
+
+class FeedbackAnswer(BaseModel):
+    """What became of the feedback."""
+
+    stored: Annotated[bool, Field(description="False where the same was said before.")]
+
+
+class Abstention(BaseModel):
+    """When an answer is uncertain, and what that costs and brings."""
+
+    below: Annotated[
+        float,
+        Field(
+            description="The probability that the answer is right below which it is uncertain: of the most probable label, or "
+            "for a multilabel model the product over all labels."
+        ),
+    ]
+    target_precision: Annotated[
+        float | None, Field(description="Share of right answers that the others were to have; null where none was chosen for one.")
+    ]
+    precision: Annotated[float | None, Field(description="Share of right answers that the others have on the test rows.")]
+    coverage: Annotated[float | None, Field(description="Share of the test rows that are answered and not uncertain.")]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Abstention:
+        """What a model's calibration says."""
+        calibration = manifest.calibration
+        chosen = calibration is not None and calibration.abstain_below is not None
+        figures = calibration.test if calibration is not None else None
+        return cls(
+            below=manifest.uncertain_below,
+            target_precision=calibration.target_precision if calibration is not None and chosen else None,
+            precision=figures.precision if figures else None,
+            coverage=figures.coverage if figures else None,
+        )
+
+
+class ModelAnswer(BaseModel):
+    """What answers now."""
+
+    name: str
+    version: int
+    task: Annotated[str, Field(description="binary, multiclass or multilabel.")]
+    num_texts: Annotated[NumTexts, Field(description="1 where it reads single texts, 2 where it reads pairs.")]
+    labels: list[str]
+    thresholds: Annotated[
+        list[float] | None, Field(description="The probability from which each of `labels` applies, for a multilabel model.")
+    ]
+    metrics: dict[str, float]
+    abstain: Abstention
+    examples: Annotated[list[Text], Field(description="A few texts or pairs to try, from the test rows.")]
+    created: str
+    feedback: Annotated[bool, Field(description="Whether POST /v1/feedback keeps what it is told.")]
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, version: int, feedback: bool) -> ModelAnswer:
+        """What a model's manifest says."""
+        return cls(
+            name=manifest.name,
+            version=version,
+            task=manifest.task,
+            num_texts=manifest.num_texts,
+            labels=manifest.labels,
+            thresholds=list(manifest.label_space.applied_thresholds) if manifest.task == "multilabel" else None,
+            metrics=manifest.metrics,
+            abstain=Abstention.of(manifest),
+            examples=manifest.examples,
+            created=manifest.created,
+            feedback=feedback,
+        )
+
+
+class Status(BaseModel):
+    """How it is."""
+
+    status: str

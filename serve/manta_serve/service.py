@@ -1,0 +1,125 @@
+"""`Service`: what the HTTP routes talk to, one per replica. A plain class: tests use it without Ray or a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from manta.errors import MantaError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from starlette.requests import Request
+
+    from manta.config import ServeConfig
+    from manta.predictor import Prediction
+    from manta.texts import Text
+    from manta_serve.batching import TextBatcher
+    from manta_serve.served_model import ServedModel
+
+T = TypeVar("T")
+
+
+class ClientGoneError(MantaError):
+    """The client went before it was answered (499)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one request, all of it by one version."""
+
+    model: ServedModel
+    predictions: list[Prediction]
+    """One for each text, in order."""
+    queued_s: float
+    """Seconds from the request's arrival to its first text being computed."""
+    computed_s: float
+    """Seconds from then to its last text being computed."""
+
+
+class Models(Protocol):
+    """Which versions are loaded."""
+
+    @property
+    def current(self) -> ServedModel:
+        """The champion."""
+        ...
+
+    def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
+        """Who answers a request: the pinned version, else by the key's share of the traffic.
+
+        Raises:
+            InputError: the pinned version is not loaded.
+        """
+        ...
+
+
+class Service:
+    """Answers requests with the models of one replica."""
+
+    def __init__(self, models: Models, batcher: TextBatcher, *, config: ServeConfig) -> None:
+        self.models = models
+        self.batcher = batcher
+        self.config = config
+        self._draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here: a service that exists has its models loaded and warm."""
+        return not self._draining
+
+    def drain(self) -> None:
+        """Be ready no more, so that others get the requests to come; what comes all the same is answered."""
+        self._draining = True
+
+    def close(self) -> None:
+        """End the threads; nothing can be answered any more."""
+        self.batcher.close()
+
+    async def classify(
+        self, texts: Sequence[Text], *, request_key: str | None = None, version: int | None = None, deadline_s: float | None = None
+    ) -> Answer:
+        """The predictions of at least one text or pair, all by one version.
+
+        Args:
+            texts: what to classify.
+            request_key: who asks; the same key meets the same version, as long as the shares stay.
+            version: the version that is to answer, whatever its share.
+            deadline_s: seconds to give up after; the config's, unless it is sooner.
+
+        Raises:
+            InputError: a text is of the wrong kind for the model, or the pinned version is not loaded.
+            QueueFullError: too many texts wait already.
+            DeadlineError: there was no answer in time.
+        """
+        model = self.models.choose(request_key=request_key, version=version)
+        deadline_s = min(deadline_s or self.config.deadline_s, self.config.deadline_s)
+        done = await self.batcher.run(model, texts, deadline_s=deadline_s)
+        return Answer(model, model.predictions(done.logits), queued_s=done.queued_s, computed_s=done.computed_s)
+
+
+async def until_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; it is cancelled when the client goes.
+
+    Neither FastAPI nor Starlette does that by itself. The request's body must have been read.
+
+    Raises:
+        ClientGoneError: the client went first; nobody reads what is answered then.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGoneError("the client went before it was answered.")
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

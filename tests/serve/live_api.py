@@ -1,0 +1,65 @@
+"""The whole API on a real socket, without Ray, in a process of its own: `python live_api.py MODEL_FOLDER STORAGE`.
+
+It prints its port and answers until its stdin is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def live_api(model: Path, storage: Path, *, log: Path) -> Iterator[tuple[Popen[str], str]]:
+    """The process and its URL."""
+    with (
+        log.open("w") as errors,
+        Popen([sys.executable, __file__, model, storage], stdin=PIPE, stdout=PIPE, stderr=errors, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            yield process, f"http://127.0.0.1:{int(process.stdout.readline())}"
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+def main(model: Path, storage: Path) -> None:
+    """Serve until stdin is closed."""
+    import uvicorn
+    from untrained import service_of
+
+    from manta.artifact import ModelArtifact
+    from manta.predictor import Predictor
+    from manta.storage import Storage
+    from manta_serve.api import create_api
+    from manta_serve.feedback import FeedbackStore
+    from manta_serve.guard import guarded
+    from manta_serve.served_model import ServedModel
+
+    service = service_of(ServedModel(Predictor(ModelArtifact.load(model), device="cpu"), name="desk", version=1))
+    api = create_api(service, feedback=FeedbackStore(Storage(storage), "desk", max_bytes=1 << 20))
+    server = uvicorn.Server(uvicorn.Config(guarded(api, config=service.config, keys=None), log_config=None, access_log=False))
+    logging.basicConfig(level=logging.WARNING)
+    listening = socket.create_server(("127.0.0.1", 0))
+    print(listening.getsockname()[1], flush=True)  # noqa: T201
+
+    def stop_at_the_end() -> None:
+        sys.stdin.read()
+        server.should_exit = True
+
+    threading.Thread(target=stop_at_the_end, daemon=True).start()
+    server.run([listening])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

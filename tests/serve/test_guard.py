@@ -1,0 +1,204 @@
+"""What stands in front of the API: keys, rates, the size of bodies, and the headers of every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from manta.config import ServeConfig
+from manta.labels import LabelSpace
+from manta.predictor import Predictor
+from manta.storage import Storage
+from manta_serve import keys as keys_module
+from manta_serve.api import create_api
+from manta_serve.guard import RequestRate, guarded, is_loopback
+from manta_serve.keys import KeyStore
+from manta_serve.problems import ApiProblem
+from manta_serve.served_model import ServedModel
+
+from .untrained import artifact_of, service_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.types import ASGIApp, Message, Scope
+
+
+@pytest.fixture(scope="module")
+def api(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ASGIApp]:
+    artifact = artifact_of(tiny_model, tmp_path_factory.mktemp("guard") / "model", labels=LabelSpace.from_labels(["a", "b", "c"]))
+    service = service_of(ServedModel(Predictor(artifact, device="cpu"), name="desk", version=1))
+    yield create_api(service)
+    service.close()
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeyStore:
+    monkeypatch.setattr(keys_module, "LOOK_EVERY_S", 0.0)
+    return KeyStore(Storage(tmp_path))
+
+
+def client_of(api: ASGIApp, *, keys: KeyStore | None = None, **settings: Any) -> TestClient:
+    return TestClient(guarded(api, config=ServeConfig.model_validate(settings), keys=keys), raise_server_exceptions=False)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_without_a_valid_key_nothing_but_health_is_told(api: ASGIApp, keys: KeyStore, caplog: pytest.LogCaptureFixture) -> None:
+    client = client_of(api, keys=keys)
+    key = keys.create("ada")
+    caplog.set_level(logging.DEBUG)
+    for path in ("/v1/model", "/docs", "/openapi.json", "/nowhere", "/healthz/"):
+        for headers in ({}, bearer(key[:-1]), bearer(""), {"Authorization": key}, {"X-API-Key": key}):
+            response = client.get(path, headers=headers)
+            assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+            assert response.json()["error"]["code"] == "unauthorized"
+        assert client.get(path, headers=bearer(key)).status_code in (200, 404)
+    assert client.post("/v1/classify", content=b"x" * 10_000_000).status_code == 401
+    assert [client.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+    assert client.post("/v1/classify", json={"text": "my parcel"}, headers=bearer(key)).status_code == 200
+    keys.revoke("ada")
+    assert client.get("/v1/model", headers=bearer(key)).status_code == 401
+    assert key not in caplog.text
+    assert "my parcel" not in caplog.text
+
+
+def test_each_key_has_a_rate_of_its_own(api: ASGIApp, keys: KeyStore) -> None:
+    client = client_of(api, keys=keys, requests_per_minute=2)
+    ada, bob = keys.create("ada"), keys.create("bob")
+    assert [client.get("/v1/model", headers=bearer(ada)).status_code for _ in range(3)] == [200, 200, 429]
+    refused = client.get("/v1/model", headers=bearer(ada))
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    assert client.get("/v1/model", headers=bearer(bob)).status_code == 200
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_bucket_fills_as_time_passes() -> None:
+    now = [0.0]
+    rate = RequestRate(6, clock=lambda: now[0])
+    for _ in range(6):
+        rate.take("ada")
+    with pytest.raises(ApiProblem) as refused:
+        rate.take("ada")
+    assert refused.value.headers == {"Retry-After": "10"}
+    now[0] = 10.0
+    rate.take("ada")
+    now[0] = 13.0
+    with pytest.raises(ApiProblem) as refused:
+        rate.take("ada")
+    assert refused.value.headers == {"Retry-After": "7"}
+    now[0] = 3600.0
+    for _ in range(6):
+        rate.take("ada")
+    with pytest.raises(ApiProblem):
+        rate.take("ada")
+
+
+def scope_of(headers: dict[str, str]) -> Scope:
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/classify",
+        "raw_path": b"/v1/classify",
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "state": {},
+    }
+
+
+async def sent(app: ASGIApp, chunks: list[bytes], headers: dict[str, str], *, ends: bool = True) -> tuple[int, Any, int]:
+    """Status, body, and how many of the chunks were read, of a request sent in chunks."""
+    read = 0
+    answer: list[Message] = []
+
+    async def receive() -> Message:
+        nonlocal read
+        if read == len(chunks):
+            await asyncio.Event().wait()
+        read += 1
+        return {"type": "http.request", "body": chunks[read - 1], "more_body": read < len(chunks) or not ends}
+
+    async def send(message: Message) -> None:
+        answer.append(message)
+
+    await app(scope_of({"Content-Type": "application/json"} | headers), receive, send)
+    return answer[0]["status"], json.loads(b"".join(message.get("body", b"") for message in answer[1:])), read
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_is_refused_as_soon_as_it_is_too_large(api: ASGIApp, announced: bool) -> None:
+    app = guarded(api, config=ServeConfig(max_body_bytes=1024), keys=None)
+    body = json.dumps({"text": "x" * 1000}).encode()
+    chunks = [body[:100], body[100:]]
+    length = {"Content-Length": str(len(body))} if announced else {}
+    assert asyncio.run(sent(app, chunks, length))[0] == 200
+    chunks = [b"x" * 512] * 1000
+    length = {"Content-Length": "512000"} if announced else {}
+    status, answer, read = asyncio.run(sent(app, chunks, length))
+    assert (status, answer["error"]["code"], read) == (413, "too_large", 0 if announced else 3)
+    assert "1024 bytes" in answer["error"]["message"]
+
+
+def test_a_body_that_never_ends_is_given_up(api: ASGIApp) -> None:
+    app = guarded(api, config=ServeConfig(deadline_s=0.05), keys=None)
+    status, answer, _ = asyncio.run(sent(app, [b"{"], {}, ends=False))
+    assert (status, answer["error"]["code"]) == (408, "request_timeout")
+
+
+def test_every_answer_has_the_headers(api: ASGIApp) -> None:
+    client = client_of(api)
+    for response in (
+        client.get("/v1/model"),
+        client.get("/nowhere"),
+        client.post("/v1/classify", content=b"x" * 2_000_000),
+        client.get("/docs"),
+    ):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+        assert len(response.headers["x-request-id"]) == 32
+        assert "access-control-allow-origin" not in response.headers
+        assert "server" not in response.headers
+
+
+def test_a_request_id_is_taken_if_a_log_can_hold_it(api: ASGIApp) -> None:
+    client = client_of(api)
+    assert client.get("/healthz", headers={"X-Request-ID": "trace-1.a_B"}).headers["x-request-id"] == "trace-1.a_B"
+    for wrong in ("two words", "x" * 65, '{"a": 1}', ""):
+        made = client.get("/healthz", headers={"X-Request-ID": wrong}).headers["x-request-id"]
+        assert made != wrong
+        assert len(made) == 32
+    behind_ray = TestClient(guarded(api, config=ServeConfig(), keys=None, proxy_returns_id=True))
+    assert "x-request-id" not in behind_ray.get("/healthz").headers
+
+
+def test_only_the_named_origins_scripts_read_answers(api: ASGIApp, keys: KeyStore) -> None:
+    ask = {
+        "Origin": "https://desk.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    closed = client_of(api).options("/v1/classify", headers=ask)
+    assert "access-control-allow-origin" not in closed.headers
+    client = client_of(api, keys=keys, cors_origins=["https://desk.example"])
+    allowed = client.options("/v1/classify", headers=ask)
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://desk.example")
+    refused = client.options("/v1/classify", headers=ask | {"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in refused.headers
+    # A script may read that its key is wrong, too.
+    assert client.get("/v1/model", headers={"Origin": "https://desk.example"}).headers["access-control-allow-origin"]
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_loopback_is_told_from_the_rest(expected: bool) -> None:
+    ours = ("127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]")
+    others = ("0.0.0.0", "::", "10.0.0.1", "example.com", "")  # noqa: S104
+    assert [is_loopback(host) for host in (ours if expected else others)] == [expected] * 5

@@ -1,0 +1,56 @@
+"""Untrained models of the tiny encoder, for tests of serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from manta.artifact import ModelArtifact, write_artifact
+from manta.config import ModelConfig, ServeConfig
+from manta.labels import LabelSpace
+from manta.model import build_model, load_model_config, load_tokenizer
+from manta_serve.batching import TextBatcher
+from manta_serve.served_model import ServedModel
+from manta_serve.service import Service
+
+
+def artifact_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, seed: int = 3, **changed: Any) -> ModelArtifact:
+    """A finished model with random weights in a new folder."""
+    config = ModelConfig(pretrained=str(tiny_model), max_length=48)
+    torch.manual_seed(seed)
+    facts: dict[str, Any] = {
+        "name": "desk",
+        "max_length": 48,
+        "metrics": {"accuracy": 0.5},
+        "examples": ["the parcel is late"],
+        "data_hash": "",
+        "config": {},
+        "run": folder.name,
+        "pretrained": "tiny",
+    }
+    return write_artifact(
+        folder,
+        weights=build_model(config, labels).state_dict(),
+        model_config=load_model_config(config, labels),
+        tokenizer=load_tokenizer(config),
+        labels=labels,
+        facts=facts | changed,
+    )
+
+
+class OneModel:
+    """A single version answers everything."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self.current = model
+
+    def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
+        return self.current
+
+
+def service_of(model: ServedModel, **settings: Any) -> Service:
+    """A service that answers with one model."""
+    config = ServeConfig.model_validate(settings)
+    return Service(OneModel(model), TextBatcher(max_queued_texts=config.max_queued_texts), config=config)
