@@ -17,9 +17,9 @@ from manta_serve.api import create_api
 from manta_serve.batching import TextBatcher
 from manta_serve.feedback import FeedbackStore
 from manta_serve.follow import ChampionFollower
-from manta_serve.guard import guarded, is_loopback
+from manta_serve.guard import guarded
 from manta_serve.keys import KeyStore
-from manta_serve.profiles import ALL_INTERFACES, HA_PROXY
+from manta_serve.profiles import HA_PROXY
 from manta_serve.service import Service
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class ServeArguments(BaseModel):
     num_gpus: Annotated[float, Field(ge=0, le=1)] = 0
     """GPUs of each replica: 1, a part of one, or none."""
     serve: ServeConfig = ServeConfig()
-    """The `serve` section of an experiment. Its `host` decides on API keys; where it listens is up to Ray's options."""
+    """The `serve` section of an experiment; but where it listens is up to Ray's options."""
+    require_keys: bool = True
+    """Whether only clients with an API key are answered. Off is for a service that nobody but this machine reaches."""
 
 
 def build(args: ServeArguments) -> Application:
@@ -85,6 +87,14 @@ def _autoscaling(config: ServeConfig) -> AutoscalingConfig:
     )
 
 
+def asgi_app(service: Service, storage: Storage, *, require_keys: bool) -> ASGIApp:
+    """The API of one replica behind its guards."""
+    config = service.config
+    store = FeedbackStore(storage, service.models.current.name, max_bytes=config.feedback_max_bytes) if config.feedback else None
+    keys = KeyStore(storage) if require_keys else None
+    return guarded(create_api(service, feedback=store), config=config, keys=keys, proxy_returns_id=True)
+
+
 @serve.ingress()
 class _Replica:
     """Holds the models of one replica. Ray sends it requests once it is made, which is when a model is loaded and warm."""
@@ -96,17 +106,11 @@ class _Replica:
         self._storage = Storage.resolve(args.storage)
         models = ChampionFollower(self._storage, args.model)
         models.start()
-        config = args.serve
-        if os.environ.get(HA_PROXY) == "1":  # it listens everywhere, whatever was asked for
-            config = config.model_copy(update={"host": ALL_INTERFACES})
-        self.service = Service(models, TextBatcher(max_queued_texts=config.max_queued_texts), config=config)
+        self._require_keys = args.require_keys or os.environ.get(HA_PROXY) == "1"  # HAProxy listens everywhere
+        self.service = Service(models, TextBatcher(max_queued_texts=args.serve.max_queued_texts), config=args.serve)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # the name is Ray's
-        config = self.service.config
-        name = self.service.models.current.name
-        feedback = FeedbackStore(self._storage, name, max_bytes=config.feedback_max_bytes) if config.feedback else None
-        keys = None if is_loopback(config.host) else KeyStore(self._storage)
-        return guarded(create_api(self.service, feedback=feedback), config=config, keys=keys, proxy_returns_id=True)
+        return asgi_app(self.service, self._storage, require_keys=self._require_keys)
 
     def drain(self) -> None:
         """Say at /readyz that it is going, and go on answering."""

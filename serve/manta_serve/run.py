@@ -54,7 +54,8 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
         model=version.name,
         storage=str(root.root),
         num_cpus=max(1, len(os.sched_getaffinity(0)) // config.max_replicas),
-        serve=config.model_copy(update={"host": ingress.host}),
+        serve=config,
+        require_keys=not is_loopback(ingress.host),
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     ray.init(

@@ -84,7 +84,7 @@ def port(ray_cluster: None, storage: Storage) -> Iterator[int]:
 
     port = free_port()
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
-    serve.run(build(ServeArguments(model="desk", storage=str(storage.root))), name="manta", route_prefix="/")
+    serve.run(build(ServeArguments(model="desk", storage=str(storage.root), require_keys=False)), name="manta", route_prefix="/")
     yield port
     serve.shutdown()
 
@@ -193,4 +193,22 @@ def test_the_file_for_serve_deploy_fits_rays_schema_and_our_arguments() -> None:
     (application,) = schema.applications
     assert application.import_path == "manta_serve.app:build"
     arguments = ServeArguments.model_validate(application.args)
-    assert arguments.serve.host == schema.http_options.host
+    assert arguments.require_keys
+
+
+def test_the_application_asks_for_a_key_unless_told_not_to(storage: Storage) -> None:
+    from fastapi.testclient import TestClient
+
+    from manta_serve.app import ServeArguments, asgi_app
+    from manta_serve.batching import TextBatcher
+    from manta_serve.follow import ChampionFollower
+    from manta_serve.service import Service
+
+    assert ServeArguments(model="desk").require_keys
+    service = Service(ChampionFollower(storage, "desk"), TextBatcher(max_queued_texts=8), config=ServeConfig())
+    try:
+        for required, status in ((True, 401), (False, 200)):
+            client = TestClient(asgi_app(service, storage, require_keys=required))
+            assert client.post("/v1/classify", json={"texts": TEXTS[:1]}).status_code == status
+    finally:
+        service.close()
