@@ -27,6 +27,10 @@ THROUGHPUT = {
     # It would take this away, without which only an event loop can call a replica; requests do not go that way.
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
 }
+PROXY_START = {
+    # Ray kills a proxy that is not up in five seconds and starts it anew; a busy machine never gets one up in that time.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+}
 DRAIN_NOTICE_S = 5.0
 """How long a service of the production profile says that it is going before it goes; load balancers look every second or two."""
 
@@ -54,7 +58,7 @@ def ingress_of(config: ServeConfig, profile: ProfileName) -> Ingress:
     from manta_serve.guard import is_loopback
 
     if profile == "production":
-        environment = {HA_PROXY: "1", **THROUGHPUT}
+        environment = {HA_PROXY: "1", **PROXY_START, **THROUGHPUT}
         # Long enough for every HAProxy to have taken a replica out of its list.
         environment["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = f"{DRAIN_NOTICE_S:g}"
         return Ingress(ALL_INTERFACES, config.port, environment, drain_notice_s=DRAIN_NOTICE_S)
@@ -64,8 +68,9 @@ def ingress_of(config: ServeConfig, profile: ProfileName) -> Ingress:
             "add --profile production, or leave the host out."
         )
     if config.max_replicas > 1 or config.min_replicas == 0:
-        return Ingress(config.host, config.port, {})
+        return Ingress(config.host, config.port, PROXY_START)
     environment = {
+        **PROXY_START,
         **THROUGHPUT,
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(config.port),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(config.port + 1),  # the first that is not taken

@@ -17,10 +17,12 @@ from safetensors.numpy import load_file
 from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.storage import Storage
+from manta_jobs import quick_dropout
 from manta_jobs.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
-from manta_jobs.prepare import prepare
+from manta_jobs.evaluation import all_logits
+from manta_jobs.prepare import PreparedRun, prepare
 from manta_jobs.progress import Board
-from manta_jobs.worker import WorkerSetup, train_worker
+from manta_jobs.worker import Training, WorkerSetup, reported
 
 from ..conftest import rows_of
 from .registered import KINDS, Trained, train_tiny
@@ -32,6 +34,9 @@ class Outcome:
 
     weights: dict[str, np.ndarray]
     state: TrainingState
+    logits: np.ndarray
+    """What the engine itself says of the validation rows when training is over, `(rows, outputs)`."""
+    prepared: PreparedRun
 
 
 def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConfig:
@@ -53,7 +58,13 @@ def train_all(arguments: dict[str, Any]) -> None:
     for setup in arguments["setups"]:
         if setup.config.train.precision == "fp16":
             _let_the_cpu_compute_in_fp16()
-        train_worker({"setup": setup})
+        kept = quick_dropout.install()  # noqa: F841  # as `train_worker` does, which lets go of the engine
+        training = Training(setup)
+        training.run(report=reported)
+        logits = all_logits(training.engine, training.validation, pad_id=setup.pad_id)
+        if training.rank == 0:
+            np.save(Path(setup.checkpoints) / "logits.npy", logits)
+        training.close()
 
 
 def _let_the_cpu_compute_in_fp16() -> None:
@@ -114,7 +125,8 @@ def outcomes(ray_cluster: None) -> Callable[..., dict[str, Outcome]]:
         found: dict[str, Outcome] = {}
         for name in variants:
             path, state = latest_checkpoint(folder / name) or pytest.fail(f"{name} left no checkpoint")
-            found[name] = Outcome(load_file(path / WEIGHTS_FILE), state)
+            logits = np.load(folder / name / "logits.npy")
+            found[name] = Outcome(load_file(path / WEIGHTS_FILE), state, logits, prepared)
         return found
 
     return run
