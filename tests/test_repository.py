@@ -77,9 +77,3 @@ def test_a_driver_does_not_import_deepspeed() -> None:
     code = "import sys, manta_jobs.train, manta_jobs.tune, manta_jobs.worker; print('deepspeed' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
-
-
-def test_cluster_yaml_is_yaml_with_workers_from_zero() -> None:
-    document = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    assert document["head_node_type"] in document["available_node_types"]
-    assert document["available_node_types"]["gpu_worker"]["min_workers"] == 0

@@ -197,6 +197,18 @@ def check_disk(
     return Check("disk", "OK", words)
 
 
+def check_shared(storage: Storage, *, strangers: Sequence[str], num_nodes: int) -> Check:
+    """Whether checkpoints that one node writes are there for the others; `strangers` are the nodes that do not see the folder."""
+    if strangers:
+        return Check(
+            "storage",
+            "cannot work",
+            f"{storage.root} is not the same folder on all {num_nodes} nodes: {', '.join(strangers)} "
+            f"{'does' if len(strangers) == 1 else 'do'} not see it; set storage or MANTA_STORAGE to one that all share.",
+        )
+    return Check("storage", "OK", f"all {num_nodes} nodes see {storage.root}.")
+
+
 def check_registry(storage: Storage) -> Check:
     """Whether the finished model can be registered: the tracking server answers, or the local database can be written."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 import threading
 from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stdout
@@ -12,16 +13,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from manta.config import TrainConfig
 from manta.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
 T = TypeVar("T")
+PROBE_WITHIN_S = 60.0
 Node = dict[str, float]
 """A node's resources as Ray names them: CPU, GPU, memory (bytes) and more."""
 
@@ -33,6 +37,8 @@ class Cluster:
     nodes: Sequence[Node]
     free: Node | None = None
     """What nobody holds of all nodes now; None for a cluster that is yet to be started."""
+    strangers: Sequence[str] = ()
+    """Addresses of the nodes that could train but do not see the run's storage."""
 
 
 @dataclass(frozen=True)
@@ -131,21 +137,50 @@ def cluster_nodes() -> list[Node]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def coming_cluster(address: str | None, *, num_workers: int) -> Cluster:
-    """The cluster that `connected` gives, seen without starting one on this machine.
+def coming_cluster(address: str | None, *, num_workers: int, storage: Path) -> Cluster:
+    """The cluster that `connected` gives, seen without starting one on this machine, and which nodes do not see `storage`.
 
     Raises:
         RunError: no cluster answers at the address.
     """
     if ray.is_initialized() or address or os.environ.get("RAY_ADDRESS"):
         with connected(address, num_workers=num_workers):
-            return Cluster(cluster_nodes(), free=ray.available_resources())
+            return Cluster(cluster_nodes(), free=ray.available_resources(), strangers=nodes_without(storage))
     import torch
 
     from manta_jobs.memory import free_host_memory
 
     gpus = {"GPU": float(torch.cuda.device_count())} if torch.cuda.device_count() else {}
     return Cluster([{"CPU": float(local_cpus(num_workers)), "memory": float(free_host_memory()), **gpus}])
+
+
+def nodes_without(folder: Path) -> list[str]:
+    """Addresses of the connected cluster's nodes on which `folder` is not the one that this process sees.
+
+    A file with a name that nobody has is made in it, or in the nearest folder above it that there is, and looked for on each
+    node that has resources to train with. On a single node, and where this process may not write, nothing is looked at.
+    """
+    folder = next(path for path in (folder, *folder.parents) if path.is_dir())
+    nodes = [node for node in ray.nodes() if node["Alive"] and (node["Resources"].get("CPU") or node["Resources"].get("GPU"))]
+    if sum(node["Alive"] for node in ray.nodes()) < 2 or not os.access(folder, os.W_OK):
+        return []
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".manta-seen-") as probe:
+        look = ray.remote(num_cpus=0)(os.path.exists)
+        answers = {
+            node["NodeManagerAddress"] + f":{node['NodeManagerPort']}": look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(probe.name)
+            for node in nodes
+        }
+        return [address for address, answer in answers.items() if not _seen(answer)]
+
+
+def _seen(answer: ray.ObjectRef) -> bool:
+    """What a node answered; one that is lost meanwhile is no hindrance."""
+    try:
+        return bool(ray.get(answer, timeout=PROBE_WITHIN_S))
+    except (ray.exceptions.RayError, TimeoutError):
+        return True
 
 
 def fit_workers(config: TrainConfig, *, nodes: Sequence[Node] | None = None) -> WorkerResources:

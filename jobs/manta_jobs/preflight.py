@@ -152,7 +152,7 @@ def preflight(config: ExperimentConfig, *, console: Console, address: str | None
 
     result = examine(
         inputs,
-        cluster=coming_cluster(address, num_workers=num_workers),
+        cluster=coming_cluster(address, num_workers=num_workers, storage=inputs.storage.root),
         searches=searches,
         probe=probe,
     )
@@ -182,6 +182,8 @@ def examine(
     if searches and resources is not None:
         search, at_once = checks.check_search(config, nodes, resources)
         found.append(search)
+    if len(nodes) > 1:
+        found.append(checks.check_shared(inputs.storage, strangers=cluster.strangers, num_nodes=len(nodes)))
     found.append(checks.check_disk(config, inputs.storage, size, at_once=at_once))
     found.append(checks.check_registry(inputs.storage))
     if resources is None:

@@ -54,7 +54,8 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
     show_dataset(inputs.dataset, console)
     if inputs.chosen:
         console.print(inputs.chosen)
-    found = examine(inputs, cluster=coming_cluster(address, num_workers=config.train.max_workers), searches=verb == "tune")
+    cluster = coming_cluster(address, num_workers=config.train.max_workers, storage=inputs.storage.root)
+    found = examine(inputs, cluster=cluster, searches=verb == "tune")
     found.refuse()
     show_concerns(found, console)
     folder = inputs.storage.new_run(config.name, verb=verb)

@@ -19,7 +19,22 @@ from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.errors import MantaError
 
-COMMAND_ORDER = ("demo", "preflight", "train", "tune", "evaluate", "predict", "models", "serve", "keys", "ui", "schema")
+COMMAND_ORDER = (
+    "demo",
+    "preflight",
+    "train",
+    "tune",
+    "evaluate",
+    "predict",
+    "submit",
+    "jobs",
+    "cluster",
+    "models",
+    "serve",
+    "keys",
+    "ui",
+    "schema",
+)
 
 
 def build_app() -> typer.Typer:
@@ -39,7 +54,7 @@ def build_app() -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            app.command(name)(command)
+            app.command(name, context_settings=getattr(command, "context_settings", None))(command)
     return app
 
 

@@ -21,7 +21,7 @@ def load_config(path: Path, *, overrides: list[str] | None = None) -> Experiment
         InputError: the file is missing or not YAML, or a setting is unknown or wrong; the message names it.
     """
     document = read_document(path)
-    _anchor_paths(document, path.resolve().parent)
+    anchor_paths(document, path.resolve().parent)
     return build_config(document, source=str(path), overrides=overrides)
 
 
@@ -107,7 +107,8 @@ def config_text(config: ExperimentConfig) -> str:
     return yaml.safe_dump(config.document(), sort_keys=False, allow_unicode=True)
 
 
-def _anchor_paths(document: dict[str, Any], folder: Path) -> None:
+def anchor_paths(document: dict[str, Any], folder: Path) -> None:
+    """Take a document's relative data, model and storage paths from `folder`, in place."""
     data = document.get("data")
     if isinstance(data, dict):
         for key in ("train", "validation", "test", "behaviour"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import platform
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from manta import __version__
 
 if TYPE_CHECKING:
     from manta.artifact import Manifest
@@ -35,7 +36,7 @@ def code_version() -> dict[str, str]:
     The working folder is asked first, which holds the user's own code, then the folder this package lies in. A file that git
     does not track makes nothing dirty.
     """
-    found = {"package_version": importlib.metadata.version("manta-platform")}
+    found = {"package_version": __version__}
     for folder in (Path.cwd(), Path(__file__).parent):
         commit = _git(folder, "rev-parse", "HEAD")
         if commit:

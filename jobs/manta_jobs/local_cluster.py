@@ -1,0 +1,195 @@
+"""A real Ray cluster of several nodes on this machine: each node a `ray start` of its own, with token authentication on.
+
+`manta cluster local` shows it to people; the tests run on it. It is stopped by its own handles: nothing else that runs on the
+machine is looked at, least of all another Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import requests
+
+from manta.errors import RunError
+from manta.storage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+STARTS_WITHIN_S = 180.0
+STOPS_WITHIN_S = 5.0
+HOST = "127.0.0.1"
+
+
+class LocalCluster:
+    """Nodes on this machine; as a context, it covers their life. The first is the head, which trains as well.
+
+    `prefixes` are commands that the nodes are started through, such as `ip netns exec NAME`, and `hosts` their addresses there.
+    `head_cpus` is 0 for a head that runs no workers.
+
+    Raises:
+        RunError: a node does not come up; the message has its last line.
+    """
+
+    def __init__(
+        self,
+        num_nodes: int,
+        *,
+        cpus_per_node: int = 1,
+        gpus_per_node: int = 0,
+        head_cpus: int | None = None,
+        prefixes: Sequence[Sequence[str]] = (),
+        hosts: Sequence[str] = (),
+    ) -> None:
+        self._num_nodes = num_nodes
+        self._cpus, self._gpus = cpus_per_node, gpus_per_node
+        self._head_cpus = cpus_per_node if head_cpus is None else head_cpus
+        self._prefixes = list(prefixes) or [[]] * num_nodes
+        self.hosts = list(hosts) or [HOST] * num_nodes
+        self.token = secrets.token_hex(16)
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        self._folder = Path()
+        self._undo = ExitStack()
+
+    def __enter__(self) -> LocalCluster:
+        self._folder = Path(tempfile.mkdtemp(prefix="manta-"))  # short: Ray's sockets lie in it
+        self._undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        write_atomically(self.token_file, self.token + "\n", mode=0o600)
+        # Agents are told theirs, as two nodes of one machine cannot have the same.
+        self.gcs_port, self._dashboard_port, self._client_port, *self._agent_ports = free_ports(3 + self._num_nodes)
+        try:
+            for index in range(self._num_nodes):
+                self._start(index)
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def token_file(self) -> Path:
+        """Where its token stands, for $RAY_AUTH_TOKEN_PATH."""
+        return self._folder / "token"
+
+    @property
+    def jobs_address(self) -> str:
+        """Of its dashboard and Jobs API."""
+        return f"http://{self.hosts[0]}:{self._dashboard_port}"
+
+    @property
+    def address(self) -> str:
+        """What drivers connect to."""
+        return f"{self.hosts[0]}:{self.gcs_port}"
+
+    def kill(self, index: int) -> None:
+        """End a node at once, as if its machine had lost power."""
+        for process in self._processes(index):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.nodes[index].wait()
+
+    def stop(self) -> None:
+        """End all nodes, workers first, and remove what they wrote."""
+        started = [process for index in range(len(self.nodes)) for process in self._processes(index)]
+        for node in reversed(self.nodes):
+            node.terminate()
+        _, left = psutil.wait_procs(started, timeout=STOPS_WITHIN_S)
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for node in self.nodes:
+            node.wait()
+        self._undo.close()
+
+    def _processes(self, index: int) -> list[psutil.Process]:
+        """A node and all that it started; workers have process groups of their own."""
+        try:
+            node = psutil.Process(self.nodes[index].pid)
+            return [*node.children(recursive=True), node]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _start(self, index: int) -> None:
+        command = [
+            *self._prefixes[index],
+            *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block", "--disable-usage-stats"),
+            f"--node-ip-address={self.hosts[index]}",
+            f"--num-cpus={self._cpus if index else self._head_cpus}",
+            f"--num-gpus={self._gpus}",
+            f"--dashboard-agent-listen-port={self._agent_ports[index]}",
+            "--object-store-memory=100000000",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+        ]
+        if index == 0:
+            command += [
+                "--head",
+                f"--port={self.gcs_port}",
+                f"--dashboard-host={self.hosts[0]}",
+                f"--dashboard-port={self._dashboard_port}",
+                f"--ray-client-server-port={self._client_port}",
+                f"--temp-dir={self._folder}",
+            ]
+        else:
+            command.append(f"--address={self.address}")
+        environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"  # jobs start `python`
+        environment.pop("RAY_ADDRESS", None)
+        # A session of its own, so that Ctrl-C is ours.
+        with self._log(index).open("wb") as log:
+            node = subprocess.Popen(  # noqa: S603  # our own command
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            )
+        self.nodes.append(node)
+        if index == 0:
+            self._wait(num_nodes=1)
+
+    def _wait(self, num_nodes: int | None = None) -> None:
+        """Until the head tells of as many living nodes."""
+        wanted, deadline = num_nodes or self._num_nodes, time.monotonic() + STARTS_WITHIN_S
+        while self._num_alive() < wanted:
+            for index, node in enumerate(self.nodes):
+                if node.poll() is not None or time.monotonic() > deadline:
+                    raise RunError(f"node {index} of the cluster did not come up: {self._last_line(index)}")
+            time.sleep(0.2)
+
+    def _num_alive(self) -> int:
+        try:
+            answer = requests.get(
+                f"{self.jobs_address}/nodes?view=summary", headers={"Authorization": f"Bearer {self.token}"}, timeout=5.0
+            )
+            nodes = answer.json()["data"]["summary"]
+        except (requests.RequestException, ValueError, KeyError, TypeError):
+            return 0
+        return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+
+    def _log(self, index: int) -> Path:
+        return self._folder / f"node-{index}.log"
+
+    def _last_line(self, index: int) -> str:
+        lines = [line.strip() for line in self._log(index).read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else "it said nothing."
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for item in sockets:
+            item.bind((HOST, 0))
+        return [int(item.getsockname()[1]) for item in sockets]

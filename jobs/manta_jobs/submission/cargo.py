@@ -1,0 +1,198 @@
+"""What a job carries: its config, the local files that it names, and this checkout's own code.
+
+Each is a zip whose name is the hash of its contents, so that a cluster that has it gets it once, and edited code is always
+another file than the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from manta.config_file import anchor_paths, build_config, read_document
+from manta.errors import InputError
+from manta_jobs.checks import bytes_phrase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MOST_BYTES = 100 * 1024**2
+PACKAGES = ("manta", "manta_jobs")
+INPUTS = "{inputs}"
+"""Stands for the folder that a job's files lie in, which only the job knows."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A zip that Ray keeps under the hash of what is in it."""
+
+    digest: str
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        """Its name among the cluster's packages."""
+        return f"_ray_pkg_{self.digest[:32]}.zip"
+
+    @property
+    def uri(self) -> str:
+        """What a runtime environment calls it."""
+        return f"gcs://{self.name}"
+
+
+@dataclass
+class Cargo:
+    """Files that travel with a job, by the name they have there."""
+
+    limit: int = MOST_BYTES
+    files: dict[str, Path] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    _locations: dict[Path, tuple[str, str]] = field(default_factory=dict)
+
+    def add(self, path: Path, *, what: str) -> str:
+        """Take a file or folder along; its name in the job's folder. `what` it is, for messages."""
+        path = path.expanduser().resolve()
+        if path not in self._locations:
+            name = f"{len(self._locations)}-{path.name}"
+            self._locations[path] = (name, what)
+            if path.is_dir():
+                for file in sorted(path.rglob("*")):
+                    if file.is_file():
+                        self.files[f"{name}/{file.relative_to(path).as_posix()}"] = file
+            else:
+                self.files[name] = path
+        return self._locations[path][0]
+
+    def check_size(self) -> None:
+        """Whether it is little enough to travel, seen without reading it.
+
+        Raises:
+            InputError: it is not; the message names the largest and says what to do.
+        """
+        sizes = {name: file.stat().st_size for name, file in self.files.items()}
+        if sum(sizes.values()) <= self.limit:
+            return
+        shares = [
+            (sum(size for file, size in sizes.items() if file.split("/")[0] == name), what, path)
+            for path, (name, what) in self._locations.items()
+        ]
+        size, what, path = max(shares)
+        raise InputError(
+            f"{what}: {path} has {bytes_phrase(size)} (all together {bytes_phrase(sum(sizes.values()))}), and a job carries at "
+            f"most {bytes_phrase(self.limit)}; put it on storage that the cluster reads, such as s3://… or a folder that all nodes "
+            "share, and name that in its place."
+        )
+
+    @property
+    def digest(self) -> str:
+        """A hash of all names and contents."""
+        found = hashlib.sha256()
+        for name in sorted({*self.files, *self.texts}):
+            content = self.texts[name].encode() if name in self.texts else self.files[name].read_bytes()
+            found.update(f"{len(name)}:{name}:{len(content)}:".encode() + content)
+        return found.hexdigest()
+
+
+def packed_inputs(verb: str, params: Mapping[str, Any], *, limit: int = MOST_BYTES) -> tuple[Cargo, dict[str, Any], str | None]:
+    """The files that a verb's arguments name on this machine, the arguments as the job gets them, and the config's storage.
+
+    What a config or argument names by a path that exists here travels, but for what lies in the config's `storage`, which the
+    cluster reads itself. URLs, samples, registered models and paths that exist only over there stay as they are.
+
+    Raises:
+        InputError: the config is wrong, a file is missing, it is all too large, or a result would be left on a node.
+    """
+    cargo, sent, storage = Cargo(limit=limit), dict(params), None
+    if params.get("experiment") is not None:
+        path = Path(params["experiment"])
+        document, storage = _packed_config(cargo, path, overrides=params.get("set_"))
+        cargo.texts[path.name] = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        sent |= {"experiment": {"path": f"{INPUTS}/{path.name}"}, "set_": None}
+    for name in ("model", "data", "source", "behaviour"):
+        value = params.get(name)
+        if value is not None and Path(value).expanduser().exists():
+            inside = f"{INPUTS}/{cargo.add(Path(value), what=name)}"
+            sent[name] = {"path": inside} if isinstance(value, Path) else inside
+    out = params.get("out")
+    if out is not None:
+        if not out.is_absolute():
+            raise InputError(
+                f"--out {out} would be on some node of the cluster; give a folder that all nodes share, from its root on."
+            )
+        sent["out"] = {"path": str(out)}
+    cargo.check_size()
+    return cargo, sent | {"address": None, "json": True}, storage
+
+
+def _packed_config(cargo: Cargo, path: Path, *, overrides: Sequence[str] | None) -> tuple[dict[str, Any], str | None]:
+    document = read_document(path)
+    stays = str(document.get("storage") or "/")
+    if not stays.startswith(("/", "~")) and "://" not in stays:
+        raise InputError(f"{path}: storage {stays} is relative to this file; a job needs a folder that all nodes share, from / on.")
+    anchor_paths(document, path.resolve().parent)
+    config = build_config(document, source=str(path), overrides=list(overrides or []))
+    shared = Path(config.storage).expanduser() if config.storage else None
+    for section, key in (*(("data", key) for key in ("train", "validation", "test", "behaviour")), ("model", "pretrained")):
+        value = getattr(getattr(config, section), key)
+        if value is None or "://" in value or value.startswith("sample:"):
+            continue
+        local = Path(value).expanduser()
+        is_path = local.is_absolute() or local.exists()
+        if not is_path or (shared is not None and local.is_relative_to(shared)):
+            continue
+        if local.exists():
+            name = cargo.add(local, what=f"{section}.{key}")
+            document[section][key] = f"./{name}" if section == "model" else name
+        elif local.is_relative_to(path.resolve().parent):
+            raise InputError(f"{section}.{key}: {local} does not exist; check the path.")
+    return document, config.storage
+
+
+def job_package(cargo: Cargo, order: Mapping[str, Any]) -> Package:
+    """The folder that the job starts in: what to do, the script that does it, and its files under `inputs/`."""
+    script = Path(__file__).with_name("job_start.py").read_bytes()
+    entries = {"order.json": json.dumps(order, indent=2).encode(), "job_start.py": script}
+    entries |= {f"inputs/{name}": text.encode() for name, text in cargo.texts.items()}
+    entries |= {f"inputs/{name}": file.read_bytes() for name, file in cargo.files.items()}
+    return _package(entries)
+
+
+def code_package() -> Package:
+    """The sources that this command runs, as they are on disk now."""
+    return _package(
+        {
+            f"{package}/{file.relative_to(root).as_posix()}": file.read_bytes()
+            for package, root in _roots().items()
+            for file in sorted(root.rglob("*"))
+            if file.is_file() and "__pycache__" not in file.parts
+        }
+    )
+
+
+def _roots() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            found[package] = Path(spec.origin).parent
+    return found
+
+
+def _package(entries: Mapping[str, bytes]) -> Package:
+    buffer, digest = io.BytesIO(), hashlib.sha256()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name in sorted(entries):
+            info = zipfile.ZipInfo(name)  # of 1980: the same contents are the same file
+            info.external_attr = 0o644 << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, entries[name])
+            digest.update(f"{len(name)}:{name}:{len(entries[name])}:".encode() + entries[name])
+    return Package(digest.hexdigest(), buffer.getvalue())

@@ -1,0 +1,83 @@
+"""Following a job: its lines as they come, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from manta.errors import InputError, RunError
+from manta_jobs.submission.job_start import MARK
+from manta_jobs.submission.jobs_api import last_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manta_jobs.submission.jobs_api import Job, JobsApi
+
+ASK_AGAIN_S = 1.0
+
+
+@dataclass
+class Transcript:
+    """A job's output, cut into lines for people and what it says to us."""
+
+    show: Callable[[str], None]
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    _num_seen: int = 0
+    _rest: str = field(default="", repr=False)
+
+    def add(self, text: str) -> None:
+        """The next piece."""
+        self._num_seen += len(text)
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._line(line)
+
+    def end(self) -> None:
+        """Nothing follows; what stands on the last line counts."""
+        if self._rest:
+            self._line(self._rest)
+            self._rest = ""
+
+    async def follow(self, api: JobsApi, job_id: str) -> Job:
+        """Add what comes until the job is over. A connection that is lost is made again, and nothing is shown twice."""
+        while True:
+            skip = self._num_seen
+            async for text in api.tail(job_id):
+                new = text[skip:]
+                skip = max(0, skip - len(text))
+                if new:
+                    self.add(new)
+            job = await asyncio.to_thread(api.job, job_id)
+            if job.is_over:
+                # The stream may end before the last lines were written.
+                whole = await asyncio.to_thread(api.logs, job_id)
+                self.add(whole[self._num_seen :])
+                self.end()
+                return job
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    def _line(self, line: str) -> None:
+        if line.startswith(MARK):
+            said = json.loads(line.removeprefix(MARK))
+            self.result, self.error = said.get("result"), said.get("error")
+        elif line.strip():
+            self.show(line)
+
+
+def outcome(job: Job, transcript: Transcript) -> dict[str, Any]:
+    """What a job that is over came to: the verb's own result.
+
+    Raises:
+        InputError: the config or the input was wrong.
+        RunError: it failed, or was stopped. The message is the cause.
+    """
+    if job.status == "STOPPED":
+        raise RunError(f"{job.id} was stopped.")
+    if job.status == "SUCCEEDED" and transcript.result is not None:
+        return transcript.result
+    kind = InputError if job.exit_code == InputError.exit_code and transcript.error else RunError
+    raise kind(transcript.error or last_line(job.message))

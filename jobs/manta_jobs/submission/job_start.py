@@ -1,0 +1,105 @@
+"""What a submitted job runs first, on the cluster: `python job_start.py`, in the folder that came with the job.
+
+It looks whether this Python can do the work, puts the job's files into the storage, where all nodes and a later `--resume` find
+them, and calls the verb. Lines that begin with MARK are for `manta submit`. Until Python is known to be right, there is
+nothing in here that an older one cannot read.
+"""
+
+import contextlib
+import io
+import json
+import os
+import sys
+from typing import Any, Dict  # noqa: UP035  # so that an old Python can read it
+
+MARK = "MANTA-JOB "
+
+
+def main() -> int:
+    """Do what `order.json` says; the exit code."""
+    with open("order.json") as file:  # noqa: PTH123  # as old as need be
+        order = json.load(file)
+    if not order["python"][0] <= list(sys.version_info[:2]) < order["python"][1]:
+        least, beyond = (".".join(map(str, version)) for version in order["python"])
+        running = ".".join(map(str, sys.version_info[:3]))
+        return failed(f"the cluster runs Python {running}; this version of Manta needs at least {least} and less than {beyond}.", 2)
+    try:
+        import ray  # noqa: F401
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+
+        import manta_jobs.commands
+    except ImportError as error:
+        return failed(
+            f"the cluster's {sys.executable} lacks {error.name}; install the project's requirements.lock on its nodes.", 2
+        )
+    from manta.errors import MantaError
+    from manta_jobs.cluster import connected
+
+    if order["code"] is not None:
+        from manta_jobs.submission.cargo import code_package
+
+        if code_package().digest != order["code"]:
+            return failed(
+                "the image's code is not the code that submitted this job; rebuild it, or submit without --image-code.", 2
+            )
+    try:
+        params = decoded(order["params"], inputs=placed_inputs(order))
+        os.chdir("/")  # nodes that share this machine lay the working folder anew, and we would stand in one that is gone
+        output = io.StringIO()
+        # One connection from first to last: Ray removes a job's code and working folder when its driver leaves.
+        with connected(None, num_workers=1), contextlib.redirect_stdout(output):
+            getattr(manta_jobs.commands, order["verb"])(**params)
+    except MantaError as error:
+        return failed(str(error), error.exit_code)
+    finished(json.loads(output.getvalue().splitlines()[-1]))
+    return 0
+
+
+def placed_inputs(order: Dict[str, Any]) -> str:  # noqa: UP006
+    """The folder of the job's files, in the storage; `inputs` of the working folder is gone when the job ends."""
+    from pathlib import Path
+    from shutil import copytree
+
+    from manta.storage import Storage, written_folder
+
+    target = Storage.resolve(order["storage"]).root / "submitted" / order["inputs"][:16]
+    if order["has_inputs"] and not target.exists():
+        with contextlib.suppress(FileExistsError), written_folder(target) as folder:
+            copytree(Path("inputs"), folder, dirs_exist_ok=True)
+    return str(target)
+
+
+def decoded(value: Any, *, inputs: str) -> Any:
+    """Arguments as the verb takes them."""
+    from pathlib import Path
+
+    if isinstance(value, dict):
+        return (
+            Path(decoded(value["path"], inputs=inputs))
+            if list(value) == ["path"]
+            else {key: decoded(item, inputs=inputs) for key, item in value.items()}
+        )
+    if isinstance(value, list):
+        return [decoded(item, inputs=inputs) for item in value]
+    return value.replace("{inputs}", inputs) if isinstance(value, str) else value
+
+
+def finished(result: Any) -> None:
+    """Tell what came of it."""
+    say({"result": result})
+
+
+def failed(sentence: str, exit_code: int) -> int:
+    """Tell why nothing came of it."""
+    say({"error": sentence})
+    return exit_code
+
+
+def say(message: Any) -> None:
+    """One line for `manta submit`, whole even where another process is in the middle of one."""
+    os.write(1, ("\n" + MARK + json.dumps(message) + "\n").encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
