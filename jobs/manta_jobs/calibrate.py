@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from manta.answer_profile import profile_of
 from manta.artifact import ModelArtifact, with_calibration
 from manta.calibration import calibrate, figures_on
 from manta_jobs.evaluate import logits_on_cluster
@@ -16,15 +17,17 @@ if TYPE_CHECKING:
 
 
 def calibrate_artifact(artifact: ModelArtifact, split: Split, *, target_precision: float | None, console: Console) -> ModelArtifact:
-    """The artifact with its calibration and label thresholds in its manifest; as it is if an interrupted run put them there.
+    """The artifact with its calibration, label thresholds and the profile of its answers in its manifest.
 
-    The split is the validation rows': on the test rows they would make their own scores too good.
+    It is as it was if an interrupted run put them there. The split is the validation rows': on the test rows they would make
+    their own scores too good.
     """
     if artifact.manifest.calibration is not None:
         return artifact
     logits = logits_on_cluster(artifact, split, console=console)
     labels, calibration = calibrate(logits, split.targets, labels=artifact.manifest.label_space, target_precision=target_precision)
-    return with_calibration(artifact, calibration, thresholds=labels.thresholds)
+    answers = profile_of(logits, labels=labels)
+    return with_calibration(artifact, calibration, thresholds=labels.thresholds, answers=answers)
 
 
 def with_test_figures(artifact: ModelArtifact, logits: Floats, targets: Targets) -> ModelArtifact:

@@ -25,6 +25,7 @@ from manta_jobs.calibrate import calibrate_artifact, with_test_figures
 from manta_jobs.curves import write_curves
 from manta_jobs.evaluate import evaluation_of, logits_on_cluster
 from manta_jobs.forms import make_forms_on_cluster
+from manta_jobs.golden import record_golden_on_cluster
 from manta_jobs.overfitting import Fit, assess_fit, guessing_loss
 from manta_jobs.preflight import kept_preflight, usual_rate
 from manta_jobs.prepare import PreparedRun, TokenizedData
@@ -89,6 +90,7 @@ def finish(
     logits = logits_on_cluster(artifact, dataset.test, console=console)
     if config.registry.onnx:
         artifact = make_forms_on_cluster(artifact, dataset.test, logits=logits, console=console)
+    artifact = record_golden_on_cluster(artifact, dataset.test, logits=logits, console=console)
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
     artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
     num_rows = {name: len(dataset.split(name)) for name in SPLITS}

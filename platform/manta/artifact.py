@@ -1,8 +1,8 @@
 """`ModelArtifact`: a folder anyone can load offline on a CPU, with Manta or with plain `transformers`.
 
-It holds `model.safetensors`, `config.json`, the tokenizer, perhaps ONNX forms of the weights (`manta.inference_form`), a model
-card and `manta.json`; no pickle. It is written under a temporary name and renamed, and every file's sha256 is checked when it
-is loaded.
+It holds `model.safetensors`, `config.json`, the tokenizer, perhaps ONNX forms of the weights (`manta.inference_form`), golden
+predictions (`manta.golden`), a model card and `manta.json`; no pickle. It is written under a temporary name and renamed, and
+every file's sha256 is checked when it is loaded.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from manta.answer_profile import AnswerProfile
 from manta.calibration import Calibration, uncertain_below
 from manta.errors import InputError
+from manta.golden import GOLDEN_FILE, GoldenPredictions
 from manta.inference_form import FORM_FILES, InferenceForm
 from manta.labels import LabelSpace, Task
 from manta.storage import disk_errors, write_atomically, written_folder
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 MANIFEST_FILE = "manta.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
-ADDED_FILES = (CARD_FILE, *FORM_FILES.values())
+ADDED_FILES = (CARD_FILE, GOLDEN_FILE, *FORM_FILES.values())
 """What is added to a folder that is whole without it."""
 RECORDED_PACKAGES = ("manta-platform", "torch", "transformers", "tokenizers", "deepspeed", "ray")
 
@@ -73,6 +75,8 @@ class Manifest(BaseModel):
     """Faster forms of the same model that were made and tried, those included that were refused."""
     calibration: Calibration | None = None
     """Temperature and abstain threshold, and how well calibrated the probabilities are with them."""
+    answers: AnswerProfile | None = None
+    """What its answers to the validation rows look like as a whole; None for a model of an earlier version."""
     files: dict[str, str]
     """sha256 of every other file in the folder."""
 
@@ -129,6 +133,20 @@ class ModelArtifact:
         for name in _unlisted(path, manifest):
             raise InputError(f"{path / name}: {MANIFEST_FILE} does not list it, so who wrote it is unknown; move it elsewhere.")
         return cls(path, manifest)
+
+    def golden(self) -> GoldenPredictions | None:
+        """Its golden predictions; None for a model of an earlier version.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        if GOLDEN_FILE not in self.manifest.files:
+            return None
+        file = self.path / GOLDEN_FILE
+        try:
+            return GoldenPredictions.model_validate_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"{file}: damaged or of another version; fetch the model again.") from None
 
     @classmethod
     def recover(cls, path: Path) -> ModelArtifact:
@@ -203,12 +221,27 @@ def with_metrics(artifact: ModelArtifact, metrics: dict[str, float]) -> ModelArt
     return _rewritten(artifact, {"metrics": artifact.manifest.metrics | metrics})
 
 
+def with_golden(artifact: ModelArtifact, golden: GoldenPredictions) -> ModelArtifact:
+    """The same artifact with golden predictions, on disk and in the answer."""
+    with disk_errors(artifact.path):
+        write_atomically(artifact.path / GOLDEN_FILE, golden.model_dump_json() + "\n")
+    return _rewritten(artifact, {"files": artifact.manifest.files | _hashes(artifact.path, [GOLDEN_FILE])})
+
+
 def with_calibration(
-    artifact: ModelArtifact, calibration: Calibration, *, thresholds: Iterable[float] | None = None
+    artifact: ModelArtifact,
+    calibration: Calibration,
+    *,
+    thresholds: Iterable[float] | None = None,
+    answers: AnswerProfile | None = None,
 ) -> ModelArtifact:
-    """The same artifact with its calibration and, for a multilabel task, each label's threshold, on disk and in the answer."""
+    """The same artifact with its calibration and, for a multilabel task, each label's threshold, on disk and in the answer.
+
+    The profile of its answers stays as it is unless one is given.
+    """
     chosen = None if thresholds is None else [float(value) for value in thresholds]
-    return _rewritten(artifact, {"calibration": calibration, "thresholds": chosen})
+    facts = {"calibration": calibration, "thresholds": chosen, "answers": answers or artifact.manifest.answers}
+    return _rewritten(artifact, facts)
 
 
 def with_forms(artifact: ModelArtifact, forms: Iterable[InferenceForm], *, folder: Path) -> ModelArtifact:

@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from manta.artifact import MANIFEST_FILE, ModelArtifact
-from manta.decisions import Decision, read_decisions
+from manta.decisions import CROWNING, Decision, read_decisions
 from manta.errors import InputError
 from manta.frozen_rows import ROWS_FILE, FrozenRows
 from manta.lineage import lineage_tags
@@ -33,6 +34,9 @@ CANDIDATE = "candidate"
 ALIASES = (CHAMPION, CANDIDATE)
 ARTIFACT_FOLDER = "model"
 FROZEN_FOLDER = "frozen"
+RELOAD_TAG = "manta.reload"
+# An alias that is not there, and a name that none can have, are invalid parameters to MLflow.
+NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,23 @@ class RegisteredVersion:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a service must know of a model again and again, in one cheap query. Equal ones mean that nothing has changed."""
+
+    champion: int | None
+    candidate: int | None
+    decisions: tuple[Decision, ...]
+    reload: str | None
+    """The last `request_reload`."""
+
+    @property
+    def champion_since(self) -> datetime | None:
+        """When the champion was decided on; None where it became that by other hands than ours."""
+        last = next((item for item in reversed(self.decisions) if item.action in (*CROWNING, "rolled back")), None)
+        return datetime.fromisoformat(last.at) if last is not None and last.version == self.champion else None
 
 
 class ModelRegistry:
@@ -188,6 +209,39 @@ class ModelRegistry:
         """
         with self._answering():
             return [decision for model in self._models(name) for decision in read_decisions(model.tags)]
+
+    def standing(self, name: str) -> Standing:
+        """Who is the champion and who the candidate.
+
+        Raises:
+            InputError: there is no such model.
+            RunError: the registry cannot be reached.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self._answering():
+            try:
+                model = self._client.get_registered_model(name)
+            except MlflowException as error:
+                if error.error_code not in NOT_THERE:
+                    raise
+                raise InputError(f"{name}: not in the registry at {self.uri} ({self._known(name)}).") from None
+        numbers = {alias: int(number) for alias, number in model.aliases.items()}
+        decisions = tuple(read_decisions(model.tags))
+        return Standing(numbers.get(CHAMPION), numbers.get(CANDIDATE), decisions, model.tags.get(RELOAD_TAG))
+
+    def request_reload(self, name: str) -> None:
+        """Have every service of a model look again, also at versions that it has refused.
+
+        The request is a tag in the registry, where every replica looks anyway: it needs no port and no key of its own.
+
+        Raises:
+            InputError: there is no such model.
+            RunError: the registry cannot be reached.
+        """
+        self.standing(name)
+        with store_errors(f"a reload of {name} could not be requested at {self.uri}"):
+            self._client.set_registered_model_tag(name, RELOAD_TAG, datetime.now(UTC).isoformat())
 
     def delete(self, version: RegisteredVersion) -> None:
         """Remove a version and its artifact; its run stays, with its settings and figures.
@@ -335,8 +389,7 @@ class ModelRegistry:
                 return self._client.get_model_version(name, str(version))
             return self._client.get_model_version_by_alias(name, alias)
         except MlflowException as error:
-            # An alias that is not there, and a name that none can have, are invalid parameters to MLflow.
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            if error.error_code in NOT_THERE:
                 return None
             raise
 

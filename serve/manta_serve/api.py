@@ -24,6 +24,7 @@ from manta_serve.batching import ClosedError, DeadlineError, QueueFullError
 from manta_serve.documentation import CLASSIFY_EXAMPLES, FEEDBACK_EXAMPLES, add_documentation, body_of, problems_of
 from manta_serve.explain import Explainer
 from manta_serve.feedback import Feedback, FeedbackFullError, FeedbackStore, Said
+from manta_serve.models import NotLoadedError
 from manta_serve.problems import JSON, ApiProblem, broken, invalid, refused, told
 from manta_serve.schemas import (
     MAX_EXPLAINED,
@@ -73,14 +74,14 @@ def _add_answers(api: FastAPI, service: Service) -> None:
         "/v1/classify",
         response_model=ClassifyAnswer,
         response_model_exclude_none=True,
-        responses=problems_of(400, 401, 408, 413, 415, 422, 429, 503, 504),
+        responses=problems_of(400, 401, 408, 409, 413, 415, 422, 429, 503, 504),
         openapi_extra=body_of(shape, CLASSIFY_EXAMPLES),
     )
     async def classify(request: Request) -> Any:
         """The labels of a text, or of each of several, with their probabilities.
 
         `Manta-Key` names whoever asks, so that they meet the same version while a new one is tried on a share of the requests.
-        `Manta-Version` asks for one version.
+        `Manta-Version` asks for one version, the champion's or the candidate's.
         """
         asked = await _read(request, shape)
         texts = asked.rows
@@ -125,6 +126,8 @@ async def _answered(
         raise ApiProblem(504, "deadline", _sentence(error)) from None
     except ClosedError as error:
         raise ApiProblem(503, "stopping", _sentence(error), headers={"Retry-After": "1"}) from None
+    except NotLoadedError as error:
+        raise ApiProblem(409, "not_loaded", _sentence(error)) from None
     except InputError as error:
         raise ApiProblem(422, "invalid_request", _sentence(error)) from None
     if not asked.explain:
@@ -164,9 +167,8 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
 def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None:
     @api.get("/v1/model", responses=problems_of(401, 429))
     async def model() -> ModelAnswer:
-        """What answers now: version, labels and metrics."""
-        current = service.models.current
-        return ModelAnswer.of(current.manifest, version=current.version, feedback=takes_feedback)
+        """What answers now: version, labels and metrics; which version was refused, and why."""
+        return ModelAnswer.of(service, feedback=takes_feedback)
 
     @api.get("/healthz")
     async def healthz() -> Status:

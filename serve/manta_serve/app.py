@@ -16,9 +16,9 @@ from manta.storage import Storage
 from manta_serve.api import create_api
 from manta_serve.batching import TextBatcher
 from manta_serve.feedback import FeedbackStore
-from manta_serve.follow import ChampionFollower
 from manta_serve.guard import guarded
 from manta_serve.keys import KeyStore
+from manta_serve.models import ServedModels
 from manta_serve.profiles import HA_PROXY
 from manta_serve.service import Service
 
@@ -104,7 +104,8 @@ class _Replica:
 
         torch.set_num_threads(args.num_cpus)
         self._storage = Storage.resolve(args.storage)
-        models = ChampionFollower(self._storage, args.model)
+        several = args.serve.max_replicas > 1
+        models = ServedModels(self._storage, args.model, traffic=args.serve.traffic, together=several)
         models.start()
         self._require_keys = args.require_keys or os.environ.get(HA_PROXY) == "1"  # HAProxy listens everywhere
         self.service = Service(models, TextBatcher(max_queued_texts=args.serve.max_queued_texts), config=args.serve)

@@ -1,21 +1,42 @@
-"""`manta serve`."""
+"""`manta serve` and `manta serve reload`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from manta.config_file import load_config
 from manta.console import people_console
 from manta_serve.profiles import ProfileName
 
+if TYPE_CHECKING:
+    from typer._click import Context
 
-def serve(
-    model: Annotated[
-        str | None, typer.Argument(help="A registered model, or an experiment's YAML file. Not needed if there is one model.")
-    ] = None,
+    from manta.config import ServeConfig
+
+RUN, RELOAD = "run", "reload"
+ModelArgument = Annotated[
+    str | None, typer.Argument(help="A registered model, or an experiment's YAML file. Not needed if there is one model.")
+]
+
+
+class _RunsUnlessTold(TyperGroup):
+    """`manta serve NAME` starts a service: what follows is a model and options unless it is `reload`."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Put the command's name in front where it was left out."""
+        return super().parse_args(ctx, args if args[:1] == [RELOAD] else [RUN, *args])
+
+
+serve = typer.Typer(cls=_RunsUnlessTold, help="Answer over HTTP with the model's champion; `reload` has services look again.")
+
+
+@serve.command(RUN)
+def run(
+    model: ModelArgument = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     profile: Annotated[
         ProfileName,
@@ -23,13 +44,38 @@ def serve(
     ] = "laptop",
     port: Annotated[int | None, typer.Option(help="Port to listen on (8000).", min=1, max=65535)] = None,
 ) -> None:
-    """Answer over HTTP with the model's champion, until Ctrl-C."""
-    from manta.config import ServeConfig
+    """Answer over HTTP with the model's champion, until Ctrl-C.
+
+    A new champion takes over by itself; `manta serve reload [MODEL]` has a version that was refused tried again.
+    """
     from manta_serve.run import run_server
 
-    name, storage, config = model, None, ServeConfig()
-    if model and model.endswith((".yaml", ".yml")):
-        experiment = load_config(Path(model))
-        name, storage, config = experiment.registered_name, experiment.storage, experiment.serve
+    name, storage, config = _asked(model)
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     run_server(name, storage=storage, config=config.model_copy(update=given), profile=profile, console=people_console())
+
+
+@serve.command(RELOAD)
+def reload(model: ModelArgument = None) -> None:
+    """Have running services look for the champion and the candidate again, also at versions that they have refused."""
+    from manta.registry import ModelRegistry
+    from manta.storage import Storage
+    from manta_serve.run import champion_of
+
+    name, storage, _ = _asked(model)
+    root = Storage.resolve(storage)
+    name = name or champion_of(root, None).name
+    ModelRegistry(root).request_reload(name)
+    people_console().print(
+        f"Services of {name} look again within seconds; /v1/model says what answers, and what was refused and why."
+    )
+
+
+def _asked(model: str | None) -> tuple[str | None, str | None, ServeConfig]:
+    """The registered name, the storage and the settings that a model's name or a file stands for."""
+    from manta.config import ServeConfig
+
+    if model and model.endswith((".yaml", ".yml")):
+        experiment = load_config(Path(model))
+        return experiment.registered_name, experiment.storage, experiment.serve
+    return model, None, ServeConfig()

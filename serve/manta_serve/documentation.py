@@ -34,6 +34,7 @@ PROBLEMS = {
     401: ("unauthorized", "This needs a valid API key; send it as the header Authorization: Bearer KEY."),
     403: ("feedback_off", "This service keeps no feedback; whoever runs it turns it on with serve.feedback."),
     408: ("request_timeout", "The body did not arrive within 30 s."),
+    409: ("not_loaded", "Version 2 of support is not loaded; there is version 3."),
     413: ("too_large", "The body has more than 1048576 bytes, which is the limit; send fewer texts in a request."),
     415: ("unsupported_media_type", "Send the body as JSON, with the header Content-Type: application/json."),
     422: ("invalid_request", "The text has more than 20000 characters, which is the limit for one text."),

@@ -6,13 +6,11 @@ Gradients need the safetensors; they are loaded when the first explanation is as
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from manta_serve.low_priority import give_way
 from manta_serve.problems import ApiProblem
 
 if TYPE_CHECKING:
@@ -25,15 +23,13 @@ if TYPE_CHECKING:
 
 MOST_WAITING = 4
 RETRY_S = 5
-NICENESS = 10
-"""Of 19: the processor is given to it when no answer needs it."""
 
 
 class Explainer:
     """Explains the answers of one replica; its methods are for one event loop."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=_give_way)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=give_way)
         self._num_asked = 0
         self._loaded: tuple[Path, Attributor] | None = None
 
@@ -89,9 +85,3 @@ class Explainer:
             manifest = artifact.manifest
             self._loaded = artifact.path, Attributor(artifact.path, labels=manifest.label_space, max_length=manifest.max_length)
         return self._loaded[1]
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from manta.attribution import Explanation
     from manta.config import ServeConfig
     from manta.predictor import Prediction
-    from manta_serve.service import Answer
+    from manta_serve.models import Refusal
+    from manta_serve.service import Answer, Service
 
 MAX_EXPLAINED = 8
 """Texts that one request may have explained: each takes as long as some hundred answers."""
@@ -246,6 +247,19 @@ class Abstention(BaseModel):
         )
 
 
+class RefusalAnswer(BaseModel):
+    """A version that the registry asks for and that does not answer."""
+
+    version: int
+    reason: str
+    at: Annotated[str, Field(description="When it was tried, in UTC.")]
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> RefusalAnswer:
+        """A refusal as it is answered."""
+        return cls(version=refusal.version, reason=refusal.reason, at=refusal.at)
+
+
 class ModelAnswer(BaseModel):
     """What answers now."""
 
@@ -262,13 +276,22 @@ class ModelAnswer(BaseModel):
     examples: Annotated[list[Text], Field(description="A few texts or pairs to try, from the test rows.")]
     created: str
     feedback: Annotated[bool, Field(description="Whether POST /v1/feedback keeps what it is told.")]
+    candidate: Annotated[
+        int | None, Field(description="The version that is tried on a share of the requests, or unseen; null where none is.")
+    ]
+    refused: Annotated[list[RefusalAnswer], Field(description="Versions that were to answer and could not.")]
 
     @classmethod
-    def of(cls, manifest: Manifest, *, version: int, feedback: bool) -> ModelAnswer:
-        """What a model's manifest says."""
+    def of(cls, service: Service, *, feedback: bool) -> ModelAnswer:
+        """What the champion's manifest says, and what is loaded beside it."""
+        models = service.models
+        current, candidate = models.current, models.candidate
+        manifest = current.manifest
         return cls(
             name=manifest.name,
-            version=version,
+            version=current.version,
+            candidate=None if candidate is None else candidate.version,
+            refused=[RefusalAnswer.of(refusal) for refusal in models.refused],
             task=manifest.task,
             num_texts=manifest.num_texts,
             labels=manifest.labels,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from manta.artifact import Manifest, ModelArtifact
+    from manta.inference_form import FormName
     from manta.labels import Floats
     from manta.registry import RegisteredVersion
     from manta.storage import Storage
@@ -47,6 +48,16 @@ class ServedModel:
     def manifest(self) -> Manifest:
         """What the artifact says of itself."""
         return self.artifact.manifest
+
+    @property
+    def form(self) -> FormName:
+        """The form of the model that computes."""
+        return self._predictor.form
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether it may compute in fewer bits than fp32, as int8 and GPUs do."""
+        return self.form == "onnx-int8" or self._predictor.device.type != "cpu"
 
     @property
     def batch_tokens(self) -> int:

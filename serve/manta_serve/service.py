@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from manta.predictor import Prediction
     from manta.texts import Text
     from manta_serve.batching import TextBatcher
+    from manta_serve.models import Refusal
     from manta_serve.served_model import ServedModel
 
 T = TypeVar("T")
@@ -47,12 +48,26 @@ class Models(Protocol):
         """The champion."""
         ...
 
+    @property
+    def candidate(self) -> ServedModel | None:
+        """The candidate, where it is loaded and is not the champion."""
+        ...
+
+    @property
+    def refused(self) -> Sequence[Refusal]:
+        """The versions that the registry asks for and that were not taken."""
+        ...
+
     def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
         """Who answers a request: the pinned version, else by the key's share of the traffic.
 
         Raises:
-            InputError: the pinned version is not loaded.
+            NotLoadedError: the pinned version is not loaded.
         """
+        ...
+
+    def stop(self) -> None:
+        """Look no more for other versions."""
         ...
 
 
@@ -76,6 +91,7 @@ class Service:
 
     def close(self) -> None:
         """End the threads; nothing can be answered any more."""
+        self.models.stop()
         self.batcher.close()
 
     async def classify(
@@ -90,7 +106,8 @@ class Service:
             deadline_s: seconds to give up after; the config's, unless it is sooner.
 
         Raises:
-            InputError: a text is of the wrong kind for the model, or the pinned version is not loaded.
+            InputError: a text is of the wrong kind for the model.
+            NotLoadedError: the pinned version is not loaded.
             QueueFullError: too many texts wait already.
             DeadlineError: there was no answer in time.
         """

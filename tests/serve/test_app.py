@@ -201,11 +201,11 @@ def test_the_application_asks_for_a_key_unless_told_not_to(storage: Storage) -> 
 
     from manta_serve.app import ServeArguments, asgi_app
     from manta_serve.batching import TextBatcher
-    from manta_serve.follow import ChampionFollower
+    from manta_serve.models import ServedModels
     from manta_serve.service import Service
 
     assert ServeArguments(model="desk").require_keys
-    service = Service(ChampionFollower(storage, "desk"), TextBatcher(max_queued_texts=8), config=ServeConfig())
+    service = Service(ServedModels(storage, "desk"), TextBatcher(max_queued_texts=8), config=ServeConfig())
     try:
         for required, status in ((True, 401), (False, 200)):
             client = TestClient(asgi_app(service, storage, require_keys=required))

@@ -12,6 +12,7 @@ from manta.config import ModelConfig, ServeConfig
 from manta.labels import LabelSpace
 from manta.model import build_model, load_model_config, load_tokenizer
 from manta_serve.batching import TextBatcher
+from manta_serve.models import Refusal
 from manta_serve.served_model import ServedModel
 from manta_serve.service import Service
 
@@ -45,9 +46,14 @@ class OneModel:
 
     def __init__(self, model: ServedModel) -> None:
         self.current = model
+        self.candidate: ServedModel | None = None
+        self.refused: list[Refusal] = []
 
     def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
         return self.current
+
+    def stop(self) -> None:
+        pass
 
 
 def service_of(model: ServedModel, **settings: Any) -> Service:

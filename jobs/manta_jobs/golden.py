@@ -1,0 +1,39 @@
+"""After training: golden predictions of the finished model, by which a service sees that what it has loaded works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ray
+
+from manta.artifact import ModelArtifact, with_golden
+from manta.golden import GOLDEN_FILE, record_golden, spread_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from manta.data import Split
+    from manta.golden import GoldenPredictions
+    from manta.labels import Floats
+    from manta.texts import Text
+
+
+def record_golden_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floats, console: Console) -> ModelArtifact:
+    """The artifact with golden predictions of a few of the split's rows; as it is if it has them already.
+
+    The rows are spread over the labels that the model's own `logits` of the split decide.
+    """
+    if GOLDEN_FILE in artifact.manifest.files:
+        return artifact
+    labels = artifact.manifest.label_space
+    texts = [split.texts[row] for row in spread_rows(labels.decided_names(labels.probabilities(logits)))]
+    task = ray.remote(num_cpus=1)(_record)
+    with console.status("Recording golden predictions"):
+        golden: GoldenPredictions = ray.get(task.remote(artifact.path, texts))
+    return with_golden(artifact, golden)
+
+
+def _record(path: Path, texts: list[Text]) -> GoldenPredictions:
+    return record_golden(ModelArtifact.load(path), texts)

@@ -1,0 +1,212 @@
+"""A running service follows the registry, without Ray: who takes over, when, and what never does."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from manta.artifact import WEIGHTS_FILE, ModelArtifact, with_golden
+from manta.config import TrafficConfig
+from manta.decisions import Decision
+from manta.errors import InputError
+from manta.golden import record_golden
+from manta.labels import LabelSpace
+from manta.registry import ModelRegistry
+from manta.storage import Storage
+from manta.tracking import RunTracker
+from manta_serve import models as served_models
+from manta_serve.commands import serve
+from manta_serve.models import TOGETHER_AFTER, NotLoadedError, ServedModels
+
+from .untrained import artifact_of
+
+LABELS = LabelSpace(("billing", "delivery"), "binary")
+TEXTS = ["my parcel", "card"]
+BROKEN = 4
+
+
+@pytest.fixture(scope="module")
+def registered(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    """Three versions, of which the last registered one is the candidate, and one whose golden predictions are another's."""
+    folder = tmp_path_factory.mktemp("models")
+    storage = Storage(folder / "storage")
+    registry = ModelRegistry(storage)
+    made: list[ModelArtifact] = []
+    for seed in range(4):
+        tracker = RunTracker(storage)
+        tracker.start(f"run-{seed}", experiment="desk", config={})
+        artifact = artifact_of(tiny_model, folder / f"run-{seed}", labels=LABELS, seed=seed)
+        made.append(with_golden(artifact, record_golden(made[0] if seed == BROKEN - 1 else artifact, TEXTS)))
+        registry.register(made[-1], run_id=tracker.run_id)
+    registry.set_champion(registry.get("desk", version=1))
+    return storage
+
+
+@pytest.fixture
+def storage(registered: Storage, tmp_path: Path) -> Storage:
+    """A registry of one's own; the artifacts are the same."""
+    shutil.copytree(registered.root, tmp_path / "copy")
+    return Storage(tmp_path / "copy")
+
+
+@pytest.fixture
+def registry(storage: Storage) -> ModelRegistry:
+    return ModelRegistry(storage)
+
+
+@pytest.fixture
+def second_cut_short(registry: ModelRegistry) -> Iterator[Path]:
+    """Where the whole weights of version 2 are, while its own are cut short."""
+    weights = registry.fetch(registry.get("desk", version=2)).path / WEIGHTS_FILE
+    whole = weights.with_name("whole")
+    shutil.move(weights, whole)
+    weights.write_bytes(whole.read_bytes()[:-1])
+    yield whole
+    shutil.move(whole, weights)
+
+
+def crown(registry: ModelRegistry, version: int, *, at: datetime | None = None) -> None:
+    """What a promotion does."""
+    registry.set_champion(registry.get("desk", version=version))
+    registry.record("desk", Decision(action="promoted", version=version, at=(at or datetime.now(UTC)).isoformat()))
+
+
+def test_the_champion_answers_and_so_does_the_one_before_after_a_rollback(storage: Storage, registry: ModelRegistry) -> None:
+    models = ServedModels(storage, "desk")
+    first = models.current.classify(TEXTS)[0].scores
+    assert models.look() is False
+
+    crown(registry, 2)
+    old = models.current
+    assert models.look() is True
+    assert (models.current.version, old.version) == (2, 1)
+    assert models.current.classify(TEXTS)[0].scores != first
+    assert old.classify(TEXTS)[0].scores == first  # a request under way is answered by the one it began with
+
+    crown(registry, 1)
+    assert models.look() is True
+    assert models.current.classify(TEXTS)[0].scores == first
+
+
+def test_what_does_not_load_is_refused_with_its_reason_until_a_reload(
+    storage: Storage, registry: ModelRegistry, second_cut_short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ServedModels(storage, "desk")
+    crown(registry, 2)
+    assert models.look() is False
+    assert models.current.version == 1
+    (refusal,) = models.refused
+    assert refusal.version == 2
+    assert "altered or cut short" in refusal.reason
+    shutil.copy(second_cut_short, second_cut_short.with_name(WEIGHTS_FILE))
+    assert models.look() is False  # it is not tried again and again
+
+    monkeypatch.setenv("MANTA_STORAGE", str(storage.root))
+    result = CliRunner().invoke(serve, ["reload", "desk"])
+    assert result.exit_code == 0, result.output
+    assert models.look() is True
+    assert (models.current.version, models.refused) == (2, [])
+    unknown = CliRunner().invoke(serve, ["reload", "nobody"])
+    assert isinstance(unknown.exception, InputError)
+
+
+def test_what_answers_otherwise_than_it_did_when_it_was_made_is_refused(storage: Storage, registry: ModelRegistry) -> None:
+    models = ServedModels(storage, "desk")
+    crown(registry, BROKEN)
+    assert models.look() is False
+    assert models.current.version == 1
+    assert "2 of its 2 golden predictions come out otherwise as safetensors" in models.refused[0].reason
+
+
+def test_a_service_that_starts_with_a_broken_champion_takes_the_one_before(storage: Storage, registry: ModelRegistry) -> None:
+    crown(registry, 3)
+    crown(registry, BROKEN)
+    models = ServedModels(storage, "desk")
+    assert (models.current.version, models.refused[0].version) == (3, BROKEN)
+    with pytest.raises(InputError, match="nobody: not in the registry"):
+        ServedModels(storage, "nobody")
+
+
+def test_several_replicas_take_a_champion_at_the_same_moment(storage: Storage, registry: ModelRegistry) -> None:
+    now = promoted = datetime.now(UTC)
+    models = ServedModels(storage, "desk", together=True, clock=lambda: now)
+    crown(registry, 2, at=promoted)
+    assert models.look() is True  # it is loaded
+    now = promoted + TOGETHER_AFTER - timedelta(milliseconds=1)
+    assert models.current.version == 1
+    now = promoted + TOGETHER_AFTER
+    assert models.current.version == 2
+    assert models.look() is False
+
+
+def test_a_promotion_that_is_taken_back_before_its_moment_never_answers(storage: Storage, registry: ModelRegistry) -> None:
+    now = promoted = datetime.now(UTC)
+    models = ServedModels(storage, "desk", together=True, clock=lambda: now)
+    crown(registry, 2, at=promoted)
+    models.look()
+    crown(registry, 1, at=promoted + timedelta(seconds=1))
+    models.look()
+    now = promoted + 2 * TOGETHER_AFTER
+    assert models.current.version == 1
+
+
+def test_the_candidate_gets_its_share_and_every_key_stays_with_one_version(storage: Storage, registry: ModelRegistry) -> None:
+    registry._set_alias("desk", "candidate", "3")
+    models = ServedModels(storage, "desk", traffic=TrafficConfig(candidate=30))
+    keys = [f"user-{number}" for number in range(1000)]
+    met = {key: models.choose(request_key=key, version=None).version for key in keys}
+    assert 250 < sum(version == 3 for version in met.values()) < 350
+    assert all(models.choose(request_key=key, version=None).version == met[key] for key in keys)
+    assert models.choose(request_key=None, version=None).version == 1
+    assert [models.choose(request_key="user-1", version=version).version for version in (1, 3)] == [1, 3]
+    with pytest.raises(NotLoadedError, match=r"version 2 of desk is not loaded; there is version 1 and 3\."):
+        models.choose(request_key=None, version=2)
+
+    crown(registry, 3)  # it was the candidate: nothing has to be loaded
+    candidate = models.candidate
+    models.look()
+    assert models.current is candidate
+    assert models.candidate is None
+
+
+@pytest.mark.parametrize("traffic", [TrafficConfig(candidate=5), TrafficConfig()])
+def test_a_broken_candidate_or_one_without_traffic_is_not_loaded(storage: Storage, traffic: TrafficConfig) -> None:
+    models = ServedModels(storage, "desk", traffic=traffic)
+    assert models.candidate is None
+    assert [refusal.version for refusal in models.refused] == ([BROKEN] if traffic.candidate else [])
+
+
+def test_it_looks_by_itself_and_outlives_a_registry_that_is_gone(
+    storage: Storage, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_models, "LOOK_EVERY_S", 0.01)
+    taken, failed = threading.Event(), threading.Event()
+    real = ServedModels.look
+
+    def look(self: ServedModels) -> bool:
+        try:
+            found = real(self)
+        except Exception:
+            failed.set()
+            raise
+        if found:
+            taken.set()
+        return found
+
+    monkeypatch.setattr(ServedModels, "look", look)
+    models = ServedModels(storage, "desk")
+    models.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/mlflow.db")
+    assert failed.wait(120)
+    assert models.current.version == 1
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    crown(registry, 2)
+    assert taken.wait(120)
+    assert models.current.version == 2
+    models.stop()
