@@ -449,8 +449,6 @@ class TrafficConfig(Section):
 
     candidate: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Percent of the requests that the candidate answers in the champion's place. Who sends the same key stays with one."""
-    shadow: bool = False
-    """Whether the candidate computes the champion's requests as well, unseen, so that the two can be compared."""
 
 
 class ServeConfig(Section):

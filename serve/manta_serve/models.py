@@ -59,7 +59,7 @@ class _Due:
 
 
 class ServedModels:
-    """The champion and, if it gets traffic or computes in the shadow, the candidate.
+    """The champion and, if it gets traffic, the candidate.
 
     What is refused, and a registry that does not answer, leave in place what answers.
     """
@@ -210,7 +210,7 @@ class ServedModels:
         self._is_settled = due is None or due.model is not self._candidate
         if not self._is_settled:
             return
-        wanted = standing.candidate if self._traffic.candidate or self._traffic.shadow else None
+        wanted = standing.candidate if self._traffic.candidate else None
         self._candidate = None if wanted in (None, standing.champion) else self._ready(wanted)
 
     def _ready(self, version: int) -> ServedModel | None:

@@ -276,9 +276,7 @@ class ModelAnswer(BaseModel):
     examples: Annotated[list[Text], Field(description="A few texts or pairs to try, from the test rows.")]
     created: str
     feedback: Annotated[bool, Field(description="Whether POST /v1/feedback keeps what it is told.")]
-    candidate: Annotated[
-        int | None, Field(description="The version that is tried on a share of the requests, or unseen; null where none is.")
-    ]
+    candidate: Annotated[int | None, Field(description="The version that is tried on a share of the requests; null where none is.")]
     refused: Annotated[list[RefusalAnswer], Field(description="Versions that were to answer and could not.")]
 
     @classmethod
