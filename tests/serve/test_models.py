@@ -61,13 +61,13 @@ def registry(storage: Storage) -> ModelRegistry:
 
 
 @pytest.fixture
-def second_cut_short(registry: ModelRegistry) -> Iterator[Path]:
-    """Where the whole weights of version 2 are, while its own are cut short."""
+def second_cut_short(registry: ModelRegistry, tmp_path: Path) -> Iterator[Path]:
+    """The weights of version 2, which are cut short."""
     weights = registry.fetch(registry.get("desk", version=2)).path / WEIGHTS_FILE
-    whole = weights.with_name("whole")
+    whole = tmp_path / "whole"
     shutil.move(weights, whole)
     weights.write_bytes(whole.read_bytes()[:-1])
-    yield whole
+    yield weights
     shutil.move(whole, weights)
 
 
@@ -95,7 +95,7 @@ def test_the_champion_answers_and_so_does_the_one_before_after_a_rollback(storag
 
 
 def test_what_does_not_load_is_refused_with_its_reason_until_a_reload(
-    storage: Storage, registry: ModelRegistry, second_cut_short: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, registry: ModelRegistry, second_cut_short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = ServedModels(storage, "desk")
     crown(registry, 2)
@@ -104,7 +104,7 @@ def test_what_does_not_load_is_refused_with_its_reason_until_a_reload(
     (refusal,) = models.refused
     assert refusal.version == 2
     assert "altered or cut short" in refusal.reason
-    shutil.copy(second_cut_short, second_cut_short.with_name(WEIGHTS_FILE))
+    shutil.copy(tmp_path / "whole", second_cut_short)
     assert models.look() is False  # it is not tried again and again
 
     monkeypatch.setenv("MANTA_STORAGE", str(storage.root))
