@@ -72,7 +72,7 @@ class LocalCluster:
         try:
             for index in range(self._num_nodes):
                 self._start(index)
-            self._wait()
+                self._wait()  # nodes that start at the same time take the same names for their sockets
         except BaseException:
             self.stop()
             raise
@@ -156,13 +156,11 @@ class LocalCluster:
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
             )
         self.nodes.append(node)
-        if index == 0:
-            self._wait(num_nodes=1)
 
-    def _wait(self, num_nodes: int | None = None) -> None:
-        """Until the head tells of as many living nodes."""
-        wanted, deadline = num_nodes or self._num_nodes, time.monotonic() + STARTS_WITHIN_S
-        while self._num_alive() < wanted:
+    def _wait(self) -> None:
+        """Until the head tells of as many living nodes as were started."""
+        deadline = time.monotonic() + STARTS_WITHIN_S
+        while self._num_alive() < len(self.nodes):
             for index, node in enumerate(self.nodes):
                 if node.poll() is not None or time.monotonic() > deadline:
                     raise RunError(f"node {index} of the cluster did not come up: {self._last_line(index)}")
