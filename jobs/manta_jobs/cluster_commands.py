@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -39,17 +41,16 @@ def local(
     from manta_jobs.local_cluster import LocalCluster
 
     console = people_console()
-    with console.status(f"Starting {nodes} nodes"):
-        running = LocalCluster(nodes, gpus_per_node=gpus_per_node).__enter__()
-    try:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nodes that outlive this command would be nobody's
+    with ExitStack() as stack:
+        with console.status(f"Starting {nodes} nodes"):
+            running = stack.enter_context(LocalCluster(nodes, gpus_per_node=gpus_per_node))
         console.print(
             f"{nodes} nodes at {running.address}, with one CPU and {gpus_per_node} GPUs each. In another terminal:\n\n"
             f"  manta submit train EXPERIMENT.yaml --address {running.jobs_address} --token-file {running.token_file}\n\n"
             "Ctrl-C stops them all.",
             markup=False,
         )
-        threading.Event().wait()
-    except KeyboardInterrupt:
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
         console.print("Stopping.")
-    finally:
-        running.stop()

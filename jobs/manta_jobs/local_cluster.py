@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import psutil
 import requests
 
 from manta.errors import RunError
+from manta.ports import free_ports
 from manta.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -182,12 +182,3 @@ class LocalCluster:
     def _last_line(self, index: int) -> str:
         lines = [line.strip() for line in self._log(index).read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else "it said nothing."
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for item in sockets:
-            item.bind((HOST, 0))
-        return [int(item.getsockname()[1]) for item in sockets]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 
 from manta.errors import InputError
 
@@ -19,3 +20,12 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise InputError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another with --port.") from None
+
+
+def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
+    """Different ports of an address of this machine that nobody listens on now."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

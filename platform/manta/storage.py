@@ -81,7 +81,10 @@ class Storage:
     @classmethod
     def resolve(cls, configured: str | None) -> Storage:
         """The configured folder, else $MANTA_STORAGE, else ~/.manta. Nothing is created."""
-        root = Path(configured or os.environ.get("MANTA_STORAGE") or "~/.manta").expanduser().absolute()
+        asked = configured or os.environ.get("MANTA_STORAGE") or "~/.manta"
+        if "://" in asked:
+            raise InputError(f"storage: {asked} is a URL; give a folder, which an object store can be mounted as.")
+        root = Path(asked).expanduser().absolute()
         if root.exists() and not root.is_dir():
             raise InputError(f"storage: {root} is a file; give a folder.")
         return cls(root)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -13,8 +13,6 @@ from manta.console import people_console
 from manta_serve.profiles import ProfileName
 
 if TYPE_CHECKING:
-    from typer._click import Context
-
     from manta.config import ServeConfig
 
 RUN, RELOAD = "run", "reload"
@@ -26,7 +24,7 @@ ModelArgument = Annotated[
 class _RunsUnlessTold(TyperGroup):
     """`manta serve NAME` starts a service: what follows is a model and options unless it is `reload`."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command's name in front where it was left out."""
         return super().parse_args(ctx, args if args[:1] == [RELOAD] else [RUN, *args])
 

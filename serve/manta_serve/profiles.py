@@ -8,11 +8,11 @@ Ray lets the replica listen itself ("direct ingress") and its proxy, which costs
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from manta.errors import InputError
+from manta.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,11 +78,4 @@ def ingress_of(config: ServeConfig, profile: ProfileName) -> Ingress:
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
     }
-    return Ingress(config.host, _free_port(config.host), environment)
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return Ingress(config.host, free_ports(1, host=config.host)[0], environment)

@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from manta.ports import free_ports
 from manta.predictor import Predictor
 from manta.registry import ModelRegistry
 from manta.storage import Storage
@@ -38,18 +38,11 @@ class Demo:
     page: str
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def demo(tiny_model: Path, listens_to_ctrl_c: Callable[[], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """`manta demo` with the tiny model, up to the open page."""
     folder = tmp_path_factory.mktemp("demo")
-    ports = free_port(), free_port()
+    ports = free_ports(2)
     settings = {
         "model.pretrained": tiny_model,
         "model.max_length": 48,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from manta.errors import InputError
-from manta.ports import check_port
+from manta.ports import check_port, free_ports
 
 
 @pytest.fixture(params=["127.0.0.1", "0.0.0.0"])  # noqa: S104  # the point is that someone else listens everywhere
@@ -15,12 +15,6 @@ def taken(request: pytest.FixtureRequest) -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_taken_port_is_refused(taken: int) -> None:
     with pytest.raises(InputError, match=rf"^127\.0\.0\.1:{taken} cannot be listened on \(.+\); choose another with --port\.$"):
         check_port("127.0.0.1", taken)
@@ -28,7 +22,7 @@ def test_a_taken_port_is_refused(taken: int) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_free_port_is_left_free(host: str) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     check_port(host, port)
     with socket.socket() as listener:
         listener.bind((host, port))
@@ -36,4 +30,4 @@ def test_a_free_port_is_left_free(host: str) -> None:
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(InputError, match=r"^192\.0\.2\.1:\d+ cannot be listened on"):
-        check_port("192.0.2.1", free_port())
+        check_port("192.0.2.1", free_ports(1)[0])

@@ -22,11 +22,12 @@ from manta.errors import InputError, RunError
 from manta.frozen_rows import SEEN_FILE, FrozenRows, text_hashes
 from manta.labels import LabelSpace
 from manta.lineage import code_version
+from manta.ports import free_ports
 from manta.registry import CANDIDATE, CHAMPION, ModelRegistry
 from manta.storage import Storage
 from manta.tracking import RunTracker
 
-from .test_tracking import free_port, mlflow_server
+from .test_tracking import mlflow_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -409,7 +410,7 @@ def test_a_registration_that_breaks_off_leaves_no_version(
 
 
 def test_a_server_that_is_down_is_one_sentence(artifact: ModelArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = f"http://127.0.0.1:{free_port()}"
+    address = f"http://127.0.0.1:{free_ports(1)[0]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     registry = ModelRegistry(Storage(tmp_path / "storage"))
     started = time.monotonic()
@@ -426,7 +427,7 @@ def test_a_server_keeps_versions_rows_and_decisions(
     tmp_path: Path, make_artifact: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = make_artifact(tmp_path / "artifact", name="desk").artifact
-    with mlflow_server(tmp_path / "server", free_port()) as address:
+    with mlflow_server(tmp_path / "server", free_ports(1)[0]) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         assert register_at_once(tmp_path / "first", artifact) == [1, 2]
         storage = Storage(tmp_path / "second")  # another machine

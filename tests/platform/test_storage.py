@@ -35,6 +35,11 @@ def test_a_file_is_no_storage(tmp_path: Path) -> None:
         Storage.resolve(str(tmp_path / "file"))
 
 
+def test_a_url_is_no_storage() -> None:
+    with pytest.raises(InputError, match="storage: s3://bucket/manta is a URL; give a folder"):
+        Storage.resolve("s3://bucket/manta")
+
+
 def test_runs_have_their_own_folders_and_names(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     runs = [storage.new_run("support", verb="train") for _ in range(5)]

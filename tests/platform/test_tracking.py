@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from mlflow import MlflowClient
 
 from manta.errors import InputError, RunError
+from manta.ports import free_ports
 from manta.storage import Storage
 from manta.tracking import Point, RunTracker, check_tracking_server, epoch_points, flat, step_points
 
@@ -31,12 +31,6 @@ STEPS = [
     {"step": 10, "epoch": 1.0, "loss": 1.2, "learning_rate": 5e-5, "grad_norm": 0.7, "examples_per_s": 82.0},
 ]
 EPOCH = {"epoch": 2, "loss": 0.9, "accuracy": 0.6, "train_loss": 1.1, "dropout": 0.1, "learning_rate": 1e-4, "weights_sha256": "ab"}
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -170,7 +164,7 @@ def test_figures_that_are_no_numbers_do_no_harm(storage: Storage) -> None:
 
 
 def test_a_server_that_is_not_there_is_one_sentence_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = f"http://127.0.0.1:{free_port()}"
+    address = f"http://127.0.0.1:{free_ports(1)[0]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     started = time.monotonic()
     with pytest.raises(InputError, match=rf"^no MLflow server answers at MLFLOW_TRACKING_URI {address} \(.*refused.*\)"):
@@ -191,7 +185,7 @@ def test_a_file_needs_no_server(uri: str, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.server
 @pytest.mark.timeout(240)
 def test_a_server_that_is_lost_gets_the_figures_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     with mlflow_server(tmp_path / "server", port) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         check_tracking_server()

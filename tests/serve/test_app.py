@@ -20,6 +20,7 @@ import yaml
 
 from manta.config import ServeConfig
 from manta.labels import LabelSpace
+from manta.ports import free_ports
 from manta.predictor import Predictor
 from manta.registry import ModelRegistry
 from manta.storage import Storage
@@ -29,13 +30,6 @@ from .untrained import artifact_of
 
 WAIT_S = 240.0
 TEXTS = ["the parcel is late", "my password", "charged twice and now it is still of today", "card", "hello it is the driver"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def call(port: int, method: str, path: str, body: object = None) -> tuple[int, dict[str, object]]:
@@ -82,7 +76,7 @@ def port(ray_cluster: None, storage: Storage) -> Iterator[int]:
 
     from manta_serve.app import ServeArguments, build
 
-    port = free_port()
+    port = free_ports(1)[0]
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     serve.run(build(ServeArguments(model="desk", storage=str(storage.root), require_keys=False)), name="manta", route_prefix="/")
     yield port
@@ -113,7 +107,7 @@ def test_a_replica_that_is_told_to_drain_is_not_ready_and_still_answers(port: in
 def test_manta_serve_answers_what_was_asked_before_sigterm_and_leaves_nothing(
     storage: Storage, predictor: Predictor, listens_to_ctrl_c: Callable[[], None], tmp_path: Path
 ) -> None:
-    port, log = free_port(), tmp_path / "log"
+    port, log = free_ports(1)[0], tmp_path / "log"
     command = [sys.executable, "-m", "manta.cli", "serve", "desk", "--port", str(port)]
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -12,6 +12,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +95,13 @@ class Cargo:
     @property
     def digest(self) -> str:
         """A hash of all names and contents."""
-        found = hashlib.sha256()
-        for name in sorted({*self.files, *self.texts}):
-            content = self.texts[name].encode() if name in self.texts else self.files[name].read_bytes()
-            found.update(f"{len(name)}:{name}:{len(content)}:".encode() + content)
-        return found.hexdigest()
+        return _digest(self.contents)
+
+    @cached_property
+    def contents(self) -> dict[str, bytes]:
+        """All of it, read once; nothing may be added after that."""
+        texts = {name: text.encode() for name, text in self.texts.items()}
+        return texts | {name: file.read_bytes() for name, file in self.files.items()}
 
 
 def packed_inputs(verb: str, params: Mapping[str, Any], *, limit: int = MOST_BYTES) -> tuple[Cargo, dict[str, Any], str | None]:
@@ -160,8 +163,7 @@ def job_package(cargo: Cargo, order: Mapping[str, Any]) -> Package:
     """The folder that the job starts in: what to do, the script that does it, and its files under `inputs/`."""
     script = Path(__file__).with_name("job_start.py").read_bytes()
     entries = {"order.json": json.dumps(order, indent=2).encode(), "job_start.py": script}
-    entries |= {f"inputs/{name}": text.encode() for name, text in cargo.texts.items()}
-    entries |= {f"inputs/{name}": file.read_bytes() for name, file in cargo.files.items()}
+    entries |= {f"inputs/{name}": content for name, content in cargo.contents.items()}
     return _package(entries)
 
 
@@ -187,12 +189,18 @@ def _roots() -> dict[str, Path]:
 
 
 def _package(entries: Mapping[str, bytes]) -> Package:
-    buffer, digest = io.BytesIO(), hashlib.sha256()
+    buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name in sorted(entries):
             info = zipfile.ZipInfo(name)  # of 1980: the same contents are the same file
             info.external_attr = 0o644 << 16
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, entries[name])
-            digest.update(f"{len(name)}:{name}:{len(entries[name])}:".encode() + entries[name])
-    return Package(digest.hexdigest(), buffer.getvalue())
+    return Package(_digest(entries), buffer.getvalue())
+
+
+def _digest(entries: Mapping[str, bytes]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(entries):
+        found.update(f"{len(name)}:{name}:{len(entries[name])}:".encode() + entries[name])
+    return found.hexdigest()
