@@ -28,6 +28,8 @@ from .conftest import Outcome, experiment
 LORA = {"model.lora.rank": 4, "model.lora.target_modules": ["query", "value"]}
 VARIANTS: dict[str, dict[str, Any]] = {f"zero-{stage}": {"train.zero_stage": stage} for stage in range(4)}
 VARIANTS |= {"lora": LORA, "lora-zero-3": {"train.zero_stage": 3, **LORA}}
+PREDICTED = ("zero-3", "lora-zero-3")
+"""Those whose file of predictions is made, too: it takes ten seconds, and all of them are read from the same kind of folder."""
 
 
 def log_odds(scores: dict[str, float], names: list[str]) -> np.ndarray:
@@ -62,6 +64,8 @@ def test_every_way_to_ask_gives_the_engines_logits(
         served = np.array([log_odds(answer["scores"], names) for answer in answers])
         np.testing.assert_allclose(served, expected, rtol=0, atol=2e-4, err_msg=name)
 
+        if name not in PREDICTED:
+            continue
         rows, out = tmp_path / f"{name}.jsonl", tmp_path / f"{name}-out.jsonl"
         rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         predict(str(artifact.path), str(rows), out=out, text_columns=["text"], overwrite=False, console=people_console())
