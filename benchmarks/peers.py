@@ -21,14 +21,10 @@ from machine import synchronize
 from manta.config import ExperimentConfig
 from manta.config_file import load_config
 from manta.model import build_model, load_tokenizer, pretrained_source, set_dropout
+from manta_jobs.engine import computes_bf16
 
 EVALUATION_BATCH_SIZE = 64  # as Manta's
 TextFunction = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
-
-
-def use_bf16() -> bool:
-    """Whether to train in bfloat16: where Manta does."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
 class StepClock(TrainerCallback):
@@ -47,7 +43,7 @@ class StepClock(TrainerCallback):
         self.epochs_s.append(time.perf_counter() - self._started)
 
 
-def hf_trainer(config: ExperimentConfig, folder: Path, *, sampling: str) -> dict[str, Any]:
+def hf_trainer(config: ExperimentConfig, folder: Path, *, sampling: str, bf16: bool) -> dict[str, Any]:
     """Hugging Face Trainer as its guide shows it (https://huggingface.co/docs/transformers/tasks/sequence_classification)."""
     import datasets
     from transformers import AutoConfig, AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
@@ -74,7 +70,8 @@ def hf_trainer(config: ExperimentConfig, folder: Path, *, sampling: str) -> dict
             warmup_steps=train.warmup_fraction,  # below 1 it is a share of all steps
             max_grad_norm=train.max_grad_norm,
             seed=train.seed,
-            bf16=use_bf16(),
+            bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
             train_sampling_strategy=sampling,
             eval_strategy="epoch",
             save_strategy="epoch",
@@ -140,7 +137,7 @@ def plain_torch(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
             inputs = {name: torch.from_numpy(array).to(device) for name, array in train.padded(rows, pad_id=pad_id).items()}
             targets = torch.from_numpy(train.targets[rows]).to(device)
             labels = targets.float().unsqueeze(1) if dataset.labels.task == "binary" else targets
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16()):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_bf16()):
                 loss = model(**inputs, labels=labels).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -180,7 +177,7 @@ def plain_accuracy(model: Any, split: Any, *, pad_id: int) -> float:
     with torch.inference_mode():
         for rows, _ in evaluation_batches(split.lengths, batch_size=EVALUATION_BATCH_SIZE, rank=0, world_size=1):
             inputs = {name: torch.from_numpy(array).to(model.device) for name, array in split.padded(rows, pad_id=pad_id).items()}
-            with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=use_bf16()):
+            with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=computes_bf16()):
                 logits = model(**inputs).logits.float().cpu().numpy()
             chosen = logits.argmax(axis=-1) if logits.shape[1] > 1 else (logits[:, 0] > 0).astype(np.int64)
             num_right += int((chosen == split.targets[rows]).sum())
@@ -196,8 +193,12 @@ def main() -> None:
     if system == "plain-torch":
         result = plain_torch(config, folder)
     else:
-        sampling = {"hf-trainer": "random", "hf-trainer-grouped": "group_by_length"}[system]
-        result = hf_trainer(config, folder, sampling=sampling)
+        result = hf_trainer(
+            config,
+            folder,
+            sampling="random" if system == "hf-trainer" else "group_by_length",
+            bf16=computes_bf16() and (system == "hf-trainer-grouped-bf16" or torch.cuda.is_available()),
+        )
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from machine import environment
 from workload import Workload
 
-PEERS = ("hf-trainer", "hf-trainer-grouped", "plain-torch")
+PEERS = ("hf-trainer", "hf-trainer-grouped", "hf-trainer-grouped-bf16", "plain-torch")
 MANTA = {  # workers, ZeRO stage
     "manta": (1, 0),
+    "manta-fp32": (1, 0),
     "manta-zero-2": (1, 2),
     "manta-2-workers": (2, 0),
     "manta-2-workers-zero-2": (2, 2),
@@ -70,6 +71,7 @@ def run_manta(system: str, workload: Workload, num_threads: int, folder: Path) -
     per_worker = max(1, num_threads // num_workers)
     values = {"train.num_workers": num_workers, "train.zero_stage": zero_stage, "train.cpus_per_worker": per_worker}
     overrides = [f"{name}={value}" for name, value in values.items()]
+    overrides += ["train.precision=fp32"] if system == "manta-fp32" else []
     answer, whole_run_s = run_verb(
         "train", workload.experiment, overrides, storage=folder, num_threads=per_worker, num_gpus=num_workers
     )

@@ -2,9 +2,11 @@
 
 Each system gets the same rows, settings and cores, trains in a process of its own, one after another, and keeps its best epoch:
 
-- `hf-trainer` Hugging Face Trainer with its defaults, `hf-trainer-grouped` with `train_sampling_strategy="group_by_length"`;
-- `plain-torch` a plain loop over Manta's batches: Manta without Ray Train and DeepSpeed;
-- `manta` one worker with all threads and ZeRO 0, `manta-zero-2` with ZeRO 2; `manta-2-workers` and `manta-2-workers-zero-2`
+- `hf-trainer` Hugging Face Trainer with its defaults, `hf-trainer-grouped` with `train_sampling_strategy="group_by_length"`,
+  `hf-trainer-grouped-bf16` with `bf16=True`, too;
+- `plain-torch` a plain loop over Manta's batches, in Manta's precision: Manta without Ray Train and DeepSpeed;
+- `manta` one worker with all threads and ZeRO 0, as it comes: in bfloat16 where the processor computes in it; `manta-fp32` in
+  float32, as Trainer's defaults are; `manta-zero-2` with ZeRO 2; `manta-2-workers` and `manta-2-workers-zero-2`
   the same with two workers that share the threads.
 
 Speeds are those of the training steps, the first ones included, without loading, evaluating and saving; `whole run` is a command's
@@ -47,6 +49,9 @@ class Comparison:
 COMPARISONS = (
     Comparison("Trainer with its defaults", "manta", "hf-trainer", 2.0),
     Comparison("Trainer grouping by length", "manta", "hf-trainer-grouped", 1.2),
+    Comparison("Trainer with its defaults, both in float32", "manta-fp32", "hf-trainer"),
+    Comparison("Trainer grouping by length, both in float32", "manta-fp32", "hf-trainer-grouped"),
+    Comparison("Trainer grouping by length, both in bfloat16", "manta", "hf-trainer-grouped-bf16"),
     Comparison("plain loop (DeepSpeed costs at most 10%)", "manta", "plain-torch", 0.9),
     Comparison("2 workers against 1, ZeRO 0", "manta-2-workers", "manta", 0.8),
     Comparison("2 workers with ZeRO 2 against 1 with ZeRO 0", "manta-2-workers-zero-2", "manta", 0.65),

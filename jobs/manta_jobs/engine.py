@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from manta.loss import TrainedClassifier
 
 Precision = Literal["fp32", "bf16", "fp16"]
+CPU_BF16 = ("avx512_bf16", "amx_bf16")
+"""Instructions of x86 processors that multiply in bfloat16, as torch calls them."""
 
 
 def import_deepspeed() -> ModuleType:
@@ -57,10 +59,25 @@ def gather_partitions(*, partitioned_param_groups: list[list[torch.Tensor]], **o
 
 
 def resolve_precision(config: TrainConfig) -> Precision:
-    """What matrices are multiplied in: as set, or bfloat16 where the hardware computes in it, else float32."""
+    """What matrices are multiplied in: as set, or bfloat16 where this worker's hardware computes in it, else float32."""
     if config.precision != "auto":
         return config.precision
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if computes_bf16() else "fp32"
+
+
+def agreed_precision(config: TrainConfig) -> Precision:
+    """What all workers multiply in: float32 where only some of them could do it in bfloat16. All must call it together."""
+    found: list[Precision] = ["fp32"] * dist.get_world_size()
+    dist.all_gather_object(found, resolve_precision(config))
+    return found[0] if len(set(found)) == 1 else "fp32"
+
+
+def computes_bf16() -> bool:
+    """Whether matrices are multiplied in bfloat16 by the hardware itself, and so faster than in float32."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in CPU_BF16)
 
 
 def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: int) -> dict[str, Any]:

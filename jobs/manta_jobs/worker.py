@@ -28,7 +28,7 @@ from manta_jobs import memory, quick_dropout
 from manta_jobs.batches import Rows, TrainingBatches, num_micro_batches, shares
 from manta_jobs.checkpoints import OPTIMIZER_FILE, WEIGHTS_FILE, CheckpointWriter, TrainingState, checkpoint_name, latest_checkpoint
 from manta_jobs.distribution import Stopwatch, agreed_hash, gathered_facts, gradient_bytes, state_bytes
-from manta_jobs.engine import build_engine, full_weights, resolve_precision, restore_scaler, scaler_state
+from manta_jobs.engine import agreed_precision, build_engine, full_weights, restore_scaler, scaler_state
 from manta_jobs.evaluation import evaluate
 from manta_jobs.optimizer_state import gather_master_weights, gather_moments, restore_master_weights, restore_moments
 from manta_jobs.progress import Board, StepReporter
@@ -83,7 +83,8 @@ class Training:
 
     def __init__(self, setup: WorkerSetup) -> None:
         """Build the model as pretrained, or as the newest checkpoint left it, and wrap it for distributed training."""
-        self.setup, self.config = setup, setup.config.train
+        self.setup = setup
+        self.config = setup.config.train.model_copy(update={"precision": agreed_precision(setup.config.train)})
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         torch.set_num_threads(setup.num_threads)
         self.train, self.validation = (EncodedSplit(Path(setup.data_folder) / f"{name}.arrow") for name in ("train", "validation"))
@@ -345,7 +346,7 @@ class Training:
             "resumed_at_steps": self.state.resumed,
             "num_nodes": len({worker["node"] for worker in workers}),
             "zero_stage": int(self.engine.zero_optimization_stage()),
-            "precision": resolve_precision(self.config),
+            "precision": self.config.precision,
             "micro_batch_size": self.micro_batch_size,
             "micro_batches_per_step": self.num_micro,
             "weights_sha256": {"first_step": self.first_hash, "last_step": last_hash},

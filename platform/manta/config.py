@@ -180,8 +180,8 @@ class TrainConfig(Section):
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
     """Focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002): rows already right count less. 0 is off, 2 usual."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """What matrices are multiplied in; weights and sums stay float32. `auto` is bf16 on GPUs that compute in it, else fp32.
-    fp16 scales its loss."""
+    """What matrices are multiplied in; weights and sums stay float32. `auto` is bf16 where all workers' GPUs or CPUs compute in
+    it, else fp32. fp16 scales its loss."""
     gradient_checkpointing: bool = False
     """Whether activations are computed anew in the backward pass: far less memory, about a third more time."""
     zero_stage: Literal[0, 1, 2, 3] = 2

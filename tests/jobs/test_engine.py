@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from manta.config import TrainConfig
+from manta_jobs import engine
 from manta_jobs.engine import deepspeed_config, schedule
 
 
@@ -47,12 +48,39 @@ def test_the_engine_gets_the_settings_of_the_config(stage: int) -> None:
     assert document["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
 
 
-def test_auto_precision_goes_by_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+def auto_dtype() -> str | None:
+    """What matrices are multiplied in where nobody said it; None for float32."""
+    dtype: str | None = deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1).get("torch_autocast", {}).get("dtype")
+    return dtype
+
+
+@pytest.mark.parametrize(("supported", "dtype"), [(True, "bfloat16"), (False, None)])
+def test_auto_precision_goes_by_the_gpu(monkeypatch: pytest.MonkeyPatch, supported: bool, dtype: str | None) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1)["torch_autocast"]["dtype"] == "bfloat16"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert "torch_autocast" not in deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1)
+    # A GPU that only emulates bfloat16 is slower in it.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation)
+    assert auto_dtype() == dtype
+
+
+@pytest.mark.parametrize(
+    ("has", "dtype"),
+    [({"avx512_f": True, "avx512_bf16": True}, "bfloat16"), ({"avx512_f": True, "avx512_bf16": False}, None), ({}, None)],
+)
+def test_auto_precision_goes_by_the_processor(monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], dtype: str | None) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert auto_dtype() == dtype
+
+
+@pytest.mark.parametrize(("others", "agreed"), [("bf16", "bf16"), ("fp32", "fp32")])
+def test_workers_on_different_hardware_agree_on_what_all_can_do(monkeypatch: pytest.MonkeyPatch, others: str, agreed: str) -> None:
+    def gather(found: list[Any], mine: Any) -> None:
+        found[:] = [mine, others]
+
+    monkeypatch.setattr(engine, "computes_bf16", lambda: True)
+    monkeypatch.setattr(engine.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(engine.dist, "all_gather_object", gather)
+    assert engine.agreed_precision(TrainConfig()) == agreed
 
 
 def test_offload_and_raw_settings_are_merged() -> None:
