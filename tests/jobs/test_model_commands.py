@@ -7,8 +7,10 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
+from manta.artifact import ModelArtifact
 from manta.errors import InputError
 from manta.registry import ModelRegistry
 from manta_jobs.model_commands import models
@@ -17,6 +19,7 @@ from .registered import Trained, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from manta.storage import Storage
 
@@ -139,3 +142,14 @@ def test_a_version_whose_files_are_gone_is_listed_and_says_so(
     assert "is gone" in found["shown"]
     with pytest.raises(InputError, match="is gone; train it again"):
         run("promote", f"{name}@1")
+
+
+def test_export_writes_a_folder_once(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "hub"
+    found = run("export", "desk@2", "--to", str(folder))
+    assert (found["model"], found["version"], found["folder"]) == ("desk", 2, str(folder))
+    assert str(folder) in found["shown"]
+    assert ModelArtifact.load(folder).manifest.name == "desk"
+    assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_labels == 3
+    with pytest.raises(InputError, match="there already, and not an empty folder"):
+        run("export", "desk@2", "--to", str(folder))

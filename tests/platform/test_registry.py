@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from moto.server import ThreadedMotoServer
 
 from manta.artifact import WEIGHTS_FILE
 from manta.data.dataset import Split, TextDataset
@@ -461,3 +463,38 @@ def test_a_server_keeps_versions_rows_and_decisions(
         with pytest.raises(InputError, match=r"desk version 2: .* is gone from the store"):
             registry.fetch(second)
         assert [item.version for item in registry.versions("desk")] == [3, 2]
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+def test_a_server_may_keep_the_files_in_an_object_store(
+    tmp_path: Path, make_artifact: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, store_port = free_ports(2)
+    store = ThreadedMotoServer(ip_address="127.0.0.1", port=store_port, verbose=False)  # a server that speaks S3
+    store.start()
+    endpoint = f"http://127.0.0.1:{store_port}"
+    known = {"AWS_ACCESS_KEY_ID": "of-the-server", "AWS_SECRET_ACCESS_KEY": "alone", "AWS_DEFAULT_REGION": "eu-central-1"}
+    bucket = boto3.resource(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=known["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=known["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    ).create_bucket(Bucket="models")
+    artifact = make_artifact(tmp_path / "artifact", name="desk").artifact
+    server = mlflow_server(tmp_path / "server", port, artifacts="s3://models/manta", MLFLOW_S3_ENDPOINT_URL=endpoint, **known)
+    try:
+        with server as address:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+            storage = Storage(tmp_path / "here")
+            version = register(ModelRegistry(storage), storage, artifact, promote=True, frozen=rows_of_test())
+            kept = {thing.key.rpartition("/")[2]: thing.size for thing in bucket.objects.all()}
+            assert kept[WEIGHTS_FILE] == (artifact.path / WEIGHTS_FILE).stat().st_size
+            elsewhere = ModelRegistry(Storage(tmp_path / "elsewhere"))
+            assert elsewhere.fetch(version).manifest == artifact.manifest
+            rows = elsewhere.frozen_rows(version)
+            assert rows is not None
+            assert rows.texts == rows_of_test().texts
+    finally:
+        store.stop()

@@ -34,18 +34,22 @@ EPOCH = {"epoch": 2, "loss": 0.9, "accuracy": 0.6, "train_loss": 1.1, "dropout":
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    """A tracking server as an operator starts it, ready to answer; it is stopped at the end."""
+def mlflow_server(folder: Path, port: int, *, artifacts: str | None = None, **environment: str) -> Iterator[str]:
+    """A tracking server as an operator starts it, ready to answer; it is stopped at the end.
+
+    It keeps files in its folder unless `artifacts` says where.
+    """
     folder.mkdir(exist_ok=True)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
             *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
-            *("--artifacts-destination", str(folder / "artifacts")),
+            *("--artifacts-destination", artifacts or str(folder / "artifacts")),
         ],
         stdout=(folder / "log").open("a"),
         stderr=subprocess.STDOUT,
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # no job queues, which take long to start
+        # Without job queues, which take long to start.
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | environment,
         start_new_session=True,
     )
     try:
