@@ -42,11 +42,14 @@ def build_trainer(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from manta_jobs.network import ReachableTorchConfig
+
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(ASK_WORKERS_EVERY_S))
     num_workers = config.train.num_workers
     return TorchTrainer(
         loop,
         train_loop_config=arguments,
+        torch_config=ReachableTorchConfig(),
         scaling_config=ScalingConfig(
             num_workers=num_workers if isinstance(num_workers, int) else tuple(num_workers),
             use_gpu=resources.use_gpu,

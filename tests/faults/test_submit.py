@@ -7,19 +7,17 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from manta_jobs.local_cluster import LocalCluster
 
+from .laptop import laptop, write_experiment
+
 ROOT = Path(__file__).parents[2]
-# As `manta` finds them when it is installed; the tests run what is in this checkout.
-COMMAND = [sys.executable, "-m", "manta.cli"]
 
 
 @pytest.fixture(scope="module")
@@ -39,32 +37,7 @@ def two_nodes(hidden: Path) -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def manta(two_nodes: LocalCluster, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start `manta` as on a laptop: another home and storage, nothing known but the address and the token."""
-
-    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-        known = {"RAY_ADDRESS": two_nodes.jobs_address, "RAY_AUTH_TOKEN": two_nodes.token, "HOME": str(tmp_path / "home")}
-        settings = os.environ | known | {"MANTA_STORAGE": str(tmp_path / "laptop")} | environment
-        pipe = subprocess.PIPE
-        return subprocess.Popen([*COMMAND, *arguments], env=settings, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path)
-
-    return start
-
-
-def write_experiment(folder: Path, *, data: Path, model: Path, storage: Path, **train: Any) -> str:
-    shutil.copy(data, folder / "rows.csv")
-    shutil.copytree(model, folder / "encoder")
-    settings = {"num_workers": 2, "cpus_per_worker": 1, "learning_rate": 1e-3, "num_epochs": 2, "batch_size": 16}
-    document = {
-        "name": "far",
-        "data": {"train": "rows.csv"},
-        "model": {"pretrained": "./encoder", "max_length": 32},
-        "train": settings | train,
-        "registry": {"onnx": False},
-        "storage": str(storage),
-    }
-    path = folder / "far.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return str(path)
+    return laptop(two_nodes, tmp_path)
 
 
 def test_a_run_on_two_nodes_ends_with_a_registered_model(

@@ -1,0 +1,50 @@
+"""`manta` as on a laptop: another home and storage than the cluster's, nothing known of it but the address and the token."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from manta_jobs.local_cluster import LocalCluster
+
+COMMAND = [sys.executable, "-m", "manta.cli"]
+
+
+def laptop(cluster: LocalCluster, folder: Path) -> Callable[..., subprocess.Popen[str]]:
+    """How to start `manta` there, with arguments and what else is in its environment."""
+
+    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        known = {"RAY_ADDRESS": cluster.jobs_address, "RAY_AUTH_TOKEN": cluster.token, "HOME": str(folder / "home")}
+        settings = os.environ | known | {"MANTA_STORAGE": str(folder / "laptop")} | environment
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*COMMAND, *arguments], env=settings, stdout=pipe, stderr=pipe, text=True, cwd=folder)
+
+    return start
+
+
+def write_experiment(
+    folder: Path, *, data: Path, model: Path, storage: Path, tune: dict[str, Any] | None = None, **train: Any
+) -> str:
+    """An experiment named `far` with its rows and encoder beside it; its path."""
+    shutil.copy(data, folder / "rows.csv")
+    shutil.copytree(model, folder / "encoder")
+    settings = {"num_workers": 2, "cpus_per_worker": 1, "learning_rate": 1e-3, "num_epochs": 2, "batch_size": 16}
+    document = {
+        "name": "far",
+        "data": {"train": "rows.csv"},
+        "model": {"pretrained": "./encoder", "max_length": 32},
+        "train": settings | train,
+        "tune": tune or {},
+        "registry": {"onnx": False},
+        "storage": str(storage),
+    }
+    path = folder / "far.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return str(path)
