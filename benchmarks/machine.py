@@ -68,12 +68,14 @@ def measured_matmul(num_threads: int) -> dict[str, Any]:
 
 
 def matmul(num_threads: int) -> dict[str, Any]:
-    """The best of several large square products: bfloat16 on a GPU that computes in it, else float32; n^3 multiply-adds each."""
+    """The best of several large square products (n^3 multiply-adds), in bfloat16 where the hardware computes in it."""
     import torch
+
+    from manta_jobs.engine import computes_bf16
 
     torch.set_num_threads(num_threads)
     on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+    dtype = torch.bfloat16 if computes_bf16() else torch.float32
     size = GPU_SIZE if on_gpu else CPU_SIZE
     left, right = (torch.randn(size, size, device="cuda" if on_gpu else "cpu", dtype=dtype) for _ in range(2))
     best_s = float("inf")

@@ -42,7 +42,8 @@ def hosts() -> Iterator[Hosts]:
 
 
 @pytest.fixture
-def cluster(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
+def cluster(hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
+    monkeypatch.setenv("MANTA_STORAGE", str(tmp_path / "shared"))  # of the hosts: where a job looks for a model by its name
     monkeypatch.setenv("RAY_health_check_timeout_ms", "5000")  # so that a host that is cut off is missed soon
     with LocalCluster(3, prefixes=hosts.prefixes, hosts=hosts.addresses) as cluster:
         yield cluster
