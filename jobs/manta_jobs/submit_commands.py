@@ -182,15 +182,18 @@ def _follow(api: JobsApi, job_id: str, *, connection: Connection, console: Conso
         console.print(f"{job_id} goes on. {_how_to_go_on(job_id, connection)}", markup=False)
         raise typer.Exit(STOPPED_BY_CTRL_C) from None
     result = outcome(job, transcript)
-    if "artifact" in result:
-        console.print(
-            f"{job_id} is done: {result['model']} version {result['version']}; on the cluster its folder is {result['artifact']}\n"
-            f"Next, where that storage is reachable: manta serve {result['model']}",
-            markup=False,
-        )
-    else:
-        console.print(f"{job_id} is done.", markup=False)
+    console.print(f"{job_id} is done{whereabouts(result)}", markup=False)
     print_result({"job": job_id} | result, as_json=json)
+
+
+def whereabouts(result: dict[str, Any]) -> str:
+    """Where on the cluster the result of a verb is, as the end of a sentence, and what to do next."""
+    if "version" in result:
+        return (
+            f": {result['model']} version {result['version']}; on the cluster its folder is {result['artifact']}\n"
+            f"Next, where that storage is reachable: manta serve {result['model']}"
+        )
+    return f": on the cluster the answers are in {result['out']}" if "out" in result else "."
 
 
 def _how_to_go_on(job_id: str, connection: Connection) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import string
 import subprocess
 from contextlib import ExitStack
 from types import TracebackType
 
 NETWORK = "10.213.77"
+LETTERS = itertools.cycle(string.ascii_lowercase)
 
 
 class Hosts:
     """So many hosts for as long as it is entered. This machine is on their network, too."""
 
     def __init__(self, count: int) -> None:
-        self._tag = f"m{os.getpid() % 100_000}"
+        self._tag = f"m{os.getpid() % 100_000}{next(LETTERS)}"  # what is on a host may keep it, and its cable, a little longer
         self.names = [f"{self._tag}-{index}" for index in range(count)]
         self.addresses = [f"{NETWORK}.{index + 1}" for index in range(count)]
         self._undo = ExitStack()

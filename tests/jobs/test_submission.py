@@ -19,7 +19,7 @@ from manta_jobs.submission.follow import Transcript
 from manta_jobs.submission.job_start import MARK
 from manta_jobs.submission.jobs_api import JobsApi, check_version
 from manta_jobs.submission.submit import SUPPORTED_PYTHON
-from manta_jobs.submit_commands import verb_params
+from manta_jobs.submit_commands import verb_params, whereabouts
 
 
 @pytest.fixture(autouse=True)
@@ -168,3 +168,18 @@ def test_supported_python_is_the_packages_own() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     least, beyond = (".".join(map(str, version)) for version in SUPPORTED_PYTHON)
     assert f'requires-python = ">={least},<{beyond}"' in text
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ({"model": "far", "version": 3, "artifact": "/nfs/far"}, "far version 3; on the cluster its folder is /nfs/far"),
+        (
+            {"model": "far@3", "artifact": "/nfs/far", "out": "/nfs/answers.csv"},
+            "on the cluster the answers are in /nfs/answers.csv",
+        ),
+        ({"metrics": {"accuracy": 0.5}}, "."),
+    ],
+)
+def test_a_job_that_is_done_says_where_its_result_is(result: dict[str, Any], words: str) -> None:
+    assert words in whereabouts(result)
