@@ -82,7 +82,7 @@ def test_train_tune_and_predict_use_every_host(cluster: LocalCluster, tmp_path: 
     assert versions(storage) == 2
     out = storage / "answers"
     done = finished(start("submit", "predict", "far", str(tmp_path / "rows.csv"), "--out", str(out), "--json"))
-    assert done["num_rows"] == 160
+    assert done["rows"] == 160
 
 
 def test_a_host_dies_in_training(cluster: LocalCluster, tmp_path: Path, two_classes_large: Path, tiny_model: Path) -> None:
