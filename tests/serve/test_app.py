@@ -193,13 +193,10 @@ def test_the_file_for_serve_deploy_fits_rays_schema_and_our_arguments() -> None:
 def test_the_application_asks_for_a_key_unless_told_not_to(storage: Storage) -> None:
     from fastapi.testclient import TestClient
 
-    from manta_serve.app import ServeArguments, asgi_app
-    from manta_serve.batching import TextBatcher
-    from manta_serve.models import ServedModels
-    from manta_serve.service import Service
+    from manta_serve.app import ServeArguments, asgi_app, served
 
     assert ServeArguments(model="desk").require_keys
-    service = Service(ServedModels(storage, "desk"), TextBatcher(max_queued_texts=8), config=ServeConfig())
+    service = served(ServeArguments(model="desk"), storage)
     try:
         for required, status in ((True, 401), (False, 200)):
             client = TestClient(asgi_app(service, storage, require_keys=required))
