@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -244,6 +247,50 @@ def test_the_production_profile_ends_without_a_failed_request(
     experiment.write_text(f"name: desk\ndata: {{train: x.csv}}\nserve: {{num_replicas: 2}}\nstorage: {storage.root}\n")
     process = command(str(experiment), "--port", str(port), "--profile", "production")
     end_under_load(process, Load(port, expected, key=key))
+
+
+def figure(port: int, name: str) -> float:
+    """The sum over all replicas of what /metrics says."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
+        lines = response.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def leave_halfway(port: int, num_clients: int) -> None:
+    """So many clients send a request of many texts and hang up without waiting for its answer."""
+    body = json.dumps({"texts": [f"{TEXTS[2]} {number}" for number in range(60)]}).encode()
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(num_clients)]
+    for client in clients:
+        client.sendall(head.encode() + body)
+    for client in clients:
+        client.close()
+
+
+def test_two_hundred_clients_that_hang_up_leave_nothing_behind(
+    command: Callable[..., subprocess.Popen[bytes]], expected: Expected, tmp_path: Path, storage: Storage
+) -> None:
+    port, experiment = free_ports(1)[0], tmp_path / "desk.yaml"
+    # Room for all of them: none is refused, so all that is gone was under way.
+    experiment.write_text(
+        f"name: desk\ndata: {{train: x.csv}}\nserve: {{max_queued_texts: 20000}}\nstorage: {storage.root}\n", encoding="utf-8"
+    )
+    command(str(experiment), "--port", str(port))
+    gone, queued, memory = 'manta_requests_total{path="/v1/classify",status="499"', "manta_queued_texts{", "manta_memory_bytes{"
+
+    def once() -> float:
+        before = figure(port, gone)
+        leave_halfway(port, 200)
+        until(lambda: figure(port, queued) == 0, what="an empty queue")
+        return figure(port, gone) - before
+
+    once()  # what is set up on first use
+    baseline = figure(port, memory)
+    assert sum(once() for _ in range(3)) > 100  # most left before they were answered
+    load = Load(port, expected)
+    load.wait_for_answers(20)
+    assert_all_right(load.stop(), load)
+    assert figure(port, memory) < 1.05 * baseline
 
 
 def end_under_load(process: subprocess.Popen[bytes], load: Load) -> None:
