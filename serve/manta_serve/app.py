@@ -110,7 +110,14 @@ def asgi_app(
     store = FeedbackStore(storage, service.models.current.name, max_bytes=config.feedback_max_bytes) if config.feedback else None
     keys = KeyStore(storage) if require_keys else None
     api = create_api(service, feedback=store, of_all=of_all)
-    return guarded(api, config=config, keys=keys, metrics=service.metrics, proxy_returns_id=True)
+    return guarded(
+        api,
+        config=config,
+        keys=keys,
+        metrics=service.metrics,
+        is_stopping=lambda: not service.ready,
+        proxy_returns_id=True,
+    )
 
 
 def served(args: ServeArguments, storage: Storage) -> Service:

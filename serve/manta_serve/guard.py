@@ -43,12 +43,18 @@ NO_BODY = ("GET", "HEAD", "OPTIONS")
 
 
 def guarded(
-    app: ASGIApp, *, config: ServeConfig, keys: KeyStore | None, metrics: ServiceMetrics, proxy_returns_id: bool = False
+    app: ASGIApp,
+    *,
+    config: ServeConfig,
+    keys: KeyStore | None,
+    metrics: ServiceMetrics,
+    is_stopping: Callable[[], bool] = lambda: False,
+    proxy_returns_id: bool = False,
 ) -> ASGIApp:
     """The API behind its guards.
 
-    With `keys`, only who sends one of them is let in. Every request is counted in `metrics`. `proxy_returns_id` says that what
-    stands in front sends the request's id back already, as Ray Serve does.
+    With `keys`, only who sends one of them is let in. Every request is counted in `metrics`. While it `is_stopping`, every answer
+    ends its connection. `proxy_returns_id` says that what stands in front sends the request's id back already, as Ray Serve does.
     """
     app = BodyLimit(app, max_bytes=config.max_body_bytes, max_wait_s=config.deadline_s)
     app = KeyCheck(app, keys=keys, requests_per_minute=config.requests_per_minute)
@@ -61,15 +67,16 @@ def guarded(
             expose_headers=("X-Request-ID", "Retry-After"),
         )
     app = RequestLog(app, metrics=metrics, logs_all=config.log_requests)
-    return AnswerHeaders(app, returns_id=not proxy_returns_id)
+    return AnswerHeaders(app, returns_id=not proxy_returns_id, is_stopping=is_stopping)
 
 
 class AnswerHeaders:
     """Gives every request an id, and every answer the headers that keep browsers from doing foolish things with it."""
 
-    def __init__(self, app: ASGIApp, *, returns_id: bool) -> None:
+    def __init__(self, app: ASGIApp, *, returns_id: bool, is_stopping: Callable[[], bool]) -> None:
         self._app = app
         self._returns_id = returns_id
+        self._is_stopping = is_stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; its id is in `request.state.request_id`."""
@@ -86,6 +93,9 @@ class AnswerHeaders:
                     headers.setdefault(name, value)
                 if self._returns_id:
                     headers["X-Request-ID"] = request_id
+                if self._is_stopping():
+                    # Else the client's next request may be on its way when the server closes the connection.
+                    headers["Connection"] = "close"
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

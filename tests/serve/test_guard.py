@@ -184,6 +184,15 @@ def test_a_request_id_is_taken_if_a_log_can_hold_it(api: ASGIApp) -> None:
     assert "x-request-id" not in behind_ray.get("/healthz").headers
 
 
+def test_answers_end_their_connection_while_it_is_stopping(api: ASGIApp) -> None:
+    stopping = False
+    app = guarded(api, config=ServeConfig(), keys=None, metrics=ServiceMetrics(), is_stopping=lambda: stopping)
+    client = TestClient(app)
+    assert "connection" not in client.get("/healthz").headers
+    stopping = True
+    assert client.get("/healthz").headers["connection"] == "close"
+
+
 def test_only_the_named_origins_scripts_read_answers(api: ASGIApp, keys: KeyStore) -> None:
     ask = {
         "Origin": "https://desk.example",

@@ -182,39 +182,50 @@ def test_quantiles_lie_within_their_bin() -> None:
     assert histogram.quantile(0.99) == 4
 
 
-def queries(panel: dict[str, Any]) -> list[str]:
-    inner = [query for part in panel.get("panels", []) for query in queries(part)]
-    return [target["expr"] for target in panel.get("targets", [])] + inner
-
-
-def test_every_query_of_the_dashboard_names_figures_that_exist(model: ServedModel, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def families(model: ServedModel, tiny_model: Path, tmp_path: Path) -> dict[str, Family]:
+    """All figures of a service that has everything: answers, drift, a candidate and a shadow."""
     service = service_of(model, max_texts=300)
     other = ServedModel(Predictor(artifact_of(tiny_model, tmp_path / "other", labels=LABELS, seed=4)), name="desk", version=8)
     service.models.candidate = other  # type: ignore[misc]
     service.shadow = Shadow(service.models, percent=100, is_busy=lambda: False)
     client_of(service).post("/v1/classify", json={"texts": TEXTS * 100})
-    families = {family.name: family for family in families_of(service)}
-    labels = {name: {label for sample in family.samples for label in sample.labels} for name, family in families.items()}
+    found = families_of(service)
     service.close()
+    return {family.name: family for family in found}
+
+
+def queries(panel: dict[str, Any]) -> list[str]:
+    inner = [query for part in panel.get("panels", []) for query in queries(part)]
+    return [target["expr"] for target in panel.get("targets", [])] + inner
+
+
+def used_by(query: str, families: dict[str, Family]) -> set[str]:
+    """The families that a PromQL query asks for; it fails if one does not exist, or has no such label."""
+    used = set()
+    for name, chosen in re.findall(r"\b(manta_\w+)(?:\{([^}]*)\})?", query):
+        family = name if name in families else re.sub(r"_(bucket|sum|count)$", "", name)
+        assert family in families, query
+        labels = {label for sample in families[family].samples for label in sample.labels} | {"replica"}
+        assert {re.split("[=!]", item)[0].strip() for item in chosen.split(",") if item} <= labels, query
+        used.add(family)
+    labels = {label for name in used for sample in families[name].samples for label in sample.labels} | {"replica"}
+    for grouped in re.findall(r"by \(([^)]*)\)", query):
+        assert {item.strip() for item in grouped.split(",")} <= labels, query
+    return used
+
+
+def test_the_dashboard_shows_every_figure_and_none_that_does_not_exist(families: dict[str, Family]) -> None:
     dashboard = json.loads(GRAFANA.read_text(encoding="utf-8"))
     found = [query for panel in dashboard["panels"] for query in queries(panel)]
-    assert len(found) >= 12
-    used = set()
-    for query in found:
-        for name, chosen in re.findall(r"\b(manta_\w+)(?:\{([^}]*)\})?", query):
-            base = re.sub(r"_(bucket|sum|count)$", "", name)
-            known = name if name in families else base
-            assert known in families, query
-            used.add(known)
-            assert {item.split("=")[0].rstrip("!~") for item in chosen.split(",") if item} <= labels[known] | {
-                "replica",
-                "job",
-                "le",
-            }, query
-        for grouped in re.findall(r"by \(([^)]*)\)", query):
-            all_labels = set().union(*labels.values()) | {"replica", "le"}
-            assert {item.strip() for item in grouped.split(",")} <= all_labels, query
-    assert set(families) == used  # and every figure is shown
+    assert set().union(*(used_by(query, families) for query in found)) == set(families)
+
+
+def test_the_guide_names_every_figure_and_its_alerts_are_of_figures_that_exist(families: dict[str, Family]) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert set().union(*(used_by(query, families) for query in re.findall(r"expr: (.*)", guide)))
+    table = re.findall(r"^\| (`manta_.*?) \|", guide, flags=re.MULTILINE)
+    assert set().union(*(used_by(cell, families) for cell in table)) == set(families)
 
 
 def test_log_lines_are_json_with_the_requests_id_and_texts_only_if_asked_for(
