@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 PAUSE_S = 0.01
 """Of a connection between an answer and its next request: load that leaves the machine some breath."""
+LOOK_S = 1.0
+"""Between two looks at /readyz."""
 HANG_S = 40.0
 """Longer than the service's deadline: whoever waits for as long was forgotten."""
 Expected = dict[int, dict[str, dict[str, float]]]
@@ -49,17 +51,22 @@ class Connection:
 class Load:
     """Begins at once, in a thread of its own; `stop` ends it when every request under way has come to its end."""
 
-    def __init__(self, port: int, expected: Expected, *, num_connections: int = 8, key: str | None = None) -> None:
+    def __init__(
+        self, port: int, expected: Expected, *, num_connections: int = 8, key: str | None = None, heeds_readyz: bool = False
+    ) -> None:
+        """With `heeds_readyz` it stops by itself when /readyz says no more that the service is ready, as load balancers do."""
         self.connections = [Connection() for _ in range(num_connections)]
         self._port, self._expected, self._key = port, expected, key
         self._texts = list(next(iter(expected.values())))
         self._stop = threading.Event()
+        self._heeds_readyz = heeds_readyz
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
 
     def stop(self) -> list[Asked]:
-        """Everything that was asked, by any connection."""
-        self._stop.set()
+        """Everything that was asked, by any connection. One that heeds /readyz is waited for instead of stopped."""
+        if not self._heeds_readyz:
+            self._stop.set()
         self._thread.join(HANG_S + 10)
         assert not self._thread.is_alive()
         return self.asked
@@ -84,7 +91,17 @@ class Load:
         return f"{kinds}; versions by connection: {[connection.versions for connection in self.connections]}"
 
     async def _run(self) -> None:
-        await asyncio.gather(*(self._ask(connection, number) for number, connection in enumerate(self.connections)))
+        looking = [self._stop_when_not_ready()] if self._heeds_readyz else []
+        await asyncio.gather(*looking, *(self._ask(connection, number) for number, connection in enumerate(self.connections)))
+
+    async def _stop_when_not_ready(self) -> None:
+        while not self._stop.is_set():
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            if (await reader.readline()).split()[1] != b"200":
+                self._stop.set()
+            writer.close()
+            await asyncio.sleep(LOOK_S)
 
     async def _ask(self, connection: Connection, number: int) -> None:
         streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None

@@ -246,7 +246,14 @@ def test_the_production_profile_ends_without_a_failed_request(
     experiment = tmp_path / "desk.yaml"
     experiment.write_text(f"name: desk\ndata: {{train: x.csv}}\nserve: {{num_replicas: 2}}\nstorage: {storage.root}\n")
     process = command(str(experiment), "--port", str(port), "--profile", "production")
-    end_under_load(process, Load(port, expected, key=key))
+    load = Load(port, expected, key=key, heeds_readyz=True)
+    load.wait_for_answers(20)
+    told = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    asked = load.stop()  # it was told by /readyz, or the test would say what failed
+    assert process.wait(90) == 0
+    assert_all_right(asked, load)
+    assert max(item.sent for item in asked) > told
 
 
 def figure(port: int, name: str) -> float:
