@@ -1,7 +1,7 @@
 """How fast sentences are answered over HTTP: `python benchmarks/serve.py --data DIR --model ARTIFACT`.
 
 - `fastapi-pipeline`      FastAPI and a transformers pipeline
-- `litserve`              LitServe with batching; `pip install litserve` into a virtual environment of its own, and run this with it
+- `litserve`              LitServe with batching
 - `ray-serve-documented`  an ingress and a model with `@serve.batch`, as Ray's guide has it
 - `manta`                 `manta serve`, the laptop profile, in float32: the ONNX form if the model has one that was accepted
 - `manta-int8`            the same with eight-bit integers, if the model has a form that was accepted
@@ -12,7 +12,7 @@
 One server at a time, each in processes of its own, with the same weights and the same bytes: one sentence a request, sent by `wrk`
 (`apt-get install wrk`) over 1, 8, 32 and 64 connections on the same cores. Measured are requests/s, the median and the 99th
 percentile of the latency, and the cores that the server and everything it started kept busy. With `--mixed` every tenth text has
-512 tokens, and what the short ones wait for is what counts; a client of our own tells them apart.
+512 tokens, and what the short ones wait for is what counts; a client of our own tells them apart. Last comes which targets are met.
 
     python benchmarks/serve.py --data DIR --seconds 5 --connections 1,32     # some minutes
     python benchmarks/serve.py --data DIR --mixed --json serve.json
@@ -40,6 +40,7 @@ from predict import sentences, trained_model
 from serve_load import Load, Target, mixed, wrk
 from serve_peers import PEERS
 from serve_systems import FORMS, MANTA, forward_alone, of_manta, running
+from serve_targets import verdicts
 from systems import SystemFailedError
 
 CEILINGS = {"manta": "forward-alone", "manta-int8": "forward-alone-int8"}
@@ -85,6 +86,8 @@ def main() -> int:
             except (SystemFailedError, FileNotFoundError) as error:
                 console.print(f"{system} is left out: {error}", markup=False)
     console.print(table(measured))
+    for line in verdicts({(item.system, item.case): item.load for item in measured}):
+        console.print(line, markup=False, highlight=False)
     if arguments.json:
         write_results(arguments.json, machine_facts(num_threads), results(measured))
     return 0

@@ -1,4 +1,4 @@
-"""Two clients of one process: `wrk` for sentences of like length, and one of our own that tells short from long answers apart."""
+"""The clients: `wrk` for sentences of like length, one that tells short from long answers apart, and one with an even pace."""
 
 from __future__ import annotations
 
@@ -99,6 +99,37 @@ async def _mixed(target: Target, texts: list[str], long_text: str, *, connection
     await asyncio.gather(*(client() for _ in range(connections)))
     elapsed = time.perf_counter() - started
     return {kind: _load(times, elapsed, errors[kind]) for kind, times in took.items() if times}
+
+
+def steady(target: Target, texts: list[str], *, connections: int, rate: float, seconds: float) -> Load:
+    """So many requests a second at even intervals. A connection that breaks is an error, and is opened again."""
+    return asyncio.run(_steady(target, texts, connections=connections, rate=rate, seconds=seconds))
+
+
+async def _steady(target: Target, texts: list[str], *, connections: int, rate: float, seconds: float) -> Load:
+    took: list[float] = []
+    num_errors = 0
+    started = time.perf_counter()
+
+    async def client(number: int) -> None:
+        nonlocal num_errors
+        streams = None
+        for turn in range(number, int(rate * seconds), connections):
+            await asyncio.sleep(max(0.0, started + turn / rate - time.perf_counter()))
+            sent = time.perf_counter()
+            try:
+                streams = streams or await asyncio.open_connection("127.0.0.1", target.port)
+                streams[1].write(_request(target, texts[turn % len(texts)]))
+                num_errors += await _status(streams[0]) != 200
+                took.append(time.perf_counter() - sent)
+            except (OSError, asyncio.IncompleteReadError):
+                num_errors += 1
+                streams = None
+        if streams is not None:
+            streams[1].close()
+
+    await asyncio.gather(*(client(number) for number in range(connections)))
+    return _load(took, time.perf_counter() - started, num_errors)
 
 
 def _load(times: list[float], elapsed_s: float, num_errors: int) -> Load:

@@ -71,7 +71,7 @@ def fastapi_pipeline(model: str, port: int, num_threads: int) -> None:
 def litserve(model: str, port: int, num_threads: int) -> None:
     """A LitAPI with batching (https://lightning.ai/docs/litserve/features/batching); 32 and 5 ms did best of what was tried."""
     if ls is None:
-        sys.exit("litserve is not installed; pip install it into a virtual environment of its own and run the benchmark with that.")
+        sys.exit("litserve is not installed; it comes with the [bench] extra: pip install -e '.[bench]'")
     api = LitClassifier(max_batch_size=BATCH_SIZE, batch_timeout=BATCH_WAIT_S)
     api.model, api.num_threads = model, num_threads
     ls.LitServer(api, accelerator="cpu").run(host=HOST, port=port, generate_client_file=False, log_level="error")

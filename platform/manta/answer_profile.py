@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from manta.labels import Floats, LabelSpace
 
 NUM_CONFIDENCE_BINS = 10
 """Of equal width from 0 to 1. Deciles would split the last hundredth of a good model's confidences, where the small differences
 between the forms of one model are enough to move answers from bin to bin."""
+UNSEEN = 0.5
+"""Rows of the smaller side whose share is added to every bin of a stability index: one that is empty on one side does not make it
+infinite."""
 
 
 class AnswerProfile(BaseModel):
@@ -47,3 +53,28 @@ def profile_of(logits: Floats, *, labels: LabelSpace) -> AnswerProfile:
 def confidence_bin(confidence: float) -> int:
     """The index of the bin that a confidence, 0 to 1, falls into."""
     return min(int(confidence * NUM_CONFIDENCE_BINS), NUM_CONFIDENCE_BINS - 1)
+
+
+def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
+    """The population stability index of two counts over the same bins: 0 where their shares are equal, 0.25 is a great change.
+
+    It is the sum over the bins of (q - p) log(q / p), with p and q the shares of `expected` and `found`.
+    """
+    if len(expected) != len(found):
+        raise ValueError(f"{len(expected)} and {len(found)} bins cannot be compared")
+    num_expected, num_found = sum(expected), sum(found)
+    if not (num_expected and num_found):
+        return 0.0
+    unseen = UNSEEN / min(num_expected, num_found)
+    shares = [(before / num_expected + unseen, now / num_found + unseen) for before, now in zip(expected, found, strict=True)]
+    return sum((now - before) * log(now / before) for before, now in shares) / (1 + unseen * len(shares))
+
+
+def stability_by_chance(expected: Sequence[int], found: Sequence[int]) -> float:
+    """About what the index of two draws of these sizes from one distribution is on average (Yurdakul, 2018).
+
+    Many labels and few rows give an index that looks like a change and is none.
+    """
+    num_expected, num_found = sum(expected), sum(found)
+    num_bins = sum(before > 0 or now > 0 for before, now in zip(expected, found, strict=True))
+    return (num_bins - 1) * (1 / num_expected + 1 / num_found) if num_expected and num_found else 0.0

@@ -449,6 +449,8 @@ class TrafficConfig(Section):
 
     candidate: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Percent of the requests that the candidate answers in the champion's place. Who sends the same key stays with one."""
+    shadow: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Percent of the champion's answers that the candidate is asked for, too, when there is time; nobody is sent what it says."""
 
 
 class ServeConfig(Section):
@@ -472,6 +474,8 @@ class ServeConfig(Section):
     """Seconds after which a request that has no answer yet is given up (504)."""
     traffic: TrafficConfig = TrafficConfig()
     """What the candidate sees of the traffic."""
+    extra_versions: Annotated[int, Field(ge=0)] = 2
+    """Versions beside champion and candidate that are loaded when a request asks for one by its number; each needs memory."""
     feedback: bool = False
     """Whether POST /v1/feedback keeps texts, answers and corrections, which `data.train` reads like other rows."""
     feedback_max_bytes: Annotated[int, Field(ge=1024)] = 100 * 1024**2
@@ -480,8 +484,10 @@ class ServeConfig(Section):
     """Requests that each API key may send in a minute (429 beyond it). None: no limit."""
     cors_origins: tuple[str, ...] = ()
     """Web pages' origins, such as https://desk.example.com, whose scripts may read answers. Empty: none."""
+    log_requests: bool = False
+    """Whether every request is a line of the log, which costs some throughput; else only those that fail by our fault."""
     log_texts: bool = False
-    """Whether logs may hold what users sent."""
+    """Whether these lines hold what users sent."""
 
     @model_validator(mode="after")
     def _bounds(self) -> ServeConfig:

@@ -36,6 +36,8 @@ class Prediction:
     """Probability of `label`."""
     scores: dict[str, float]
     """Probability of every label, most probable first."""
+    confidence: float
+    """How sure the answer is (`LabelSpace.confidence`), 0 to 1."""
     uncertain: bool
     """Whether the answer is less sure than the model's abstain threshold asks for (`Manifest.uncertain_below`)."""
 
@@ -43,11 +45,18 @@ class Prediction:
 class Predictor:
     """A loaded model. Not thread-safe: give it one thread at a time."""
 
-    def __init__(self, artifact: ModelArtifact, *, device: str | None = None, form: FormName | Literal["auto"] = "auto") -> None:
+    def __init__(
+        self,
+        artifact: ModelArtifact,
+        *,
+        device: str | None = None,
+        form: FormName | Literal["auto"] = "auto",
+        num_threads: int | None = None,
+    ) -> None:
         """Load a form of the model on `device`; the GPU when there is one, else the CPU.
 
         `auto` takes the form that was fastest on a CPU of those that answer as the safetensors do, and on a GPU the safetensors.
-        On a CPU it computes with `torch.get_num_threads()` threads.
+        On a CPU it computes with `torch.get_num_threads()` threads; an ONNX form with `num_threads` where they are given.
 
         Raises:
             InputError: the artifact has no such form, or it was refused, or it does not run on that device.
@@ -63,7 +72,7 @@ class Predictor:
         if self.form == "safetensors":
             self._forward = TorchForward(artifact.path, device=str(self.device))
         else:
-            self._forward = OnnxForward(artifact.path / FORM_FILES[self.form], num_threads=torch.get_num_threads())
+            self._forward = OnnxForward(artifact.path / FORM_FILES[self.form], num_threads=num_threads or torch.get_num_threads())
 
     def logits(self, texts: Sequence[Text], *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
         """Logits `(texts, labels)` in the order of the texts.
@@ -111,17 +120,18 @@ class Predictor:
         """What logits `(rows, labels)` say."""
         probabilities = self.labels.probabilities(logits)
         decided = self.labels.decided_names(probabilities)
-        uncertain = self.labels.confidence(probabilities) < self.artifact.manifest.uncertain_below
+        confidence = self.labels.confidence(probabilities).tolist()
         return [
-            self._prediction(row, labels=labels, uncertain=bool(is_uncertain))
-            for row, labels, is_uncertain in zip(probabilities, decided, uncertain, strict=True)
+            self._prediction(row, labels=labels, confidence=sure)
+            for row, labels, sure in zip(probabilities, decided, confidence, strict=True)
         ]
 
-    def _prediction(self, probabilities: npt.NDArray[np.float64], *, labels: tuple[str, ...], uncertain: bool) -> Prediction:
+    def _prediction(self, probabilities: npt.NDArray[np.float64], *, labels: tuple[str, ...], confidence: float) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")
         scores = {self.labels.names[index]: float(probabilities[index]) for index in order}
         label, score = next(iter(scores.items()))
-        return Prediction(labels=labels, label=label, score=score, scores=scores, uncertain=uncertain)
+        uncertain = confidence < self.artifact.manifest.uncertain_below
+        return Prediction(labels=labels, label=label, score=score, scores=scores, confidence=confidence, uncertain=uncertain)
 
 
 def chosen_form(artifact: ModelArtifact, form: FormName | Literal["auto"], *, on_cpu: bool) -> FormName:

@@ -1,6 +1,6 @@
 """The HTTP API: its paths, and how a request becomes an answer.
 
-    app = guarded(create_api(service), config=config, keys=keys)
+    app = guarded(create_api(service), config=config, keys=keys, metrics=service.metrics)
 
 The shapes are in `schemas`, errors in `problems`, what /docs shows in `documentation`; who may ask at all is up to `guard`.
 """
@@ -15,14 +15,16 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from manta import __version__
-from manta.errors import InputError
+from manta.errors import InputError, RunError
 from manta.texts import Text, first_of_wrong_kind, wrong_kind_sentence
 from manta_serve.batching import ClosedError, DeadlineError, QueueFullError
 from manta_serve.documentation import CLASSIFY_EXAMPLES, FEEDBACK_EXAMPLES, add_documentation, body_of, problems_of
 from manta_serve.explain import Explainer
+from manta_serve.exposition import CONTENT_TYPE, Family, exposition
+from manta_serve.extra_versions import RETRY_S, BusyLoadingError, RefusedVersionError, UnknownVersionError
 from manta_serve.feedback import Feedback, FeedbackFullError, FeedbackStore, Said
 from manta_serve.models import NotLoadedError
 from manta_serve.problems import JSON, ApiProblem, broken, invalid, refused, told
@@ -38,8 +40,11 @@ from manta_serve.schemas import (
     feedback_request,
 )
 from manta_serve.service import ClientGoneError, Service, until_disconnected
+from manta_serve.service_metrics import families_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
     from manta.artifact import Manifest
     from manta.attribution import Explanation
     from manta_serve.service import Answer
@@ -51,8 +56,16 @@ DESCRIPTION = "Text classification by a fine-tuned encoder."
 B = TypeVar("B", bound=BaseModel)
 
 
-def create_api(service: Service, *, feedback: FeedbackStore | None = None) -> FastAPI:
-    """The API in front of a service; without a store it takes no feedback."""
+def create_api(
+    service: Service,
+    *,
+    feedback: FeedbackStore | None = None,
+    of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None = None,
+) -> FastAPI:
+    """The API in front of a service; without a store it takes no feedback.
+
+    `of_all` gets the figures of all replicas by name; without it /metrics tells of this one.
+    """
     api = FastAPI(
         title="Manta", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -62,6 +75,7 @@ def create_api(service: Service, *, feedback: FeedbackStore | None = None) -> Fa
     _add_answers(api, service)
     _add_feedback(api, service, feedback)
     _add_status(api, service, takes_feedback=feedback is not None)
+    _add_metrics(api, service, of_all)
     add_documentation(api)
     return api
 
@@ -74,14 +88,14 @@ def _add_answers(api: FastAPI, service: Service) -> None:
         "/v1/classify",
         response_model=ClassifyAnswer,
         response_model_exclude_none=True,
-        responses=problems_of(400, 401, 408, 409, 413, 415, 422, 429, 503, 504),
+        responses=problems_of(400, 401, 404, 408, 409, 413, 415, 422, 429, 503, 504),
         openapi_extra=body_of(shape, CLASSIFY_EXAMPLES),
     )
     async def classify(request: Request) -> Any:
         """The labels of a text, or of each of several, with their probabilities.
 
         `Manta-Key` names whoever asks, so that they meet the same version while a new one is tried on a share of the requests.
-        `Manta-Version` asks for one version, the champion's or the candidate's.
+        `Manta-Version` asks for one version; one that is not in memory is loaded first, if there is room for it.
         """
         asked = await _read(request, shape)
         texts = asked.rows
@@ -90,6 +104,8 @@ def _add_answers(api: FastAPI, service: Service) -> None:
             message = f"At most {MAX_EXPLAINED} texts of a request can be explained; send the rest in another one."
             raise ApiProblem(422, "invalid_request", message, field="explain")
         headers = request.headers
+        if service.config.log_texts:
+            request.state.texts = texts
         answering = _answered(
             service,
             explainer,
@@ -102,6 +118,7 @@ def _add_answers(api: FastAPI, service: Service) -> None:
             answer, explanations = await until_disconnected(request, answering)
         except ClientGoneError as error:
             raise ApiProblem(499, "client_gone", str(error).capitalize()) from None
+        request.state.version = answer.model.version
         content = ClassifyAnswer.of(answer, top_k=asked.top_k, explanations=explanations)
         return Response(content.model_dump_json(exclude_none=True), media_type=JSON)
 
@@ -128,6 +145,15 @@ async def _answered(
         raise ApiProblem(503, "stopping", _sentence(error), headers={"Retry-After": "1"}) from None
     except NotLoadedError as error:
         raise ApiProblem(409, "not_loaded", _sentence(error)) from None
+    except RefusedVersionError as error:
+        raise ApiProblem(409, "version_refused", _sentence(error)) from None
+    except UnknownVersionError as error:
+        raise ApiProblem(404, "unknown_version", _sentence(error)) from None
+    except BusyLoadingError as error:
+        raise ApiProblem(429, "loading", _sentence(error), headers={"Retry-After": str(RETRY_S)}) from None
+    except RunError:
+        message = "The version could not be fetched, as the registry does not answer; try again later."
+        raise ApiProblem(503, "registry_down", message, headers={"Retry-After": str(RETRY_S)}) from None
     except InputError as error:
         raise ApiProblem(422, "invalid_request", _sentence(error)) from None
     if not asked.explain:
@@ -181,6 +207,14 @@ def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None
         if not service.ready:
             raise ApiProblem(503, "stopping", "The service is stopping.")
         return Status(status="ready")
+
+
+def _add_metrics(api: FastAPI, service: Service, of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None) -> None:
+    @api.get("/metrics", response_class=PlainTextResponse, responses=problems_of(401, 429))
+    async def metrics() -> Response:
+        """The figures of all replicas, for Prometheus."""
+        replicas = {"": families_of(service)} if of_all is None else await of_all()
+        return Response(exposition(replicas), media_type=CONTENT_TYPE)
 
 
 async def _read(request: Request, shape: type[B]) -> B:

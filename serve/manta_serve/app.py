@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +21,17 @@ from manta_serve.guard import guarded
 from manta_serve.keys import KeyStore
 from manta_serve.models import ServedModels
 from manta_serve.profiles import HA_PROXY
+from manta_serve.request_log import log_as_json
 from manta_serve.service import Service
+from manta_serve.service_metrics import ServiceMetrics, families_of
+from manta_serve.shadow import Shadow
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
     from starlette.types import ASGIApp
+
+    from manta_serve.exposition import Family
 
 DEPLOYMENT = "classifier"
 TARGET_REQUESTS = 16
@@ -32,6 +40,9 @@ LOOK_BACK_S, UPSCALE_DELAY_S, DOWNSCALE_DELAY_S = 10.0, 10.0, 120.0
 OTHER_REQUESTS = 100
 """Requests that a replica takes beside those whose texts may wait: the batcher refuses, before Ray would make them queue unseen."""
 SHUTDOWN_MARGIN_S = 10.0
+SCRAPE_S = 2.0
+"""How long a replica waits for the others' figures: one that is starting or busy must not make Prometheus miss all of them."""
+logger = logging.getLogger(__name__)
 
 
 class ServeArguments(BaseModel):
@@ -87,12 +98,54 @@ def _autoscaling(config: ServeConfig) -> AutoscalingConfig:
     )
 
 
-def asgi_app(service: Service, storage: Storage, *, require_keys: bool) -> ASGIApp:
-    """The API of one replica behind its guards."""
+def asgi_app(
+    service: Service,
+    storage: Storage,
+    *,
+    require_keys: bool,
+    of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None = None,
+) -> ASGIApp:
+    """The API of one replica behind its guards; `of_all` is for `create_api`."""
     config = service.config
     store = FeedbackStore(storage, service.models.current.name, max_bytes=config.feedback_max_bytes) if config.feedback else None
     keys = KeyStore(storage) if require_keys else None
-    return guarded(create_api(service, feedback=store), config=config, keys=keys, proxy_returns_id=True)
+    api = create_api(service, feedback=store, of_all=of_all)
+    return guarded(
+        api,
+        config=config,
+        keys=keys,
+        metrics=service.metrics,
+        is_stopping=lambda: not service.ready,
+        proxy_returns_id=True,
+    )
+
+
+def served(args: ServeArguments, storage: Storage) -> Service:
+    """The service of one replica, with its models loaded and warm.
+
+    Raises:
+        InputError: no version of the model can answer.
+        RunError: the registry cannot be reached.
+    """
+    config, metrics = args.serve, ServiceMetrics()
+    several = config.max_replicas > 1
+    models = ServedModels(storage, args.model, traffic=config.traffic, extra_versions=config.extra_versions, together=several)
+    models.start()
+    batcher = TextBatcher(max_queued_texts=config.max_queued_texts, on_batch=metrics.batch)
+    shadow = None
+    if config.traffic.shadow:
+        shadow = Shadow(models, percent=config.traffic.shadow, is_busy=lambda: batcher.num_queued_texts > 0)
+    return Service(models, batcher, config=config, metrics=metrics, shadow=shadow)
+
+
+async def _figures_of_all() -> dict[str, list[Family]]:
+    """The figures of every replica that tells them in time, by its name."""
+    context = serve.get_replica_context()
+    handle = serve.get_deployment_handle(context.deployment, context.app_name)
+    results = await handle.broadcast("figures").results_async(timeout_s=SCRAPE_S, return_exceptions=True)
+    for error in (result for result in results if isinstance(result, BaseException)):
+        logger.warning("a replica did not tell its figures: %r", error)
+    return dict(result for result in results if not isinstance(result, BaseException))
 
 
 @serve.ingress()
@@ -103,15 +156,17 @@ class _Replica:
         import torch
 
         torch.set_num_threads(args.num_cpus)
+        log_as_json()
         self._storage = Storage.resolve(args.storage)
-        several = args.serve.max_replicas > 1
-        models = ServedModels(self._storage, args.model, traffic=args.serve.traffic, together=several)
-        models.start()
         self._require_keys = args.require_keys or os.environ.get(HA_PROXY) == "1"  # HAProxy listens everywhere
-        self.service = Service(models, TextBatcher(max_queued_texts=args.serve.max_queued_texts), config=args.serve)
+        self.service = served(args, self._storage)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # the name is Ray's
-        return asgi_app(self.service, self._storage, require_keys=self._require_keys)
+        return asgi_app(self.service, self._storage, require_keys=self._require_keys, of_all=_figures_of_all)
+
+    def figures(self) -> tuple[str, list[Family]]:
+        """The name of this replica, and what it has counted."""
+        return serve.get_replica_context().replica_id.unique_id, families_of(self.service)
 
     def drain(self) -> None:
         """Say at /readyz that it is going, and go on answering."""

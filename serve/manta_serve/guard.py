@@ -1,7 +1,7 @@
 """`guarded`: what stands in front of the API. Who may ask, how often and how much, and what every answer is sent with.
 
 Pure ASGI (https://asgi.readthedocs.io), so that it costs microseconds and sees a request before anything of it is read. In order:
-request id and security headers, CORS, the API key, the key's rate, the size of the body.
+request id and security headers, counting and logging, CORS, the API key, the key's rate, the size of the body.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 
 from manta_serve.problems import ApiProblem
+from manta_serve.request_log import RequestLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from manta.config import ServeConfig
     from manta_serve.keys import KeyStore
+    from manta_serve.service_metrics import ServiceMetrics
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """What load balancers ask, without a key."""
@@ -40,11 +42,19 @@ CORS_HEADERS = ("Authorization", "Content-Type", "X-Request-ID", "Manta-Key", "M
 NO_BODY = ("GET", "HEAD", "OPTIONS")
 
 
-def guarded(app: ASGIApp, *, config: ServeConfig, keys: KeyStore | None, proxy_returns_id: bool = False) -> ASGIApp:
+def guarded(
+    app: ASGIApp,
+    *,
+    config: ServeConfig,
+    keys: KeyStore | None,
+    metrics: ServiceMetrics,
+    is_stopping: Callable[[], bool] = lambda: False,
+    proxy_returns_id: bool = False,
+) -> ASGIApp:
     """The API behind its guards.
 
-    With `keys`, only who sends one of them is let in. `proxy_returns_id` says that what stands in front sends the request's id
-    back already, as Ray Serve does.
+    With `keys`, only who sends one of them is let in. Every request is counted in `metrics`. While it `is_stopping`, every answer
+    ends its connection. `proxy_returns_id` says that what stands in front sends the request's id back already, as Ray Serve does.
     """
     app = BodyLimit(app, max_bytes=config.max_body_bytes, max_wait_s=config.deadline_s)
     app = KeyCheck(app, keys=keys, requests_per_minute=config.requests_per_minute)
@@ -56,15 +66,17 @@ def guarded(app: ASGIApp, *, config: ServeConfig, keys: KeyStore | None, proxy_r
             allow_headers=CORS_HEADERS,
             expose_headers=("X-Request-ID", "Retry-After"),
         )
-    return AnswerHeaders(app, returns_id=not proxy_returns_id)
+    app = RequestLog(app, metrics=metrics, logs_all=config.log_requests)
+    return AnswerHeaders(app, returns_id=not proxy_returns_id, is_stopping=is_stopping)
 
 
 class AnswerHeaders:
     """Gives every request an id, and every answer the headers that keep browsers from doing foolish things with it."""
 
-    def __init__(self, app: ASGIApp, *, returns_id: bool) -> None:
+    def __init__(self, app: ASGIApp, *, returns_id: bool, is_stopping: Callable[[], bool]) -> None:
         self._app = app
         self._returns_id = returns_id
+        self._is_stopping = is_stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; its id is in `request.state.request_id`."""
@@ -81,6 +93,9 @@ class AnswerHeaders:
                     headers.setdefault(name, value)
                 if self._returns_id:
                     headers["X-Request-ID"] = request_id
+                if self._is_stopping():
+                    # Else the client's next request may be on its way when the server closes the connection.
+                    headers["Connection"] = "close"
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
@@ -102,7 +117,7 @@ class KeyCheck:
                 if self._rate is not None:
                     self._rate.take(name or "")
             except ApiProblem as problem:
-                await problem.response()(scope, receive, send)
+                await problem.answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -160,10 +175,10 @@ class BodyLimit:
                 whole = await self._whole_body(Headers(scope=scope), receive)
         except TimeoutError:
             message = f"The body did not arrive within {self._max_wait_s:g} s."
-            await ApiProblem(408, "request_timeout", message, headers={"Connection": "close"}).response()(scope, receive, send)
+            await ApiProblem(408, "request_timeout", message, headers={"Connection": "close"}).answer(scope, receive, send)
             return
         except ApiProblem as problem:
-            await problem.response()(scope, receive, send)
+            await problem.answer(scope, receive, send)
             return
         if whole is None:
             return

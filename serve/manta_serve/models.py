@@ -6,6 +6,7 @@ is one assignment: requests that have begun hold on to the version they began wi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manta.config import TrafficConfig
-from manta.decisions import line_of_champions
+from manta.decisions import CROWNING, Decision, line_of_champions
 from manta.errors import InputError, MantaError, RunError
+from manta_serve.extra_versions import ExtraVersions, RefusedVersionError, UnknownVersionError
 from manta_serve.served_model import ServedModel
 from manta_serve.traffic import candidate_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from manta.registry import Standing
     from manta.storage import Storage
@@ -29,11 +31,12 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 2.0
 TOGETHER_AFTER = timedelta(seconds=15)
 """From a promotion to the moment at which several replicas take the new champion: time to see it and to load it."""
+OVERDUE_LOOK_S = 0.02
 logger = logging.getLogger(__name__)
 
 
 class NotLoadedError(InputError):
-    """A request asks for a version that is not loaded (409)."""
+    """A request asks for a version that is not loaded, and none is loaded for the asking (409)."""
 
 
 class BrokenVersionError(MantaError):
@@ -59,7 +62,7 @@ class _Due:
 
 
 class ServedModels:
-    """The champion and, if it gets traffic, the candidate.
+    """The champion, the candidate if it gets traffic, and a few more if they are asked for.
 
     What is refused, and a registry that does not answer, leave in place what answers.
     """
@@ -70,6 +73,7 @@ class ServedModels:
         name: str,
         *,
         traffic: TrafficConfig | None = None,
+        extra_versions: int = 0,
         together: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -79,6 +83,7 @@ class ServedModels:
             storage: where the registry is.
             name: the registered model.
             traffic: what the candidate sees.
+            extra_versions: how many more are held because they are asked for.
             together: whether there are other replicas, which are to take a new champion at the same moment.
             clock: the time.
 
@@ -93,10 +98,13 @@ class ServedModels:
         self._looking, self._switching = threading.Lock(), threading.Lock()
         self._stop = threading.Event()
         self._due: _Due | None = None
+        self._overdue_from: datetime | None = None
+        self._extra = ExtraVersions(self._asked_for, most=extra_versions) if extra_versions else None
         self._is_settled = True
         self._candidate: ServedModel | None = None
         self._standing = self._registry_says()
         self._current = self._first(self._standing)
+        self._take_champion(self._standing)
         self._take_candidate(self._standing)
 
     @property
@@ -117,39 +125,45 @@ class ServedModels:
 
     @property
     def loaded(self) -> list[ServedModel]:
-        """Every version that may answer, the champion first."""
-        candidate = self.candidate
-        return [self.current] if candidate is None else [self.current, candidate]
+        """Every version that may answer, the champion first and the candidate next."""
+        main = [self.current] if (candidate := self.candidate) is None else [self.current, candidate]
+        extra = [] if self._extra is None else self._extra.held
+        return [*main, *(model for model in extra if model.version not in {other.version for other in main})]
 
     @property
     def refused(self) -> list[Refusal]:
         """The versions that the registry asks for and that were not taken."""
         return list(self._refused.values())
 
-    def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
+    async def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
         """Who answers a request: the pinned version, else by the key's share of the traffic, and without a key the champion.
 
+        A pinned version that is not in memory is loaded, if there is room for any.
+
         Raises:
-            NotLoadedError: the pinned version is not loaded.
+            NotLoadedError: the pinned version is not loaded, and there is no room for one more.
+            UnknownVersionError, RefusedVersionError, BusyLoadingError, RunError: as `ExtraVersions.loaded`.
         """
-        loaded = self.loaded
         if version is not None:
-            found = next((model for model in loaded if model.version == version), None)
-            if found is None:
-                there = " and ".join(str(model.version) for model in loaded)
-                raise NotLoadedError(f"version {version} of {self.name} is not loaded; there is version {there}.")
-            return found
-        if len(loaded) == 1 or not request_key:
-            return loaded[0]
-        return loaded[candidate_answers(request_key, percent=self._traffic.candidate, version=loaded[1].version)]
+            return self._in_memory(version) or await self._loaded_for(version)
+        while self._is_overdue():
+            await asyncio.sleep(OVERDUE_LOOK_S)
+        candidate = self.candidate
+        if candidate is None or not request_key:
+            return self.current
+        if candidate_answers(request_key, percent=self._traffic.candidate, version=candidate.version):
+            return candidate
+        return self.current
 
     def start(self) -> None:
         """Look into the registry every few seconds, in a thread that ends with the process or with `stop`."""
         threading.Thread(target=self._follow, daemon=True, name="models").start()
 
     def stop(self) -> None:
-        """End the looking."""
+        """End the looking and the loading."""
         self._stop.set()
+        if self._extra is not None:
+            self._extra.close()
 
     def look(self) -> bool:
         """See who the champion and the candidate are, and load who is not loaded; whether anything changed.
@@ -171,6 +185,14 @@ class ServedModels:
             self._standing = standing  # not before all of it was tried
             return before != (self._due, self._current, self._candidate)
 
+    def _is_overdue(self) -> bool:
+        """Whether this replica is still loading a champion that the others answer with by now.
+
+        Its requests wait then: whoever has met the new version must not meet the old one again.
+        """
+        overdue_from = self._overdue_from
+        return overdue_from is not None and self._clock() >= overdue_from
+
     def _registry_says(self) -> Standing:
         from manta.registry import ModelRegistry
 
@@ -179,7 +201,11 @@ class ServedModels:
     def _first(self, standing: Standing) -> ServedModel:
         if standing.champion is None:
             raise InputError(f"{self.name}: there is no champion to serve; promote a version first.")
-        tried = list(dict.fromkeys([standing.champion, *reversed(line_of_champions(standing.decisions))]))
+        before = [standing.champion, *reversed(line_of_champions(standing.decisions))]
+        if self._together:
+            # One that was promoted this moment answers nowhere yet: the replica begins with the one that does.
+            before = [answering(standing.decisions, now=self._clock()) or standing.champion, *before]
+        tried = list(dict.fromkeys(before))
         for version in tried:
             model = self._loaded(version)
             if model is not None:
@@ -187,20 +213,28 @@ class ServedModels:
         raise InputError(self._refused[tried[0]].reason)
 
     def _take_champion(self, standing: Standing) -> None:
-        model = None if standing.champion is None else self._ready(standing.champion)
         now, since = self._clock(), standing.champion_since
         # A clock that is ahead elsewhere must not put it off for longer.
         at = min(since, now) + TOGETHER_AFTER if self._together and since is not None else now
+        self._overdue_from = at if at > now else None
+        try:
+            self._switch(None if standing.champion is None else self._ready(standing.champion), at=at)
+        finally:
+            self._overdue_from = None
+
+    def _switch(self, model: ServedModel | None, *, at: datetime) -> None:
         with self._switching:
             self._due = None
             if model is None or model is self._current:
                 return
-            if at > now:
+            if at > self._clock():
                 self._due = _Due(model, at)
             else:
                 self._take(model)
 
     def _take(self, model: ServedModel) -> None:
+        if self._extra is not None:
+            self._extra.keep(self._current)  # for a rollback, and for whoever compares the two
         self._current, self._due = model, None
         logger.warning("version %d of %s answers from now on", model.version, self.name)
 
@@ -210,19 +244,38 @@ class ServedModels:
         self._is_settled = due is None or due.model is not self._candidate
         if not self._is_settled:
             return
-        wanted = standing.candidate if self._traffic.candidate else None
+        wanted = standing.candidate if self._traffic.candidate or self._traffic.shadow else None
         self._candidate = None if wanted in (None, standing.champion) else self._ready(wanted)
+
+    def _in_memory(self, version: int) -> ServedModel | None:
+        due = self._due
+        held = (self._current, self._candidate, None if due is None else due.model)
+        found = next((model for model in held if model is not None and model.version == version), None)
+        return found if found is not None or self._extra is None else self._extra.find(version)
 
     def _ready(self, version: int) -> ServedModel | None:
         """A version that is in memory already, or loaded now; None if it is refused."""
-        due = self._due
-        held = (self._current, self._candidate, None if due is None else due.model)
-        return next((model for model in held if model is not None and model.version == version), None) or self._loaded(version)
+        return self._in_memory(version) or self._loaded(version)
 
     def _loaded(self, version: int) -> ServedModel | None:
         """A version, loaded, warm and checked; None if it is refused."""
         if version in self._refused:
             return None
+        try:
+            return self._checked(version)
+        except RefusedVersionError as error:
+            reason = str(error)
+            self._refused[version] = Refusal(version, reason, self._clock().isoformat(timespec="seconds"))
+            logger.warning("version %d of %s is refused: %s", version, self.name, reason, exc_info=error.__cause__)
+            return None
+
+    def _checked(self, version: int) -> ServedModel:
+        """A version, loaded, warm and checked.
+
+        Raises:
+            RefusedVersionError: it cannot answer.
+            RunError: it could not be fetched, which is not its fault.
+        """
         from manta.registry import ModelRegistry
 
         try:
@@ -230,15 +283,35 @@ class ServedModels:
             model.warm_up()
             check_golden(model)
         except RunError:
-            raise  # it is not the version's fault
+            raise
+        except MantaError as error:
+            raise RefusedVersionError(str(error)) from None
         except Exception as error:  # whatever it is, it must not end the one that answers
-            reason = str(error) if isinstance(error, MantaError) else f"version {version} does not load: {error!r}"
-            self._refused[version] = Refusal(version, reason, self._clock().isoformat(timespec="seconds"))
-            logger.warning(
-                "version %d of %s is refused: %s", version, self.name, reason, exc_info=not isinstance(error, MantaError)
-            )
-            return None
+            raise RefusedVersionError(f"version {version} does not load: {error!r}") from error
         return model
+
+    async def _loaded_for(self, version: int) -> ServedModel:
+        """A version for a request that asks for it."""
+        if self._extra is None:
+            there = " and ".join(str(model.version) for model in self.loaded)
+            raise NotLoadedError(f"version {version} of {self.name} is not loaded; there is version {there}.")
+        return await self._extra.loaded(version)
+
+    def _asked_for(self, version: int) -> ServedModel:
+        """A version that a request asks for; what is said of it must not tell strangers where the registry is."""
+        from manta.registry import ModelRegistry
+
+        try:
+            ModelRegistry(self._storage).get(self.name, version=version)
+        except InputError:
+            raise UnknownVersionError(f"there is no version {version} of {self.name}.") from None
+        try:
+            return self._checked(version)
+        except RefusedVersionError as error:
+            logger.warning(
+                "version %d of %s was asked for and cannot answer: %s", version, self.name, error, exc_info=error.__cause__
+            )
+            raise RefusedVersionError(f"version {version} of {self.name} cannot answer; the log says why.") from None
 
     def _follow(self) -> None:
         while not self._stop.wait(LOOK_EVERY_S):
@@ -266,3 +339,20 @@ def check_golden(model: ServedModel) -> None:
     fault = golden.fault(probabilities, form=model.form, reduced=model.is_reduced)
     if fault is not None:
         raise BrokenVersionError(f"{model.name} version {model.version}: {fault}.")
+
+
+def answering(decisions: Sequence[Decision], *, now: datetime) -> int | None:
+    """The version that replicas which run already answer with, by the log of decisions; None where it does not say.
+
+    A champion takes over TOGETHER_AFTER its decision, unless another decision comes before that.
+    """
+    crowned = [item for item in decisions if item.action in (*CROWNING, "rolled back")]
+    if not crowned:
+        return None
+    found = crowned[0].previous
+    for decision, following in zip(crowned, [*crowned[1:], None], strict=True):
+        moment = datetime.fromisoformat(decision.at) + TOGETHER_AFTER
+        until = now if following is None else datetime.fromisoformat(following.at)
+        if moment <= until:
+            found = decision.version
+    return found

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
 JSON = "application/json"
 # The tags that tell one from several; they stand in pydantic's locations, but no caller wrote them.
@@ -56,6 +57,11 @@ class ApiProblem(Exception):  # noqa: N818  # not a fault of ours
         content = ProblemAnswer(error=self.problem).model_dump_json(exclude_none=True)
         return Response(content, status_code=self.status, headers=self.headers, media_type=JSON)
 
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it as the answer of an ASGI application; what counts requests finds its code in the state."""
+        scope.setdefault("state", {})["problem"] = self.problem.code
+        await self.response()(scope, receive, send)
+
 
 def invalid(errors: Sequence[ErrorDetails]) -> ApiProblem:
     """The first thing that is wrong with a body, in a sentence that names the limit where there is one."""
@@ -76,18 +82,20 @@ def invalid(errors: Sequence[ErrorDetails]) -> ApiProblem:
     return ApiProblem(422, "invalid_request", sentences.get(kind, f"{first['msg'].removeprefix('Value error, ')}."), field=field)
 
 
-async def refused(_: Request, error: Any) -> Response:
+async def refused(request: Request, error: Any) -> Response:
     """What the router refuses: unknown paths, and methods that a path does not have."""
     code = str(error.detail).lower().replace(" ", "_")
-    return ApiProblem(error.status_code, code, f"{error.detail}.", headers=error.headers).response()
+    return await told(request, ApiProblem(error.status_code, code, f"{error.detail}.", headers=error.headers))
 
 
-async def told(_: Request, error: Any) -> Response:
-    """An `ApiProblem` as the answer."""
+async def told(request: Request, error: Any) -> Response:
+    """An `ApiProblem` as the answer; what counts requests finds its code in the state."""
+    request.state.problem = error.problem.code
     response: Response = error.response()
     return response
 
 
-async def broken(_: Request, __: Exception) -> Response:
+async def broken(request: Request, error: Exception) -> Response:
     """What nobody foresaw: the log has the traceback, the answer has nothing of it."""
-    return ApiProblem(500, "internal_error", "The server failed to answer; its log says why.").response()
+    logger.error("a request failed", exc_info=error)
+    return await told(request, ApiProblem(500, "internal_error", "The server failed to answer; its log says why."))

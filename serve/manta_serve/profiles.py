@@ -33,6 +33,8 @@ PROXY_START = {
 }
 DRAIN_NOTICE_S = 5.0
 """How long a service of the production profile says that it is going before it goes; load balancers look every second or two."""
+LAPTOP_NOTICE_S = 1.0
+"""The same on this machine, where nobody looks: time to end connections that are in use with an answer."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Ingress:
     """The port of Ray's proxies."""
     environment: Mapping[str, str]
     """To be set before Ray is imported, here and where the cluster's nodes are started."""
-    drain_notice_s: float = 0.0
+    drain_notice_s: float = LAPTOP_NOTICE_S
     """Between saying that it is going and going."""
 
 

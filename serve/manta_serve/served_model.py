@@ -39,6 +39,10 @@ class ServedModel:
         artifact = ModelRegistry(storage).fetch(version)
         return cls(Predictor(artifact), name=version.name, version=version.version)
 
+    def alone(self) -> ServedModel:
+        """The same version loaded once more. An ONNX form computes on the thread that calls it, and so at that one's priority."""
+        return ServedModel(Predictor(self.artifact, form=self.form, num_threads=1), name=self.name, version=self.version)
+
     @property
     def artifact(self) -> ModelArtifact:
         """The files it was loaded from."""

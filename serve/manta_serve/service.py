@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from manta.errors import MantaError
+from manta_serve.batching import DeadlineError
+from manta_serve.service_metrics import ServiceMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from manta_serve.batching import TextBatcher
     from manta_serve.models import Refusal
     from manta_serve.served_model import ServedModel
+    from manta_serve.shadow import Shadow
 
 T = TypeVar("T")
 
@@ -54,15 +58,20 @@ class Models(Protocol):
         ...
 
     @property
+    def loaded(self) -> Sequence[ServedModel]:
+        """Every version in memory that may answer."""
+        ...
+
+    @property
     def refused(self) -> Sequence[Refusal]:
         """The versions that the registry asks for and that were not taken."""
         ...
 
-    def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
-        """Who answers a request: the pinned version, else by the key's share of the traffic.
+    async def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
+        """Who answers a request: the pinned version, loaded if need be, else by the key's share of the traffic.
 
         Raises:
-            NotLoadedError: the pinned version is not loaded.
+            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version cannot be had.
         """
         ...
 
@@ -74,10 +83,15 @@ class Models(Protocol):
 class Service:
     """Answers requests with the models of one replica."""
 
-    def __init__(self, models: Models, batcher: TextBatcher, *, config: ServeConfig) -> None:
+    def __init__(
+        self, models: Models, batcher: TextBatcher, *, config: ServeConfig, metrics: ServiceMetrics, shadow: Shadow | None = None
+    ) -> None:
+        """Take over the parts, which `close` ends. Without a shadow no candidate is asked beside the champion."""
         self.models = models
         self.batcher = batcher
         self.config = config
+        self.metrics = metrics
+        self.shadow = shadow
         self._draining = False
 
     @property
@@ -92,6 +106,8 @@ class Service:
     def close(self) -> None:
         """End the threads; nothing can be answered any more."""
         self.models.stop()
+        if self.shadow is not None:
+            self.shadow.close()
         self.batcher.close()
 
     async def classify(
@@ -107,14 +123,26 @@ class Service:
 
         Raises:
             InputError: a text is of the wrong kind for the model.
-            NotLoadedError: the pinned version is not loaded.
+            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version cannot be had.
             QueueFullError: too many texts wait already.
             DeadlineError: there was no answer in time.
         """
-        model = self.models.choose(request_key=request_key, version=version)
         deadline_s = min(deadline_s or self.config.deadline_s, self.config.deadline_s)
-        done = await self.batcher.run(model, texts, deadline_s=deadline_s)
-        return Answer(model, model.predictions(done.logits), queued_s=done.queued_s, computed_s=done.computed_s)
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(deadline_s) as deadline:
+                model = await self.models.choose(request_key=request_key, version=version)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise DeadlineError(f"the version was not loaded within {deadline_s:g} s; try again later.") from None
+        left_s = deadline_s - (time.monotonic() - started)
+        done = await self.batcher.run(model, texts, deadline_s=left_s)
+        answer = Answer(model, model.predictions(done.logits), queued_s=done.queued_s, computed_s=done.computed_s)
+        self.metrics.answer(answer)
+        if self.shadow is not None:
+            self.shadow.offer(texts, answer)
+        return answer
 
 
 async def until_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -48,7 +48,9 @@ def main(model: Path, storage: Path) -> None:
 
     service = service_of(ServedModel(Predictor(ModelArtifact.load(model), device="cpu"), name="desk", version=1))
     api = create_api(service, feedback=FeedbackStore(Storage(storage), "desk", max_bytes=1 << 20))
-    server = uvicorn.Server(uvicorn.Config(guarded(api, config=service.config, keys=None), log_config=None, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(guarded(api, config=service.config, keys=None, metrics=service.metrics), log_config=None, access_log=False)
+    )
     logging.basicConfig(level=logging.WARNING)
     listening = socket.create_server(("127.0.0.1", 0))
     print(listening.getsockname()[1], flush=True)  # noqa: T201

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from manta.errors import RunError
 from manta.labels import LabelSpace
 from manta.predictor import Predictor
 from manta_serve.api import create_api
+from manta_serve.extra_versions import BusyLoadingError, RefusedVersionError, UnknownVersionError
 from manta_serve.schemas import MAX_EXPLAINED
 from manta_serve.served_model import ServedModel
 
@@ -327,3 +330,36 @@ def test_the_schema_of_a_request_has_the_limits(classifier: ServedModel) -> None
     assert texts["maxItems"] == 5
     single, pair = sorted(texts["items"]["oneOf"], key=lambda kind: kind["type"], reverse=True)
     assert (single["type"], single["maxLength"], pair["type"], pair["maxItems"]) == ("string", 50, "array", 2)
+
+
+def test_a_version_that_cannot_be_had_is_told(classifier: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = service_of(classifier, deadline_s=0.05)
+    client = TestClient(create_api(service))
+    errors: list[Exception | None] = [
+        UnknownVersionError("there is no version 9 of desk."),
+        RefusedVersionError("version 9 of desk cannot answer; the log says why."),
+        BusyLoadingError("other versions are being loaded; ask for version 9 again in 5 s."),
+        RunError("the registry at sqlite:////home/ada/mlflow.db does not answer"),
+        None,
+    ]
+
+    async def choose(*, request_key: str | None, version: int | None) -> ServedModel:
+        assert version == 9
+        error = errors[0]
+        if error is not None:
+            raise error
+        await asyncio.sleep(60)
+        return classifier
+
+    monkeypatch.setattr(service.models, "choose", choose)
+    for status, code in (
+        (404, "unknown_version"),
+        (409, "version_refused"),
+        (429, "loading"),
+        (503, "registry_down"),
+        (504, "deadline"),
+    ):
+        response = client.post("/v1/classify", json={"text": "card"}, headers={"Manta-Version": "9"})
+        assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+        assert "sqlite" not in response.text
+        del errors[0]

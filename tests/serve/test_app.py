@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from manta.config import ServeConfig
 from manta.labels import LabelSpace
@@ -29,6 +30,7 @@ from manta.tracking import RunTracker
 from .untrained import artifact_of
 
 WAIT_S = 240.0
+NUM_REPLICAS = 2
 TEXTS = ["the parcel is late", "my password", "charged twice and now it is still of today", "card", "hello it is the driver"]
 
 
@@ -78,7 +80,9 @@ def port(ray_cluster: None, storage: Storage) -> Iterator[int]:
 
     port = free_ports(1)[0]
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
-    serve.run(build(ServeArguments(model="desk", storage=str(storage.root), require_keys=False)), name="manta", route_prefix="/")
+    config = ServeConfig(num_replicas=NUM_REPLICAS)
+    arguments = ServeArguments(model="desk", storage=str(storage.root), serve=config, require_keys=False)
+    serve.run(build(arguments), name="manta", route_prefix="/")
     yield port
     serve.shutdown()
 
@@ -91,6 +95,23 @@ def test_many_clients_get_what_the_predictor_says(port: int, predictor: Predicto
         assert (status, answer["model"]) == (200, {"name": "desk", "version": 1})
         for found, expected in zip(scores(answer), predictor.predict(texts), strict=True):
             assert found == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_one_scrape_has_the_figures_of_every_replica(port: int) -> None:
+    for _ in range(3):
+        assert call(port, "POST", "/v1/classify", {"texts": TEXTS})[0] == 200
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    answered = [sample for sample in families["manta_texts"].samples if sample.labels["version"] == "1"]
+    assert sum(sample.value for sample in answered) >= 3 * len(TEXTS)
+    asked = families["manta_requests"].samples
+    assert sum(sample.value for sample in asked if sample.labels["path"] == "/v1/classify") >= 3
+    replicas = {sample.labels["replica"] for sample in families["manta_ready"].samples}
+    assert len(replicas) == NUM_REPLICAS
+    assert {sample.labels["replica"] for sample in answered} <= replicas
 
 
 def test_a_replica_that_is_told_to_drain_is_not_ready_and_still_answers(port: int) -> None:
@@ -193,13 +214,10 @@ def test_the_file_for_serve_deploy_fits_rays_schema_and_our_arguments() -> None:
 def test_the_application_asks_for_a_key_unless_told_not_to(storage: Storage) -> None:
     from fastapi.testclient import TestClient
 
-    from manta_serve.app import ServeArguments, asgi_app
-    from manta_serve.batching import TextBatcher
-    from manta_serve.models import ServedModels
-    from manta_serve.service import Service
+    from manta_serve.app import ServeArguments, asgi_app, served
 
     assert ServeArguments(model="desk").require_keys
-    service = Service(ServedModels(storage, "desk"), TextBatcher(max_queued_texts=8), config=ServeConfig())
+    service = served(ServeArguments(model="desk"), storage)
     try:
         for required, status in ((True, 401), (False, 200)):
             client = TestClient(asgi_app(service, storage, require_keys=required))

@@ -21,6 +21,7 @@ from manta_serve.guard import RequestRate, guarded, is_loopback
 from manta_serve.keys import KeyStore
 from manta_serve.problems import ApiProblem
 from manta_serve.served_model import ServedModel
+from manta_serve.service_metrics import ServiceMetrics
 
 from .untrained import artifact_of, service_of
 
@@ -45,7 +46,10 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeyStore:
 
 
 def client_of(api: ASGIApp, *, keys: KeyStore | None = None, **settings: Any) -> TestClient:
-    return TestClient(guarded(api, config=ServeConfig.model_validate(settings), keys=keys), raise_server_exceptions=False)
+    return TestClient(
+        guarded(api, config=ServeConfig.model_validate(settings), keys=keys, metrics=ServiceMetrics()),
+        raise_server_exceptions=False,
+    )
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -135,7 +139,7 @@ async def sent(app: ASGIApp, chunks: list[bytes], headers: dict[str, str], *, en
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_body_is_refused_as_soon_as_it_is_too_large(api: ASGIApp, announced: bool) -> None:
-    app = guarded(api, config=ServeConfig(max_body_bytes=1024), keys=None)
+    app = guarded(api, config=ServeConfig(max_body_bytes=1024), keys=None, metrics=ServiceMetrics())
     body = json.dumps({"text": "x" * 1000}).encode()
     chunks = [body[:100], body[100:]]
     length = {"Content-Length": str(len(body))} if announced else {}
@@ -148,7 +152,7 @@ def test_a_body_is_refused_as_soon_as_it_is_too_large(api: ASGIApp, announced: b
 
 
 def test_a_body_that_never_ends_is_given_up(api: ASGIApp) -> None:
-    app = guarded(api, config=ServeConfig(deadline_s=0.05), keys=None)
+    app = guarded(api, config=ServeConfig(deadline_s=0.05), keys=None, metrics=ServiceMetrics())
     status, answer, _ = asyncio.run(sent(app, [b"{"], {}, ends=False))
     assert (status, answer["error"]["code"]) == (408, "request_timeout")
 
@@ -176,8 +180,17 @@ def test_a_request_id_is_taken_if_a_log_can_hold_it(api: ASGIApp) -> None:
         made = client.get("/healthz", headers={"X-Request-ID": wrong}).headers["x-request-id"]
         assert made != wrong
         assert len(made) == 32
-    behind_ray = TestClient(guarded(api, config=ServeConfig(), keys=None, proxy_returns_id=True))
+    behind_ray = TestClient(guarded(api, config=ServeConfig(), keys=None, metrics=ServiceMetrics(), proxy_returns_id=True))
     assert "x-request-id" not in behind_ray.get("/healthz").headers
+
+
+def test_answers_end_their_connection_while_it_is_stopping(api: ASGIApp) -> None:
+    stopping = False
+    app = guarded(api, config=ServeConfig(), keys=None, metrics=ServiceMetrics(), is_stopping=lambda: stopping)
+    client = TestClient(app)
+    assert "connection" not in client.get("/healthz").headers
+    stopping = True
+    assert client.get("/healthz").headers["connection"] == "close"
 
 
 def test_only_the_named_origins_scripts_read_answers(api: ASGIApp, keys: KeyStore) -> None:

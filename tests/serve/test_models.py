@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from manta.artifact import WEIGHTS_FILE, ModelArtifact, with_golden
 from manta.config import TrafficConfig
-from manta.decisions import Decision
+from manta.decisions import Action, Decision
 from manta.errors import InputError
 from manta.golden import record_golden
 from manta.labels import LabelSpace
@@ -22,7 +23,9 @@ from manta.storage import Storage
 from manta.tracking import RunTracker
 from manta_serve import models as served_models
 from manta_serve.commands import serve
-from manta_serve.models import TOGETHER_AFTER, NotLoadedError, ServedModels
+from manta_serve.extra_versions import BusyLoadingError, RefusedVersionError, UnknownVersionError
+from manta_serve.models import TOGETHER_AFTER, NotLoadedError, ServedModels, answering
+from manta_serve.served_model import ServedModel
 
 from .untrained import artifact_of
 
@@ -69,6 +72,10 @@ def second_cut_short(registry: ModelRegistry, tmp_path: Path) -> Iterator[Path]:
     weights.write_bytes(whole.read_bytes()[:-1])
     yield weights
     shutil.move(whole, weights)
+
+
+def chosen(models: ServedModels, *, request_key: str | None = None, version: int | None = None) -> ServedModel:
+    return asyncio.run(models.choose(request_key=request_key, version=version))
 
 
 def crown(registry: ModelRegistry, version: int, *, at: datetime | None = None) -> None:
@@ -160,13 +167,13 @@ def test_the_candidate_gets_its_share_and_every_key_stays_with_one_version(stora
     registry._set_alias("desk", "candidate", "3")
     models = ServedModels(storage, "desk", traffic=TrafficConfig(candidate=30))
     keys = [f"user-{number}" for number in range(1000)]
-    met = {key: models.choose(request_key=key, version=None).version for key in keys}
+    met = {key: chosen(models, request_key=key).version for key in keys}
     assert 250 < sum(version == 3 for version in met.values()) < 350
-    assert all(models.choose(request_key=key, version=None).version == met[key] for key in keys)
-    assert models.choose(request_key=None, version=None).version == 1
-    assert [models.choose(request_key="user-1", version=version).version for version in (1, 3)] == [1, 3]
+    assert all(chosen(models, request_key=key).version == met[key] for key in keys)
+    assert chosen(models).version == 1
+    assert [chosen(models, request_key="user-1", version=version).version for version in (1, 3)] == [1, 3]
     with pytest.raises(NotLoadedError, match=r"version 2 of desk is not loaded; there is version 1 and 3\."):
-        models.choose(request_key=None, version=2)
+        chosen(models, version=2)
 
     crown(registry, 3)  # it was the candidate: nothing has to be loaded
     candidate = models.candidate
@@ -175,11 +182,11 @@ def test_the_candidate_gets_its_share_and_every_key_stays_with_one_version(stora
     assert models.candidate is None
 
 
-@pytest.mark.parametrize("traffic", [TrafficConfig(candidate=5), TrafficConfig()])
+@pytest.mark.parametrize("traffic", [TrafficConfig(candidate=5), TrafficConfig(shadow=5), TrafficConfig()])
 def test_a_broken_candidate_or_one_without_traffic_is_not_loaded(storage: Storage, traffic: TrafficConfig) -> None:
     models = ServedModels(storage, "desk", traffic=traffic)
     assert models.candidate is None
-    assert [refusal.version for refusal in models.refused] == ([BROKEN] if traffic.candidate else [])
+    assert [refusal.version for refusal in models.refused] == ([BROKEN] if traffic != TrafficConfig() else [])
 
 
 def test_it_looks_by_itself_and_outlives_a_registry_that_is_gone(
@@ -210,3 +217,143 @@ def test_it_looks_by_itself_and_outlives_a_registry_that_is_gone(
     assert taken.wait(120)
     assert models.current.version == 2
     models.stop()
+
+
+def test_a_version_that_is_asked_for_is_loaded_and_the_one_asked_for_longest_ago_goes(storage: Storage) -> None:
+    models = ServedModels(storage, "desk", extra_versions=1)
+    second = chosen(models, version=2)
+    assert second.version == 2
+    assert chosen(models, version=2) is second
+    assert [model.version for model in models.loaded] == [1, 2]
+    assert chosen(models, version=3).version == 3
+    assert [model.version for model in models.loaded] == [1, 3]
+    assert chosen(models).version == 1
+    models.stop()
+
+
+def test_what_does_not_exist_or_is_broken_is_said(storage: Storage) -> None:
+    models = ServedModels(storage, "desk", extra_versions=1)
+    with pytest.raises(UnknownVersionError, match=r"there is no version 9 of desk\."):
+        chosen(models, version=9)
+    with pytest.raises(RefusedVersionError, match=r"version 4 of desk cannot answer; the log says why\."):
+        chosen(models, version=BROKEN)
+    assert models.refused == []  # nobody wants it to be the champion
+    assert chosen(models, version=2).version == 2
+    models.stop()
+
+
+def test_requests_for_one_version_share_its_loading_and_many_versions_are_too_many(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ServedModels(storage, "desk", extra_versions=2)
+    gate, loads = threading.Event(), []
+    real = ServedModels._checked
+
+    def checked(self: ServedModels, version: int) -> ServedModel:
+        loads.append(version)
+        assert gate.wait(60)
+        return real(self, version)
+
+    monkeypatch.setattr(ServedModels, "_checked", checked)
+
+    async def ask() -> list[ServedModel]:
+        asking = [asyncio.create_task(models.choose(request_key=None, version=version)) for version in (2, 2, 3, 9)]
+        gone = asyncio.create_task(models.choose(request_key=None, version=2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(BusyLoadingError, match="ask for version 4 again in 5 s"):
+            await models.choose(request_key=None, version=BROKEN)
+        assert (await models.choose(request_key=None, version=None)).version == 1  # the champion answers meanwhile
+        gate.set()
+        with pytest.raises(UnknownVersionError):
+            await asking[3]
+        return [await task for task in asking[:3]]
+
+    first, second, third = asyncio.run(ask())
+    assert first is second
+    assert (first.version, third.version) == (2, 3)
+    assert loads == [2, 3]
+    models.stop()
+
+
+def test_the_champion_before_stays_in_memory_for_a_rollback(
+    storage: Storage, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ServedModels(storage, "desk", extra_versions=1)
+    first = models.current
+    crown(registry, 2)
+    models.look()
+    assert chosen(models, version=1) is first
+    monkeypatch.setattr(ServedModels, "_checked", None)  # nothing has to be loaded
+    crown(registry, 1)
+    models.look()
+    assert models.current is first
+    models.stop()
+
+
+def test_a_replica_that_starts_between_a_promotion_and_its_moment_begins_with_the_one_before(
+    storage: Storage, registry: ModelRegistry
+) -> None:
+    now = datetime.now(UTC)
+    crown(registry, 1, at=now - timedelta(hours=1))
+    crown(registry, 2, at=now)
+    models = ServedModels(storage, "desk", together=True, clock=lambda: now)
+    assert models.current.version == 1
+    now += TOGETHER_AFTER
+    assert models.current.version == 2
+    assert ServedModels(storage, "desk", together=True, clock=lambda: now).current.version == 2
+    assert ServedModels(storage, "desk", clock=lambda: now - TOGETHER_AFTER).current.version == 2  # it is alone
+
+
+def test_a_replica_that_loads_for_too_long_holds_its_requests_until_it_answers_as_the_others_do(
+    storage: Storage, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = promoted = datetime.now(UTC)
+    models = ServedModels(storage, "desk", together=True, clock=lambda: now)
+    crown(registry, 2, at=promoted)
+    loading, gate = threading.Event(), threading.Event()
+    real = ServedModels._checked
+
+    def checked(self: ServedModels, version: int) -> ServedModel:
+        loading.set()
+        assert gate.wait(60)
+        return real(self, version)
+
+    monkeypatch.setattr(ServedModels, "_checked", checked)
+    looking = threading.Thread(target=models.look)
+    looking.start()
+    assert loading.wait(60)
+    assert chosen(models).version == 1  # the others have not got it yet
+    now = promoted + TOGETHER_AFTER
+
+    async def held() -> ServedModel:
+        asked = asyncio.create_task(models.choose(request_key=None, version=None))
+        done, _ = await asyncio.wait([asked], timeout=0.2)
+        assert not done
+        gate.set()
+        return await asked
+
+    assert asyncio.run(held()).version == 2
+    looking.join()
+
+
+@pytest.mark.parametrize(
+    ("decided", "after_s", "version"),
+    [
+        ([], 0, None),
+        ([("first", 1, None, 0)], 1, None),
+        ([("first", 1, None, 0)], 15, 1),
+        ([("first", 1, None, 0), ("promoted", 2, 1, 100)], 114, 1),
+        ([("first", 1, None, 0), ("promoted", 2, 1, 100)], 115, 2),
+        ([("first", 1, None, 0), ("promoted", 2, 1, 100), ("rolled back", 1, 2, 105)], 118, 1),  # 2 never answered
+        ([("first", 1, None, 0), ("promoted", 2, 1, 100), ("refused", 3, 2, 105)], 115, 2),
+        ([("promoted", 2, 1, 100)], 105, 1),  # 1 became the champion by other hands
+    ],
+)
+def test_who_answers_by_the_log(decided: list[tuple[Action, int, int | None, int]], after_s: int, version: int | None) -> None:
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    decisions = [
+        Decision(action=action, version=number, previous=previous, at=(start + timedelta(seconds=at)).isoformat())
+        for action, number, previous, at in decided
+    ]
+    assert answering(decisions, now=start + timedelta(seconds=after_s)) == version

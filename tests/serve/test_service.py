@@ -66,7 +66,11 @@ def service(model: HeldModel) -> Iterator[Service]:
 def port(service: Service) -> Iterator[int]:
     """Where uvicorn serves the API on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(guarded(create_api(service), config=service.config, keys=None), log_level="error"))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                guarded(create_api(service), config=service.config, keys=None, metrics=service.metrics), log_level="error"
+            )
+        )
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         until(lambda: server.started)

@@ -15,6 +15,7 @@ from manta_serve.batching import TextBatcher
 from manta_serve.models import Refusal
 from manta_serve.served_model import ServedModel
 from manta_serve.service import Service
+from manta_serve.service_metrics import ServiceMetrics
 
 
 def artifact_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, seed: int = 3, **changed: Any) -> ModelArtifact:
@@ -49,7 +50,11 @@ class OneModel:
         self.candidate: ServedModel | None = None
         self.refused: list[Refusal] = []
 
-    def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
+    @property
+    def loaded(self) -> list[ServedModel]:
+        return [self.current] if self.candidate is None else [self.current, self.candidate]
+
+    async def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
         return self.current
 
     def stop(self) -> None:
@@ -59,4 +64,6 @@ class OneModel:
 def service_of(model: ServedModel, **settings: Any) -> Service:
     """A service that answers with one model."""
     config = ServeConfig.model_validate(settings)
-    return Service(OneModel(model), TextBatcher(max_queued_texts=config.max_queued_texts), config=config)
+    metrics = ServiceMetrics()
+    batcher = TextBatcher(max_queued_texts=config.max_queued_texts, on_batch=metrics.batch)
+    return Service(OneModel(model), batcher, config=config, metrics=metrics)

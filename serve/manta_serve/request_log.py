@@ -1,0 +1,90 @@
+"""What is counted and logged of each request: `RequestLog` in front of the API, and the JSON that the log is written as.
+
+Every request is counted. A line is written of those that failed by our fault (5xx), and of all with `serve.log_requests`. It has
+the request's id, path, status, seconds and the key's name, and what users sent only with `serve.log_texts`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from manta_serve.service_metrics import ServiceMetrics
+
+CLIENT_GONE = 499
+SERVER_FAULT = 500
+logger = logging.getLogger(__name__)
+current_request: ContextVar[str | None] = ContextVar("current_request", default=None)
+"""The id of the request that is being answered: whatever is logged meanwhile has it."""
+
+
+class RequestLog:
+    """Counts every request when it has come to its end, and logs those that are to be logged."""
+
+    def __init__(self, app: ASGIApp, *, metrics: ServiceMetrics, logs_all: bool) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._logs_all = logs_all
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        current_request.set(state.get("request_id"))
+        status = CLIENT_GONE  # of whoever left before there was an answer
+        started = time.perf_counter()
+
+        async def send_and_see(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_see)
+        finally:
+            seconds, problem = time.perf_counter() - started, state.get("problem", "")
+            self._metrics.request(scope["path"], status=status, problem=problem, seconds=seconds)
+            if self._logs_all or status >= SERVER_FAULT:
+                facts = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 6)}
+                facts |= {name: state[name] for name in ("problem", "key_name", "version", "texts") if state.get(name) is not None}
+                logger.info("answered", extra={"facts": facts})
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: when, how grave, who says it, what, the request's id, and further facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as a line."""
+        line: dict[str, Any] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        request = current_request.get()
+        if request is not None:
+            line["request_id"] = request
+        line |= getattr(record, "facts", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def log_as_json() -> None:
+    """Have this process write what the service logs to stderr as JSON; elsewhere it would go where the host's logging puts it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    ours = logging.getLogger("manta_serve")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)

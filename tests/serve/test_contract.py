@@ -1,0 +1,58 @@
+"""The live API against its own OpenAPI document, by schemathesis: what it may be sent, and what it may answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from manta.labels import LabelSpace
+
+from .live_api import live_api
+from .untrained import artifact_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATHS = ["/v1/classify", "/v1/feedback", "/v1/model", "/metrics", "/healthz", "/readyz"]
+
+
+@pytest.fixture(scope="module")
+def document(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The document of the API on a real socket, whose log shows no fault in the end."""
+    folder = tmp_path_factory.mktemp("contract")
+    artifact = artifact_of(tiny_model, folder / "model", labels=LabelSpace.from_labels(["account", "billing", "delivery"]))
+    with live_api(artifact.path, folder / "storage", log=folder / "log") as (_, url):
+        yield schemathesis.openapi.from_url(f"{url}/openapi.json")
+    assert "Traceback" not in (folder / "log").read_text()
+
+
+def test_the_document_has_every_path(document: Any) -> None:
+    assert sorted(found.ok().path for found in document.get_all_operations()) == sorted(PATHS)
+
+
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [(path, GenerationMode.POSITIVE) for path in PATHS]
+    + [(path, GenerationMode.NEGATIVE) for path in PATHS[:2]],  # the others take nothing
+)
+def test_every_answer_is_as_documented(document: Any, path: str, mode: GenerationMode) -> None:
+    (operation,) = (found.ok() for found in document.get_all_operations() if found.ok().path == path)
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=15 if mode is GenerationMode.POSITIVE else 5,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    def send(case: Any) -> None:
+        # A pair, or a label that this model does not have, fits the document and is refused by the model (422).
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    send()
