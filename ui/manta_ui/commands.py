@@ -20,14 +20,17 @@ def ui(
     check_port(host, port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing leaves this machine
     from manta_ui.client import ServeClient
-    from manta_ui.page import STYLE, build_page, page_theme
+    from manta_ui.look import STYLE_SHEET, page_head, page_theme
+    from manta_ui.page import build_page
+    from manta_ui.services import Services
 
-    page = build_page(ServeClient(api))
+    page = build_page(Services(api=ServeClient(api), tracking=None, jobs=None, accounts=None))
     page.launch(
         server_name=host,
         server_port=port,
         theme=page_theme(),
-        css=STYLE,
+        css_paths=[STYLE_SHEET],
+        head=page_head(),
         quiet=True,
         ssr_mode=False,
         share=False,
