@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.client import ApiError, ModelInfo, ServeClient
 from manta_ui.services import Frame
 from manta_ui.tabs import batch, classify, compare, corrections, jobs, models, tuning
+from manta_ui.watch import ApiWatch, Seen
 
 if TYPE_CHECKING:
+    from manta_ui.client import ModelInfo
     from manta_ui.services import Services
 
 TABS = {
@@ -23,35 +24,71 @@ TABS = {
     "tuning": ("Tuning", tuning.build),
     "jobs": ("Jobs", jobs.build),
 }
+LOOK_EVERY_S = 1.0
+"""How often an open page asks whether the API is there: an API that goes is noticed within two seconds."""
+NEVER_SEEN = Seen()
 
 
 def build_page(services: Services) -> gr.Blocks:
     """The page in front of the services."""
-    with gr.Blocks(title="Manta", analytics_enabled=False) as page:
-        heading = gr.HTML(heading_html(None))
+    watch = ApiWatch(services.api)
+    with gr.Blocks(title="Manta", analytics_enabled=False, fill_width=False) as page:
+        heading = gr.HTML(heading_html(NEVER_SEEN), elem_id="heading")
+        status = gr.HTML("", elem_id="status")
+        answering = gr.State(None)
         prepared_config = gr.State("")
         with gr.Tabs(elem_id="tabs") as tabs:
             for name, (title, build) in TABS.items():
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}") as tab:
-                    build(services, Frame(page=page, tab=tab, tabs=tabs, prepared_config=prepared_config))
-        page.load(lambda: describe(services.api), outputs=heading, api_visibility="private")
+                    build(services, Frame(page=page, tab=tab, tabs=tabs, answering=answering, prepared_config=prepared_config))
+        seen = gr.State(NEVER_SEEN)
+        gr.on(
+            [page.load, gr.Timer(LOOK_EVERY_S).tick],
+            lambda before: looked(watch, before),
+            inputs=seen,
+            outputs=[seen, heading, status],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        # Only an event of the queue tells a state's listeners that it changed, and the look is not worth one each second.
+        heading.change(lambda: watch.look().model, outputs=answering, show_progress="hidden", api_visibility="private")
     return page
 
 
-def describe(client: ServeClient) -> str:
-    """The heading for the model that answers now."""
-    try:
-        return heading_html(client.model())
-    except ApiError:
-        return heading_html(None)
+def looked(watch: ApiWatch, before: Seen) -> list[Any]:
+    """What the API is now, the heading and the line above the tabs; nothing where all is as `before`."""
+    seen = watch.look()
+    if seen == before:
+        return [gr.skip()] * 3
+    return [seen, heading_html(seen), status_html(seen)]
 
 
-def heading_html(model: ModelInfo | None) -> str:
+def heading_html(seen: Seen) -> str:
     """The page's heading: which model answers, and how good it was on its test rows."""
-    if model is None:
-        return "<h1>Manta</h1><p>Text classification</p>"
+    if seen.model is None:
+        line, kind, state = "Text classification", "manta-away", "no model answers" if seen.problem else "looking for the model"
+    else:
+        line, kind, state = model_line(seen.model), "manta-here", "answering"
+    return (
+        '<header class="manta-heading"><h1>Manta</h1>'
+        f'<p id="model">{html.escape(line)}</p>'
+        f'<p class="manta-state {kind}"><span class="manta-dot" aria-hidden="true"></span>{state}</p>'
+        '<button type="button" class="manta-theme" data-manta="theme" aria-label="Light or dark">◐</button></header>'
+    )
+
+
+def model_line(model: ModelInfo) -> str:
+    """A model in one line: its name, version, number of labels, and how good it was on its test rows."""
     # Where several labels may apply, the share of rows with all of them right says little of how good the labels are.
-    key, words = ("f1_micro", "micro F1") if model.task == "multilabel" else ("accuracy", "accuracy")
+    key, words = ("f1_micro", "micro F1") if model.is_multilabel else ("accuracy", "accuracy")
     score = f", test {words} {model.metrics[key]:.1%}" if key in model.metrics else ""
-    line = f"{model.name} version {model.version}: {len(model.labels)} labels{score}"
-    return f'<h1>Manta</h1><p id="model">{html.escape(line)}</p>'
+    return f"{model.name} version {model.version}: {len(model.labels)} labels{score}"
+
+
+def status_html(seen: Seen) -> str:
+    """What stands above the tabs while no model answers: why, and that nothing is lost; a screen reader says it at once."""
+    if seen.problem is None:
+        return '<div role="alert"></div>'
+    text = f"{seen.problem} What you typed stays here, and the page goes on by itself once a model answers."
+    return f'<div role="alert" class="manta-alert">{html.escape(text)}</div>'

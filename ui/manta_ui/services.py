@@ -41,5 +41,7 @@ class Frame:
     """The tab that is being built; `.select` tells that someone came to it."""
     tabs: gr.Tabs
     """To go to another tab, return `gr.Tabs(selected="jobs")` for it; the ids are the modules' names."""
+    answering: gr.State
+    """The `ModelInfo` of the model that answers, or None while none does. `.change` tells of another one, and of the first."""
     prepared_config: gr.State
     """An experiment's YAML that one tab made and the tab Jobs starts from; an empty string until then. `.change` tells of it."""

@@ -1,131 +1,151 @@
-"""The tab Classify: type a text, see its label and how sure the model is."""
+"""The tab Classify: type a text, see its label and how sure the model is, ask why, and say what is right."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.client import Answer, ApiError, ModelInfo, ServeClient
-from manta_ui.markup import note_html
+from manta_ui.answers import answer_html, in_short
+from manta_ui.client import ApiError, ModelInfo, ServeClient, Text
+from manta_ui.judgement import Answered, build_judging, judging_for
+from manta_ui.markup import empty_html, explanation_html, note_html, text_buttons_html
+from manta_ui.snippets import as_curl, as_python
 
 if TYPE_CHECKING:
     from manta_ui.services import Frame, Services
 
-MOST_BARS = 10
-NUM_EXAMPLE_SLOTS = 8
+NUM_EXAMPLES = 6
+LONGEST_HISTORY = 20
+NO_ANSWER = empty_html("The answer appears here", "Type a text and press Ctrl+Enter, or take an example below.")
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def build(services: Services, frame: Frame) -> None:
     """The tab's components and what they do."""
-    client = services.api
-    with gr.Row():
-        with gr.Column(scale=3):
-            text = gr.Textbox(
-                label="Text", placeholder="Type or paste a text …", lines=4, max_lines=12, autofocus=True, elem_id="text"
-            )
-            second = gr.Textbox(
-                label="Second text",
-                placeholder="… and the text to compare it with",
-                lines=4,
-                max_lines=12,
-                visible=False,
-                elem_id="second-text",
-            )
-            button = gr.Button("Classify", variant="primary", elem_id="classify")
+    api = services.api
+    answered = gr.State(None)
+    history = gr.State([])
+    with gr.Row(equal_height=False, elem_classes="manta-two"):
+        with gr.Column(scale=3, min_width=300):
+            text, second = _boxes()
+            with gr.Row():
+                button = gr.Button("Classify", variant="primary", elem_id="classify", scale=3, min_width=120)
+                why = gr.Button("Why?", elem_id="why-button", scale=1, min_width=80)
             note = gr.HTML(note_html(""), elem_id="note")
-        with gr.Column(scale=2):
-            label = gr.Label(label="Label", num_top_classes=MOST_BARS, elem_id="label")
-    with gr.Column(elem_classes="manta-examples"):
-        gr.Markdown("#### Examples from the model's test rows")
-        examples = [gr.Button(visible=False, size="sm", variant="secondary") for _ in range(NUM_EXAMPLE_SLOTS)]
-    example_texts = gr.State([])
+            _build_sharing(api, text, second)
+            examples = gr.HTML("", elem_id="examples")
+        with gr.Column(scale=2, min_width=300):
+            shown = gr.HTML(NO_ANSWER, elem_id="answer")
+            reasons = gr.HTML("", elem_id="why")
+            judging = build_judging(api, answered=answered)
+            past = gr.HTML("", elem_id="history")
 
-    def load() -> list[Any]:
-        return describe_model(client)
-
-    def classify(typed: str, second_typed: str) -> tuple[Any, str]:
-        return classify_text(client, typed, second_typed)
-
-    frame.page.load(load, outputs=[note, second, label, example_texts, *examples])
-    gr.on(
+    frame.answering.change(examples_of, inputs=frame.answering, outputs=[second, examples], **HIDDEN)
+    asked = gr.on(
         [button.click, text.submit, second.submit],
-        classify,
-        inputs=[text, second],
-        outputs=[label, note],
-        show_progress="minimal",
-        api_name="classify",
+        lambda typed, other, model: classified(api, typed, other, model=model),
+        inputs=[text, second, frame.answering],
+        outputs=[shown, note, answered],
+        show_progress="hidden",
+        queue=False,
+        api_visibility="private",
     )
-    for index, example in enumerate(examples):
-        example.click(partial(example_at, index), inputs=example_texts, outputs=[text, second], api_visibility="private").then(
-            classify, inputs=[text, second], outputs=[label, note], show_progress="minimal", api_visibility="private"
-        )
+    # What comes after the answer waits until it is shown.
+    asked.then(
+        after_answer,
+        inputs=[frame.answering, answered, history],
+        outputs=[history, past, reasons, *judging.shown],
+        queue=False,
+        **HIDDEN,
+    )
+    why.click(lambda about: explained(api, about), inputs=answered, outputs=reasons, concurrency_limit=4, **PRIVATE)
+    frame.page.load(None, js="manta.fromLink", inputs=[text, second], outputs=[text, second], **PRIVATE)
 
 
-def example_at(index: int, examples: list[tuple[str, ...]]) -> tuple[str, str]:
-    """What one example puts into the two boxes."""
-    first, *second = examples[index]
-    return first, second[0] if second else ""
+def _boxes() -> tuple[gr.Textbox, gr.Textbox]:
+    text = gr.Textbox(
+        label="Text", placeholder="Type or paste a text, then Ctrl+Enter", lines=5, max_lines=14, autofocus=True, elem_id="text"
+    )
+    second = gr.Textbox(
+        label="Second text",
+        placeholder="… and the text to compare it with",
+        lines=5,
+        max_lines=14,
+        value="",
+        visible=False,
+        elem_id="second-text",
+    )
+    return text, second
 
 
-def describe_model(client: ServeClient) -> list[Any]:
-    """The note, the second box, the label bars, the examples and their buttons for the model that answers now."""
-    try:
-        model = client.model()
-    except ApiError as error:
-        return [
-            note_html(str(error), is_error=True),
-            gr.Textbox(visible=False, value=""),
-            gr.Label(),
-            [],
-            *(gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS)),
-        ]
-    shown = model.examples[:NUM_EXAMPLE_SLOTS]
-    buttons = [gr.Button(value=" — ".join(example), visible=True) for example in shown]
-    buttons += [gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS - len(shown))]
-    second = gr.Textbox(visible=True) if model.num_texts == 2 else gr.Textbox(visible=False, value="")
-    # Where several labels or none may apply, the note says which; the most probable one in big letters would mislead.
-    bars = gr.Label(show_heading=model.task != "multilabel")
-    return [note_html(""), second, bars, shown, *buttons]
+def _build_sharing(api: ServeClient, text: gr.Textbox, second: gr.Textbox) -> None:
+    """Buttons that copy a link to this text, and what asks the same from elsewhere."""
+    snippet = gr.Textbox(visible=False)
+    with gr.Row(elem_classes="manta-small-buttons"):
+        link = gr.Button("Copy link", size="sm", min_width=90, elem_id="copy-link")
+        curl = gr.Button("Copy as curl", size="sm", min_width=90, elem_id="copy-curl")
+        python = gr.Button("Copy as Python", size="sm", min_width=90, elem_id="copy-python")
+    link.click(None, js="manta.copyLink", inputs=[text, second], **PRIVATE)
+    for button, write in ((curl, as_curl), (python, as_python)):
+        button.click(
+            lambda first, other, write=write: write(texts_of(first, other), url=api.url, needs_key=api.has_key),
+            inputs=[text, second],
+            outputs=snippet,
+            **HIDDEN,
+        ).then(None, js="manta.copy", inputs=snippet, **PRIVATE)
 
 
-def classify_text(client: ServeClient, text: str, second: str = "") -> tuple[Any, str]:
-    """The label bars and the note under the boxes for one text, or for a pair where the second box holds anything.
+def texts_of(typed: str, second: str) -> Text:
+    """What the two boxes ask about: a pair where the second holds anything.
 
     Whether the model reads pairs is the API's to say: the page may have been opened in front of another model.
     """
-    if not text.strip():
-        return None, note_html("Type a text first.", is_error=True)
+    return (typed, second) if second.strip() else (typed,)
+
+
+def examples_of(model: ModelInfo | None) -> list[Any]:
+    """The second box and the examples for a model; nothing changes while none answers."""
+    if model is None:
+        return [gr.skip(), gr.skip()]
+    second = gr.Textbox(visible=True) if model.num_texts == 2 else gr.Textbox(visible=False, value="")
+    shown = text_buttons_html(model.examples[:NUM_EXAMPLES])
+    return [second, f"<h3>Examples from the model's test rows</h3>{shown}" if model.examples else ""]
+
+
+def classified(api: ServeClient, typed: str, second: str, *, model: ModelInfo | None) -> list[Any]:
+    """The answer for what the boxes hold, the line under them, and what was answered."""
+    if not typed.strip():
+        return [gr.skip(), note_html("Type a text first.", is_error=True), gr.skip()]
+    texts = texts_of(typed, second)
     try:
-        answer = client.classify(text, second) if second.strip() else client.classify(text)
-        # Another model than the page was opened in front of may have answered, so its rule is asked for now.
-        model = client.model() if answer.uncertain else None
+        answer = api.classify(*texts)
+        # Another version than the page knows may have answered, which has its own rule for what is uncertain.
+        if model is None or (answer.uncertain and answer.version != model.version):
+            model = api.model()
     except ApiError as error:
-        return None, note_html(str(error), is_error=True)
-    return answer.scores, note_html(answer_note(answer, model))
+        return [gr.skip(), note_html(str(error), is_error=True), gr.skip()]
+    return [answer_html(answer, model), note_html(""), Answered(texts, answer, is_multilabel=model.is_multilabel)]
 
 
-def answer_note(answer: Answer, model: ModelInfo | None) -> str:
-    """What stands under the boxes after an answer; `model` is known where the answer is uncertain, and says why."""
-    timing = f"version {answer.version}, {answer.latency_s * 1000:.0f} ms"
-    if model is not None:
-        return f"Not sure: {uncertain_reason(answer, model)} ({timing})."
-    if not answer.labels:
-        return f"No label applies ({timing})."
-    if len(answer.labels) == 1:
-        return f"{answer.labels[0]}, {answer.scores[answer.labels[0]]:.0%} ({timing})"
-    return (
-        f"{len(answer.labels)} labels apply: {', '.join(f'{name} {answer.scores[name]:.0%}' for name in answer.labels)} ({timing})"
-    )
+def after_answer(model: ModelInfo | None, about: Answered | None, history: list[tuple[Text, str]]) -> list[Any]:
+    """The history with its list, an empty place for reasons, and the components that take a judgement."""
+    if about is None:
+        return [gr.skip()] * 10
+    entry = (about.texts, in_short(about.answer))
+    if entry in history[:1]:
+        return [gr.skip(), gr.skip(), "", *judging_for(model, about)]
+    history = [entry, *(other for other in history if other[0] != about.texts)][:LONGEST_HISTORY]
+    listed = text_buttons_html([texts for texts, _ in history], captions=[caption for _, caption in history])
+    return [history, f"<h3>Asked in this session</h3>{listed}", "", *judging_for(model, about)]
 
 
-def uncertain_reason(answer: Answer, model: ModelInfo) -> str:
-    """Why an answer is uncertain."""
-    if model.target_precision is None:
-        return "no label is more likely than not"
-    wanted = f"for {100 * model.target_precision:.3g}% right answers, this model has to be {model.uncertain_below:.0%} sure"
-    if model.task == "multilabel":
-        return f"{wanted} of all labels together"
-    label, score = max(answer.scores.items(), key=lambda item: item[1])
-    return f"perhaps {label}, {score:.0%}; {wanted}"
+def explained(api: ServeClient, about: Answered | None) -> str:
+    """Which words spoke for and against the label that was shown."""
+    if about is None:
+        return note_html("Classify a text first; then this says which words counted.")
+    try:
+        return explanation_html(about.texts, api.explain(*about.texts, version=about.answer.version))
+    except ApiError as error:
+        return note_html(str(error), is_error=True)

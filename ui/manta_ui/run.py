@@ -1,0 +1,102 @@
+"""Put the page together from its settings, and keep it open."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from manta.errors import InputError
+from manta.ports import check_port, is_loopback
+from manta_ui.accounts import Accounts
+from manta_ui.client import ServeClient
+from manta_ui.jobs_client import JobsClient
+from manta_ui.services import Services
+from manta_ui.tracking_client import TrackingClient
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+API_KEY = "MANTA_API_KEY"
+TOGETHER = 20
+"""How many people may wait for an answer at once; the API says when that is too much for it."""
+FORGET_FILES_AFTER_S = 3600
+MAX_FILE_SIZE = "100mb"
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """What the page is opened with."""
+
+    api: str
+    """Where `manta serve` answers."""
+    host: str
+    port: int
+    auth: Path | None
+    """The file of users; None where nobody has to log in."""
+    tracking: str | None
+    """URL of the MLflow server."""
+    jobs: str | None
+    """URL of a cluster's Jobs API."""
+
+
+def run_page(settings: PageSettings, *, console: Console) -> None:
+    """Show the page until Ctrl-C.
+
+    Raises:
+        InputError: the port is taken, the file of users is missing or wrong, or it would be open to others without one.
+    """
+    accounts = checked_accounts(settings)
+    check_port(settings.host, settings.port)
+    with ExitStack() as stack:
+        # Read when gradio is imported: nothing leaves this machine, and what people upload is gone when the page is closed.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="manta-page-"))
+        from manta_ui.look import STYLE_SHEETS, page_head, page_theme
+        from manta_ui.page import build_page
+
+        services = Services(
+            api=ServeClient(settings.api, key=os.environ.get(API_KEY)),
+            tracking=TrackingClient(settings.tracking) if settings.tracking else None,
+            jobs=JobsClient(settings.jobs) if settings.jobs else None,
+            accounts=accounts,
+        )
+        page = build_page(services).queue(default_concurrency_limit=TOGETHER)
+        page.launch(
+            server_name=settings.host,
+            server_port=settings.port,
+            auth=accounts.check if accounts else None,
+            theme=page_theme(),
+            css_paths=list(STYLE_SHEETS),
+            head=page_head(),
+            max_file_size=MAX_FILE_SIZE,
+            quiet=True,
+            ssr_mode=False,
+            share=False,
+            prevent_thread_lock=True,
+        )
+        console.print(f"The page is at http://{settings.host}:{settings.port} and asks {settings.api}. Ctrl-C stops it.")
+        page.block_thread()
+
+
+def checked_accounts(settings: PageSettings) -> Accounts | None:
+    """Who may log in; None where nobody has to.
+
+    Raises:
+        InputError: others could reach the page and nobody would have to log in, or the file of users cannot be used.
+    """
+    if settings.auth is None:
+        if not is_loopback(settings.host):
+            raise InputError(
+                f"the page would listen on {settings.host}, for everybody who reaches this machine; have people log in with "
+                "--auth FILE, which is made by: manta ui add-user NAME --auth FILE"
+            )
+        return None
+    accounts = Accounts(settings.auth)
+    if not accounts.all():
+        raise InputError(f"{settings.auth}: nobody is in it; add someone with: manta ui add-user NAME --auth {settings.auth}")
+    return accounts
