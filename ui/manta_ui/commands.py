@@ -28,14 +28,19 @@ def run(
     tracking: Annotated[
         str | None, typer.Option(help="URL of the MLflow server; $MLFLOW_TRACKING_URI unless given.", envvar="MLFLOW_TRACKING_URI")
     ] = None,
-    jobs: Annotated[str | None, typer.Option(help="Where a cluster takes jobs, such as http://HEAD:8265.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="A cluster of ~/.config/manta/clusters.yaml, for the tab Jobs.")] = None,
+    address: Annotated[str | None, typer.Option(help="Or where it takes jobs, such as http://HEAD:8265.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with the cluster's token; else as manta submit finds it.")] = None,
 ) -> None:
     """Open the page where people try the model, until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
     from manta_ui.run import PageSettings, run_page
 
-    run_page(PageSettings(api=api, host=host, port=port, auth=auth, tracking=tracking, jobs=jobs), console=people_console())
+    settings = PageSettings(
+        api=api, host=host, port=port, auth=auth, tracking=tracking, cluster=cluster, address=address, token_file=token_file
+    )
+    run_page(settings, console=people_console())
 
 
 @ui.command()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from manta.clusters import connection
 from manta.errors import InputError
 from manta.ports import check_port, is_loopback
+from manta.storage import Storage
 from manta_ui.accounts import Accounts
 from manta_ui.client import ServeClient
 from manta_ui.jobs_client import JobsClient
 from manta_ui.services import Services
 from manta_ui.tracking_client import TrackingClient
+from manta_ui.tracking_server import TrackingServer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rich.console import Console
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 API_KEY = "MANTA_API_KEY"
 TOGETHER = 20
 """How many people may wait for an answer at once; the API says when that is too much for it."""
-FORGET_FILES_AFTER_S = 3600
+HTTP = ("http://", "https://")
 MAX_FILE_SIZE = "100mb"
 
 
@@ -40,17 +44,23 @@ class PageSettings:
     """The file of users; None where nobody has to log in."""
     tracking: str | None
     """URL of the MLflow server."""
-    jobs: str | None
-    """URL of a cluster's Jobs API."""
+    cluster: str | None
+    """Name of a cluster in the file of clusters."""
+    address: str | None
+    """URL of a cluster's dashboard, where it takes jobs."""
+    token_file: Path | None
+    """File with the cluster's token."""
 
 
 def run_page(settings: PageSettings, *, console: Console) -> None:
     """Show the page until Ctrl-C.
 
     Raises:
-        InputError: the port is taken, the file of users is missing or wrong, or it would be open to others without one.
+        InputError: the port is taken, the file of users or the cluster is missing or wrong, or it would be open to others
+            without such a file.
     """
     accounts = checked_accounts(settings)
+    cluster_jobs = jobs_of(settings)
     check_port(settings.host, settings.port)
     with ExitStack() as stack:
         # Read when gradio is imported: nothing leaves this machine, and what people upload is gone when the page is closed.
@@ -61,8 +71,8 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
 
         services = Services(
             api=ServeClient(settings.api, key=os.environ.get(API_KEY)),
-            tracking=TrackingClient(settings.tracking) if settings.tracking else None,
-            jobs=JobsClient(settings.jobs) if settings.jobs else None,
+            tracking=stack.enter_context(tracking_of(settings)),
+            jobs=cluster_jobs,
             accounts=accounts,
         )
         page = build_page(services).queue(default_concurrency_limit=TOGETHER)
@@ -71,7 +81,7 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
             server_port=settings.port,
             auth=accounts.check if accounts else None,
             theme=page_theme(),
-            css_paths=list(STYLE_SHEETS),
+            css_paths=[*STYLE_SHEETS],
             head=page_head(),
             max_file_size=MAX_FILE_SIZE,
             quiet=True,
@@ -81,6 +91,31 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
         )
         console.print(f"The page is at http://{settings.host}:{settings.port} and asks {settings.api}. Ctrl-C stops it.")
         page.block_thread()
+
+
+@contextmanager
+def tracking_of(settings: PageSettings) -> Iterator[TrackingClient]:
+    """The registry: on the MLflow server that is named, else the one of this machine's storage, which a server is started for."""
+    if settings.tracking and settings.tracking.startswith(HTTP):
+        yield TrackingClient(settings.tracking)
+        return
+    with TrackingServer(Storage.resolve(None)) as server:
+        yield server.client()
+
+
+def jobs_of(settings: PageSettings) -> JobsClient | None:
+    """The cluster that is named as for `manta submit`; None where none is.
+
+    Raises:
+        InputError: there is no such cluster, or its token cannot be read.
+    """
+    address = settings.address
+    if not (address or settings.cluster or os.environ.get("MANTA_CLUSTER")):
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not address.startswith(HTTP):  # Ray's other addresses take no jobs
+            return None
+    found = connection(cluster=settings.cluster, address=address, token_file=settings.token_file)
+    return JobsClient(found.address, token=found.token)
 
 
 def checked_accounts(settings: PageSettings) -> Accounts | None:
