@@ -32,19 +32,30 @@ def read_document(path: Path, *, what: str = "config file", example: str = "name
         InputError: it is missing, unreadable, or not a YAML mapping.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such {what}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
+    return parse_document(text, source=str(path), example=example)
+
+
+def parse_document(text: str, *, source: str, example: str = "name: support") -> dict[str, Any]:
+    """YAML as plain data. `source` is what messages call it.
+
+    Raises:
+        InputError: it is not a YAML mapping.
+    """
+    try:
+        document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
+        raise InputError(f"{source}{where}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
     except ValueError as error:  # such as a date that does not exist
-        raise InputError(f"{path}: a value cannot be read ({error}); put it in quotes.") from None
+        raise InputError(f"{source}: a value cannot be read ({error}); put it in quotes.") from None
     if not isinstance(document, dict):
-        raise InputError(f"{path}: expected settings such as '{example}', found {type(document).__name__}.")
+        raise InputError(f"{source}: expected settings such as '{example}', found {type(document).__name__}.")
     return document
 
 

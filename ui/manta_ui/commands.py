@@ -26,7 +26,11 @@ def run(
         Path | None, typer.Option(help="People log in as a user of this file; make it with `manta ui add-user`.")
     ] = None,
     tracking: Annotated[
-        str | None, typer.Option(help="URL of the MLflow server; $MLFLOW_TRACKING_URI unless given.", envvar="MLFLOW_TRACKING_URI")
+        str | None,
+        typer.Option(
+            help="URL of the MLflow server; unless given, $MLFLOW_TRACKING_URI, else the storage's registry.",
+            envvar="MLFLOW_TRACKING_URI",
+        ),
     ] = None,
     cluster: Annotated[str | None, typer.Option(help="A cluster of ~/.config/manta/clusters.yaml, for the tab Jobs.")] = None,
     address: Annotated[str | None, typer.Option(help="Or where it takes jobs, such as http://HEAD:8265.")] = None,

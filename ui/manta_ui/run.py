@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
     accounts = checked_accounts(settings)
     cluster_jobs = jobs_of(settings)
     check_port(settings.host, settings.port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what the page has started ends with it
     with ExitStack() as stack:
         # Read when gradio is imported: nothing leaves this machine, and what people upload is gone when the page is closed.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -96,10 +96,14 @@ class TrackingClient:
     """Talks to one MLflow server.
 
     `url` may be a function where the server is started when it is first asked for; what it raises goes to who asks.
+    `environment` are the variables by which a job finds the same registry; MLFLOW_TRACKING_URI unless given.
     """
 
-    def __init__(self, url: str | Callable[[], str]) -> None:
+    def __init__(self, url: str | Callable[[], str], *, environment: Mapping[str, str] | None = None) -> None:
         self._url = url
+        self.environment = dict(environment or {})
+        if isinstance(url, str) and environment is None:
+            self.environment = {"MLFLOW_TRACKING_URI": url.rstrip("/")}
         self._http = httpx.Client(timeout=httpx.Timeout(TIMEOUT_S, connect=2.0))
         self._histories: dict[tuple[str, str], list[float]] = {}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from manta.ports import free_ports
-from manta_ui.tracking_client import NothingRecordedError, TrackingError, TrackingStartingError
+from manta_ui.tracking_client import NothingRecordedError, TrackingClient, TrackingError, TrackingStartingError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,7 +30,7 @@ STOPS_WITHIN_S = 5.0
 class TrackingServer:
     """Answers for the registry of a storage, on this machine only; as a context, it is stopped at the end.
 
-    `TrackingClient(server.address)` talks to it.
+    `server.client()` talks to it.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -65,6 +65,10 @@ class TrackingServer:
                 raise TrackingStartingError("Starting MLflow, which knows of models and searches …")
             return self._url
 
+    def client(self) -> TrackingClient:
+        """A client that starts it when it is first asked for something."""
+        return TrackingClient(self.address, environment={"MANTA_STORAGE": str(self._registry.parent)})
+
     def stop(self) -> None:
         """End it with its workers, if it was started."""
         if self._process is None or self._process.poll() is not None:
@@ -81,13 +85,13 @@ class TrackingServer:
         return str(self._registry / "page-mlflow.log")
 
     def _start(self) -> None:
-        database = self._registry / "mlflow.db"
-        if not database.is_file():
-            raise NothingRecordedError(f"Nothing was trained yet: there is no registry in {self._registry}.")
         if importlib.util.find_spec("mlflow") is None:
             raise TrackingError(
                 "No tracking server is set. Start the page with manta ui --tracking http://HOST:5000, or set MLFLOW_TRACKING_URI."
             )
+        database = self._registry / "mlflow.db"
+        if not database.is_file():
+            raise NothingRecordedError(f"Nothing was trained yet: there is no registry in {self._registry}.")
         port = free_ports(1)[0]
         self._url = f"http://127.0.0.1:{port}"
         command = [

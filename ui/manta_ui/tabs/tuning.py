@@ -2,16 +2,98 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.markup import note_html
+from manta_ui.markup import empty_html, note_html
+from manta_ui.search_views import charts_html, config_html, search_line, trials_html
+from manta_ui.searches import read_search
+from manta_ui.tables import section_html
+from manta_ui.tabs.models import NO_SERVER
+from manta_ui.tracking_client import NothingRecordedError, TrackingError
 
 if TYPE_CHECKING:
     from manta_ui.services import Frame, Services
+    from manta_ui.tracking_client import TrackingClient
+
+LOOK_EVERY_S = 3.0
+NONE_YET = ("No searches yet.", "Start one in the tab Jobs, or type: manta tune EXPERIMENT.yaml")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is in the tab."""
+
+    note: str
+    searches: tuple[tuple[str, str], ...] = ()
+    """Name and id of each."""
+    chosen: str | None = None
+    trials: str = ""
+    charts: str = ""
+    config: str = ""
+    best_config: str = ""
+    """As YAML, for the tab Jobs."""
 
 
 def build(services: Services, frame: Frame) -> None:
     """The tab's components and what they do."""
-    gr.HTML(note_html("Nothing to see here yet."))
+    tracking = services.tracking
+    if tracking is None:
+        gr.HTML(empty_html(*NO_SERVER))
+        return
+    with gr.Column(elem_classes="manta-data"):
+        search = gr.Dropdown([], label="Search", elem_id="tuning-search")
+        note = gr.HTML(note_html(""), elem_id="tuning-note")
+        charts = gr.HTML(elem_id="tuning-charts")
+        trials = gr.HTML(elem_id="tuning-trials")
+        config = gr.HTML(elem_id="tuning-config")
+        use = gr.Button("Start from this config", visible=False, elem_id="tuning-use")
+    seen: gr.State = gr.State(None)
+    clock = gr.Timer(LOOK_EVERY_S, active=False)
+
+    def show(chosen: str | None, before: Shown | None) -> list[Any]:
+        now = look(tracking, chosen)
+        timer = gr.Timer(active=True)  # a search may begin, end or come back at any time
+        if now == before:  # what is read, or pointed at, stays as it is
+            return [*(gr.skip() for _ in range(6)), before, timer]
+        return [
+            gr.Dropdown(choices=list(now.searches), value=now.chosen),
+            now.note,
+            now.charts,
+            now.trials,
+            now.config,
+            gr.Button(visible=bool(now.best_config)),
+            now,
+            timer,
+        ]
+
+    outputs = [search, note, charts, trials, config, use, seen, clock]
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    gr.on([frame.tab.select, search.input, clock.tick], show, inputs=[search, seen], outputs=outputs, **private)
+    handed_on = [frame.prepared_config, frame.tabs]
+    use.click(lambda shown: (shown.best_config, gr.Tabs(selected="jobs")), inputs=seen, outputs=handed_on, **private)
+
+
+def look(tracking: TrackingClient, chosen: str | None) -> Shown:
+    """The searches as they are now, and the trials of the one that was chosen; else of the newest."""
+    try:
+        searches = tracking.searches()
+        if not searches:
+            return Shown(note=empty_html(*NONE_YET))
+        run_id = chosen if chosen in {run.id for run in searches} else searches[0].id
+        search = read_search(tracking, str(run_id))
+    except NothingRecordedError as error:
+        return Shown(note=empty_html(NONE_YET[0], str(error)))
+    except TrackingError as error:
+        return Shown(note=note_html(str(error), is_error=True))
+    return Shown(
+        note=note_html(search_line(search)),
+        searches=tuple((f"{run.name} ({run.status.lower()})", run.id) for run in searches),
+        chosen=search.run.id,
+        trials=section_html("Trials", trials_html(search)) if search.trials else "",
+        charts=charts_html(search),
+        config=section_html("Best config", config_html(search)),
+        best_config=search.best_config,
+    )
