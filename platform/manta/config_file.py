@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 from manta.config import ExperimentConfig, nearest, section_type, set_by_name
 from manta.errors import InputError
 
+DATA_FILES = ("train", "validation", "test", "feedback", "behaviour")
+"""The settings of `data` that name files."""
+
 
 def load_config(path: Path, *, overrides: list[str] | None = None) -> ExperimentConfig:
     """Read one YAML file, apply `--set name=value` pairs and check the result.
@@ -122,7 +125,7 @@ def anchor_paths(document: dict[str, Any], folder: Path) -> None:
     """Take a document's relative data, model and storage paths from `folder`, in place."""
     data = document.get("data")
     if isinstance(data, dict):
-        for key in ("train", "validation", "test", "behaviour"):
+        for key in DATA_FILES:
             if isinstance(data.get(key), str) and not _is_elsewhere(data[key]):
                 data[key] = str(folder / data[key])
     storage = document.get("storage")

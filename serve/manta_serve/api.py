@@ -8,6 +8,7 @@ The shapes are in `schemas`, errors in `problems`, what /docs shows in `document
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import to_thread
@@ -31,6 +32,7 @@ from manta_serve.schemas import (
     ClassifyAnswer,
     ClassifyRequest,
     FeedbackAnswer,
+    FeedbackSummaryAnswer,
     ModelAnswer,
     Status,
     as_text,
@@ -149,8 +151,7 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
     async def feedback(request: Request) -> Any:
         """Say what the right label of a text is. It is kept as a row to train on; the last word on a text counts."""
         if store is None:
-            message = "This service keeps no feedback; whoever runs it turns it on with serve.feedback."
-            raise ApiProblem(403, "feedback_off", message)
+            raise _no_feedback()
         said = await _read(request, shape)
         text = as_text(said.text)
         manifest = service.models.current.manifest
@@ -163,12 +164,33 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
             raise ApiProblem(507, "feedback_full", _sentence(error)) from None
         return FeedbackAnswer(stored=stored)
 
+    @api.get("/v1/feedback", responses=problems_of(401, 403, 429))
+    async def feedback_summary() -> FeedbackSummaryAnswer:
+        """What people said so far in figures, and the settings of a run that learns from it. No texts, but those in conflict."""
+        if store is None:
+            raise _no_feedback()
+        manifest = service.models.current.manifest
+        summary = await to_thread.run_sync(lambda: store.summary(since=datetime.fromisoformat(manifest.created)))
+        return FeedbackSummaryAnswer.of(summary, manifest=manifest, path=str(store.path))
+
+
+def _no_feedback() -> ApiProblem:
+    return ApiProblem(403, "feedback_off", "This service keeps no feedback; whoever runs it turns it on with serve.feedback.")
+
 
 def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None:
-    @api.get("/v1/model", responses=problems_of(401, 429))
-    async def model() -> ModelAnswer:
-        """What answers now: version, labels and metrics; which version was refused, and why."""
-        return ModelAnswer.of(service, feedback=takes_feedback)
+    @api.get("/v1/model", responses=problems_of(401, 409, 422, 429))
+    async def model(request: Request) -> ModelAnswer:
+        """What answers now: version, labels and metrics; which version was refused, and why.
+
+        `Manta-Version` asks for one version, as for /v1/classify.
+        """
+        version = _pinned(request.headers.get("manta-version"))
+        try:
+            described = None if version is None else service.models.choose(request_key=None, version=version)
+        except NotLoadedError as error:
+            raise ApiProblem(409, "not_loaded", _sentence(error)) from None
+        return ModelAnswer.of(service, described=described, feedback=takes_feedback)
 
     @api.get("/healthz")
     async def healthz() -> Status:

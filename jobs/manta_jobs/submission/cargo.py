@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from manta.cluster_job import INPUTS
-from manta.config_file import anchor_paths, build_config, read_document
+from manta.config_file import DATA_FILES, anchor_paths, build_config, read_document
 from manta.errors import InputError
 from manta_jobs.checks import bytes_phrase
 
@@ -109,7 +109,7 @@ def _packed_config(cargo: Cargo, path: Path, *, overrides: Sequence[str] | None)
     anchor_paths(document, path.resolve().parent)
     config = build_config(document, source=str(path), overrides=list(overrides or []))
     shared = Path(config.storage).expanduser() if config.storage else None
-    for section, key in (*(("data", key) for key in ("train", "validation", "test", "behaviour")), ("model", "pretrained")):
+    for section, key in (*(("data", key) for key in DATA_FILES), ("model", "pretrained")):
         value = getattr(getattr(config, section), key)
         if value is None or "://" in value or value.startswith("sample:"):
             continue
