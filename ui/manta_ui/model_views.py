@@ -49,10 +49,9 @@ def version_html(version: Version, report: Mapping[str, Any], card: str) -> str:
         [
             f"<h2>{html.escape(version.title)} {badges}</h2>",
             _tiles_html(version.metrics),
-            f'<div class="manta-grid-of-charts">{_calibration_chart(report)}{_curves(report)}</div>',
-            section_html("Confusions on the test rows", confusion_html(report)),
+            f'<div class="manta-grid-of-charts">{confusion_html(report)}{_calibration_chart(report)}{_curves(report)}</div>',
             section_html("Where it comes from", facts_html(_facts(version, report))),
-            section_html("Model card", card_html(card) if card else ""),
+            f"<details><summary>Model card</summary>{card_html(card)}</details>" if card else "",
         ]
     )
 
@@ -69,9 +68,10 @@ def confusion_html(report: Mapping[str, Any]) -> str:
     many = " manta-many" if len(columns) > MANY_LABELS else ""
     words = "rows of a label found, missed and wrongly given" if several else "label in the data by answer of the model"
     return (
-        f'<div class="manta-scroll" tabindex="0" role="region" aria-label="Confusion matrix">'
-        f'<table class="manta-confusion{many}"><caption>Number of test rows: {words}</caption>'
-        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        '<figure class="manta-chart"><figcaption>Confusions on the test rows</figcaption>'
+        '<div class="manta-scroll" tabindex="0" role="region" aria-label="Confusion matrix">'
+        f'<table class="manta-confusion{many}"><caption>Number of rows: {words}</caption>'
+        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div></figure>"
     )
 
 

@@ -18,8 +18,8 @@ PREFERRED = ("train.learning_rate", "model.dropout")
 MOST_NAMED = 6
 """Trials that have a colour and a name among the learning curves; the others are in the background."""
 BACKGROUND = 5
-LOG_FROM_RATIO = 8.0
-"""Values that span more than this are shown on a log axis."""
+ON_LOG_AXES = {"train.learning_rate", "train.weight_decay"}
+"""Settings whose ratios matter and not their differences."""
 KINDS = {"failed": "manta-bad", "done": "manta-good", "stopped early": "manta-faint", "not run": "manta-faint"}
 
 
@@ -28,7 +28,8 @@ def search_line(search: Search) -> str:
     ended = sum(trial.state != "training" for trial in search.trials)
     began = f"began {moment(search.run.started_ms)} UTC"
     best = search.ranked[:1]
-    leader = f"; best so far {best[0].name} with validation {search.metric} {number(best[0].score or 0.0)}" if best else ""
+    so_far = "" if search.run.is_over else " so far"
+    leader = f"; best{so_far}: {best[0].name} with validation {search.metric} {number(best[0].score or 0.0)}" if best else ""
     how = {
         "RUNNING": f"running: {ended} of {len(search.trials)} trials that began have ended",
         "FINISHED": f"done: {len(search.trials)} trials",
@@ -118,7 +119,7 @@ def curves_of(search: Search) -> str:
 def config_html(search: Search) -> str:
     """The winner's config as YAML, or when it will be there."""
     if search.best_config:
-        return f'<pre class="manta-code" tabindex="0" aria-label="Best config">{html.escape(search.best_config)}</pre>'
+        return f'<pre class="manta-log" tabindex="0" aria-label="Best config">{html.escape(search.best_config)}</pre>'
     waits = (
         "The winner's config is written when the search is over." if not search.run.is_over else "It left no config of a winner."
     )
@@ -141,8 +142,7 @@ def _curve(trial: Trial) -> list[tuple[float, float]]:
 
 
 def _axis(name: str, values: list[float]) -> Axis:
-    is_log = min(values) > 0 and max(values) / min(values) > LOG_FROM_RATIO
-    return Axis.around(short_name(name), values, is_log=is_log)
+    return Axis.around(short_name(name), values, is_log=name in ON_LOG_AXES and min(values) > 0)
 
 
 def _value_cell(trial: Trial, name: str) -> Cell:

@@ -237,7 +237,7 @@ class TrackingClient:
                 break
         return found
 
-    def _all(self, method: str, path: str, key: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+    def _all(self, method: str, path: str, key: str, /, **arguments: Any) -> Iterator[dict[str, Any]]:
         """The entries of all pages of an answer."""
         token: str | None = None
         while True:
@@ -247,7 +247,7 @@ class TrackingClient:
             if not token:
                 return
 
-    def _json(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+    def _json(self, method: str, path: str, /, **arguments: Any) -> dict[str, Any]:
         kind = "params" if method == "GET" else "json"
         answer = self._send(method, f"api/2.0/mlflow/{path}", **{kind: arguments})
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -16,6 +15,8 @@ from manta_ui.tables import section_html
 from manta_ui.tracking_client import Model, NothingRecordedError, TrackingError, TrackingStartingError, Version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from manta_ui.services import Frame, Services
     from manta_ui.tracking_client import TrackingClient
 
@@ -91,10 +92,13 @@ def build(services: Services, frame: Frame) -> None:
         problem = why_not(services, request.username, model=chosen, version=number)
         return [note_html(problem), *(gr.Button(interactive=not problem) for _ in steps)]
 
-    def take(step: Step, chosen: str, number: int, request: gr.Request) -> list[Any]:
-        found, sentence = begin(services, step, chosen, number, user=request.username)
-        buttons = [gr.Button(interactive=found is None) for _ in steps]
-        return [note_html(sentence, is_error=found is None), found, gr.Timer(active=found is not None), *buttons]
+    def taker(step: Step) -> Callable[..., list[Any]]:
+        def take(chosen: str, number: int, request: gr.Request) -> list[Any]:
+            found, sentence = begin(services, step, chosen, number, user=request.username)
+            buttons = [gr.Button(interactive=found is None) for _ in steps]
+            return [note_html(sentence, is_error=found is None), found, gr.Timer(active=found is not None), *buttons]
+
+        return take
 
     def follow(watched: Pending | None) -> list[Any]:
         return _followed(services, tracking, watched)
@@ -108,7 +112,7 @@ def build(services: Services, frame: Frame) -> None:
         show_buttons, inputs=[model, version], outputs=[said, *buttons], **private
     )
     for step, button in steps.items():
-        button.click(partial(take, step), inputs=[model, version], outputs=[said, pending, waiting, *buttons], **private)
+        button.click(taker(step), inputs=[model, version], outputs=[said, pending, waiting, *buttons], **private)
     waiting.tick(follow, inputs=pending, outputs=[said, pending, waiting, *buttons, *outputs], **private)
 
 

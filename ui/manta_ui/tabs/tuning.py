@@ -49,7 +49,7 @@ def build(services: Services, frame: Frame) -> None:
         charts = gr.HTML(elem_id="tuning-charts")
         trials = gr.HTML(elem_id="tuning-trials")
         config = gr.HTML(elem_id="tuning-config")
-        use = gr.Button("Start from this config", visible=False, elem_id="tuning-use")
+        use = gr.Button("Start a run from this config", visible=False, elem_id="tuning-use")
     seen: gr.State = gr.State(None)
     clock = gr.Timer(LOOK_EVERY_S, active=False)
 
