@@ -61,6 +61,14 @@ window.manta = (() => {
     }
   };
 
+  const download = (name, content) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], { type: "text/plain" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  };
+
   const setTheme = (theme) => document.body.classList.toggle("dark", theme === "dark");
 
   addEventListener("DOMContentLoaded", () => {
@@ -97,5 +105,5 @@ window.manta = (() => {
     }
   });
 
-  return { copy, copyLink, fromLink };
+  return { copy, copyLink, download, fromLink };
 })();
