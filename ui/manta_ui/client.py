@@ -20,8 +20,12 @@ READY_TIMEOUT_S = 1.5
 class ApiError(Exception):
     """The API did not answer, or refused; the message is for the person at the page."""
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after_s: float | None = None, field: str | None = None
+    ) -> None:
         super().__init__(message)
+        self.field = field
+        """What in the request was refused, such as `texts.3`, where the API said so."""
         self.status = status
         """The HTTP status of a refusal; None where nothing answered."""
         self.retry_after_s = retry_after_s
@@ -174,13 +178,15 @@ class ServeClient:
         """
         return self.classify_all([texts], version=version)[0]
 
-    def classify_all(self, rows: Sequence[Text], *, version: int | None = None) -> list[Answer]:
+    def classify_all(self, rows: Sequence[Text], *, version: int | None = None, top_k: int | None = None) -> list[Answer]:
         """Classify several texts or pairs by one request; the answers come in their order, all by one version.
+
+        `top_k` is how many labels their scores hold; all unless given.
 
         Raises:
             ApiError: the API does not answer, or refuses a text.
         """
-        asked = {"texts": [_as_json(row) for row in rows]}
+        asked = {"texts": [_as_json(row) for row in rows]} | ({} if top_k is None else {"top_k": top_k})
         response = self._send("POST", "/v1/classify", json=asked, headers=_pinned(version))
         body = self._json(response)
         return [
@@ -250,7 +256,12 @@ class ServeClient:
         if response.status_code == 401:
             message = f"The model at {self.url} asks for an API key; start the page with MANTA_API_KEY set to one."
         retry = response.headers.get("retry-after", "")
-        raise ApiError(message, status=response.status_code, retry_after_s=float(retry) if retry.isdecimal() else None)
+        raise ApiError(
+            message,
+            status=response.status_code,
+            retry_after_s=float(retry) if retry.isdecimal() else None,
+            field=problem.get("field"),
+        )
 
 
 def _as_json(texts: Text) -> str | list[str]:

@@ -95,3 +95,17 @@ def percent(share: float) -> str:
     if 0 < share < 0.005:
         return "<1%"
     return f"{share:.0%}"
+
+
+def progress_html(done: int, total: int, *, left_s: float | None) -> str:
+    """A progress bar that says in words how far it is, and for how long."""
+    left = "" if left_s is None else f", {_duration(left_s)} left"
+    words = f"{done:,} of {total:,} rows{left}"
+    return (
+        f'<div class="manta-progress"><progress max="{total}" value="{done}" aria-label="Rows classified"></progress>'
+        f"<p>{words}</p></div>"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -61,6 +61,10 @@ def page_theme() -> gr.themes.Base:
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
         input_shadow="none",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        slider_color="*primary_700",
+        slider_color_dark="*primary_400",
         link_text_color="*primary_700",
         link_text_color_dark="*primary_300",
     )
