@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MANY_LABELS = 8
 """Beyond so many, the columns of the confusion matrix are named upright."""
+MOST_CHARACTERS = 16
+"""Of a hash, which `manta models show` has in full."""
 TILES = (("accuracy", "accuracy"), ("f1_macro", "macro F1"), ("f1_micro", "micro F1"), ("loss", "loss"))
 SETTINGS = ("train.learning_rate", "model.dropout", "train.num_epochs", "train.batch_size", "train.num_workers", "train.zero_stage")
 LINEAGE = (("pretrained", "base model"), ("data_hash", "data hash"), ("config_hash", "config hash"), ("git_commit", "git commit"))
@@ -186,7 +188,7 @@ def _tiles_html(metrics: Mapping[str, float]) -> str:
 def _facts(version: Version, report: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings = version.run.settings if version.run else {}
     facts = [("made (UTC)", moment(version.created_ms)), ("run", version.lineage.get("run", ""))]
-    facts += [(words, version.lineage.get(key, "")) for key, words in LINEAGE]
+    facts += [(words, version.lineage.get(key, "")[:MOST_CHARACTERS]) for key, words in LINEAGE]
     facts += [(name.rsplit(".", 1)[-1].replace("_", " "), settings.get(name, "")) for name in SETTINGS]
     facts += [("labels", ", ".join(map(str, report.get("labels") or []))), ("MLflow run", version.run_id)]
     facts += [("package", version.lineage.get("package_version", "")), ("model folder", str(report.get("artifact") or ""))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ NO_CLUSTER = (
     "No cluster is named.",
     "Start the page with manta ui --address http://HEAD:8265. To try one on this machine: manta cluster local",
 )
+STARRED = re.compile(r"\w+\.\*")
 NO_RIGHT = "You may look, but not start or stop jobs: the file of users says who may."
 
 
@@ -105,7 +107,7 @@ def _build_start(services: Services, frame: Frame) -> tuple[gr.Dropdown, Callabl
                 elem_id="jobs-yaml",
                 elem_classes="manta-yaml",
             )
-            files = gr.File(label="Files that travel with it (name them in data.train …)", file_count="multiple", height=120)
+            files = gr.File(label="Files that travel with it", file_count="multiple", height=120)
             note = gr.HTML(note_html(""), elem_id="jobs-note")
             with gr.Row():
                 starts: dict[Verb, gr.Button] = {
@@ -199,7 +201,8 @@ def uploads_of(paths: list[str] | None) -> dict[str, Path]:
 
 
 def _component(field: FormField) -> Any:
-    shared: dict[str, Any] = {"label": field.label, "info": field.explanation, "elem_id": f"jobs-{field.name.replace('.', '-')}"}
+    words = STARRED.sub(r"`\g<0>`", field.explanation)  # gradio reads it as Markdown, where a star would begin italics
+    shared: dict[str, Any] = {"label": field.label, "info": words, "elem_id": f"jobs-{field.name.replace('.', '-')}"}
     value = value_of(FIRST, field)
     if field.kind == "switch":
         return gr.Checkbox(bool(value), **shared)

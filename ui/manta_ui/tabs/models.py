@@ -90,7 +90,8 @@ def build(services: Services, frame: Frame) -> None:
 
     def show_buttons(chosen: str | None, number: int | None, request: gr.Request) -> list[Any]:
         problem = why_not(services, request.username, model=chosen, version=number)
-        return [note_html(problem), *(gr.Button(interactive=not problem) for _ in steps)]
+        can = number is not None and not problem
+        return [note_html(problem), *(gr.Button(interactive=can) for _ in steps)]
 
     def taker(step: Step) -> Callable[..., list[Any]]:
         def take(chosen: str, number: int, request: gr.Request) -> list[Any]:
