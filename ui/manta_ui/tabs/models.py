@@ -42,7 +42,8 @@ class Shown:
     table: str = ""
     details: str = ""
     verdict: str = ""
-    is_starting: bool = False
+    asks_again: bool = False
+    """Whether the server may answer in a moment."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,11 @@ def look(tracking: TrackingClient, *, model: str | None = None, version: int | N
             return Shown(models=names, model=chosen.name, table=empty_html(f"{chosen.name} has no versions."))
         report, card = tracking.document(found.run_id, REPORT_FILE), tracking.file(found.run_id, CARD_FILE)
     except TrackingStartingError as error:
-        return Shown(note=note_html(str(error)), is_starting=True)
+        return Shown(note=note_html(str(error)), asks_again=True)
     except NothingRecordedError as error:
         return Shown(table=empty_html("No models yet.", str(error)))
     except TrackingError as error:
-        return Shown(note=note_html(str(error), is_error=True))
+        return Shown(note=note_html(str(error), is_error=True), asks_again=True)
     return Shown(
         models=names,
         model=chosen.name,
@@ -235,7 +236,7 @@ def _updates(shown: Shown) -> list[Any]:
         shown.table,
         shown.verdict,
         shown.details,
-        gr.Timer(active=shown.is_starting),
+        gr.Timer(active=shown.asks_again),
     ]
 
 
