@@ -12,9 +12,10 @@ import gradio as gr
 from manta_ui.batch_views import ALL_LABELS, Filter, distribution_html, table_page_html
 from manta_ui.client import ApiError
 from manta_ui.downloads import held_path
-from manta_ui.markup import empty_html, note_html, progress_html
+from manta_ui.file_choice import build_file_choice, texts_in
+from manta_ui.markup import note_html, progress_html
 from manta_ui.row_answers import RowAnswer, answer_rows
-from manta_ui.row_files import KINDS, FileProblem, RowFile, read_rows, write_rows
+from manta_ui.row_files import RowFile, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 SHOW_EVERY_S = 0.25
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-NO_FILE = empty_html("Drop a file to classify all its rows", f"{', '.join(KINDS)}: one text a row, in a column with a name.")
 
 
 @dataclass(frozen=True)
@@ -58,57 +58,49 @@ class Filters:
 def build(services: Services, frame: Frame) -> None:
     """The tab's components and what they do."""
     api = services.api
-    file, classified = gr.State(None), gr.State(None)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=280):
-            upload = gr.File(label="File", file_types=list(KINDS), elem_id="batch-file", elem_classes="manta-file", height=150)
-        with gr.Column(scale=3, min_width=280):
-            column = gr.Dropdown([], label="Text column", elem_id="batch-column")
-            second = gr.Dropdown([], label="Second text column", elem_id="batch-second", visible=False)
-            with gr.Row():
-                start = gr.Button("Classify rows", variant="primary", elem_id="batch-start", interactive=False)
-                stop = gr.Button("Stop", elem_id="batch-stop", interactive=False)
-    progress = gr.HTML(NO_FILE, elem_id="batch-progress")
+    classified = gr.State(None)
+    choice = build_file_choice(frame, name="batch")
+    with gr.Row():
+        start = gr.Button("Classify rows", variant="primary", elem_id="batch-start", interactive=False, scale=3)
+        stop = gr.Button("Stop", elem_id="batch-stop", interactive=False, scale=1)
     with gr.Column(visible=False, elem_id="batch-results") as results:
         download = gr.DownloadButton("Download with the answers", elem_id="batch-download")
         plot = gr.HTML("", elem_id="batch-plot")
         filters = _build_filters()
         table = gr.HTML("", elem_id="batch-table")
 
-    frame.answering.change(
-        lambda model: gr.skip() if model is None else gr.Dropdown(visible=model.num_texts == 2),
-        inputs=frame.answering,
-        outputs=second,
+    choice.chosen.then(
+        lambda file: (gr.Button(interactive=file is not None), gr.Column(visible=False)),
+        inputs=choice.file,
+        outputs=[start, results],
         **HIDDEN,
     )
-    upload.change(opened, inputs=[upload, frame.answering], outputs=[file, column, second, start, progress, results], **HIDDEN)
 
     def run(rows: RowFile | None, name: str | None, other: str | None, model: ModelInfo | None) -> Iterator[dict[Any, Any]]:
         yield {start: gr.Button(interactive=False), stop: gr.Button(interactive=True), results: gr.Column(visible=False)}
         for step in classified_rows(api, rows, name, other, model=model):
-            yield (
-                {progress: step}
-                if isinstance(step, str)
-                else {
-                    progress: note_html(done_sentence(step)),
-                    classified: step,
-                    results: gr.Column(visible=True),
-                    plot: distribution_html(step.answers),
-                    filters.label: gr.Dropdown([ALL_LABELS, *step.model.labels], value=ALL_LABELS),
-                    filters.page: 1,
-                    download: gr.DownloadButton(value=str(with_answers(step))),
-                }
-            )
+            if isinstance(step, str):
+                yield {choice.note: step}
+                continue
+            yield {
+                choice.note: note_html(done_sentence(step)),
+                classified: step,
+                results: gr.Column(visible=True),
+                plot: distribution_html(step.answers),
+                filters.label: gr.Dropdown([ALL_LABELS, *step.model.labels], value=ALL_LABELS),
+                filters.page: 1,
+                download: gr.DownloadButton(value=str(with_answers(step))),
+            }
         yield {start: gr.Button(interactive=True), stop: gr.Button(interactive=False)}
 
     running = start.click(
         run,
-        inputs=[file, column, second, frame.answering],
-        outputs=[progress, classified, start, stop, results, plot, filters.label, filters.page, download],
+        inputs=[choice.file, choice.column, choice.second, frame.answering],
+        outputs=[choice.note, classified, start, stop, results, plot, filters.label, filters.page, download],
         **HIDDEN,
     )
     running.then(shown, inputs=[classified, *filters.inputs], outputs=table, **HIDDEN)
-    stop.click(stopped, outputs=[progress, start, stop], cancels=running, **HIDDEN)
+    stop.click(stopped, outputs=[choice.note, start, stop], cancels=running, **HIDDEN)
     gr.on(
         [filters.label.input, filters.uncertain.input, filters.least.release, filters.most.release],
         lambda: 1,
@@ -129,28 +121,6 @@ def _build_filters() -> Filters:
     return Filters(label, uncertain, least, most, page)
 
 
-def opened(path: str | None, model: ModelInfo | None) -> list[Any]:
-    """The file, the columns to choose from, and whether it can be started; the results of another file go."""
-    nothing = [None, gr.Dropdown([], value=None), gr.Dropdown([], value=None), gr.Button(interactive=False)]
-    if path is None:
-        return [*nothing, NO_FILE, gr.Column(visible=False)]
-    try:
-        file = read_rows(Path(path))
-    except FileProblem as problem:
-        return [*nothing, note_html(str(problem), is_error=True), gr.Column(visible=False)]
-    first, *other = file.likely_columns(2)
-    choices = [*file.columns]
-    is_pair = model is not None and model.num_texts == 2
-    return [
-        file,
-        gr.Dropdown(choices, value=first),
-        gr.Dropdown(choices, value=other[0] if other else None, visible=is_pair),
-        gr.Button(interactive=True),
-        note_html(f"{file.name}: {len(file.rows):,} rows. Check the column, then classify."),
-        gr.Column(visible=False),
-    ]
-
-
 def classified_rows(
     api: ServeClient, file: RowFile | None, column: str | None, second: str | None, *, model: ModelInfo | None
 ) -> Iterator[str | Classified]:
@@ -163,7 +133,7 @@ def classified_rows(
     answers: list[RowAnswer] = []
     try:
         model = api.model() if model is None else model
-        texts = file.texts(column, *([second] if second and model.num_texts == 2 else []))
+        texts = texts_in(file, column, second, model=model)
         for some in answer_rows(api, texts, version=model.version):
             answers += some
             now = time.monotonic()
