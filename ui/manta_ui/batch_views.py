@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from manta_ui.row_answers import RowAnswer
 
 ALL_LABELS = "All labels"
-ROWS_A_PAGE = 100
+ROWS_A_PAGE = 50
 LONGEST_CELL = 300
 
 
