@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,9 @@ def _build_start(services: Services, frame: Frame) -> tuple[gr.Dropdown, Callabl
                 elem_id="jobs-yaml",
                 elem_classes="manta-yaml",
             )
-            files = gr.File(label="Files that travel with it", file_count="multiple", height=120)
+            files: gr.State = gr.State([])
+            names = gr.HTML(files_html([]), elem_id="jobs-file-names")
+            add = gr.UploadButton("Add files from this computer", file_count="multiple", size="sm", elem_id="jobs-files")
             note = gr.HTML(note_html(""), elem_id="jobs-note")
             with gr.Row():
                 starts: dict[Verb, gr.Button] = {
@@ -116,10 +119,10 @@ def _build_start(services: Services, frame: Frame) -> tuple[gr.Dropdown, Callabl
                 }
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-    def check(typed: str, uploaded: list[str] | None) -> str:
+    def check(typed: str, uploaded: list[str]) -> str:
         return check_note(typed, uploads_of(uploaded))
 
-    def filled(typed: str, uploaded: list[str] | None) -> list[Any]:
+    def filled(typed: str, uploaded: list[str]) -> list[Any]:
         return [check(typed, uploaded), *(value_of(typed, field) for field, _ in fields)]
 
     components = [component for _, component in fields]
@@ -127,13 +130,15 @@ def _build_start(services: Services, frame: Frame) -> tuple[gr.Dropdown, Callabl
         events = [component.input] if field.kind != "text" else [component.blur, component.submit]
         gr.on(events, _writer(field), inputs=[text, component, files], outputs=[text, note], **private)
     gr.on([text.blur, frame.tab.select], filled, inputs=[text, files], outputs=[note, *components], **private)
-    files.change(check, inputs=[text, files], outputs=note, **private)
+    add.upload(added, inputs=[add, files], outputs=[files, names], **private).then(
+        check, inputs=[text, files], outputs=note, **private
+    )
     frame.prepared_config.change(
         lambda prepared: prepared or gr.skip(), inputs=frame.prepared_config, outputs=text, **private
     ).then(filled, inputs=[text, files], outputs=[note, *components], **private)
 
     def starter(verb: Verb) -> Callable[..., list[Any]]:
-        def start(typed: str, uploaded: list[str] | None, request: gr.Request) -> list[Any]:
+        def start(typed: str, uploaded: list[str], request: gr.Request) -> list[Any]:
             job_id, sentence = begin(services, verb, typed, uploads_of(uploaded), user=request.username)
             chosen = gr.Dropdown(choices=[job_id], value=job_id) if job_id else gr.skip()
             return [chosen, note_html(sentence, is_error=job_id is None)]
@@ -195,9 +200,21 @@ def check_note(text: str, uploads: Mapping[str, Path]) -> str:
     return note_html(f"Ready: {config.name}, registered as {config.registered_name}.")
 
 
-def uploads_of(paths: list[str] | None) -> dict[str, Path]:
-    """The uploaded files by name."""
-    return {Path(path).name: Path(path) for path in paths or []}
+def uploads_of(paths: list[str]) -> dict[str, Path]:
+    """The uploaded files by name; of two with the same name, the later one."""
+    return {Path(path).name: Path(path) for path in paths}
+
+
+def added(new: list[str] | None, before: list[str]) -> tuple[list[str], str]:
+    """The uploaded files with those that are new, and their names for people."""
+    paths = [*before, *(new or [])]
+    return paths, files_html(list(uploads_of(paths)))
+
+
+def files_html(names: list[str]) -> str:
+    """Which files travel with the job, where the YAML names them."""
+    words = f"Files that travel where data.train … names them: {', '.join(names)}" if names else "Files that data.train … may name:"
+    return f'<p class="manta-quiet">{html.escape(words)}</p>'
 
 
 def _component(field: FormField) -> Any:
@@ -214,7 +231,7 @@ def _component(field: FormField) -> Any:
 def _writer(field: FormField) -> Callable[..., list[Any]]:
     """What a field does when it was filled in: the YAML with its value, and whether that could be sent."""
 
-    def write(text: str, value: Any, uploaded: list[str] | None) -> list[Any]:
+    def write(text: str, value: Any, uploaded: list[str]) -> list[Any]:
         if value == value_of(text, field):
             return [gr.skip(), gr.skip()]  # to look at a field changes nothing, least of all comments in the YAML
         try:
