@@ -42,6 +42,15 @@ def test_a_log_is_taken_apart() -> None:
     assert read_log('MANTA-JOB {"error": "no rows"}').error == "no rows"
 
 
+def test_of_a_long_log_the_end_is_shown_and_how_much_was_before() -> None:
+    log = read_log("".join(f"line {number}\n" for number in range(700)))
+    assert len(log.lines) == 700
+    shown = log_html(log)
+    assert "… 200 lines before\nline 200\n" in shown
+    assert "line 699" in shown
+    assert log.end().end() == log.end()
+
+
 def test_what_came_of_a_job_is_told() -> None:
     done = JobLog((), {"model": "far", "version": 3, "artifact": "/shared/artifact"}, None)
     assert outcome(job("SUCCEEDED"), done) == "far@3, on the cluster in /shared/artifact"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from manta_ui.job_progress import Progress
     from manta_ui.jobs_client import Job, JobLog
 
-MOST_LINES = 500
 KINDS = {"SUCCEEDED": "manta-good", "FAILED": "manta-bad", "STOPPED": "manta-faint"}
 
 
@@ -52,9 +51,9 @@ def job_html(job: Job, log: JobLog, progress: Progress) -> str:
 
 def log_html(log: JobLog) -> str:
     """The last lines of a job's log."""
-    left_out = len(log.lines) - MOST_LINES
-    head = f"… {left_out:,} lines before\n" if left_out > 0 else ""
-    text = head + "\n".join(log.lines[-MOST_LINES:]) if log.lines else "It has printed nothing yet."
+    end = log.end()
+    head = f"… {end.num_before:,} lines before\n" if end.num_before else ""
+    text = head + "\n".join(end.lines) if log.lines else "It has printed nothing yet."
     return f'<pre class="manta-log" tabindex="0" role="log" aria-label="Log of the job" aria-live="off">{html.escape(text)}</pre>'
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -15,6 +15,8 @@ from manta.cluster_job import MARK, ClusterJob
 TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 600.0
 STARTS_WITHIN_S = 60.0
+MOST_LINES = 500
+"""Of a job's log that are shown, and kept of a job that is over."""
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -52,6 +54,13 @@ class JobLog:
     """What came of it, once it is done."""
     error: str | None
     """Why nothing came of it, as a sentence."""
+    num_before: int = 0
+    """Lines before those, which were let go."""
+
+    def end(self) -> JobLog:
+        """It with its last lines only."""
+        left_out = max(0, len(self.lines) - MOST_LINES)
+        return replace(self, lines=self.lines[left_out:], num_before=self.num_before + left_out)
 
 
 class JobsClient:
@@ -93,7 +102,7 @@ class JobsClient:
             found = read_log(str(self._json("GET", f"/api/jobs/{job.id}/logs").get("logs") or ""))
             if not job.is_over:
                 return found
-            self._finished[job.id] = found
+            self._finished[job.id] = found.end()
         return self._finished[job.id]
 
     def stop(self, job_id: str) -> bool:

@@ -94,18 +94,29 @@ def build(services: Services, frame: Frame) -> None:
         can = number is not None and not problem
         return [note_html(problem), *(gr.Button(interactive=can) for _ in steps)]
 
-    def taker(step: Step) -> Callable[..., list[Any]]:
-        def take(chosen: str, number: int, request: gr.Request) -> list[Any]:
+    buttons = list(steps.values())
+
+    def taker(step: Step) -> Callable[..., dict[Any, Any]]:
+        def take(chosen: str, number: int, request: gr.Request) -> dict[Any, Any]:
             found, sentence = begin(services, step, chosen, number, user=request.username)
-            buttons = [gr.Button(interactive=found is None) for _ in steps]
-            return [note_html(sentence, is_error=found is None), found, gr.Timer(active=found is not None), *buttons]
+            if found is None:
+                return {said: note_html(sentence, is_error=True)}
+            begun = {said: note_html(sentence), pending: found, waiting: gr.Timer(active=True)}
+            return begun | {button: gr.Button(interactive=False) for button in buttons}
 
         return take
 
-    def follow(watched: Pending | None) -> list[Any]:
-        return _followed(services, tracking, watched)
+    def follow(watched: Pending | None) -> dict[Any, Any]:
+        if watched is None:
+            return {waiting: gr.Timer(active=False)}
+        is_over, sentence, compared = came_of(services, watched)
+        if not is_over:
+            return {said: sentence}
+        updates = dict(zip(outputs, _updates(look(tracking, model=watched.model, version=watched.version)), strict=True))
+        updates |= {verdict: compared} if compared else {}
+        updates |= {button: gr.Button(interactive=True) for button in buttons}
+        return updates | {said: sentence, pending: None, waiting: gr.Timer(active=False)}
 
-    buttons = list(steps.values())
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     asked = [frame.tab.select, refresh.click, version.input, starting.tick]
     shown = gr.on(asked, show, inputs=[model, version], outputs=outputs, **private)
@@ -213,19 +224,6 @@ def recorded_verdict(model: Model, version: Version) -> str:
 def decided_html(model: Model) -> str:
     """The log of decisions, under its heading."""
     return section_html("Decisions", decisions_html(model))
-
-
-def _followed(services: Services, tracking: TrackingClient, watched: Pending | None) -> list[Any]:
-    """Updates of the sentence, what is waited for, its timer, the buttons and the tab."""
-    if watched is None:
-        return [gr.skip(), None, gr.Timer(active=False), *(gr.skip() for _ in range(3)), *(gr.skip() for _ in range(7))]
-    is_over, sentence, verdict = came_of(services, watched)
-    if not is_over:
-        return [sentence, watched, gr.skip(), *(gr.skip() for _ in range(10))]
-    updates = _updates(look(tracking, model=watched.model, version=watched.version))
-    if verdict:
-        updates[4] = verdict
-    return [sentence, None, gr.Timer(active=False), *(gr.Button(interactive=True) for _ in range(3)), *updates]
 
 
 def _updates(shown: Shown) -> list[Any]:
