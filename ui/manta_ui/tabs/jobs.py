@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,6 @@ NO_CLUSTER = (
     "No cluster is named.",
     "Start the page with manta ui --address http://HEAD:8265. To try one on this machine: manta cluster local",
 )
-STARRED = re.compile(r"\w+\.\*")
 NO_RIGHT = "You may look, but not start or stop jobs: the file of users says who may."
 
 
@@ -218,7 +216,7 @@ def files_html(names: list[str]) -> str:
 
 
 def _component(field: FormField) -> Any:
-    words = STARRED.sub(r"`\g<0>`", field.explanation)  # gradio reads it as Markdown, where a star would begin italics
+    words = field.explanation.replace("*", "∗")  # gradio reads it as Markdown, where a plain star begins italics
     shared: dict[str, Any] = {"label": field.label, "info": words, "elem_id": f"jobs-{field.name.replace('.', '-')}"}
     value = value_of(FIRST, field)
     if field.kind == "switch":
