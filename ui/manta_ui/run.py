@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manta.clusters import connection
 from manta.errors import InputError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from fastapi import FastAPI
+    from gradio import Blocks
     from rich.console import Console
 
 API_KEY = "MANTA_API_KEY"
@@ -60,39 +63,66 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
         InputError: the port is taken, the file of users or the cluster is missing or wrong, or it would be open to others
             without such a file.
     """
-    accounts = checked_accounts(settings)
-    cluster_jobs = jobs_of(settings)
     check_port(settings.host, settings.port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what the page has started ends with it
     with ExitStack() as stack:
-        # Read when gradio is imported: nothing leaves this machine, and what people upload is gone when the page is closed.
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="manta-page-"))
-        from manta_ui.look import STYLE_SHEETS, page_head, page_theme
-        from manta_ui.page import build_page
-
-        services = Services(
-            api=ServeClient(settings.api, key=os.environ.get(API_KEY)),
-            tracking=stack.enter_context(tracking_of(settings)),
-            jobs=cluster_jobs,
-            accounts=accounts,
-        )
-        page = build_page(services).queue(default_concurrency_limit=TOGETHER)
+        page, options = page_of(settings, until=stack)
         page.launch(
             server_name=settings.host,
             server_port=settings.port,
-            auth=accounts.check if accounts else None,
-            theme=page_theme(),
-            css_paths=[*STYLE_SHEETS],
-            head=page_head(),
-            max_file_size=MAX_FILE_SIZE,
             quiet=True,
-            ssr_mode=False,
             share=False,
             prevent_thread_lock=True,
+            **options,
         )
         console.print(f"The page is at http://{settings.host}:{settings.port} and asks {settings.api}. Ctrl-C stops it.")
         page.block_thread()
+
+
+def page_app(settings: PageSettings) -> FastAPI:
+    """The page as an ASGI application, for a server that has a host and a port already; it ends with the process.
+
+    Raises:
+        InputError: as `run_page`, but for the port.
+    """
+    stack = ExitStack()
+    atexit.register(stack.close)
+    page, options = page_of(settings, until=stack)
+    import gradio as gr
+    from fastapi import FastAPI
+
+    return gr.mount_gradio_app(FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page, path="", **options)
+
+
+def page_of(settings: PageSettings, *, until: ExitStack) -> tuple[Blocks, dict[str, Any]]:
+    """The page and what gradio is to be told with it; what it starts is stopped with `until`.
+
+    Raises:
+        InputError: the file of users or the cluster is missing or wrong, or it would be open to others without such a file.
+    """
+    accounts = checked_accounts(settings)
+    cluster_jobs = jobs_of(settings)
+    # Read when gradio is imported: nothing leaves this machine, and what people upload is gone when the page is closed.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = until.enter_context(tempfile.TemporaryDirectory(prefix="manta-page-"))
+    from manta_ui.look import STYLE_SHEETS, page_head, page_theme
+    from manta_ui.page import build_page
+
+    services = Services(
+        api=ServeClient(settings.api, key=os.environ.get(API_KEY)),
+        tracking=until.enter_context(tracking_of(settings)),
+        jobs=cluster_jobs,
+        accounts=accounts,
+    )
+    page = build_page(services).queue(default_concurrency_limit=TOGETHER)
+    return page, {
+        "auth": accounts.check if accounts else None,
+        "theme": page_theme(),
+        "css_paths": [*STYLE_SHEETS],
+        "head": page_head(),
+        "max_file_size": MAX_FILE_SIZE,
+        "ssr_mode": False,
+    }
 
 
 @contextmanager
