@@ -1,4 +1,4 @@
-"""Models and searches over HTTP, from a real MLflow server that the page starts for a registry that is a file."""
+"""Models and searches from a real MLflow server that the page starts for a registry that is a file, over HTTP and in a browser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -22,8 +22,13 @@ from manta_ui.tracking_client import NothingRecordedError, TrackingClient, Track
 from manta_ui.tracking_server import TrackingServer
 
 from .recorded import EVIL, SEARCH, record_search, record_versions
+from .visits import choose, chromium, page_process, violations, visiting
+
+if TYPE_CHECKING:
+    from .visits import Visit
 
 STARTS_WITHIN_S = 90.0
+GONE = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True)
@@ -151,8 +156,8 @@ def test_nothing_recorded_and_nobody_there_are_told_apart(tmp_path: Path, monkey
         empty.models()
     assert "No models yet." in models.look(empty).table
     assert "No searches yet." in tuning.look(empty, None).note
-    gone = TrackingClient("http://127.0.0.1:9")
-    assert "No MLflow server answers at http://127.0.0.1:9" in models.look(gone).note
+    gone = TrackingClient(GONE)
+    assert f"No MLflow server answers at {GONE}" in models.look(gone).note
     assert models.look(gone).asks_again
     assert "No MLflow server answers" in tuning.look(gone, None).note
 
@@ -168,6 +173,58 @@ def test_without_a_cluster_or_the_right_nothing_is_promoted_and_the_reason_is_sa
     guarded = Services(api=None, tracking=recorded.tracking, jobs=None, accounts=users)  # type: ignore[arg-type]
     assert models.begin(guarded, "promote", "desk", 2, user="reader")[1] == models.NO_RIGHT
     assert models.why_not(guarded, "owner", model="desk", version=2) != models.NO_RIGHT
+
+
+@pytest.fixture
+def visit(recorded: Recorded, tmp_path: Path) -> Iterator[Visit]:
+    """In front of that server, and of a cluster that is not there."""
+    options = ("--tracking", recorded.server.address(), "--address", GONE)
+    with (
+        page_process(tmp_path / "page", log=tmp_path / "log", api=GONE, options=options) as url,
+        chromium() as browser,
+        visiting(browser, url) as visit,
+    ):
+        yield visit
+
+
+@pytest.mark.page
+@pytest.mark.timeout(240)
+def test_a_person_looks_at_versions_and_searches_and_starts_from_the_best_config(visit: Visit) -> None:
+    from playwright.sync_api import expect
+
+    visit.open("Models")
+    expect(visit.part("models-details")).to_contain_text("desk@1 champion")
+    expect(visit.part("models-details").locator(".manta-confusion tbody td")).to_have_text(list("710090205"))
+    expect(visit.part("models-details")).to_contain_text(EVIL)
+    assert violations(visit) == []
+    choose(visit, "models-version", "2")
+    expect(visit.part("models-verdict")).to_contain_text(f"worse: {EVIL}")
+    visit.part("models-promote").click()
+    expect(visit.part("models-said")).to_contain_text(f"No cluster answers at {GONE}.")
+
+    visit.open("Tuning")
+    expect(visit.part("tuning-note")).to_contain_text("best: trial-002 with validation accuracy 0.9")
+    expect(visit.part("tuning-charts").locator(".manta-point")).to_have_count(4)
+    names = visit.part("tuning-trials").locator("tbody td:first-child")
+    expect(names).to_have_text(["trial-002", "trial-002-seed-1", "trial-001", "trial-003", "trial-004"])
+    visit.part("tuning-trials").get_by_role("button", name="learning rate", exact=True).click()
+    expect(names).to_have_text(["trial-004", "trial-003", "trial-002", "trial-002-seed-1", "trial-001"])
+    expect(visit.part("tuning-trials")).to_contain_text(f"a NaN in {EVIL}")
+    assert violations(visit) == []
+    visit.part("tuning-use").click()
+
+    text = visit.part("jobs-yaml").locator("textarea")
+    expect(text).to_have_value(f"name: desk\n# {EVIL}\n")
+    expect(visit.part("jobs-note")).to_contain_text("data is required; Where labelled texts come from.")
+    field = visit.part("jobs-data-train").locator("textarea, input")
+    field.fill("sample:support")
+    field.blur()
+    expect(text).to_have_value("name: desk\ndata:\n  train: sample:support\n")
+    expect(visit.part("jobs-note")).to_contain_text("Ready: desk, registered as desk.")
+    assert violations(visit) == []
+    visit.part("jobs-tune").click()
+    expect(visit.part("jobs-note")).to_contain_text(f"No cluster answers at {GONE}.")
+    expect(visit.part("jobs-status")).to_contain_text(f"No cluster answers at {GONE}.")
 
 
 def test_the_server_ends_with_the_page_and_that_is_said(recorded: Recorded) -> None:

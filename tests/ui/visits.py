@@ -110,3 +110,9 @@ def violations(visit: Visit) -> list[str]:
 
     found = [item for item in Axe().run(visit.page).response["violations"] if item["impact"] in {"serious", "critical"}]
     return [f"{item['id']}: {node['html']}" for item in found for node in item["nodes"]]
+
+
+def choose(visit: Visit, name: str, option: str) -> None:
+    """Take an option of a dropdown, as a person does with the mouse."""
+    visit.part(name).locator("input").click()
+    visit.page.get_by_role("option", name=option, exact=True).click()

@@ -12,7 +12,7 @@ from manta_ui.search_views import charts_html, config_html, search_line, trials_
 from manta_ui.searches import read_search
 from manta_ui.tables import section_html
 from manta_ui.tabs.models import NO_SERVER
-from manta_ui.tracking_client import NothingRecordedError, TrackingError
+from manta_ui.tracking_client import NothingRecordedError, TrackingError, TrackingStartingError
 
 if TYPE_CHECKING:
     from manta_ui.services import Frame, Services
@@ -87,7 +87,7 @@ def look(tracking: TrackingClient, chosen: str | None) -> Shown:
     except NothingRecordedError as error:
         return Shown(note=empty_html(NONE_YET[0], str(error)))
     except TrackingError as error:
-        return Shown(note=note_html(str(error), is_error=True))
+        return Shown(note=note_html(str(error), is_error=not isinstance(error, TrackingStartingError)))
     return Shown(
         note=note_html(search_line(search)),
         searches=tuple((f"{run.name} ({run.status.lower()})", run.id) for run in searches),

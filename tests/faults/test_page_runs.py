@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from manta.ports import free_ports
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta_jobs.local_cluster import LocalCluster
 
-from .recorded import record_versions
+from ..ui.recorded import record_versions
+from ..ui.visits import choose, chromium, page_process, violations, visiting
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from ..ui.visits import Visit
 
-pytestmark = [pytest.mark.page, pytest.mark.server, pytest.mark.ray, pytest.mark.timeout(420)]
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-SOON_MS, LATER_MS = 45_000, 240_000
+pytestmark = [pytest.mark.page, pytest.mark.timeout(420)]
+LATER_MS = 240_000
 NO_API = "http://127.0.0.1:9"
 
 
@@ -41,66 +36,21 @@ class Stack:
     folder: Path
 
 
-@dataclass
-class Visit:
-    """One person's browser."""
-
-    page: Page
-    url: str
-    faults: list[str] = field(default_factory=list)
-    requested: list[str] = field(default_factory=list)
-
-    def open(self, tab: str) -> None:
-        self.page.get_by_role("tab", name=tab, exact=True).click()
-
-    def part(self, name: str) -> Locator:
-        return self.page.locator(f"#{name}")
-
-
 @pytest.fixture(scope="module")
 def stack(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("runs")
     storage = Storage(folder / "storage")
     record_versions(storage, folder, model=tiny_model)
-    port = free_ports(1)[0]
-    with LocalCluster(1, cpus_per_node=2) as cluster, (folder / "page.log").open("w") as log:
-        command = [*(sys.executable, "-m", "manta.cli", "ui", "--port", str(port), "--api", NO_API)]
-        command += ["--address", cluster.jobs_address, "--token-file", str(cluster.token_file)]
-        environment = os.environ | {"MANTA_STORAGE": str(storage.root), "MANTA_USER": "nobody"}
-        page = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            deadline = time.monotonic() + 60
-            while "The page is at" not in (folder / "page.log").read_text():
-                assert page.poll() is None, (folder / "page.log").read_text()
-                assert time.monotonic() < deadline, (folder / "page.log").read_text()
-                time.sleep(0.1)
-            yield Stack(f"http://127.0.0.1:{port}", storage, folder)
-        finally:
-            page.terminate()
-            page.wait(timeout=30)
+    with LocalCluster(1, cpus_per_node=2) as cluster:
+        options = ("--address", cluster.jobs_address, "--token-file", str(cluster.token_file))
+        with page_process(storage.root, log=folder / "page.log", api=NO_API, options=options) as url:
+            yield Stack(url, storage, folder)
 
 
 @pytest.fixture
 def visit(stack: Stack) -> Iterator[Visit]:
-    """A fresh browser; at its end nothing has gone wrong in it and nothing has left the machine."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine; on Debian: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1180, "height": 900})
-        page.set_default_timeout(SOON_MS)
-        visit = Visit(page, stack.url)
-        page.on("request", lambda request: visit.requested.append(request.url))
-        page.on("console", lambda message: visit.faults.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: visit.faults.append(str(error)))
-        page.goto(stack.url)
+    with chromium() as browser, visiting(browser, stack.url) as visit:
         yield visit
-        browser.close()
-    assert visit.faults == []
-    assert [url for url in visit.requested if not url.startswith((stack.url, "data:", "blob:"))] == []
 
 
 def experiment(stack: Stack, model: Path, **train: object) -> str:
@@ -208,17 +158,3 @@ def test_a_better_version_is_promoted_after_the_gate_and_rolled_back(visit: Visi
     decided = [(decision.action, decision.version) for decision in registry.decisions("desk")]
     assert decided[-2:] == [("promoted", 2), ("rolled back", 1)]
     assert registry.decisions("desk")[-1].by.startswith("the page on ")
-
-
-def choose(visit: Visit, name: str, option: str) -> None:
-    """Take an option of a dropdown, as a person does with the mouse."""
-    visit.part(name).locator("input").click()
-    visit.page.get_by_role("option", name=option, exact=True).click()
-
-
-def violations(visit: Visit) -> list[str]:
-    """What axe-core finds serious or worse in what is shown."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(visit.page).response["violations"]
-    return [f"{item['id']}: {item['nodes'][0]['html']}" for item in found if item["impact"] in {"serious", "critical"}]
