@@ -64,6 +64,7 @@ def stack(ray_cluster: None, tiny_model: Path, tmp_path_factory: pytest.TempPath
         made = train_tiny(folder / name, rows=rows[:count], test=rows[120:], steps=steps, model=tiny_model, settings={})
         versions.append(register(storage, made, name="desk"))
     registry = ModelRegistry(storage)
+    registry.set_champion(versions[0])
     champion, candidate = (Predictor(registry.fetch(version), device="cpu") for version in versions)
     port = free_ports(1)[0]
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))

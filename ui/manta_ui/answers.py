@@ -10,7 +10,7 @@ from manta_ui.markup import bars_html, percent
 if TYPE_CHECKING:
     from manta_ui.client import Answer, ModelInfo
 
-MOST_BARS = 10
+MOST_BARS = 6
 
 
 def answer_html(answer: Answer, model: ModelInfo) -> str:

@@ -16,14 +16,8 @@ if TYPE_CHECKING:
     from manta_ui.client import Answer, ModelInfo, Text
     from manta_ui.row_answers import RowAnswer
 
-METRICS = (
-    ("accuracy", "accuracy"),
-    ("f1_macro", "macro F1"),
-    ("f1_micro", "micro F1"),
-    ("log_loss", "log loss"),
-    ("ece", "calibration error"),
-)
-"""Those that are shown first, where a model has them."""
+METRICS = {"accuracy": "accuracy", "f1_macro": "macro F1", "f1_micro": "micro F1", "loss": "loss"}
+"""Those that everyone is shown, and what they are called; the rest is behind a click."""
 
 
 def side_by_side_html(left: tuple[Answer, ModelInfo], right: tuple[Answer, ModelInfo]) -> str:
@@ -37,16 +31,23 @@ def side_by_side_html(left: tuple[Answer, ModelInfo], right: tuple[Answer, Model
 
 def metrics_html(left: ModelInfo, right: ModelInfo) -> str:
     """What both versions reached on their test rows, and how far they are apart."""
-    names = [name for name, _ in METRICS if name in left.metrics or name in right.metrics]
-    names += sorted((left.metrics.keys() | right.metrics.keys()) - set(names))
-    words = dict(METRICS)
+    known = left.metrics.keys() | right.metrics.keys()
+    main = _metrics_table([name for name in METRICS if name in known], left, right, caption="On each version's own test rows")
+    rest = sorted(known - METRICS.keys())
+    if not rest:
+        return main
+    more = _metrics_table(rest, left, right, caption="All other metrics")
+    return f"{main}<details><summary>All metrics</summary>{more}</details>"
+
+
+def _metrics_table(names: Sequence[str], left: ModelInfo, right: ModelInfo, *, caption: str) -> str:
     rows = []
     for name in names:
-        values = [model.metrics.get(name) for model in (left, right)]
-        apart = None if None in values else values[1] - values[0]  # type: ignore[operator]  # neither is None then
-        rows.append([Cell(words.get(name, name)), *(figure_cell(value, digits=4) for value in values), _difference(apart)])
+        one, other = left.metrics.get(name), right.metrics.get(name)
+        apart = None if one is None or other is None else other - one
+        rows.append([Cell(METRICS.get(name, name)), figure_cell(one, digits=4), figure_cell(other, digits=4), _difference(apart)])
     headings = ["Metric", f"Version {left.version}", f"Version {right.version}", "Difference"]
-    return table_html("compare-metrics", headings, rows, caption="On the test rows that each was trained beside")
+    return table_html(f"compare {caption}", headings, rows, caption=caption)
 
 
 def _difference(value: float | None) -> Cell:

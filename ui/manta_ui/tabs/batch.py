@@ -67,7 +67,7 @@ def build(services: Services, frame: Frame) -> None:
         download = gr.DownloadButton("Download with the answers", elem_id="batch-download")
         plot = gr.HTML("", elem_id="batch-plot")
         filters = _build_filters()
-        table = gr.HTML("", elem_id="batch-table")
+        table = gr.HTML("", elem_id="batch-table", elem_classes="manta-data")
 
     choice.chosen.then(
         lambda file: (gr.Button(interactive=file is not None), gr.Column(visible=False)),

@@ -45,7 +45,7 @@ def build(services: Services, frame: Frame) -> None:
     with gr.Row():
         left = gr.Dropdown([], label="Version", allow_custom_value=True, elem_id="compare-left", min_width=120)
         right = gr.Dropdown([], label="Compared with", allow_custom_value=True, elem_id="compare-right", min_width=120)
-    metrics = gr.HTML("", elem_id="compare-metrics")
+    metrics = gr.HTML("", elem_id="compare-metrics", elem_classes="manta-data")
     text = gr.Textbox(label="Text", lines=3, max_lines=10, placeholder="Type a text, then Ctrl+Enter", elem_id="compare-text")
     second = gr.Textbox(label="Second text", value="", lines=3, max_lines=10, visible=False, elem_id="compare-second")
     button = gr.Button("Compare on this text", variant="primary", elem_id="compare-button")
@@ -79,7 +79,7 @@ def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dro
     with gr.Column(visible=False) as results:
         agreement = gr.HTML("", elem_id="compare-agreement")
         page = gr.Number(value=1, minimum=1, precision=0, label="Page", elem_id="compare-page")
-        table = gr.HTML("", elem_id="compare-table")
+        table = gr.HTML("", elem_id="compare-table", elem_classes="manta-data")
 
     def run(
         file: RowFile | None, column: str | None, other: str | None, one: Any, two: Any, model: ModelInfo | None

@@ -23,7 +23,7 @@ HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 def build(services: Services, frame: Frame) -> None:
     """The tab's components and what they do."""
     api = services.api
-    shown = gr.HTML(empty_html("Looking for corrections …"), elem_id="corrections")
+    shown = gr.HTML(empty_html("Looking for corrections …"), elem_id="corrections", elem_classes="manta-data")
     with gr.Column(visible=False, elem_id="fine-tune") as offer:
         gr.HTML(
             "<h3>Fine-tune with them</h3><p>This run repeats the champion's, and the corrections join its training rows. "
