@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install demo test test-fast test-faults check lock bench bench-train bench-tune bench-predict screenshots clean
+.PHONY: help install demo test test-fast test-faults check lock bench bench-train bench-tune bench-predict bench-page screenshots clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ bench-tune: install ## Measure what a search costs beside training (ARGS=--searc
 
 bench-predict: install ## Measure batch prediction beside a transformers pipeline and plain Ray Data
 	$(BIN)/python benchmarks/predict.py $(ARGS)
+
+bench-page: install ## Measure how fast the page is in a browser, in front of a running manta serve
+	$(BIN)/python benchmarks/page.py $(ARGS)
 
 screenshots: install ## Take the README's pictures from the real page
 	$(BIN)/python docs/screenshots.py
