@@ -91,7 +91,9 @@ def page_app(settings: PageSettings) -> FastAPI:
     import gradio as gr
     from fastapi import FastAPI
 
-    return gr.mount_gradio_app(FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page, path="", **options)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(app, page, path="", **options)
+    return app
 
 
 def page_of(settings: PageSettings, *, until: ExitStack) -> tuple[Blocks, dict[str, Any]]:
@@ -122,6 +124,9 @@ def page_of(settings: PageSettings, *, until: ExitStack) -> tuple[Blocks, dict[s
         "head": page_head(),
         "max_file_size": MAX_FILE_SIZE,
         "ssr_mode": False,
+        "show_error": False,
+        "run_history": False,  # texts are kept nowhere
+        "footer_links": [],
     }
 
 

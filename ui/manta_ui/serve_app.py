@@ -44,7 +44,8 @@ def build(args: PageArguments) -> Application:
         """Holds the page."""
 
     page: Any = Page
-    return page.bind()  # type: ignore[no-any-return]  # Ray is not followed
+    application: Application = page.bind()
+    return application
 
 
 def settings_of(args: PageArguments) -> PageSettings:
