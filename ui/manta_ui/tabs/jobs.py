@@ -32,6 +32,7 @@ NO_CLUSTER = (
     "No cluster is named.",
     "Start the page with manta ui --address http://HEAD:8265. To try one on this machine: manta cluster local",
 )
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 NO_RIGHT = "You may look, but not start or stop jobs: the file of users says who may."
 
 
@@ -47,6 +48,22 @@ class Shown:
     may_stop: bool = False
 
 
+@dataclass(frozen=True)
+class Start:
+    """The components of the upper half, by which a run is started."""
+
+    fields: list[tuple[FormField, Any]]
+    """The form's, each with its component."""
+    text: gr.Textbox
+    """The experiment as YAML."""
+    files: gr.State
+    """Paths of the uploaded files."""
+    names: gr.HTML
+    add: gr.UploadButton
+    note: gr.HTML
+    starts: dict[Verb, gr.Button]
+
+
 def build(services: Services, frame: Frame) -> None:
     """The tab's components and what they do."""
     jobs = services.jobs
@@ -54,23 +71,32 @@ def build(services: Services, frame: Frame) -> None:
         gr.HTML(empty_html(*NO_CLUSTER))
         return
     with gr.Column(elem_classes="manta-data"):
-        job, started = _build_start(services, frame)
+        start = _build_start()
         gr.HTML("<h2>Jobs</h2>")
         with gr.Row():
-            job.render()
+            job = gr.Dropdown([], label="Job", elem_id="jobs-job", scale=4)
             stop = gr.Button("Stop the job", variant="stop", interactive=False, elem_id="jobs-stop", scale=1)
         status = gr.HTML(elem_id="jobs-status")
         log = gr.HTML(elem_id="jobs-log", max_height=LOG_HEIGHT, autoscroll=True)
         table = gr.HTML(elem_id="jobs-table")
+    _wire_form(start, frame)
     seen: gr.State = gr.State(None)
     clock = gr.Timer(LOOK_EVERY_S, active=False)
 
     def show(chosen: str | None, before: Shown | None, request: gr.Request) -> list[Any]:
         now = look(jobs, chosen, may_stop=services.may_promote(request.username))
-        if now == before:
+        if now == before:  # what is read stays as it is
             return [*(gr.skip() for _ in range(5)), before, gr.Timer(active=True)]
         choices = gr.Dropdown(choices=list(now.jobs), value=now.chosen)
         return [choices, now.status, now.log, now.table, gr.Button(interactive=now.may_stop), now, gr.Timer(active=True)]
+
+    def starter(verb: Verb) -> Callable[..., list[Any]]:
+        def begin_run(text: str, files: list[str], request: gr.Request) -> list[Any]:
+            job_id, sentence = begin(services, verb, text, uploads_of(files), user=request.username)
+            chosen = gr.Dropdown(choices=[job_id], value=job_id) if job_id else gr.skip()
+            return [chosen, note_html(sentence, is_error=job_id is None)]
+
+        return begin_run
 
     def end(chosen: str | None, request: gr.Request) -> None:
         if chosen and services.may_promote(request.username):
@@ -79,16 +105,17 @@ def build(services: Services, frame: Frame) -> None:
             except JobsError as error:
                 raise gr.Error(str(error)) from None
 
-    outputs = [job, status, log, table, stop, seen, clock]
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    gr.on([frame.tab.select, job.input, clock.tick], show, inputs=[job, seen], outputs=outputs, **private)
-    started(show, inputs=[job, seen], outputs=outputs, **private)
-    stop.click(end, inputs=job, **private).then(show, inputs=[job, seen], outputs=outputs, **private)
+    shown: dict[str, Any] = {"inputs": [job, seen], "outputs": [job, status, log, table, stop, seen, clock], **QUIET}
+    gr.on([frame.tab.select, job.input, clock.tick], show, **shown)
+    for verb, button in start.starts.items():
+        sending: dict[str, Any] = QUIET | {"show_progress": "minimal"}
+        begun = button.click(starter(verb), inputs=[start.text, start.files], outputs=[job, start.note], **sending)
+        begun.then(show, **shown)
+    stop.click(end, inputs=job, **QUIET).then(show, **shown)
 
 
-def _build_start(services: Services, frame: Frame) -> tuple[gr.Dropdown, Callable[..., Any]]:
-    """The form, the YAML and the buttons; the dropdown of jobs, not yet shown, and what to call when a job was started."""
-    job = gr.Dropdown([], label="Job", elem_id="jobs-job", scale=4, render=False)
+def _build_start() -> Start:
+    """The form on one side, the YAML, the files and the buttons on the other."""
     gr.HTML("<h2>Start a run</h2>")
     fields: list[tuple[FormField, Any]] = []
     with gr.Row(equal_height=False):
@@ -107,7 +134,7 @@ def _build_start(services: Services, frame: Frame) -> tuple[gr.Dropdown, Callabl
                 elem_classes="manta-yaml",
             )
             files: gr.State = gr.State([])
-            names = gr.HTML(files_html([]), elem_id="jobs-file-names")
+            listed = gr.HTML(files_html([]), elem_id="jobs-file-names")
             add = gr.UploadButton("Add files from this computer", file_count="multiple", size="sm", elem_id="jobs-files")
             note = gr.HTML(note_html(""), elem_id="jobs-note")
             with gr.Row():
@@ -115,44 +142,29 @@ def _build_start(services: Services, frame: Frame) -> tuple[gr.Dropdown, Callabl
                     "train": gr.Button("Train", variant="primary", elem_id="jobs-train"),
                     "tune": gr.Button("Search", elem_id="jobs-tune"),
                 }
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    return Start(fields, text, files, listed, add, note, starts)
+
+
+def _wire_form(start: Start, frame: Frame) -> None:
+    """Fields write into the YAML and follow it; what is wrong with it is said at once."""
+    text, files, note = start.text, start.files, start.note
+    components = [component for _, component in start.fields]
 
     def check(typed: str, uploaded: list[str]) -> str:
         return check_note(typed, uploads_of(uploaded))
 
     def filled(typed: str, uploaded: list[str]) -> list[Any]:
-        return [check(typed, uploaded), *(value_of(typed, field) for field, _ in fields)]
+        return [check(typed, uploaded), *(value_of(typed, field) for field, _ in start.fields)]
 
-    components = [component for _, component in fields]
-    for field, component in fields:
+    for field, component in start.fields:
         events = [component.input] if field.kind != "text" else [component.blur, component.submit]
-        gr.on(events, _writer(field), inputs=[text, component, files], outputs=[text, note], **private)
-    gr.on([text.blur, frame.tab.select], filled, inputs=[text, files], outputs=[note, *components], **private)
-    add.upload(added, inputs=[add, files], outputs=[files, names], **private).then(
-        check, inputs=[text, files], outputs=note, **private
-    )
-    frame.prepared_config.change(
-        lambda prepared: prepared or gr.skip(), inputs=frame.prepared_config, outputs=text, **private
-    ).then(filled, inputs=[text, files], outputs=[note, *components], **private)
-
-    def starter(verb: Verb) -> Callable[..., list[Any]]:
-        def start(typed: str, uploaded: list[str], request: gr.Request) -> list[Any]:
-            job_id, sentence = begin(services, verb, typed, uploads_of(uploaded), user=request.username)
-            chosen = gr.Dropdown(choices=[job_id], value=job_id) if job_id else gr.skip()
-            return [chosen, note_html(sentence, is_error=job_id is None)]
-
-        return start
-
-    sent = [
-        button.click(starter(verb), inputs=[text, files], outputs=[job, note], show_progress="minimal", api_visibility="private")
-        for verb, button in starts.items()
-    ]
-
-    def then(*arguments: Any, **settings: Any) -> None:
-        for event in sent:
-            event.then(*arguments, **settings)
-
-    return job, then
+        gr.on(events, _writer(field), inputs=[text, component, files], outputs=[text, note], **QUIET)
+    followed: dict[str, Any] = {"inputs": [text, files], "outputs": [note, *components], **QUIET}
+    gr.on([text.blur, frame.tab.select], filled, **followed)
+    checked_again: dict[str, Any] = {"inputs": [text, files], "outputs": note, **QUIET}
+    start.add.upload(added, inputs=[start.add, files], outputs=[files, start.names], **QUIET).then(check, **checked_again)
+    prepared = frame.prepared_config
+    prepared.change(lambda config: config or gr.skip(), inputs=prepared, outputs=text, **QUIET).then(filled, **followed)
 
 
 def look(jobs: JobsClient, chosen: str | None, *, may_stop: bool = True) -> Shown:

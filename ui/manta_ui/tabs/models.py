@@ -27,6 +27,7 @@ NO_SERVER = (
     "Start the page with manta ui --tracking http://HOST:5000, or set MLFLOW_TRACKING_URI.",
 )
 NO_CLUSTER = "The gate runs on a cluster: start the page with manta ui --address URL. Or type: manta models promote {}"
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 NO_RIGHT = "You may look, but not change which version answers: the file of users says who may."
 
 
@@ -39,6 +40,7 @@ class Shown:
     model: str | None = None
     versions: tuple[int, ...] = ()
     version: int | None = None
+    champion: int | None = None
     table: str = ""
     details: str = ""
     verdict: str = ""
@@ -56,12 +58,52 @@ class Pending:
     version: int
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The tab's components."""
+
+    model: gr.Dropdown
+    version: gr.Dropdown
+    refresh: gr.Button
+    note: gr.HTML
+    table: gr.HTML
+    steps: dict[Step, gr.Button]
+    said: gr.HTML
+    """What is to be said about a step."""
+    verdict: gr.HTML
+    details: gr.HTML
+    starting: gr.Timer
+    """Ticks while the tracking server does not answer."""
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `_updates` are for."""
+        shown = [self.note, self.model, self.version, self.table, self.verdict, self.details, self.starting, self.said]
+        return [*shown, *self.steps.values()]
+
+
 def build(services: Services, frame: Frame) -> None:
     """The tab's components and what they do."""
     tracking = services.tracking
     if tracking is None:
         gr.HTML(empty_html(*NO_SERVER))
         return
+    parts = _build_parts()
+    chosen = [parts.model, parts.version]
+
+    def show(model: str | None, version: int | None, request: gr.Request) -> list[Any]:
+        return _updates(services, look(tracking, model=model, version=version), user=request.username)
+
+    def show_model(model: str | None, request: gr.Request) -> list[Any]:
+        return _updates(services, look(tracking, model=model), user=request.username)
+
+    asked = [frame.tab.select, parts.refresh.click, parts.version.input, parts.starting.tick]
+    gr.on(asked, show, inputs=chosen, outputs=parts.outputs, **QUIET)
+    parts.model.input(show_model, inputs=parts.model, outputs=parts.outputs, **QUIET)
+    _wire_steps(services, tracking, parts)
+
+
+def _build_parts() -> Parts:
     with gr.Column(elem_classes="manta-data"):
         with gr.Row():
             model = gr.Dropdown([], label="Model", elem_id="models-model", scale=3)
@@ -79,54 +121,39 @@ def build(services: Services, frame: Frame) -> None:
         verdict = gr.HTML(elem_id="models-verdict")
         details = gr.HTML(elem_id="models-details")
     starting = gr.Timer(ASK_AGAIN_S, active=False)
-    waiting = gr.Timer(ASK_AGAIN_S, active=False)
+    return Parts(model, version, refresh, note, table, steps, said, verdict, details, starting)
+
+
+def _wire_steps(services: Services, tracking: TrackingClient, parts: Parts) -> None:
+    """A button sends the job of its step; a clock waits for what comes of it."""
     pending: gr.State = gr.State(None)
-    outputs = [note, model, version, table, verdict, details, starting]
-
-    def show(chosen: str | None, number: int | None) -> list[Any]:
-        return _updates(look(tracking, model=chosen, version=number))
-
-    def show_model(chosen: str | None) -> list[Any]:
-        return _updates(look(tracking, model=chosen))
-
-    def show_buttons(chosen: str | None, number: int | None, request: gr.Request) -> list[Any]:
-        problem = why_not(services, request.username, model=chosen, version=number)
-        can = number is not None and not problem
-        return [note_html(problem), *(gr.Button(interactive=can) for _ in steps)]
-
-    buttons = list(steps.values())
+    waiting = gr.Timer(ASK_AGAIN_S, active=False)
+    buttons = list(parts.steps.values())
 
     def taker(step: Step) -> Callable[..., dict[Any, Any]]:
-        def take(chosen: str, number: int, request: gr.Request) -> dict[Any, Any]:
-            found, sentence = begin(services, step, chosen, number, user=request.username)
+        def take(model: str, version: int, request: gr.Request) -> dict[Any, Any]:
+            found, sentence = begin(services, step, model, version, user=request.username)
             if found is None:
-                return {said: note_html(sentence, is_error=True)}
-            begun = {said: note_html(sentence), pending: found, waiting: gr.Timer(active=True)}
+                return {parts.said: note_html(sentence, is_error=True)}
+            begun = {parts.said: note_html(sentence), pending: found, waiting: gr.Timer(active=True)}
             return begun | {button: gr.Button(interactive=False) for button in buttons}
 
         return take
 
-    def follow(watched: Pending | None) -> dict[Any, Any]:
+    def follow(watched: Pending | None, request: gr.Request) -> dict[Any, Any]:
         if watched is None:
             return {waiting: gr.Timer(active=False)}
         is_over, sentence, compared = came_of(services, watched)
         if not is_over:
-            return {said: sentence}
-        updates = dict(zip(outputs, _updates(look(tracking, model=watched.model, version=watched.version)), strict=True))
-        updates |= {verdict: compared} if compared else {}
-        updates |= {button: gr.Button(interactive=True) for button in buttons}
-        return updates | {said: sentence, pending: None, waiting: gr.Timer(active=False)}
+            return {parts.said: sentence}
+        now = look(tracking, model=watched.model, version=watched.version)
+        updates = dict(zip(parts.outputs, _updates(services, now, user=request.username), strict=True))
+        updates |= {parts.verdict: compared} if compared else {}
+        return updates | {parts.said: sentence, pending: None, waiting: gr.Timer(active=False)}
 
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    asked = [frame.tab.select, refresh.click, version.input, starting.tick]
-    shown = gr.on(asked, show, inputs=[model, version], outputs=outputs, **private)
-    shown.then(show_buttons, inputs=[model, version], outputs=[said, *buttons], **private)
-    model.input(show_model, inputs=model, outputs=outputs, **private).then(
-        show_buttons, inputs=[model, version], outputs=[said, *buttons], **private
-    )
-    for step, button in steps.items():
-        button.click(taker(step), inputs=[model, version], outputs=[said, pending, waiting, *buttons], **private)
-    waiting.tick(follow, inputs=pending, outputs=[said, pending, waiting, *buttons, *outputs], **private)
+    for step, button in parts.steps.items():
+        button.click(taker(step), inputs=[parts.model, parts.version], outputs=[parts.said, pending, waiting, *buttons], **QUIET)
+    waiting.tick(follow, inputs=pending, outputs=[pending, waiting, *parts.outputs], **QUIET)
 
 
 def look(tracking: TrackingClient, *, model: str | None = None, version: int | None = None) -> Shown:
@@ -153,6 +180,7 @@ def look(tracking: TrackingClient, *, model: str | None = None, version: int | N
         model=chosen.name,
         versions=tuple(item.number for item in versions),
         version=found.number,
+        champion=chosen.aliases.get("champion"),
         table=versions_html(versions, chosen=found.number),
         details=version_html(found, report, (card or b"").decode(errors="replace")) + decided_html(chosen),
         verdict=recorded_verdict(chosen, found),
@@ -226,7 +254,10 @@ def decided_html(model: Model) -> str:
     return section_html("Decisions", decisions_html(model))
 
 
-def _updates(shown: Shown) -> list[Any]:
+def _updates(services: Services, shown: Shown, *, user: str | None) -> list[Any]:
+    problem = why_not(services, user, model=shown.model, version=shown.version)
+    can = shown.version is not None and not problem
+    is_other = shown.version != shown.champion
     return [
         shown.note or note_html(""),
         gr.Dropdown(choices=list(shown.models), value=shown.model),
@@ -235,6 +266,10 @@ def _updates(shown: Shown) -> list[Any]:
         shown.verdict,
         shown.details,
         gr.Timer(active=shown.asks_again),
+        note_html(problem),
+        gr.Button(interactive=can and is_other),
+        gr.Button(interactive=can and is_other),
+        gr.Button(interactive=can and shown.champion is not None),
     ]
 
 
