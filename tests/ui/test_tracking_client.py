@@ -130,6 +130,7 @@ def test_the_tab_tuning_shows_trials_charts_and_the_best_config(recorded: Record
     assert shown.charts.count("manta-best") == 1
     assert shown.best_config.startswith("name: desk")
     assert tuning.look(recorded.tracking, shown.chosen) == shown  # so that what is read stays as it is
+    assert tuning.look(recorded.tracking, shown.chosen, before=shown) is shown  # nor is it asked again
 
 
 def test_names_tags_labels_and_configs_are_shown_as_text(recorded: Recorded) -> None:

@@ -35,6 +35,8 @@ class Shown:
     config: str = ""
     best_config: str = ""
     """As YAML, for the tab Jobs."""
+    is_over: bool = False
+    """Whether nothing more happens in the search that is shown."""
 
 
 def build(services: Services, frame: Frame) -> None:
@@ -54,7 +56,7 @@ def build(services: Services, frame: Frame) -> None:
     clock = gr.Timer(LOOK_EVERY_S, active=False)
 
     def show(chosen: str | None, before: Shown | None) -> list[Any]:
-        now = look(tracking, chosen)
+        now = look(tracking, chosen, before=before)
         timer = gr.Timer(active=True)  # a search may begin, end or come back at any time
         if now == before:  # what is read, or pointed at, stays as it is
             return [*(gr.skip() for _ in range(6)), before, timer]
@@ -76,24 +78,31 @@ def build(services: Services, frame: Frame) -> None:
     use.click(lambda shown: (shown.best_config, gr.Tabs(selected="jobs")), inputs=seen, outputs=handed_on, **private)
 
 
-def look(tracking: TrackingClient, chosen: str | None) -> Shown:
-    """The searches as they are now, and the trials of the one that was chosen; else of the newest."""
+def look(tracking: TrackingClient, chosen: str | None, *, before: Shown | None = None) -> Shown:
+    """The searches as they are now, and the trials of the one that was chosen; else of the newest.
+
+    Of a search that is over nothing is asked again: it is as it was `before`.
+    """
     try:
         searches = tracking.searches()
         if not searches:
             return Shown(note=empty_html(*NONE_YET))
-        run_id = chosen if chosen in {run.id for run in searches} else searches[0].id
-        search = read_search(tracking, str(run_id))
+        names = tuple((f"{run.name} ({run.status.lower()})", run.id) for run in searches)
+        run_id = next((run.id for run in searches if run.id == chosen), searches[0].id)
+        if before is not None and before.is_over and (before.chosen, before.searches) == (run_id, names):
+            return before
+        search = read_search(tracking, run_id)
     except NothingRecordedError as error:
         return Shown(note=empty_html(NONE_YET[0], str(error)))
     except TrackingError as error:
         return Shown(note=note_html(str(error), is_error=not isinstance(error, TrackingStartingError)))
     return Shown(
         note=note_html(search_line(search)),
-        searches=tuple((f"{run.name} ({run.status.lower()})", run.id) for run in searches),
+        searches=names,
         chosen=search.run.id,
         trials=section_html("Trials", trials_html(search)) if search.trials else "",
         charts=charts_html(search),
         config=section_html("Best config", config_html(search)),
         best_config=search.best_config,
+        is_over=search.run.is_over and bool(search.best_config or search.run.status != "FINISHED"),
     )
