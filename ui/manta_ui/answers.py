@@ -18,7 +18,8 @@ def answer_html(answer: Answer, model: ModelInfo) -> str:
     doubt = f'<p class="manta-reason">{html.escape(uncertain_reason(answer, model))}</p>' if answer.uncertain else ""
     # Of several labels that may apply each has its own threshold: those above theirs are marked, not those above half.
     bars = bars_html(answer.scores, applied=[] if answer.uncertain else answer.labels, most=MOST_BARS)
-    meta = f'<p class="manta-quiet manta-meta">version {answer.version} · {1000 * answer.latency_s:.0f} ms</p>'
+    latency_ms = 1000 * answer.latency_s
+    meta = f'<p class="manta-quiet" data-latency-ms="{latency_ms:.3f}">version {answer.version} · {latency_ms:.0f} ms</p>'
     return f'<section class="manta-answer" aria-live="polite">{_verdict_html(answer)}{doubt}{bars}{meta}</section>'
 
 
