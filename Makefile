@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install demo test test-fast test-faults check lock bench bench-train bench-tune bench-predict bench-serve soak screenshots clean
+.PHONY: help install demo test test-fast test-faults check lock bench bench-train bench-tune bench-predict bench-serve bench-page soak screenshots clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ bench-serve: install ## Measure the API beside FastAPI, LitServe and Ray Serve's
 
 soak: install ## Keep a service busy for half an hour and watch its memory (ARGS="--minutes 3"; needs wrk)
 	$(BIN)/python benchmarks/soak.py $(ARGS)
+
+bench-page: install ## Measure how fast the page is in a browser, in front of a running manta serve
+	$(BIN)/python benchmarks/page.py $(ARGS)
 
 screenshots: install ## Take the README's pictures from the real page
 	$(BIN)/python docs/screenshots.py

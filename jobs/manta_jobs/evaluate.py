@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from manta.artifact import ModelArtifact
 from manta.behaviour import find_suite, load_suite
+from manta.calibration import ReliabilityBin, claims, reliability_bins
 from manta.config import DataConfig
 from manta.data import Split, load_labelled
 from manta.errors import InputError
 from manta.inference_form import SAFETENSORS
-from manta.metrics import classification_metrics, per_class_metrics
+from manta.metrics import classification_metrics, confusion_counts, per_class_metrics
 from manta.registry import find_model
 from manta.storage import Storage
 from manta.texts import wrong_kind_sentence
@@ -30,6 +31,8 @@ from manta_jobs.evaluation_report.slices import checked_patterns
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    import numpy.typing as npt
     from rich.console import Console
 
     from manta.inference_form import FormName
@@ -39,11 +42,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics over all rows, and by label."""
+    """Metrics over all rows and by label, and what people look at to believe them."""
 
     num_rows: int
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
+    confusion: npt.NDArray[np.int64]
+    """As `confusion_counts` has it."""
+    reliability: list[ReliabilityBin]
+    """How often answers of like confidence are right."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +120,14 @@ def _new_folder(name: str, version: int | None) -> Path:
 
 
 def evaluation_of(logits: Floats, split: Split, *, labels: LabelSpace) -> Evaluation:
-    """The metrics of a split's logits."""
+    """What a split's logits come to."""
+    probabilities = labels.probabilities(logits)
     return Evaluation(
         len(split),
         classification_metrics(logits, split.targets, labels=labels),
         per_class_metrics(logits, split.targets, labels=labels),
+        confusion_counts(probabilities, split.targets, labels=labels),
+        reliability_bins(*claims(probabilities, split.targets, labels=labels)),
     )
 
 

@@ -68,6 +68,7 @@ def promote(
     allow_equal: Annotated[
         bool, typer.Option("--allow-equal", help="Let it pass if it is surely not much worse (registry.gate.equal_margin).")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the gate would decide; nothing changes.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Make a version the champion, if the gate finds it better on the champion's test rows."""
@@ -77,10 +78,10 @@ def promote(
     version = _one_version(registry, model)
     console = people_console()
     with console.status(f"Comparing {version} with the champion"):
-        result = job.promote(registry, version, force=force, allow_equal=allow_equal)
+        result = job.promote(registry, version, force=force, allow_equal=allow_equal, dry_run=dry_run)
     job.show_promotion(result, console)
     print_result(result.to_dict(), as_json=json)
-    if not result.promoted:
+    if not (result.passes if dry_run else result.promoted):
         raise typer.Exit(1)
 
 

@@ -41,6 +41,11 @@ class Promotion:
         """Whether it is the champion now."""
         return self.action in {"first", "promoted", "forced"}
 
+    @property
+    def passes(self) -> bool:
+        """Whether it may be the champion by what is known: nobody is there, or the gate lets it pass."""
+        return self.champion is None if self.verdict is None else self.verdict.passed
+
     def to_dict(self) -> dict[str, Any]:
         """The result as `--json` prints it."""
         return {
@@ -61,8 +66,11 @@ def promote(
     artifact: ModelArtifact | None = None,
     force: str | None = None,
     allow_equal: bool = False,
+    dry_run: bool = False,
 ) -> Promotion:
     """Make a version the champion if the gate lets it pass, or in spite of it for the reason `force`; recorded either way.
+
+    With `dry_run` the gate only says what it would decide: nothing is recorded, and no alias moves.
 
     Raises:
         InputError: it is the champion already, its artifact is gone, the reason is empty, or it cannot be compared.
@@ -74,14 +82,18 @@ def promote(
     if champion is not None and champion.version == version.version:
         raise InputError(f"{version} is the champion already.")
     artifact = artifact or registry.fetch(version)
+    if champion is None and dry_run:
+        return Promotion(version, None, None, None, ("There is no champion yet, so it would become that without comparison.",))
     if champion is None:
         return _decided(registry, Promotion(version, None, "forced" if force else "first", None), why=force or "there was none")
     try:
         verdict, notes = compared(registry, champion, version, artifact=artifact, allow_equal=allow_equal)
     except InputError as error:
-        if force is None:
+        if force is None or dry_run:
             raise InputError(f"{error} To promote it all the same: {forcing(version)}") from None
         return _decided(registry, Promotion(version, champion, "forced", None, (str(error),)), why=force)
+    if dry_run:
+        return Promotion(version, champion, None, verdict, tuple(notes))
     action: Action = "promoted" if verdict.passed else "refused" if force is None else "forced"
     why = force or ("equals are allowed" if allow_equal else "")
     return _decided(registry, Promotion(version, champion, action, verdict, tuple(notes)), why=why)
@@ -209,6 +221,8 @@ def show_promotion(promotion: Promotion, console: Console) -> None:
         console.print(f"{version} is the champion again, {champion} no longer.")
     elif promotion.promoted and champion is not None:
         console.print(f"{version} is the champion now; back to {champion}: manta models rollback {version.name}")
+    elif promotion.action is None and promotion.verdict is not None:
+        console.print(f"The gate would {'let ' + str(version) + ' pass' if promotion.passes else 'refuse ' + str(version)}.")
     elif promotion.action == "first":
         console.print(f"{version} is the champion: there was none to compare it with.")
 

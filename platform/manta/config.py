@@ -54,6 +54,9 @@ class DataConfig(Section):
     """Rows that choose the best epoch and trial. Without it, `validation_fraction` of train is set aside."""
     test: str | None = None
     """Rows read once, at the very end. Without it, `test_fraction` of train is set aside."""
+    feedback: str | None = None
+    """Further training rows: the file in which a service keeps what people say about its answers (`serve.feedback`). They
+    join the training rows once validation and test rows were set aside; where both have a text, the feedback counts."""
     text: str | int | tuple[str | int, str | int] = "text"
     """The text column: its name, or its position (from 0) where `header` is false. A list of two columns, such as
     [premise, hypothesis], for text pairs."""

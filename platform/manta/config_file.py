@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 from manta.config import ExperimentConfig, nearest, section_type, set_by_name
 from manta.errors import InputError
 
+DATA_FILES = ("train", "validation", "test", "feedback", "behaviour")
+"""The settings of `data` that name files."""
+
 
 def load_config(path: Path, *, overrides: list[str] | None = None) -> ExperimentConfig:
     """Read one YAML file, apply `--set name=value` pairs and check the result.
@@ -32,19 +35,30 @@ def read_document(path: Path, *, what: str = "config file", example: str = "name
         InputError: it is missing, unreadable, or not a YAML mapping.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such {what}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
+    return parse_document(text, source=str(path), example=example)
+
+
+def parse_document(text: str, *, source: str, example: str = "name: support") -> dict[str, Any]:
+    """YAML as plain data. `source` is what messages call it.
+
+    Raises:
+        InputError: it is not a YAML mapping.
+    """
+    try:
+        document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
+        raise InputError(f"{source}{where}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
     except ValueError as error:  # such as a date that does not exist
-        raise InputError(f"{path}: a value cannot be read ({error}); put it in quotes.") from None
+        raise InputError(f"{source}: a value cannot be read ({error}); put it in quotes.") from None
     if not isinstance(document, dict):
-        raise InputError(f"{path}: expected settings such as '{example}', found {type(document).__name__}.")
+        raise InputError(f"{source}: expected settings such as '{example}', found {type(document).__name__}.")
     return document
 
 
@@ -111,7 +125,7 @@ def anchor_paths(document: dict[str, Any], folder: Path) -> None:
     """Take a document's relative data, model and storage paths from `folder`, in place."""
     data = document.get("data")
     if isinstance(data, dict):
-        for key in ("train", "validation", "test", "behaviour"):
+        for key in DATA_FILES:
             if isinstance(data.get(key), str) and not _is_elsewhere(data[key]):
                 data[key] = str(folder / data[key])
     storage = document.get("storage")

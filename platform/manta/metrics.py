@@ -1,4 +1,4 @@
-"""Accuracy, precision, recall and F1 of a split, by scikit-learn, from logits; and the thresholds of a multilabel task."""
+"""Accuracy, precision, recall, F1 and confusions of a split, and the thresholds of a multilabel task."""
 
 from __future__ import annotations
 
@@ -49,6 +49,20 @@ def per_class_metrics(logits: Floats, targets: Targets, *, labels: LabelSpace) -
         name: {key: float(column[index]) for key, column in zip(("precision", "recall", "f1", "rows"), columns, strict=True)}
         for index, name in enumerate(labels.names)
     }
+
+
+def confusion_counts(probabilities: Floats, targets: Targets, *, labels: LabelSpace) -> npt.NDArray[np.int64]:
+    """Rows by label and answer `(labels, labels)`, from `(rows, labels)` probabilities.
+
+    For a multilabel task, rows of each label that are found, missed, wrongly given and rightly not given `(labels, 4)`.
+    """
+    num_labels = len(labels.names)
+    decided = labels.decide(probabilities)
+    if labels.task == "multilabel":
+        has, says = targets > 0, decided > 0
+        kinds = [has & says, has & ~says, ~has & says, ~has & ~says]
+        return np.stack([kind.sum(axis=0) for kind in kinds], axis=1).astype(np.int64)
+    return np.bincount(targets * num_labels + decided, minlength=num_labels**2).reshape(num_labels, num_labels)
 
 
 def best_thresholds(probabilities: Floats, targets: Targets) -> npt.NDArray[np.float64]:

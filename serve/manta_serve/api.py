@@ -8,6 +8,8 @@ The shapes are in `schemas`, errors in `problems`, what /docs shows in `document
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import to_thread
@@ -33,6 +35,7 @@ from manta_serve.schemas import (
     ClassifyAnswer,
     ClassifyRequest,
     FeedbackAnswer,
+    FeedbackSummaryAnswer,
     ModelAnswer,
     Status,
     as_text,
@@ -43,7 +46,7 @@ from manta_serve.service import ClientGoneError, Service, until_disconnected
 from manta_serve.service_metrics import families_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from manta.artifact import Manifest
     from manta.attribution import Explanation
@@ -134,8 +137,55 @@ async def _answered(
 ) -> tuple[Answer, list[Explanation] | None]:
     """The answer and, if they were asked for, its explanations; what the service refuses becomes a problem."""
     started = time.monotonic()
-    try:
+    with _refusals():
         answer = await service.classify(texts, request_key=request_key, version=version)
+    if not asked.explain:
+        return answer, None
+    left_s = max(0.0, service.config.deadline_s - (time.monotonic() - started))
+    labels = [prediction.label for prediction in answer.predictions]
+    return answer, await explainer.explain(answer.model.artifact, texts, labels=labels, deadline_s=left_s)
+
+
+def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -> None:
+    shape = feedback_request(service.config)
+
+    @api.post(
+        "/v1/feedback",
+        response_model=FeedbackAnswer,
+        responses=problems_of(400, 401, 403, 408, 413, 415, 422, 429, 507),
+        openapi_extra=body_of(shape, FEEDBACK_EXAMPLES),
+    )
+    async def feedback(request: Request) -> Any:
+        """Say what the right label of a text is. It is kept as a row to train on; the last word on a text counts."""
+        if store is None:
+            raise _no_feedback()
+        said = await _read(request, shape)
+        text = as_text(said.text)
+        manifest = service.models.current.manifest
+        _check_kind([text], ["text"], manifest=manifest)
+        answer = _labels_of(said.answer, manifest, field="answer")
+        row = Feedback(text, answer, _labels_of(said.correction, manifest, field="correction"), said.version)
+        try:
+            stored = await to_thread.run_sync(store.add, row)
+        except FeedbackFullError as error:
+            raise ApiProblem(507, "feedback_full", _sentence(error)) from None
+        return FeedbackAnswer(stored=stored)
+
+    @api.get("/v1/feedback", responses=problems_of(401, 403, 429))
+    async def feedback_summary() -> FeedbackSummaryAnswer:
+        """What people said so far in figures, and the settings of a run that learns from it. No texts, but those in conflict."""
+        if store is None:
+            raise _no_feedback()
+        manifest = service.models.current.manifest
+        summary = await to_thread.run_sync(lambda: store.summary(since=datetime.fromisoformat(manifest.created)))
+        return FeedbackSummaryAnswer.of(summary, manifest=manifest, path=str(store.path))
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the service refuses becomes a problem."""
+    try:
+        yield
     except QueueFullError as error:
         retry = {"Retry-After": str(error.retry_after_s)}
         raise ApiProblem(429, "queue_full", _sentence(error), headers=retry) from None
@@ -156,45 +206,23 @@ async def _answered(
         raise ApiProblem(503, "registry_down", message, headers={"Retry-After": str(RETRY_S)}) from None
     except InputError as error:
         raise ApiProblem(422, "invalid_request", _sentence(error)) from None
-    if not asked.explain:
-        return answer, None
-    left_s = max(0.0, service.config.deadline_s - (time.monotonic() - started))
-    labels = [prediction.label for prediction in answer.predictions]
-    return answer, await explainer.explain(answer.model.artifact, texts, labels=labels, deadline_s=left_s)
 
 
-def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -> None:
-    shape = feedback_request(service.config)
-
-    @api.post(
-        "/v1/feedback",
-        response_model=FeedbackAnswer,
-        responses=problems_of(400, 401, 403, 408, 413, 415, 422, 429, 507),
-        openapi_extra=body_of(shape, FEEDBACK_EXAMPLES),
-    )
-    async def feedback(request: Request) -> Any:
-        """Say what the right label of a text is. It is kept as a row to train on; the last word on a text counts."""
-        if store is None:
-            message = "This service keeps no feedback; whoever runs it turns it on with serve.feedback."
-            raise ApiProblem(403, "feedback_off", message)
-        said = await _read(request, shape)
-        text = as_text(said.text)
-        manifest = service.models.current.manifest
-        _check_kind([text], ["text"], manifest=manifest)
-        answer = _labels_of(said.answer, manifest, field="answer")
-        row = Feedback(text, answer, _labels_of(said.correction, manifest, field="correction"), said.version)
-        try:
-            stored = await to_thread.run_sync(store.add, row)
-        except FeedbackFullError as error:
-            raise ApiProblem(507, "feedback_full", _sentence(error)) from None
-        return FeedbackAnswer(stored=stored)
+def _no_feedback() -> ApiProblem:
+    return ApiProblem(403, "feedback_off", "This service keeps no feedback; whoever runs it turns it on with serve.feedback.")
 
 
 def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None:
-    @api.get("/v1/model", responses=problems_of(401, 429))
-    async def model() -> ModelAnswer:
-        """What answers now: version, labels and metrics; which version was refused, and why."""
-        return ModelAnswer.of(service, feedback=takes_feedback)
+    @api.get("/v1/model", responses=problems_of(401, 404, 409, 422, 429, 503, 504))
+    async def model(request: Request) -> ModelAnswer:
+        """What answers now: version, labels and metrics; which version was refused, and why.
+
+        `Manta-Version` asks for one version, as for /v1/classify.
+        """
+        version = _pinned(request.headers.get("manta-version"))
+        with _refusals():
+            described = None if version is None else await service.choose(version=version)
+        return ModelAnswer.of(service, described=described, feedback=takes_feedback)
 
     @api.get("/healthz")
     async def healthz() -> Status:

@@ -14,10 +14,11 @@ import fcntl
 import json
 import mmap
 import os
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manta.errors import MantaError
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from manta.texts import Text
 
 FILE = "feedback.jsonl"
+MOST_CONFLICTS = 20
 OWNER_ONLY, OWNER_FOLDER = 0o600, 0o700
 Said = str | list[str]
 """A label, or of a multilabel model a list of labels."""
@@ -61,6 +63,31 @@ class Feedback:
         return self.key + f"{label}, {json.dumps(rest, ensure_ascii=False).removeprefix('{')}\n".encode()
 
 
+@dataclass(frozen=True)
+class Conflict:
+    """Texts that are the same but for capitals and spaces, under different labels."""
+
+    text: Text
+    """As one of them is written."""
+    labels: tuple[Said, ...]
+
+
+@dataclass(frozen=True)
+class FeedbackSummary:
+    """What people said so far, in figures."""
+
+    count: int
+    since: int
+    """Those that were said since the time that was asked for."""
+    corrected: int
+    """Those where the answer was wrong."""
+    by_label: dict[str, int]
+    duplicates: int
+    """Texts that are another's again but for capitals and spaces, under the same label."""
+    conflicts: tuple[Conflict, ...]
+    """The first of them."""
+
+
 class FeedbackStore:
     """The feedback on one model. Any thread and any number of processes may add to it at once."""
 
@@ -79,6 +106,31 @@ class FeedbackStore:
                 return self._added(file, feedback)
         except OSError as error:
             raise FeedbackFullError(f"feedback cannot be kept here ({error.strerror}); tell whoever runs this service.") from None
+
+    def summary(self, *, since: datetime) -> FeedbackSummary:
+        """The feedback so far, in figures; `since` has a time zone."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:  # nobody said anything yet
+            content = b""
+        # A last line without its break is one that is being written.
+        rows = [json.loads(line) for line in content.split(b"\n")[:-1]]
+        by_label: Counter[str] = Counter()
+        alike: dict[Text, list[dict[str, Any]]] = {}
+        for row in rows:
+            by_label.update(row["label"] if isinstance(row["label"], list) else [row["label"]])
+            alike.setdefault(_plain(_text_of(row)), []).append(row)
+        groups = [group for group in alike.values() if len(group) > 1]
+        labels = [_different([row["label"] for row in group]) for group in groups]
+        conflicts = [Conflict(_text_of(group[0]), said) for group, said in zip(groups, labels, strict=True) if len(said) > 1]
+        return FeedbackSummary(
+            count=len(rows),
+            since=sum(datetime.fromisoformat(row["at"]) >= since for row in rows),
+            corrected=sum(row["answer"] != row["label"] for row in rows),
+            by_label=dict(sorted(by_label.items())),
+            duplicates=sum(len(group) - 1 for group, said in zip(groups, labels, strict=True) if len(said) == 1),
+            conflicts=tuple(conflicts[:MOST_CONFLICTS]),
+        )
 
     def _added(self, file: int, feedback: Feedback) -> bool:
         size = _whole_size(file)
@@ -127,6 +179,22 @@ class FeedbackStore:
                 os.close(file)
         finally:
             os.close(lock)
+
+
+def _text_of(row: dict[str, Any]) -> Text:
+    return row["text"] if "text" in row else (row["first"], row["second"])
+
+
+def _plain(text: Text) -> Text:
+    """The same for texts that differ in capitals and spaces only."""
+    if isinstance(text, tuple):
+        return " ".join(text[0].casefold().split()), " ".join(text[1].casefold().split())
+    return " ".join(text.casefold().split())
+
+
+def _different(said: list[Said]) -> tuple[Said, ...]:
+    """The labels without repetitions, in their order."""
+    return tuple(label for index, label in enumerate(said) if label not in said[:index])
 
 
 def _append(file: int, line: bytes, *, size: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from manta.errors import InputError
-from manta.ports import free_ports
+from manta.ports import free_ports, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,8 +57,6 @@ def ingress_of(config: ServeConfig, profile: ProfileName) -> Ingress:
     Raises:
         InputError: the laptop profile is asked to listen beyond this machine.
     """
-    from manta_serve.guard import is_loopback
-
     if profile == "production":
         environment = {HA_PROXY: "1", **PROXY_START, **THROUGHPUT}
         # Long enough for every HAProxy to have taken a replica out of its list.

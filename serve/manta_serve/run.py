@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from manta.config import ServeConfig
 from manta.errors import InputError, RunError
-from manta.ports import check_port
+from manta.ports import check_port, is_loopback
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.storage import Storage
-from manta_serve.guard import is_loopback
 from manta_serve.keys import KeyStore
 from manta_serve.profiles import Ingress, ProfileName, ingress_of
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from manta.config import ServeConfig
     from manta.predictor import Prediction
     from manta_serve.exposition import Histogram
+    from manta_serve.feedback import FeedbackSummary
     from manta_serve.models import Refusal
     from manta_serve.served_model import ServedModel
     from manta_serve.service import Answer, Service
@@ -221,6 +222,40 @@ class FeedbackAnswer(BaseModel):
     stored: Annotated[bool, Field(description="False where the same was said before.")]
 
 
+class ConflictAnswer(BaseModel):
+    """Texts that are the same but for capitals and spaces, under different labels."""
+
+    text: Text
+    labels: list[str | list[str]]
+
+
+class FeedbackSummaryAnswer(BaseModel):
+    """What people said so far, and the run that would learn from it."""
+
+    count: Annotated[int, Field(description="Texts that somebody judged.")]
+    since_champion: Annotated[int, Field(description="Those of them that were judged since the champion was trained.")]
+    corrected: Annotated[int, Field(description="Those where the answer was wrong.")]
+    by_label: Annotated[dict[str, int], Field(description="Texts by the label that people say is right.")]
+    duplicates: Annotated[int, Field(description="Texts that are others' again but for capitals and spaces, under the same label.")]
+    conflicts: Annotated[list[ConflictAnswer], Field(description="Such texts under different labels: the first 20.")]
+    experiment: Annotated[
+        dict[str, Any], Field(description="Settings of a run that repeats the champion's and learns from the feedback, too.")
+    ]
+
+    @classmethod
+    def of(cls, summary: FeedbackSummary, *, manifest: Manifest, path: str) -> FeedbackSummaryAnswer:
+        """A summary as it is answered; the feedback is in the file at `path`."""
+        return cls(
+            count=summary.count,
+            since_champion=summary.since,
+            corrected=summary.corrected,
+            by_label=summary.by_label,
+            duplicates=summary.duplicates,
+            conflicts=[ConflictAnswer(text=conflict.text, labels=list(conflict.labels)) for conflict in summary.conflicts],
+            experiment=manifest.config | {"data": manifest.config.get("data", {}) | {"feedback": path}},
+        )
+
+
 class Abstention(BaseModel):
     """When an answer is uncertain, and what that costs and brings."""
 
@@ -364,10 +399,10 @@ class ModelAnswer(BaseModel):
     comparison: Annotated[ComparisonAnswer | None, Field(description="Champion and candidate; null where there is no candidate.")]
 
     @classmethod
-    def of(cls, service: Service, *, feedback: bool) -> ModelAnswer:
-        """What the champion's manifest says, and what is loaded beside it."""
+    def of(cls, service: Service, *, described: ServedModel | None, feedback: bool) -> ModelAnswer:
+        """What the manifest of the champion, or of a `described` version, says, and what is loaded beside it."""
         models = service.models
-        current, candidate = models.current, models.candidate
+        current, candidate = described or models.current, models.candidate
         manifest = current.manifest
         return cls(
             name=manifest.name,

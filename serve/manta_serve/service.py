@@ -110,6 +110,24 @@ class Service:
             self.shadow.close()
         self.batcher.close()
 
+    async def choose(
+        self, *, request_key: str | None = None, version: int | None = None, deadline_s: float | None = None
+    ) -> ServedModel:
+        """Who answers a request; a version that is asked for is loaded within the deadline if need be.
+
+        Raises:
+            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version cannot be had.
+            DeadlineError: it was not loaded in time.
+        """
+        deadline_s = deadline_s or self.config.deadline_s
+        try:
+            async with asyncio.timeout(deadline_s) as deadline:
+                return await self.models.choose(request_key=request_key, version=version)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise DeadlineError(f"the version was not loaded within {deadline_s:g} s; try again later.") from None
+
     async def classify(
         self, texts: Sequence[Text], *, request_key: str | None = None, version: int | None = None, deadline_s: float | None = None
     ) -> Answer:
@@ -129,13 +147,7 @@ class Service:
         """
         deadline_s = min(deadline_s or self.config.deadline_s, self.config.deadline_s)
         started = time.monotonic()
-        try:
-            async with asyncio.timeout(deadline_s) as deadline:
-                model = await self.models.choose(request_key=request_key, version=version)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            raise DeadlineError(f"the version was not loaded within {deadline_s:g} s; try again later.") from None
+        model = await self.choose(request_key=request_key, version=version, deadline_s=deadline_s)
         left_s = deadline_s - (time.monotonic() - started)
         done = await self.batcher.run(model, texts, deadline_s=left_s)
         answer = Answer(model, model.predictions(done.logits), queued_s=done.queued_s, computed_s=done.computed_s)

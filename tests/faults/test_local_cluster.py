@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from manta_jobs.submission.clusters import connection
+from manta.clusters import connection
 from manta_jobs.submission.jobs_api import JobsApi
 
 

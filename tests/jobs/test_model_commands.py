@@ -103,6 +103,18 @@ def test_promote_refuses_with_exit_code_1_and_rollback_undoes(run: Run) -> None:
     assert "rolled back: version 1" in shown["shown"]
 
 
+def test_a_dry_run_says_what_the_gate_would_decide_and_changes_nothing(run: Run) -> None:
+    before = run("show", "desk")
+    refused = run("promote", "desk@2", "--dry-run", code=1)
+    assert (refused["promoted"], refused["action"]) == (False, None)
+    assert [line["name"] for line in refused["lines"] if not line["passed"]][:1] == ["accuracy"]
+    assert "The gate would refuse desk@2." in refused["shown"]
+    passed = run("promote", "desk@3", "--dry-run")
+    assert all(line["passed"] for line in passed["lines"])
+    assert "The gate would let desk@3 pass." in passed["shown"]
+    assert run("show", "desk") == before
+
+
 def test_what_changes_things_wants_a_version(run: Run) -> None:
     for verb in ("promote", "delete"):
         with pytest.raises(InputError, match="desk: which version"):

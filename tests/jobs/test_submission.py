@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from manta import cluster_job
+from manta.cluster_job import SUPPORTED_PYTHON, code_package
+from manta.clusters import CLUSTERS_FILE, connection, jobs_address
 from manta.errors import InputError
-from manta_jobs.submission import cargo
-from manta_jobs.submission.cargo import code_package, packed_inputs
-from manta_jobs.submission.clusters import CLUSTERS_FILE, connection, jobs_address
+from manta_jobs.submission.cargo import packed_inputs
 from manta_jobs.submission.follow import Transcript
 from manta_jobs.submission.job_start import MARK
 from manta_jobs.submission.jobs_api import JobsApi, check_version
-from manta_jobs.submission.submit import SUPPORTED_PYTHON
 from manta_jobs.submit_commands import verb_params, whereabouts
 
 
@@ -106,7 +106,7 @@ def test_edited_code_is_another_package_and_the_same_code_the_same_one(tmp_path:
     for name in ("manta", "manta_jobs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
-    monkeypatch.setattr(cargo, "_roots", lambda: {name: tmp_path / name for name in ("manta", "manta_jobs")})
+    monkeypatch.setattr(cluster_job, "_roots", lambda: {name: tmp_path / name for name in ("manta", "manta_jobs")})
     before = code_package()
     (tmp_path / "manta" / "__init__.py").write_text("edited = True\n")
     assert code_package().uri != before.uri
@@ -160,6 +160,7 @@ def test_a_transcript_keeps_lines_whole_and_our_own_to_itself() -> None:
     for piece in ("fir", "st\nsec", f'ond\n\n{MARK}{{"res', 'ult": {"a": 1}}\nla', "st"):
         transcript.add(piece)
     transcript.end()
+    assert cluster_job.MARK == MARK
     assert shown == ["first", "second", "last"]
     assert transcript.result == {"a": 1}
 

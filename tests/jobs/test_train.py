@@ -129,6 +129,13 @@ def test_a_run_learns_and_leaves_a_registered_model(
     report = json.loads((model.run.path / "report.json").read_text())
     assert report["metrics"] == model.artifact.manifest.metrics
     assert report["version"] == 1
+    confusion = np.array(report["confusion"])
+    assert (
+        confusion.sum()
+        == sum(part["num_decisions"] for part in report["reliability"])
+        == sum(row["rows"] for row in report["per_class"].values())
+    )
+    assert confusion.trace() / confusion.sum() == pytest.approx(report["metrics"]["accuracy"])
     assert report["fit"]["verdict"] == model.fit.verdict != "overfits"
     assert (model.run.path / "curves.png").is_file()
 

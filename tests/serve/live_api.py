@@ -1,10 +1,11 @@
-"""The whole API on a real socket, without Ray, in a process of its own: `python live_api.py MODEL_FOLDER STORAGE`.
+"""The whole API on a real socket, without Ray, in a process of its own: `python live_api.py MODEL_FOLDER STORAGE PORT SETTINGS`.
 
-It prints its port and answers until its stdin is closed.
+SETTINGS are those of `serve` as JSON. PORT may be 0. It prints its port and answers until its stdin is closed.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import sys
@@ -12,28 +13,28 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @contextmanager
-def live_api(model: Path, storage: Path, *, log: Path) -> Iterator[tuple[Popen[str], str]]:
+def live_api(
+    model: Path, storage: Path, *, log: Path, port: int = 0, settings: dict[str, Any] | None = None, may_end: bool = False
+) -> Iterator[tuple[Popen[str], str]]:
     """The process and its URL."""
-    with (
-        log.open("w") as errors,
-        Popen([sys.executable, __file__, model, storage], stdin=PIPE, stdout=PIPE, stderr=errors, text=True) as process,
-    ):
+    command = [sys.executable, __file__, model, storage, str(port), json.dumps(settings or {})]
+    with log.open("w") as errors, Popen(command, stdin=PIPE, stdout=PIPE, stderr=errors, text=True) as process:
         try:
             assert process.stdout is not None
             yield process, f"http://127.0.0.1:{int(process.stdout.readline())}"
-            assert process.poll() is None
+            assert may_end or process.poll() is None
         finally:
             process.kill()
 
 
-def main(model: Path, storage: Path) -> None:
+def main(model: Path, storage: Path, port: int, settings: dict[str, Any]) -> None:
     """Serve until stdin is closed."""
     import uvicorn
     from untrained import service_of
@@ -46,13 +47,14 @@ def main(model: Path, storage: Path) -> None:
     from manta_serve.guard import guarded
     from manta_serve.served_model import ServedModel
 
-    service = service_of(ServedModel(Predictor(ModelArtifact.load(model), device="cpu"), name="desk", version=1))
-    api = create_api(service, feedback=FeedbackStore(Storage(storage), "desk", max_bytes=1 << 20))
+    service = service_of(ServedModel(Predictor(ModelArtifact.load(model), device="cpu"), name="desk", version=1), **settings)
+    feedback = FeedbackStore(Storage(storage), "desk", max_bytes=1 << 20) if settings.get("feedback", True) else None
+    api = create_api(service, feedback=feedback)
     server = uvicorn.Server(
         uvicorn.Config(guarded(api, config=service.config, keys=None, metrics=service.metrics), log_config=None, access_log=False)
     )
     logging.basicConfig(level=logging.WARNING)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     print(listening.getsockname()[1], flush=True)  # noqa: T201
 
     def stop_at_the_end() -> None:
@@ -64,4 +66,4 @@ def main(model: Path, storage: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from manta.labels import LabelSpace
 from manta.predictor import Predictor
 from manta.storage import Storage
 from manta_serve.api import create_api
-from manta_serve.feedback import Feedback, FeedbackFullError, FeedbackStore
+from manta_serve.feedback import Conflict, Feedback, FeedbackFullError, FeedbackStore
 from manta_serve.served_model import ServedModel
 
 from .untrained import artifact_of, service_of
@@ -153,9 +154,42 @@ def test_a_multilabel_model_takes_lists_in_its_order(tiny_model: Path, tmp_path:
     assert "give a list" in refused.json()["error"]["message"]
 
 
+def test_the_summary_counts_what_was_said_and_finds_conflicts(tiny_model: Path, tmp_path: Path) -> None:
+    labels = LabelSpace.from_labels(["account", "billing", "delivery"])
+    client = api_of(tiny_model, tmp_path, labels=labels, config={"name": "desk", "data": {"train": "rows.csv"}})
+    assert client.get("/v1/feedback").json()["count"] == 0
+    for text, correction in [("My parcel", "delivery"), ("my  parcel", "account"), ("paid", "billing"), ("PAID", "billing")]:
+        client.post("/v1/feedback", json={"text": text, "answer": "billing", "correction": correction, "version": 3})
+    store = store_in(tmp_path)
+    with store.path.open("a") as file:  # one of before the model was made, and one that is being written
+        file.write(
+            json.dumps({"text": "old", "label": "billing", "answer": "billing", "version": 1, "at": "2020-01-01T00:00:00+00:00"})
+        )
+        file.write('\n{"text": "ha')
+    assert client.get("/v1/feedback").json() == {
+        "count": 5,
+        "since_champion": 4,
+        "corrected": 2,
+        "by_label": {"account": 1, "billing": 3, "delivery": 1},
+        "duplicates": 1,
+        "conflicts": [{"text": "My parcel", "labels": ["delivery", "account"]}],
+        "experiment": {"name": "desk", "data": {"train": "rows.csv", "feedback": str(store.path)}},
+    }
+
+
+def test_the_summary_of_pairs_and_lists(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.add(said(("a", "B"), ["x", "y"], answer=["x"]))
+    store.add(said(("A", "b"), ["x"], answer=["x"]))
+    found = store.summary(since=datetime(2020, 1, 1, tzinfo=UTC))
+    assert (found.count, found.corrected, found.by_label) == (2, 1, {"x": 2, "y": 1})
+    assert found.conflicts == (Conflict(("a", "B"), (["x", "y"], ["x"])),)
+
+
 def test_it_is_off_unless_turned_on(tiny_model: Path, tmp_path: Path) -> None:
     client = api_of(tiny_model, tmp_path, labels=LabelSpace.from_labels(["a", "b"]), on=False)
     response = client.post("/v1/feedback", json={"text": "x", "answer": "a", "correction": "b", "version": 1})
     assert (response.status_code, response.json()["error"]["code"]) == (403, "feedback_off")
+    assert client.get("/v1/feedback").status_code == 403
     assert client.get("/v1/model").json()["feedback"] is False
     assert not (tmp_path / "feedback").exists()

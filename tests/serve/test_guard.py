@@ -13,11 +13,12 @@ from fastapi.testclient import TestClient
 
 from manta.config import ServeConfig
 from manta.labels import LabelSpace
+from manta.ports import is_loopback
 from manta.predictor import Predictor
 from manta.storage import Storage
 from manta_serve import keys as keys_module
 from manta_serve.api import create_api
-from manta_serve.guard import RequestRate, guarded, is_loopback
+from manta_serve.guard import RequestRate, guarded
 from manta_serve.keys import KeyStore
 from manta_serve.problems import ApiProblem
 from manta_serve.served_model import ServedModel

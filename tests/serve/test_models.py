@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from manta.artifact import WEIGHTS_FILE, ModelArtifact, with_golden
-from manta.config import TrafficConfig
+from manta.config import ServeConfig, TrafficConfig
 from manta.decisions import Action, Decision
 from manta.errors import InputError
 from manta.golden import record_golden
@@ -22,10 +23,14 @@ from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta.tracking import RunTracker
 from manta_serve import models as served_models
+from manta_serve.api import create_api
+from manta_serve.batching import TextBatcher
 from manta_serve.commands import serve
 from manta_serve.extra_versions import BusyLoadingError, RefusedVersionError, UnknownVersionError
 from manta_serve.models import TOGETHER_AFTER, NotLoadedError, ServedModels, answering
 from manta_serve.served_model import ServedModel
+from manta_serve.service import Service
+from manta_serve.service_metrics import ServiceMetrics
 
 from .untrained import artifact_of
 
@@ -180,6 +185,16 @@ def test_the_candidate_gets_its_share_and_every_key_stays_with_one_version(stora
     models.look()
     assert models.current is candidate
     assert models.candidate is None
+
+
+def test_one_version_is_described_by_the_header(storage: Storage, registry: ModelRegistry) -> None:
+    registry._set_alias("desk", "candidate", "3")
+    models = ServedModels(storage, "desk", traffic=TrafficConfig(candidate=30))
+    service = Service(models, TextBatcher(max_queued_texts=1024), config=ServeConfig(), metrics=ServiceMetrics())
+    client = TestClient(create_api(service))
+    described = [client.get("/v1/model", headers={"Manta-Version": version}) for version in ("1", "3", "2", "x")]
+    assert [answer.status_code for answer in described] == [200, 200, 409, 422]
+    assert [(answer.json()["version"], answer.json()["candidate"]) for answer in described[:2]] == [(1, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("traffic", [TrafficConfig(candidate=5), TrafficConfig(shadow=5), TrafficConfig()])

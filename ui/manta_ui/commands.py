@@ -1,37 +1,74 @@
-"""`manta ui`: open the page."""
+"""`manta ui`: open the page; `manta ui add-user` and `remove-user`: who may log in to it."""
 
 from __future__ import annotations
 
-import os
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from manta.console import people_console
-from manta.ports import check_port
+
+AuthOption = Annotated[Path, typer.Option("--auth", help="The file of users.")]
+NameArgument = Annotated[str, typer.Argument(help="The name to log in with.")]
+
+ui = typer.Typer(help="Open the page where people try the model; `add-user` and `remove-user` say who may log in to it.")
 
 
-def ui(
-    api: Annotated[str, typer.Option(help="Where `manta serve` answers.")] = "http://127.0.0.1:8000",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+@ui.callback(invoke_without_command=True)
+def run(
+    context: typer.Context,
+    api: Annotated[str, typer.Option(help="Where `manta serve` answers; $MANTA_API_KEY is shown to it.")] = "http://127.0.0.1:8000",
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond this machine only with --auth.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 7860,
+    auth: Annotated[
+        Path | None, typer.Option(help="People log in as a user of this file; make it with `manta ui add-user`.")
+    ] = None,
+    tracking: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of the MLflow server; unless given, $MLFLOW_TRACKING_URI, else the storage's registry.",
+            envvar="MLFLOW_TRACKING_URI",
+        ),
+    ] = None,
+    cluster: Annotated[str | None, typer.Option(help="A cluster of ~/.config/manta/clusters.yaml, for the tab Jobs.")] = None,
+    address: Annotated[str | None, typer.Option(help="Or where it takes jobs, such as http://HEAD:8265.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with the cluster's token; else as manta submit finds it.")] = None,
 ) -> None:
     """Open the page where people try the model, until Ctrl-C."""
-    check_port(host, port)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing leaves this machine
-    from manta_ui.client import ServeClient
-    from manta_ui.page import STYLE, build_page, page_theme
+    if context.invoked_subcommand is not None:
+        return
+    from manta_ui.run import PageSettings, run_page
 
-    page = build_page(ServeClient(api))
-    page.launch(
-        server_name=host,
-        server_port=port,
-        theme=page_theme(),
-        css=STYLE,
-        quiet=True,
-        ssr_mode=False,
-        share=False,
-        prevent_thread_lock=True,
+    settings = PageSettings(
+        api=api, host=host, port=port, auth=auth, tracking=tracking, cluster=cluster, address=address, token_file=token_file
     )
-    people_console().print(f"The page is at http://{host}:{port} and asks {api}. Ctrl-C stops it.")
-    page.block_thread()
+    run_page(settings, console=people_console())
+
+
+@ui.command()
+def add_user(
+    name: NameArgument,
+    auth: AuthOption,
+    promote: Annotated[bool, typer.Option("--promote", help="May change which version answers, and start and stop jobs.")] = False,
+) -> None:
+    """Let a person log in, or give a new password; it is asked for, or read from stdin where that is no terminal."""
+    from manta_ui.accounts import Accounts
+
+    if sys.stdin.isatty():
+        password = str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    Accounts(auth).add(name, password=password, may_promote=promote)
+    rights = "and change which version answers" if promote else "without the right to promote"
+    people_console().print(f"{name} may log in {rights}: manta ui --auth {auth}", markup=False)
+
+
+@ui.command()
+def remove_user(name: NameArgument, auth: AuthOption) -> None:
+    """Let a person log in no more."""
+    from manta_ui.accounts import Accounts
+
+    Accounts(auth).remove(name)
+    people_console().print(f"{name} may log in no more.", markup=False)

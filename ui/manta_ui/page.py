@@ -1,171 +1,94 @@
-"""The Gradio page: type a text, see the label. Everything it shows comes from the API; it loads nothing from elsewhere."""
+"""The Gradio page: one tab for each module of `tabs`. Everything it shows comes from services over HTTP."""
 
 from __future__ import annotations
 
 import html
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.client import Answer, ApiError, ModelInfo, ServeClient
+from manta_ui.services import Frame
+from manta_ui.tabs import batch, classify, compare, corrections, jobs, models, tuning
+from manta_ui.watch import ApiWatch, Seen
 
-SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
-MONOSPACE_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
-MOST_BARS = 10
-NUM_EXAMPLE_SLOTS = 8
-STYLE = """
-.manta-note { min-height: 1.6em; }
-.manta-error { color: #b3261e; }
-.dark .manta-error { color: #ffb4ab; }
-.manta-examples button { text-align: left; justify-content: flex-start; white-space: normal; font-weight: 400; }
-footer { display: none !important; }
-"""
+if TYPE_CHECKING:
+    from manta_ui.client import ModelInfo
+    from manta_ui.services import Services
 
-
-def page_theme() -> gr.themes.Base:
-    """Colours and fonts; the fonts are the reader's own, so none is fetched."""
-    theme = gr.themes.Soft(primary_hue="teal", font=list(SYSTEM_FONTS), font_mono=list(MONOSPACE_FONTS))
-    # White on the theme's own light teal is hard to read.
-    return theme.set(
-        button_primary_background_fill="*primary_700",
-        button_primary_background_fill_hover="*primary_800",
-        button_primary_background_fill_dark="*primary_700",
-        button_primary_text_color="white",
-        block_label_text_color="*primary_800",
-        block_title_text_color="*primary_800",
-    )
+TABS = {
+    "classify": ("Classify", classify.build),
+    "corrections": ("Correct", corrections.build),
+    "batch": ("Batch", batch.build),
+    "compare": ("Compare", compare.build),
+    "models": ("Models", models.build),
+    "tuning": ("Tuning", tuning.build),
+    "jobs": ("Jobs", jobs.build),
+}
+LOOK_EVERY_S = 1.0
+"""How often an open page asks whether the API is there: an API that goes is noticed within two seconds."""
+NEVER_SEEN = Seen()
 
 
-def build_page(client: ServeClient) -> gr.Blocks:
-    """The page in front of one API."""
-    with gr.Blocks(title="Manta", analytics_enabled=False) as page:
-        heading = gr.HTML(heading_html(None))
-        with gr.Row():
-            with gr.Column(scale=3):
-                text = gr.Textbox(
-                    label="Text", placeholder="Type or paste a text …", lines=4, max_lines=12, autofocus=True, elem_id="text"
-                )
-                second = gr.Textbox(
-                    label="Second text",
-                    placeholder="… and the text to compare it with",
-                    lines=4,
-                    max_lines=12,
-                    visible=False,
-                    elem_id="second-text",
-                )
-                button = gr.Button("Classify", variant="primary", elem_id="classify")
-                note = gr.HTML(note_html(""), elem_id="note")
-            with gr.Column(scale=2):
-                label = gr.Label(label="Label", num_top_classes=MOST_BARS, elem_id="label")
-        with gr.Column(elem_classes="manta-examples"):
-            gr.Markdown("#### Examples from the model's test rows")
-            examples = [gr.Button(visible=False, size="sm", variant="secondary") for _ in range(NUM_EXAMPLE_SLOTS)]
-        example_texts = gr.State([])
-
-        def load() -> list[Any]:
-            return describe_model(client)
-
-        def classify(typed: str, second_typed: str) -> tuple[Any, str]:
-            return classify_text(client, typed, second_typed)
-
-        page.load(load, outputs=[heading, note, second, label, example_texts, *examples])
+def build_page(services: Services) -> gr.Blocks:
+    """The page in front of the services."""
+    watch = ApiWatch(services.api)
+    with gr.Blocks(title="Manta", analytics_enabled=False, fill_width=False) as page:
+        heading = gr.HTML(heading_html(NEVER_SEEN), elem_id="heading")
+        status = gr.HTML("", elem_id="status")
+        answering = gr.State(None)
+        prepared_config = gr.State("")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            for name, (title, build) in TABS.items():
+                with gr.Tab(title, id=name, elem_id=f"tab-{name}") as tab:
+                    build(services, Frame(page=page, tab=tab, tabs=tabs, answering=answering, prepared_config=prepared_config))
+        seen = gr.State(NEVER_SEEN)
         gr.on(
-            [button.click, text.submit, second.submit],
-            classify,
-            inputs=[text, second],
-            outputs=[label, note],
-            show_progress="minimal",
-            api_name="classify",
+            [page.load, gr.Timer(LOOK_EVERY_S).tick],
+            lambda before: looked(watch, before),
+            inputs=seen,
+            outputs=[seen, heading, status],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
         )
-        for index, example in enumerate(examples):
-            example.click(partial(example_at, index), inputs=example_texts, outputs=[text, second], api_visibility="private").then(
-                classify, inputs=[text, second], outputs=[label, note], show_progress="minimal", api_visibility="private"
-            )
+        # Only an event of the queue tells a state's listeners that it changed, and the look is not worth one each second.
+        heading.change(lambda: watch.look().model, outputs=answering, show_progress="hidden", api_visibility="private")
     return page
 
 
-def example_at(index: int, examples: list[tuple[str, ...]]) -> tuple[str, str]:
-    """What one example puts into the two boxes."""
-    first, *second = examples[index]
-    return first, second[0] if second else ""
+def looked(watch: ApiWatch, before: Seen) -> list[Any]:
+    """What the API is now, the heading and the line above the tabs; nothing where all is as `before`."""
+    seen = watch.look()
+    if seen == before:
+        return [gr.skip()] * 3
+    return [seen, heading_html(seen), status_html(seen)]
 
 
-def describe_model(client: ServeClient) -> list[Any]:
-    """The heading, the note, the second box, the label bars, the examples and their buttons for the model that answers now."""
-    try:
-        model = client.model()
-    except ApiError as error:
-        return [
-            heading_html(None),
-            note_html(str(error), is_error=True),
-            gr.Textbox(visible=False, value=""),
-            gr.Label(),
-            [],
-            *(gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS)),
-        ]
-    shown = model.examples[:NUM_EXAMPLE_SLOTS]
-    buttons = [gr.Button(value=" — ".join(example), visible=True) for example in shown]
-    buttons += [gr.Button(visible=False) for _ in range(NUM_EXAMPLE_SLOTS - len(shown))]
-    second = gr.Textbox(visible=True) if model.num_texts == 2 else gr.Textbox(visible=False, value="")
-    # Where several labels or none may apply, the note says which; the most probable one in big letters would mislead.
-    bars = gr.Label(show_heading=model.task != "multilabel")
-    return [heading_html(model), note_html(""), second, bars, shown, *buttons]
-
-
-def classify_text(client: ServeClient, text: str, second: str = "") -> tuple[Any, str]:
-    """The label bars and the note under the boxes for one text, or for a pair where the second box holds anything.
-
-    Whether the model reads pairs is the API's to say: the page may have been opened in front of another model.
-    """
-    if not text.strip():
-        return None, note_html("Type a text first.", is_error=True)
-    try:
-        answer = client.classify(text, second) if second.strip() else client.classify(text)
-        # Another model than the page was opened in front of may have answered, so its rule is asked for now.
-        model = client.model() if answer.uncertain else None
-    except ApiError as error:
-        return None, note_html(str(error), is_error=True)
-    return answer.scores, note_html(answer_note(answer, model))
-
-
-def answer_note(answer: Answer, model: ModelInfo | None) -> str:
-    """What stands under the boxes after an answer; `model` is known where the answer is uncertain, and says why."""
-    timing = f"version {answer.version}, {answer.latency_s * 1000:.0f} ms"
-    if model is not None:
-        return f"Not sure: {uncertain_reason(answer, model)} ({timing})."
-    if not answer.labels:
-        return f"No label applies ({timing})."
-    if len(answer.labels) == 1:
-        return f"{answer.labels[0]}, {answer.scores[answer.labels[0]]:.0%} ({timing})"
+def heading_html(seen: Seen) -> str:
+    """The page's heading: which model answers, and how good it was on its test rows."""
+    if seen.model is None:
+        line, kind, state = "Text classification", "manta-away", "no model answers" if seen.problem else "looking for the model"
+    else:
+        line, kind, state = model_line(seen.model), "manta-here", "answering"
     return (
-        f"{len(answer.labels)} labels apply: {', '.join(f'{name} {answer.scores[name]:.0%}' for name in answer.labels)} ({timing})"
+        '<header class="manta-heading"><h1>Manta</h1>'
+        f'<p id="model">{html.escape(line)}</p>'
+        f'<p class="manta-state {kind}"><span class="manta-dot" aria-hidden="true"></span>{state}</p>'
+        '<button type="button" class="manta-theme" data-manta="theme" aria-label="Light or dark">◐</button></header>'
     )
 
 
-def uncertain_reason(answer: Answer, model: ModelInfo) -> str:
-    """Why an answer is uncertain."""
-    if model.target_precision is None:
-        return "no label is more likely than not"
-    wanted = f"for {100 * model.target_precision:.3g}% right answers, this model has to be {model.uncertain_below:.0%} sure"
-    if model.task == "multilabel":
-        return f"{wanted} of all labels together"
-    label, score = max(answer.scores.items(), key=lambda item: item[1])
-    return f"perhaps {label}, {score:.0%}; {wanted}"
-
-
-def heading_html(model: ModelInfo | None) -> str:
-    """The page's heading: which model answers, and how good it was on its test rows."""
-    if model is None:
-        return "<h1>Manta</h1><p>Text classification</p>"
+def model_line(model: ModelInfo) -> str:
+    """A model in one line: its name, version, number of labels, and how good it was on its test rows."""
     # Where several labels may apply, the share of rows with all of them right says little of how good the labels are.
-    key, words = ("f1_micro", "micro F1") if model.task == "multilabel" else ("accuracy", "accuracy")
+    key, words = ("f1_micro", "micro F1") if model.is_multilabel else ("accuracy", "accuracy")
     score = f", test {words} {model.metrics[key]:.1%}" if key in model.metrics else ""
-    line = f"{model.name} version {model.version}: {len(model.labels)} labels{score}"
-    return f'<h1>Manta</h1><p id="model">{html.escape(line)}</p>'
+    return f"{model.name} version {model.version}: {len(model.labels)} labels{score}"
 
 
-def note_html(message: str, *, is_error: bool = False) -> str:
-    """A line of text for the page, escaped."""
-    kind = "manta-note manta-error" if is_error else "manta-note"
-    return f'<div class="{kind}" role="status">{html.escape(message)}</div>'
+def status_html(seen: Seen) -> str:
+    """What stands above the tabs while no model answers: why, and that nothing is lost; a screen reader says it at once."""
+    if seen.problem is None:
+        return '<div role="alert"></div>'
+    text = f"{seen.problem} What you typed stays here, and the page goes on by itself once a model answers."
+    return f'<div role="alert" class="manta-alert">{html.escape(text)}</div>'

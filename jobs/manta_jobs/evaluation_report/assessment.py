@@ -15,7 +15,7 @@ from manta.calibration import (
     expected_calibration_error,
     reliability_bins,
 )
-from manta.metrics import classification_metrics, per_class_metrics
+from manta.metrics import classification_metrics, confusion_counts, per_class_metrics
 from manta_jobs.evaluation_report.slices import Slice, slices_of, worst_slice
 
 if TYPE_CHECKING:
@@ -95,17 +95,8 @@ class Assessment:
 
     @property
     def confusion(self) -> Counts:
-        """Rows by label and answer `(labels, labels)`.
-
-        For a multilabel task, rows of each label that are found, missed, wrongly given and rightly not given `(labels, 4)`.
-        """
-        num_labels = len(self.labels.names)
-        decided = self.labels.decide(self.probabilities)
-        if self.labels.task == "multilabel":
-            has, says = self.targets > 0, decided > 0
-            kinds = [has & says, has & ~says, ~has & says, ~has & ~says]
-            return np.stack([kind.sum(axis=0) for kind in kinds], axis=1).astype(np.int64)
-        return np.bincount(self.targets * num_labels + decided, minlength=num_labels**2).reshape(num_labels, num_labels)
+        """What `confusion_counts` says."""
+        return confusion_counts(self.probabilities, self.targets, labels=self.labels)
 
     @property
     def confusions(self) -> list[tuple[str, str, int]]:

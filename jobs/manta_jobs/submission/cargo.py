@@ -1,16 +1,7 @@
-"""What a job carries: its config, the local files that it names, and this checkout's own code.
-
-Each is a zip whose name is the hash of its contents, so that a cluster that has it gets it once, and edited code is always
-another file than the one before.
-"""
+"""The files of this machine that a job carries: its config, and what the config and the verb's arguments name."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import io
-import json
-import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from manta.config_file import anchor_paths, build_config, read_document
+from manta.cluster_job import INPUTS
+from manta.config_file import DATA_FILES, anchor_paths, build_config, read_document
 from manta.errors import InputError
 from manta_jobs.checks import bytes_phrase
 
@@ -26,27 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MOST_BYTES = 100 * 1024**2
-PACKAGES = ("manta", "manta_jobs")
-INPUTS = "{inputs}"
-"""Stands for the folder that a job's files lie in, which only the job knows."""
-
-
-@dataclass(frozen=True)
-class Package:
-    """A zip that Ray keeps under the hash of what is in it."""
-
-    digest: str
-    content: bytes
-
-    @property
-    def name(self) -> str:
-        """Its name among the cluster's packages."""
-        return f"_ray_pkg_{self.digest[:32]}.zip"
-
-    @property
-    def uri(self) -> str:
-        """What a runtime environment calls it."""
-        return f"gcs://{self.name}"
 
 
 @dataclass
@@ -91,11 +62,6 @@ class Cargo:
             f"most {bytes_phrase(self.limit)}; put it on storage that the cluster reads, such as s3://… or a folder that all nodes "
             "share, and name that in its place."
         )
-
-    @property
-    def digest(self) -> str:
-        """A hash of all names and contents."""
-        return _digest(self.contents)
 
     @cached_property
     def contents(self) -> dict[str, bytes]:
@@ -143,7 +109,7 @@ def _packed_config(cargo: Cargo, path: Path, *, overrides: Sequence[str] | None)
     anchor_paths(document, path.resolve().parent)
     config = build_config(document, source=str(path), overrides=list(overrides or []))
     shared = Path(config.storage).expanduser() if config.storage else None
-    for section, key in (*(("data", key) for key in ("train", "validation", "test", "behaviour")), ("model", "pretrained")):
+    for section, key in (*(("data", key) for key in DATA_FILES), ("model", "pretrained")):
         value = getattr(getattr(config, section), key)
         if value is None or "://" in value or value.startswith("sample:"):
             continue
@@ -157,50 +123,3 @@ def _packed_config(cargo: Cargo, path: Path, *, overrides: Sequence[str] | None)
         elif local.is_relative_to(path.resolve().parent):
             raise InputError(f"{section}.{key}: {local} does not exist; check the path.")
     return document, config.storage
-
-
-def job_package(cargo: Cargo, order: Mapping[str, Any]) -> Package:
-    """The folder that the job starts in: what to do, the script that does it, and its files under `inputs/`."""
-    script = Path(__file__).with_name("job_start.py").read_bytes()
-    entries = {"order.json": json.dumps(order, indent=2).encode(), "job_start.py": script}
-    entries |= {f"inputs/{name}": content for name, content in cargo.contents.items()}
-    return _package(entries)
-
-
-def code_package() -> Package:
-    """The sources that this command runs, as they are on disk now."""
-    return _package(
-        {
-            f"{package}/{file.relative_to(root).as_posix()}": file.read_bytes()
-            for package, root in _roots().items()
-            for file in sorted(root.rglob("*"))
-            if file.is_file() and "__pycache__" not in file.parts
-        }
-    )
-
-
-def _roots() -> dict[str, Path]:
-    found = {}
-    for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            found[package] = Path(spec.origin).parent
-    return found
-
-
-def _package(entries: Mapping[str, bytes]) -> Package:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name in sorted(entries):
-            info = zipfile.ZipInfo(name)  # of 1980: the same contents are the same file
-            info.external_attr = 0o644 << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, entries[name])
-    return Package(_digest(entries), buffer.getvalue())
-
-
-def _digest(entries: Mapping[str, bytes]) -> str:
-    found = hashlib.sha256()
-    for name in sorted(entries):
-        found.update(f"{len(name)}:{name}:{len(entries[name])}:".encode() + entries[name])
-    return found.hexdigest()

@@ -28,16 +28,18 @@ def main() -> int:
         import torch  # noqa: F401
         import transformers  # noqa: F401
 
-        import manta_jobs.commands
+        from manta_jobs import commands, model_commands
     except ImportError as error:
         return failed(
             f"the cluster's {sys.executable} lacks {error.name}; install the project's requirements.lock on its nodes.", 2
         )
+    import typer
+
     from manta.errors import MantaError
     from manta_jobs.cluster import connected
 
     if order["code"] is not None:
-        from manta_jobs.submission.cargo import code_package
+        from manta.cluster_job import code_package
 
         if code_package().digest != order["code"]:
             return failed(
@@ -47,9 +49,11 @@ def main() -> int:
         params = decoded(order["params"], inputs=placed_inputs(order))
         os.chdir("/")  # nodes that share this machine lay the working folder anew, and we would stand in one that is gone
         output = io.StringIO()
-        # One connection from first to last: Ray removes a job's code and working folder when its driver leaves.
-        with connected(None, num_workers=1), contextlib.redirect_stdout(output):
-            getattr(manta_jobs.commands, order["verb"])(**params)
+        verb = getattr(model_commands if order["verb"] in ("promote", "rollback") else commands, order["verb"])
+        # One connection from first to last: Ray removes a job's code and working folder when its driver leaves. A verb that
+        # exits has said what came of it, such as a version that is not promoted, and the job has done its work all the same.
+        with contextlib.suppress(typer.Exit), connected(None, num_workers=1), contextlib.redirect_stdout(output):
+            verb(**params)
     except MantaError as error:
         return failed(str(error), error.exit_code)
     finished(json.loads(output.getvalue().splitlines()[-1]))

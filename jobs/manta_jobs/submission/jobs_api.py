@@ -17,8 +17,8 @@ from manta.errors import InputError, RunError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from manta_jobs.submission.cargo import Package
-    from manta_jobs.submission.clusters import Connection
+    from manta.cluster_job import ClusterJob, Package
+    from manta.clusters import Connection
 
 TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 600.0
@@ -76,10 +76,9 @@ class JobsApi:
             raise RunError(f"{self.address} did not take {package.name} ({last_line(answer.text)}).")
         return True
 
-    def submit(self, job_id: str, *, entrypoint: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-        """Start a job."""
-        order = {"entrypoint": entrypoint, "submission_id": job_id, "runtime_env": runtime_env, "metadata": metadata}
-        answer = self._request("POST", "/api/jobs/", json=order, timeout=60.0)
+    def submit(self, job: ClusterJob) -> None:
+        """Start a job whose packages it has."""
+        answer = self._request("POST", "/api/jobs/", json=job.request, timeout=60.0)
         if answer.status_code != 200:
             raise RunError(f"{self.address} did not take the job ({last_line(answer.text)}).")
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from manta.behaviour import load_suite
 from manta.config import DataConfig, TaskName
 from manta.data import check
+from manta.data.feedback import with_feedback
 from manta.data.read import Rows, read_split, read_splits
 from manta.data.split import stratified_split
 from manta.errors import InputError
@@ -98,6 +99,12 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
         load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
     splits = {name: _as_split(split, named[name], labels) for name, split in rows.items()}
     splits = _with_missing_splits(splits, config)
+    if config.feedback is not None:
+        train = splits["train"]
+        held_out = {*splits["validation"].texts, *splits["test"].texts}
+        merged = with_feedback(config.feedback, config, texts=train.texts, targets=train.targets, labels=labels, held_out=held_out)
+        splits["train"] = Split(merged.texts, merged.targets)
+        warnings += merged.warnings
     warnings += check.overlap_warnings({name: splits[name].texts for name in SPLITS})
     return TextDataset(splits["train"], splits["validation"], splits["test"], labels, tuple(warnings))
 

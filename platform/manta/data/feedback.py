@@ -1,0 +1,86 @@
+"""Feedback joins the training rows: what people said about a served model's answers, as `POST /v1/feedback` keeps it.
+
+It joins them after validation and test rows were set aside, so that those stay the same and both models can be compared on them. A
+text stands in the training rows once: what people said last counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manta.data import check
+from manta.data.read import read_rows
+from manta.labels import names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta.config import DataConfig
+    from manta.labels import LabelSpace, RowLabels, Targets
+    from manta.texts import Text
+
+MOST_SHOWN = 3
+LONGEST_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Training rows with the feedback among them."""
+
+    texts: list[Text]
+    targets: Targets
+    warnings: tuple[str, ...]
+    """What was added, left out and decided anew, as sentences."""
+
+
+def with_feedback(
+    location: str, config: DataConfig, *, texts: Sequence[Text], targets: Targets, labels: LabelSpace, held_out: set[Text]
+) -> Merged:
+    """Training rows `texts` with `targets`, and the feedback in the file at `location`; `held_out` texts are not trained on.
+
+    Raises:
+        InputError: the file is missing or wrong, or says a label that the training rows do not have.
+    """
+    columns = ("first", "second") if len(config.text_columns) == 2 else "text"
+    rows = read_rows(location, "feedback", config.model_copy(update={"text": columns, "label": "label"}))
+    names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
+    check.check_known(rows, names, set(labels.names))
+    said = dict(zip(rows.texts, names, strict=True))  # the last word on a text counts
+    left_out = [text for text in said if text in held_out]
+    for text in left_out:
+        del said[text]
+    encoded = labels.encode(list(said.values()))
+    places: dict[Text, list[int]] = {}
+    for index, text in enumerate(texts):
+        places.setdefault(text, []).append(index)
+    changed: list[tuple[Text, RowLabels]] = []
+    merged = targets.copy()
+    for (text, label), target in zip(said.items(), encoded, strict=True):
+        at = places.get(text, [])
+        if at and not np.array_equal(merged[at[0]], target):
+            changed.append((text, label))
+            merged[at] = target
+    is_new = np.array([text not in places for text in said], dtype=bool)
+    new = [text for text in said if text not in places]
+    warnings = _warnings(location, num_added=len(new), num_left_out=len(left_out), changed=changed)
+    return Merged([*texts, *new], np.concatenate([merged, encoded[is_new]]), warnings)
+
+
+def _warnings(location: str, *, num_added: int, num_left_out: int, changed: list[tuple[Text, RowLabels]]) -> tuple[str, ...]:
+    sentences = [f"texts of the feedback that join the training rows: {num_added} ({location})."]
+    if changed:
+        new = [f"{_short(text)} is now {', '.join(names_of(label)) or 'no label'}" for text, label in changed[:MOST_SHOWN]]
+        more = "; …" if len(changed) > MOST_SHOWN else ""
+        shown = "; ".join(new) + more
+        sentences.append(f"training rows with another label than the feedback, which counts: {len(changed)} ({shown}).")
+    if num_left_out:
+        sentences.append(f"texts of the feedback that are validation or test rows, and not trained on: {num_left_out}.")
+    return tuple(sentences)
+
+
+def _short(text: Text) -> str:
+    shown = text if isinstance(text, str) else " — ".join(text)
+    return repr(shown if len(shown) <= LONGEST_SHOWN else shown[:LONGEST_SHOWN] + "…")

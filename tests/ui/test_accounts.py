@@ -1,0 +1,124 @@
+"""Who may log in, and that the page is not open to others without that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from manta.errors import InputError
+from manta_ui.accounts import Accounts
+from manta_ui.commands import ui
+from manta_ui.run import PageSettings, checked_accounts, jobs_of, tracking_of
+
+PASSWORD = "correct horse battery"  # noqa: S105  # of nobody
+
+
+def settings(**changed: object) -> PageSettings:
+    facts = {"api": "http://127.0.0.1:9", "host": "127.0.0.1", "port": 7860, "auth": None, "tracking": None}
+    facts |= {"cluster": None, "address": None, "token_file": None}
+    return PageSettings(**(facts | changed))  # type: ignore[arg-type]  # names of its fields
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Accounts:
+    accounts = Accounts(tmp_path / "users.json")
+    accounts.add("ann", password=PASSWORD, may_promote=True)
+    accounts.add("bob", password=PASSWORD, may_promote=False)
+    return accounts
+
+
+def test_a_password_lets_its_owner_in_and_no_one_else(accounts: Accounts) -> None:
+    tried = [("ann", PASSWORD), ("bob", PASSWORD), ("ann", PASSWORD + " "), ("cleo", PASSWORD), ("ann", ""), ("ann", "x" * 5000)]
+
+    async def answers() -> list[bool]:
+        return await asyncio.gather(*(accounts.check(*pair) for pair in tried))
+
+    assert asyncio.run(answers()) == [True, True, False, False, False, False]
+    assert [accounts.may_promote(name) for name in ("ann", "bob", "cleo")] == [True, False, False]
+
+
+def test_the_file_holds_salted_hashes_and_is_its_owners_only(accounts: Accounts) -> None:
+    assert stat.S_IMODE(accounts.path.stat().st_mode) == 0o600
+    content = accounts.path.read_text()
+    assert PASSWORD not in content
+    ann, bob = json.loads(content)["accounts"]
+    assert ann["scrypt"] != bob["scrypt"]
+
+
+def test_a_new_password_takes_the_old_ones_place_and_who_is_removed_is_out(accounts: Accounts) -> None:
+    accounts.add("ann", password=PASSWORD[::-1], may_promote=False)
+    assert not asyncio.run(accounts.check("ann", PASSWORD))
+    assert asyncio.run(accounts.check("ann", PASSWORD[::-1]))
+    assert not accounts.may_promote("ann")
+    accounts.remove("ann")
+    assert not asyncio.run(accounts.check("ann", PASSWORD[::-1]))
+    with pytest.raises(InputError, match=r"ann: there is no such user in .*, which has bob\."):
+        accounts.remove("ann")
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o660])
+def test_a_file_that_others_can_read_or_change_is_refused(accounts: Accounts, mode: int) -> None:
+    accounts.path.chmod(mode)
+    with pytest.raises(InputError, match=f"open to others \\(mode {mode:o}\\); chmod 600"):
+        checked_accounts(settings(auth=accounts.path))
+    assert not asyncio.run(accounts.check("ann", PASSWORD))
+
+
+def test_beyond_this_machine_people_have_to_log_in(accounts: Accounts, tmp_path: Path) -> None:
+    for host in ("0.0.0.0", "192.168.1.5", "desk.example", "::"):  # noqa: S104  # what is refused
+        with pytest.raises(InputError, match=f"listen on {host}, for everybody .* --auth FILE"):
+            checked_accounts(settings(host=host))
+    assert checked_accounts(settings()) is None
+    assert checked_accounts(settings(host="localhost")) is None
+    assert checked_accounts(settings(host="0.0.0.0", auth=accounts.path)) is not None  # noqa: S104  # with a login
+    with pytest.raises(InputError, match="no such file; make it with: manta ui add-user NAME --auth"):
+        checked_accounts(settings(auth=tmp_path / "none.json"))
+    (tmp_path / "empty.json").write_text('{"accounts": []}')
+    (tmp_path / "empty.json").chmod(0o600)
+    with pytest.raises(InputError, match="nobody is in it"):
+        checked_accounts(settings(auth=tmp_path / "empty.json"))
+    (tmp_path / "empty.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        checked_accounts(settings(auth=tmp_path / "empty.json"))
+
+
+def test_users_are_added_and_removed_by_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "users.json"
+    added = CliRunner().invoke(ui, ["add-user", "ann", "--auth", str(path), "--promote"], input=f"{PASSWORD}\n")
+    assert added.exit_code == 0, added.output
+    assert asyncio.run(Accounts(path).check("ann", PASSWORD))
+    assert Accounts(path).may_promote("ann")
+    assert CliRunner().invoke(ui, ["remove-user", "ann", "--auth", str(path)]).exit_code == 0
+    assert Accounts(path).all() == ()
+    for name, password, message in [("a b", PASSWORD, "not a name"), ("ann", "short", "has 5 characters; take 10 or more")]:
+        refused = CliRunner().invoke(ui, ["add-user", name, "--auth", str(path)], input=f"{password}\n")
+        assert message in str(refused.exception)
+
+
+def test_a_cluster_is_named_as_for_submitting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MANTA_CLUSTER", raising=False)
+    assert jobs_of(settings()) is None
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.5:6379")
+    assert jobs_of(settings()) is None
+    monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.5:8265/")
+    found = jobs_of(settings())
+    assert found is not None
+    assert found.url == "http://10.0.0.5:8265"
+    other = jobs_of(settings(address="10.0.0.6"))
+    assert other is not None
+    assert other.url == "http://10.0.0.6:8265"
+    with pytest.raises(InputError, match="the token cannot be read"):
+        jobs_of(settings(address="10.0.0.6", token_file=tmp_path / "none"))
+
+
+def test_a_server_that_is_named_is_the_registry(own_storage: Path) -> None:
+    with tracking_of(settings(tracking="http://10.0.0.7:5000")) as tracking:
+        assert tracking.environment == {"MLFLOW_TRACKING_URI": "http://10.0.0.7:5000"}
+    with tracking_of(settings(tracking="sqlite:///somewhere.db")) as tracking:
+        assert tracking.environment == {"MANTA_STORAGE": str(own_storage)}
+    assert not own_storage.exists()

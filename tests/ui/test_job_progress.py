@@ -1,0 +1,80 @@
+"""What a job's output says of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from manta_ui.job_progress import progress_of
+from manta_ui.job_views import job_html, jobs_html, log_html, outcome
+from manta_ui.jobs_client import Job, JobLog, JobsClient, JobsError, read_log
+
+SEARCH = "Searching model.dropout, train.learning_rate: 6 trials, at most 2 min 00 s, then 2 runs with other seeds"
+
+
+def job(status: str = "RUNNING", *, verb: str = "train", message: str = "") -> Job:
+    return Job(f"far-{verb}-1", status, message, verb, 1_000, None if status in {"PENDING", "RUNNING"} else 66_000)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words", "share"),
+    [
+        ([], "is starting", None),
+        (["Data: 720 train rows", "epoch 1 of 3: 30/90 steps, ETA 2 s"], "trains: epoch 1, 30 of 90 steps, ETA 2 s", 1 / 3),
+        (["validating epoch 2 of 3: 60/90 steps, ETA 1 s"], "trains: validating epoch 2, 60 of 90 steps, ETA 1 s", 2 / 3),
+        (["epoch 2/4: training loss 1.0, validation loss 1.0"], "trains: 2 of 4 epochs", 0.5),
+        ([SEARCH, "trial-001: epoch 1, validation accuracy 0.3444"], "searches: 0 of 8 trials", 0.0),
+        (
+            [SEARCH, "trial-001: done; ETA after the next trial", "trial-002: failed (a NaN; alas); ETA 2 min 54 s"],
+            "searches: 2 of 8 trials, ETA 2 min 54 s",
+            0.25,
+        ),
+    ],
+)
+def test_progress_is_read_from_the_log(lines: list[str], words: str, share: float | None) -> None:
+    found = progress_of(job(), lines)
+    assert found.words == words
+    assert found.share == (None if share is None else pytest.approx(share))
+
+
+def test_a_log_is_taken_apart() -> None:
+    log = read_log('\x1b[33mone\x1b[0m\n\nMANTA-JOB {"result": {"model": "far"}}\ntwo\nMANTA-JOB {"resu')
+    assert log == JobLog(("one", "two"), {"model": "far"}, None)
+    assert read_log('MANTA-JOB {"error": "no rows"}').error == "no rows"
+
+
+def test_of_a_long_log_the_end_is_shown_and_how_much_was_before() -> None:
+    log = read_log("".join(f"line {number}\n" for number in range(700)))
+    assert len(log.lines) == 700
+    shown = log_html(log)
+    assert "… 200 lines before\nline 200\n" in shown
+    assert "line 699" in shown
+    assert log.end().end() == log.end()
+
+
+def test_what_came_of_a_job_is_told() -> None:
+    done = JobLog((), {"model": "far", "version": 3, "artifact": "/shared/artifact"}, None)
+    assert outcome(job("SUCCEEDED"), done) == "far@3, on the cluster in /shared/artifact"
+    assert outcome(job("RUNNING"), done) == ""
+    assert outcome(job("FAILED", message="Traceback\n  boom\n"), JobLog((), None, None)) == "boom"
+    assert outcome(job("FAILED"), JobLog((), None, "no rows")) == "no rows"
+    refused = JobLog((), {"model": "far", "version": 2, "promoted": False, "action": "refused"}, None)
+    assert outcome(job("SUCCEEDED", verb="promote"), refused) == "far@2 is not promoted"
+
+
+def test_logs_and_sentences_are_shown_as_text() -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    log = JobLog((evil,), None, evil)
+    shown = [
+        log_html(log),
+        job_html(job("FAILED"), log, progress_of(job("FAILED"), [])),
+        jobs_html([job("FAILED")], {}, chosen=None),
+    ]
+    shown.append(jobs_html([job("FAILED")], {job("FAILED").id: log}, chosen=None))
+    assert all("<img" not in markup for markup in shown)
+    assert "&lt;img" in shown[0]
+    assert "is done" in job_html(job("SUCCEEDED"), log, progress_of(job("SUCCEEDED"), []))
+
+
+def test_no_cluster_is_one_sentence() -> None:
+    with pytest.raises(JobsError, match=r"No cluster answers at http://127.0.0.1:9\. Is it up"):
+        JobsClient("http://127.0.0.1:9/").jobs()

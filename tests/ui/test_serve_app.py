@@ -1,0 +1,55 @@
+"""The page as a Ray Serve application: one replica, behind a login."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from pathlib import Path
+
+import pytest
+
+from manta.errors import InputError
+from manta.ports import free_ports
+from manta_ui.accounts import Accounts
+from manta_ui.serve_app import PageArguments, build, settings_of
+
+PASSWORD = "correct horse"  # noqa: S105  # of nobody
+
+
+@pytest.fixture(scope="module")
+def address(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    users = tmp_path_factory.mktemp("users") / "users.json"
+    Accounts(users).add("ann", password=PASSWORD, may_promote=False)
+    port = free_ports(1)[0]
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+    arguments = PageArguments(api="http://127.0.0.1:9", auth=users, tracking="http://127.0.0.1:9")
+    try:
+        serve.run(build(arguments), name="page", route_prefix="/page")
+        yield f"http://127.0.0.1:{port}/page"
+    finally:
+        serve.shutdown()
+
+
+def test_who_logs_in_gets_the_page_and_nobody_else_does(address: str) -> None:
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        opener.open(f"{address}/config", timeout=60)
+    body = urllib.parse.urlencode({"username": "ann", "password": PASSWORD}).encode()
+    assert opener.open(f"{address}/login", data=body, timeout=60).status == 200
+    config = opener.open(f"{address}/config", timeout=60).read().decode()
+    assert '"elem_id":"classify"' in config.replace(" ", "")
+
+
+def test_a_file_of_users_is_asked_for(tmp_path: Path) -> None:
+    from manta_ui.run import checked_accounts
+
+    with pytest.raises(InputError, match="no such file"):
+        checked_accounts(settings_of(PageArguments(api="http://x", auth=tmp_path / "none.json")))
+    with pytest.raises(ValueError, match="auth"):
+        PageArguments.model_validate({"api": "http://x"})

@@ -1,0 +1,151 @@
+"""Who may log in to the page: a file of names and hashed passwords, which only its owner may write.
+
+A password is kept as its scrypt hash with a salt of its own (RFC 7914, with the cost that OWASP's cheat sheet on password storage
+names). The file is read anew for each log-in and each question of rights, so what is removed is gone at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from manta.errors import InputError
+from manta.storage import disk_errors, write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+SHORTEST_PASSWORD = 10
+LONGEST_PASSWORD = 1000
+SALT_BYTES = 16
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 3
+SCRYPT_MEMORY_BYTES = 64 * 1024**2
+OWNER_ONLY = 0o600
+TOO_OPEN = 0o037
+"""Rights that the file must not give: writing to its group, anything to others. Mounted secrets are read by the group."""
+WRONG_PASSWORD_WAIT_S = 1.0
+
+
+class Account(BaseModel):
+    """What is remembered of a person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    salt: str
+    """Hexadecimal."""
+    scrypt: str
+    """Hexadecimal, of the password's UTF-8."""
+    may_promote: bool = False
+    """Whether this person may change which version answers, and start and stop jobs."""
+
+
+class AccountFile(BaseModel):
+    """The file's content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accounts: tuple[Account, ...] = ()
+
+
+class Accounts:
+    """The people of one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser()
+
+    def add(self, name: str, *, password: str, may_promote: bool) -> None:
+        """Let a person log in; who is there already gets the new password and rights.
+
+        Raises:
+            InputError: it is no name, the password is too short or too long, or the file is damaged.
+            RunError: the file cannot be written.
+        """
+        if not NAME.fullmatch(name):
+            raise InputError(f"{name!r}: not a name to log in with; take letters, digits and . _ @ -, 100 at most.")
+        if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+            raise InputError(
+                f"the password has {len(password)} characters; take {SHORTEST_PASSWORD} or more, and {LONGEST_PASSWORD} at most."
+            )
+        salt = secrets.token_bytes(SALT_BYTES)
+        account = Account(name=name, salt=salt.hex(), scrypt=_hash(password, salt).hex(), may_promote=may_promote)
+        others = [item for item in (self.all() if self.path.exists() else ()) if item.name != name]
+        self._write(*others, account)
+
+    def remove(self, name: str) -> None:
+        """Let a person log in no more; who is logged in stays so until the page is started again, without any rights.
+
+        Raises:
+            InputError: there is nobody of that name, or the file is damaged.
+            RunError: the file cannot be written.
+        """
+        found = self.all()
+        left = [item for item in found if item.name != name]
+        if len(left) == len(found):
+            names = ", ".join(item.name for item in found) or "nobody"
+            raise InputError(f"{name}: there is no such user in {self.path}, which has {names}.")
+        self._write(*left)
+
+    def all(self) -> tuple[Account, ...]:
+        """Everybody, in the order they were added.
+
+        Raises:
+            InputError: the file is missing, damaged, or others may read or write it.
+        """
+        try:
+            mode = stat.S_IMODE(self.path.stat().st_mode)
+            if mode & TOO_OPEN:
+                raise InputError(f"{self.path} holds hashed passwords and is open to others (mode {mode:o}); chmod 600 {self.path}")
+            return AccountFile.model_validate_json(self.path.read_bytes()).accounts
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: no such file; make it with: manta ui add-user NAME --auth {self.path}") from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror}).") from None
+        except ValidationError:
+            raise InputError(f"{self.path}: damaged; remove it and add the users again with manta ui add-user.") from None
+
+    def may_promote(self, user: str) -> bool:
+        """Whether this person may change which version answers, and start and stop jobs."""
+        return any(item.may_promote for item in self._readable() if item.name == user)
+
+    async def check(self, user: str, password: str) -> bool:
+        """Whether name and password belong together; what is wrong takes a while, so that guessing does, too."""
+        if await asyncio.to_thread(self._matches, user, password):
+            return True
+        await asyncio.sleep(WRONG_PASSWORD_WAIT_S)
+        return False
+
+    def _matches(self, user: str, password: str) -> bool:
+        if len(password) > LONGEST_PASSWORD:
+            return False
+        account = next((item for item in self._readable() if item.name == user), None)
+        # A name that is not there costs a hash, too, so that the time does not tell which names there are.
+        salt = bytes.fromhex(account.salt) if account else bytes(SALT_BYTES)
+        found = _hash(password, salt)
+        return account is not None and hmac.compare_digest(found.hex(), account.scrypt)
+
+    def _readable(self) -> tuple[Account, ...]:
+        """Everybody, and nobody while the file cannot be read: it was checked when the page was started."""
+        with suppress(InputError):
+            return self.all()
+        return ()
+
+    def _write(self, *accounts: Account) -> None:
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, AccountFile(accounts=accounts).model_dump_json(indent=2) + "\n", mode=OWNER_ONLY)
+
+
+def _hash(password: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(
+        password.encode("utf-8", "surrogatepass"), salt=salt, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P, maxmem=SCRYPT_MEMORY_BYTES
+    )

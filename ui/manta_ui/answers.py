@@ -1,0 +1,57 @@
+"""How an answer is shown: the label and how sure it is, or that it is not and why, and a bar for each label."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from manta_ui.markup import bars_html, percent
+
+if TYPE_CHECKING:
+    from manta_ui.client import Answer, ModelInfo
+
+MOST_BARS = 6
+
+
+def answer_html(answer: Answer, model: ModelInfo) -> str:
+    """An answer of `model`, or of another version of it."""
+    doubt = f'<p class="manta-reason">{html.escape(uncertain_reason(answer, model))}</p>' if answer.uncertain else ""
+    # Of several labels that may apply each has its own threshold: those above theirs are marked, not those above half.
+    bars = bars_html(answer.scores, applied=[] if answer.uncertain else answer.labels, most=MOST_BARS)
+    latency_ms = 1000 * answer.latency_s
+    meta = f'<p class="manta-quiet" data-latency-ms="{latency_ms:.3f}">version {answer.version} · {latency_ms:.0f} ms</p>'
+    return f'<section class="manta-answer" aria-live="polite">{_verdict_html(answer)}{doubt}{bars}{meta}</section>'
+
+
+def _verdict_html(answer: Answer) -> str:
+    if answer.uncertain:
+        return '<p class="manta-verdict manta-unsure"><span class="manta-label">Not sure</span></p>'
+    if not answer.labels:
+        return '<p class="manta-verdict"><span class="manta-label">No label applies</span></p>'
+    shown = [
+        f'<span class="manta-label">{html.escape(label)}</span> <span class="manta-score">{percent(answer.scores[label])}</span>'
+        for label in answer.labels
+    ]
+    return f'<p class="manta-verdict">{"<br>".join(shown)}</p>'
+
+
+def uncertain_reason(answer: Answer, model: ModelInfo) -> str:
+    """Why an answer is uncertain, and how often that happens."""
+    if model.target_precision is None:
+        return "No label is more likely than not."
+    sure = f"{model.uncertain_below:.0%} sure" + (" of all labels together" if model.is_multilabel else "")
+    perhaps = "" if model.is_multilabel or not answer.labels else f"Perhaps {answer.labels[0]}. "
+    reason = f"{perhaps}For {100 * model.target_precision:.3g}% right answers, this model has to be {sure}"
+    if model.coverage is None:
+        return f"{reason}."
+    kept = f", of which {percent(model.precision)} are right" if model.precision is not None else ""
+    return f"{reason}; it is for {model.coverage:.0%} of its test rows{kept}."
+
+
+def in_short(answer: Answer) -> str:
+    """An answer in a few words."""
+    if answer.uncertain:
+        return "not sure"
+    if not answer.labels:
+        return "no label"
+    return ", ".join(f"{label} {percent(answer.scores[label])}" for label in answer.labels)

@@ -1,0 +1,90 @@
+"""The results of a file of rows: how the labels are distributed, and a table of those that filters let through."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from manta_ui.markup import percent
+from manta_ui.tables import Cell, table_html
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta_ui.client import Text
+    from manta_ui.row_answers import RowAnswer
+
+ALL_LABELS = "All labels"
+ROWS_A_PAGE = 50
+LONGEST_CELL = 300
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rows are shown."""
+
+    label: str = ALL_LABELS
+    uncertain_only: bool = False
+    least: float = 0.0
+    most: float = 1.0
+    """Scores from `least` to `most`; a row without an answer has none, and is shown where no score is asked for."""
+
+    def lets(self, answer: RowAnswer) -> bool:
+        """Whether a row is shown."""
+        if self.label != ALL_LABELS and self.label not in answer.labels:
+            return False
+        if self.uncertain_only and not answer.uncertain:
+            return False
+        if answer.score is None:
+            return self.least <= 0 and self.most >= 1
+        return self.least <= answer.score <= self.most
+
+
+def distribution_html(answers: Sequence[RowAnswer]) -> str:
+    """How often each label was given; of each bar, the hatched part is not sure."""
+    counts = Counter(label for answer in answers for label in (answer.labels or ("no label",)) if answer.problem is None)
+    unsure = Counter(
+        label for answer in answers for label in (answer.labels or ("no label",)) if answer.problem is None and answer.uncertain
+    )
+    most = max(counts.values(), default=1)
+    bars = "".join(_bar_html(label, count, unsure[label], total=len(answers), most=most) for label, count in counts.most_common())
+    return (
+        '<section class="manta-answer"><h3>Labels</h3><p class="manta-quiet">Rows by label; the hatched part is not sure.</p>'
+        f'<ul class="manta-bars">{bars}</ul></section>'
+    )
+
+
+def _bar_html(label: str, count: int, unsure: int, *, total: int, most: int) -> str:
+    sure, doubtful = 100 * (count - unsure) / most, 100 * unsure / most
+    words = f"{count:,} ({percent(count / total)}), {unsure:,} not sure"
+    return (
+        f'<li class="manta-bar"><span class="manta-bar-name">{html.escape(label)}</span>'
+        f'<span class="manta-bar-score">{words}</span><span class="manta-track manta-tall" aria-hidden="true">'
+        f'<span class="manta-sure" style="width:{sure:.2f}%"></span><span class="manta-doubt" style="width:{doubtful:.2f}%"></span>'
+        "</span></li>"
+    )
+
+
+def table_page_html(texts: Sequence[Text], answers: Sequence[RowAnswer], chosen: Filter, *, page: int) -> str:
+    """One page of the rows that are shown; pages count from 1, and one that is not there is the last."""
+    found = [index for index, answer in enumerate(answers) if chosen.lets(answer)]
+    if not found:
+        return '<p class="manta-quiet">No row is like that.</p>'
+    pages = -(-len(found) // ROWS_A_PAGE)
+    page = min(max(page, 1), pages)
+    start = (page - 1) * ROWS_A_PAGE
+    rows = [_row(index, texts[index], answers[index]) for index in found[start : start + ROWS_A_PAGE]]
+    caption = f"Rows {start + 1:,} to {start + len(rows):,} of {len(found):,}, page {page:,} of {pages:,}"
+    headings = ["Row", "Text", "Label", "Score", "Sure"]
+    return table_html("batch", headings, rows, caption=caption)
+
+
+def _row(index: int, text: Text, answer: RowAnswer) -> list[Cell]:
+    shown = " — ".join(text)
+    cut = shown if len(shown) <= LONGEST_CELL else shown[:LONGEST_CELL] + "…"
+    score = Cell("", sorts_as=-1.0) if answer.score is None else Cell(f"{answer.score:.3f}", sorts_as=answer.score)
+    label = Cell(answer.problem, kind="manta-bad") if answer.problem else Cell(answer.said)
+    sure = "" if answer.problem else "not sure" if answer.uncertain else "yes"
+    return [Cell(f"{index + 1:,}", sorts_as=float(index)), Cell(cut, kind="manta-wide"), label, score, Cell(sure)]

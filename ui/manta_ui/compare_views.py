@@ -1,0 +1,109 @@
+"""How two versions are compared: their answers to one text, to the rows of a file, and their metrics."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from manta_ui.answers import answer_html
+from manta_ui.batch_views import LONGEST_CELL, ROWS_A_PAGE
+from manta_ui.markup import percent
+from manta_ui.tables import Cell, figure_cell, table_html
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta_ui.client import Answer, ModelInfo, Text
+    from manta_ui.row_answers import RowAnswer
+
+METRICS = {"accuracy": "accuracy", "f1_macro": "macro F1", "f1_micro": "micro F1", "loss": "loss"}
+"""Those that everyone is shown, and what they are called; the rest is behind a click."""
+
+
+def side_by_side_html(left: tuple[Answer, ModelInfo], right: tuple[Answer, ModelInfo]) -> str:
+    """Both answers to one text, and whether they agree."""
+    same = set(left[0].labels) == set(right[0].labels)
+    words = "Both versions agree." if same else "The versions disagree."
+    kind = "manta-agree" if same else "manta-disagree"
+    cards = "".join(f"<div><h3>Version {model.version}</h3>{answer_html(answer, model)}</div>" for answer, model in (left, right))
+    return f'<p class="{kind}" role="status">{words}</p><div class="manta-pair">{cards}</div>'
+
+
+def metrics_html(left: ModelInfo, right: ModelInfo) -> str:
+    """What both versions reached on their test rows, and how far they are apart."""
+    known = left.metrics.keys() | right.metrics.keys()
+    main = _metrics_table([name for name in METRICS if name in known], left, right, caption="On each version's own test rows")
+    rest = sorted(known - METRICS.keys())
+    if not rest:
+        return main
+    more = _metrics_table(rest, left, right, caption="All other metrics")
+    return f"{main}<details><summary>All metrics</summary>{more}</details>"
+
+
+def _metrics_table(names: Sequence[str], left: ModelInfo, right: ModelInfo, *, caption: str) -> str:
+    rows = []
+    for name in names:
+        one, other = left.metrics.get(name), right.metrics.get(name)
+        apart = None if one is None or other is None else other - one
+        rows.append([Cell(METRICS.get(name, name)), figure_cell(one, digits=4), figure_cell(other, digits=4), _difference(apart)])
+    headings = ["Metric", f"Version {left.version}", f"Version {right.version}", "Difference"]
+    return table_html(f"compare {caption}", headings, rows, caption=caption)
+
+
+def _difference(value: float | None) -> Cell:
+    return Cell("", sorts_as=float("-inf")) if value is None else Cell(f"{value:+.4f}", sorts_as=value, kind="manta-number")
+
+
+def agreement_html(left: Sequence[RowAnswer], right: Sequence[RowAnswer], *, versions: tuple[int, int]) -> str:
+    """On how many rows two versions agree, and on how many each is not sure."""
+    both = [pair for pair in zip(left, right, strict=True) if pair[0].problem is None and pair[1].problem is None]
+    same = sum(set(one.labels) == set(other.labels) for one, other in both)
+    share = percent(same / len(both)) if both else "–"
+    figures = [
+        (share, "of the rows get the same label"),
+        (f"{len(both) - same:,}", "disagreements"),
+        *(
+            (f"{sum(answer.uncertain for answer in answers):,}", f"not sure in version {version}")
+            for version, answers in zip(versions, (left, right), strict=True)
+        ),
+    ]
+    tiles = "".join(f"<li><strong>{figure}</strong><span>{html.escape(words)}</span></li>" for figure, words in figures)
+    return f'<ul class="manta-tiles">{tiles}</ul>'
+
+
+def compared_page_html(
+    texts: Sequence[Text], left: Sequence[RowAnswer], right: Sequence[RowAnswer], *, versions: tuple[int, int], page: int
+) -> str:
+    """One page of the rows: the disagreements first, and of those the ones that both are surest of."""
+
+    def rank(index: int) -> tuple[bool, float]:
+        one, other = left[index], right[index]
+        return set(one.labels) == set(other.labels), -min(one.score or 0.0, other.score or 0.0)
+
+    order = sorted(range(len(texts)), key=rank)
+    pages = max(1, -(-len(order) // ROWS_A_PAGE))
+    page = min(max(page, 1), pages)
+    start = (page - 1) * ROWS_A_PAGE
+    rows = [_row(index, texts[index], left[index], right[index]) for index in order[start : start + ROWS_A_PAGE]]
+    caption = f"Rows {start + 1:,} to {start + len(rows):,} of {len(order):,}, disagreements first; page {page:,} of {pages:,}"
+    headings = ["Row", "Text", f"Version {versions[0]}", "Score", f"Version {versions[1]}", "Score", "Same"]
+    return table_html("compare", headings, rows, caption=caption)
+
+
+def _row(index: int, text: Text, left: RowAnswer, right: RowAnswer) -> list[Cell]:
+    shown = " — ".join(text)
+    cut = shown if len(shown) <= LONGEST_CELL else shown[:LONGEST_CELL] + "…"
+    same = set(left.labels) == set(right.labels)
+    return [
+        Cell(f"{index + 1:,}", sorts_as=float(index)),
+        Cell(cut, kind="manta-wide"),
+        *_cells(left),
+        *_cells(right),
+        Cell("yes") if same else Cell("no", kind="manta-bad"),
+    ]
+
+
+def _cells(answer: RowAnswer) -> list[Cell]:
+    if answer.problem:
+        return [Cell(answer.problem, kind="manta-bad"), Cell("", sorts_as=-1.0)]
+    return [Cell(answer.said), figure_cell(answer.score, digits=3)]

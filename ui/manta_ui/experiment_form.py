@@ -1,0 +1,137 @@
+"""The form of the tab Jobs: the most used settings, each with its explanation, made from the config's own schema.
+
+The experiment's YAML is what counts: a field that is filled in is written into it, and the fields follow what it says.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from manta.config import ExperimentConfig, section_type
+from manta.config_file import parse_document
+from manta.errors import InputError
+
+SOURCE = "experiment"
+"""What messages call the YAML."""
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Data": ("name", "data.train", "data.text", "data.label", "data.validation", "data.test"),
+    "Model": ("model.pretrained", "model.task", "model.dropout", "model.max_length"),
+    "Training": (
+        *("train.learning_rate", "train.num_epochs", "train.batch_size", "train.num_workers", "train.metric"),
+        *("train.early_stopping", "train.zero_stage", "train.use_gpu"),
+    ),
+    "Search": ("tune.budget.num_trials", "tune.budget.wall_clock_s", "tune.search", "tune.scheduler"),
+    "Registry": ("registry.promote", "registry.target_precision", "storage"),
+}
+Kind = Literal["choice", "switch", "text"]
+
+
+@dataclass(frozen=True)
+class FormField:
+    """One setting of the form."""
+
+    name: str
+    """Dotted, as in the config."""
+    explanation: str
+    default: str
+    """As YAML; empty where the setting is required or has none."""
+    kind: Kind
+    choices: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The setting's own name, and whether it must be given."""
+        return f"{self.name} (required)" if self.name in {"name", "data.train"} else self.name
+
+
+def form_field(name: str) -> FormField:
+    """A setting's field, from the schema."""
+    section: type[BaseModel] = ExperimentConfig
+    *outer, leaf = name.split(".")
+    for part in outer:
+        section = section_type(section.model_fields[part].annotation) or section
+    field = section.model_fields[leaf]
+    explanation = " ".join((field.description or "").split())
+    default = "" if field.is_required() or field.default is None else _as_yaml(field.default)
+    if field.annotation is bool:
+        return FormField(name, explanation, default, "switch")
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return FormField(name, explanation, default, "choice" if choices else "text", tuple(map(str, choices)))
+
+
+def value_of(text: str, field: FormField) -> str | bool:
+    """What a field shows of the YAML; nothing where the YAML leaves it to the default, or cannot be read.
+
+    A switch shows its default then.
+    """
+    try:
+        value = _at(parse_document(text, source=SOURCE), field.name)
+    except InputError:
+        value = None
+    if field.kind == "switch":
+        return bool(yaml.safe_load(field.default) if value is None else value)
+    return "" if value is None else _as_yaml(value)
+
+
+def with_value(text: str, field: FormField, value: str | bool | None) -> str:
+    """The YAML with a field's value written into it; an empty value, or the default, leaves the setting out.
+
+    Raises:
+        InputError: the YAML, or the value, cannot be read.
+    """
+    document = parse_document(text, source=SOURCE) if text.strip() else {}
+    document = copy.deepcopy(document)
+    words = _as_yaml(value) if isinstance(value, bool) else (value or "").strip()
+    *outer, leaf = field.name.split(".")
+    section = document
+    for part in outer:
+        inner = section.setdefault(part, {})
+        if inner is None:
+            inner = section[part] = {}
+        if not isinstance(inner, dict):
+            raise InputError(f"{SOURCE}: {part} is a value, not a section.")
+        section = inner
+    if not words or words == field.default:
+        section.pop(leaf, None)
+    else:
+        section[leaf] = _read(words, field)
+    return yaml.safe_dump(_without_empty(document), sort_keys=False, allow_unicode=True) if document else ""
+
+
+def _read(words: str, field: FormField) -> Any:
+    """What was typed as YAML has it: 3 is a number, [a, b] a list."""
+    if field.kind == "choice":
+        return yaml.safe_load(words) if words.isdecimal() else words
+    if field.name == "name":
+        return words
+    try:
+        return yaml.safe_load(words)
+    except (yaml.YAMLError, ValueError):
+        raise InputError(f"{field.name}: {words!r} is not a YAML value.") from None
+
+
+def _at(document: dict[str, Any], name: str) -> Any:
+    value: Any = document
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _without_empty(section: dict[str, Any]) -> dict[str, Any]:
+    """Without sections that nothing is left in."""
+    kept = {key: _without_empty(value) if isinstance(value, dict) else value for key, value in section.items()}
+    return {key: value for key, value in kept.items() if value != {}}
+
+
+def _as_yaml(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    text = yaml.safe_dump(
+        list(value) if isinstance(value, tuple) else value, default_flow_style=True, allow_unicode=True, width=10_000
+    )
+    return text.removesuffix("...\n").strip()

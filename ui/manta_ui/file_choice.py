@@ -1,0 +1,78 @@
+"""Choosing a file of rows and the columns with its texts, in the tabs that take one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from manta_ui.markup import empty_html, note_html
+from manta_ui.row_files import KINDS, FileProblem, RowFile, read_rows
+
+if TYPE_CHECKING:
+    from manta_ui.client import ModelInfo
+    from manta_ui.services import Frame
+
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+NO_FILE = empty_html("Drop a file to classify all its rows", f"{', '.join(KINDS)}: one text a row, in a column with a name.")
+
+
+@dataclass(frozen=True)
+class FileChoice:
+    """The components by which a file is chosen."""
+
+    file: gr.State
+    """The `RowFile`, or None."""
+    column: gr.Dropdown
+    second: gr.Dropdown
+    """For models that read pairs."""
+    note: gr.HTML
+    """What is to be said about the file, and about what is done with it."""
+    chosen: Any
+    """The event after which `file` is another one; `.then` goes on from it."""
+
+
+def build_file_choice(frame: Frame, *, name: str) -> FileChoice:
+    """The components, whose ids begin with the `name`."""
+    file = gr.State(None)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=260):
+            upload = gr.File(label="File", file_types=list(KINDS), elem_id=f"{name}-file", elem_classes="manta-file", height=140)
+        with gr.Column(scale=3, min_width=260):
+            column = gr.Dropdown([], label="Text column", elem_id=f"{name}-column")
+            second = gr.Dropdown([], label="Second text column", elem_id=f"{name}-second", visible=False)
+    note = gr.HTML(NO_FILE, elem_id=f"{name}-progress")
+    frame.answering.change(
+        lambda model: gr.skip() if model is None else gr.Dropdown(visible=model.num_texts == 2),
+        inputs=frame.answering,
+        outputs=second,
+        **HIDDEN,
+    )
+    chosen = upload.change(opened, inputs=[upload, frame.answering], outputs=[file, column, second, note], **HIDDEN)
+    return FileChoice(file, column, second, note, chosen)
+
+
+def opened(path: str | None, model: ModelInfo | None) -> list[Any]:
+    """The file, the columns to choose from, and what is to be said about it."""
+    nothing = [None, gr.Dropdown([], value=None), gr.Dropdown([], value=None)]
+    if path is None:
+        return [*nothing, NO_FILE]
+    try:
+        file = read_rows(Path(path))
+    except FileProblem as problem:
+        return [*nothing, note_html(str(problem), is_error=True)]
+    first, *other = file.likely_columns(2)
+    is_pair = model is not None and model.num_texts == 2
+    return [
+        file,
+        gr.Dropdown([*file.columns], value=first),
+        gr.Dropdown([*file.columns], value=other[0] if other else None, visible=is_pair),
+        note_html(f"{file.name}: {len(file.rows):,} rows. Check the column, then go on."),
+    ]
+
+
+def texts_in(file: RowFile, column: str, second: str | None, *, model: ModelInfo) -> list[tuple[str, ...]]:
+    """The texts that a model is to read, of one column or of two."""
+    return file.texts(column, *([second] if second and model.num_texts == 2 else []))

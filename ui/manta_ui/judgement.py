@@ -1,0 +1,110 @@
+"""Below an answer: was it right, and if not, what is? One click tells the API, where it keeps such feedback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from manta_ui.client import ApiError
+from manta_ui.markup import note_html
+
+if TYPE_CHECKING:
+    from manta_ui.client import Answer, ModelInfo, ServeClient, Text
+
+MOST_BUTTONS = 12
+"""Up to here each label is a button; beyond, they are in a list that can be searched."""
+FEEDBACK_OFF = (
+    "Corrections are not kept here. Whoever runs the service turns that on with feedback: true in the section serve of the "
+    "experiment that manta serve is given."
+)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A text and the answer to it: what a judgement is about, whatever was typed since."""
+
+    texts: Text
+    answer: Answer
+    is_multilabel: bool
+
+
+@dataclass(frozen=True)
+class Judging:
+    """The components that take a judgement."""
+
+    group: gr.Column
+    right: gr.Button
+    one: gr.Radio
+    """Few labels."""
+    listed: gr.Dropdown
+    """Many labels."""
+    several: gr.CheckboxGroup
+    """The labels of a multilabel model."""
+    send: gr.Button
+    """For `several`: which of them are right is said by more than one click."""
+    note: gr.HTML
+
+    @property
+    def shown(self) -> list[Any]:
+        """What `judging_for` describes."""
+        return [self.group, self.right, self.one, self.listed, self.several, self.send, self.note]
+
+
+def build_judging(api: ServeClient, *, answered: gr.State) -> Judging:
+    """The components, and what they do."""
+    with gr.Column(visible=False, elem_id="judge") as group:
+        right = gr.Button("✓ That is right", size="sm", elem_id="judge-right")
+        one = gr.Radio([], label="No, the right label is", elem_id="judge-one")
+        listed = gr.Dropdown([], label="No, the right label is", elem_id="judge-listed", visible=False)
+        several = gr.CheckboxGroup([], label="The right labels", elem_id="judge-several", visible=False)
+        send = gr.Button("Send these labels", size="sm", elem_id="judge-send", visible=False)
+    note = gr.HTML(note_html(""), elem_id="judge-note")
+    judging = Judging(group, right, one, listed, several, send, note)
+    quietly: dict[str, Any] = {"outputs": note, "show_progress": "hidden", "api_visibility": "private"}
+    right.click(lambda about: confirmed(api, about), inputs=answered, **quietly)
+    for choice in (one, listed):
+        choice.input(lambda label, about: corrected(api, about, label), inputs=[choice, answered], **quietly)
+    send.click(lambda labels, about: corrected(api, about, labels), inputs=[several, answered], **quietly)
+    return judging
+
+
+def judging_for(model: ModelInfo | None, about: Answered | None) -> list[Any]:
+    """The components for an answer, or for none yet."""
+    if model is None or about is None:
+        return [gr.Column(visible=False), *[gr.skip()] * 5, note_html("")]
+    if not model.takes_feedback:
+        return [gr.Column(visible=False), *[gr.skip()] * 5, note_html(FEEDBACK_OFF)]
+    kind = "several" if model.is_multilabel else "one" if len(model.labels) <= MOST_BUTTONS else "listed"
+    return [
+        gr.Column(visible=True),
+        gr.Button(),
+        gr.Radio([*model.labels], value=None, visible=kind == "one"),
+        gr.Dropdown([*model.labels], value=None, visible=kind == "listed"),
+        gr.CheckboxGroup([*model.labels], value=about.answer.labels, visible=kind == "several"),
+        gr.Button(visible=kind == "several"),
+        note_html(""),
+    ]
+
+
+def confirmed(api: ServeClient, about: Answered | None) -> str:
+    """The note after someone said that the answer is right."""
+    if about is None:
+        return note_html("")
+    labels = about.answer.labels
+    return corrected(api, about, list(labels) if about.is_multilabel else labels[0])
+
+
+def corrected(api: ServeClient, about: Answered | None, said: str | list[str] | None) -> str:
+    """The note after someone said which label, or labels, are right."""
+    if about is None or said is None:
+        return note_html("")
+    given = about.answer.labels
+    answer: str | list[str] = given if isinstance(said, list) else given[0]
+    try:
+        is_new = api.say(about.texts, answer=answer, correction=said, version=about.answer.version)
+    except ApiError as error:
+        return note_html(FEEDBACK_OFF if error.status == 403 else str(error), is_error=True)
+    named = said if isinstance(said, str) else ", ".join(said) or "no label"
+    return note_html(f"Thank you: kept as {named}." if is_new else f"That was said before: {named}.")

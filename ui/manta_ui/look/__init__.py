@@ -1,0 +1,76 @@
+"""How the page looks: colours, fonts, style sheet and the few lines of JavaScript. All of it is local."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+FOLDER = Path(__file__).parent
+STYLE_SHEETS = (FOLDER / "page.css", FOLDER / "data.css")
+SCRIPTS = (FOLDER / "page.js", FOLDER / "data.js")
+SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONOSPACE_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
+
+
+def page_theme() -> gr.themes.Base:
+    """Colours and fonts; the fonts are the reader's own, so none is fetched."""
+    import gradio as gr
+
+    theme = gr.themes.Soft(
+        primary_hue="teal",
+        secondary_hue="slate",
+        neutral_hue="slate",
+        radius_size="md",
+        spacing_size="md",
+        font=list(SYSTEM_FONTS),
+        font_mono=list(MONOSPACE_FONTS),
+    )
+    # White on the theme's own light teal is hard to read, and so are teal words on a light ground.
+    return theme.set(
+        body_background_fill="*neutral_50",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        button_secondary_background_fill_hover_dark="*neutral_600",
+        button_primary_text_color="white",
+        button_secondary_border_color="*neutral_300",
+        button_border_width="1px",
+        block_border_width="0px",
+        block_shadow="none",
+        block_shadow_dark="none",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_background_fill="transparent",
+        block_title_background_fill_dark="transparent",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_title_padding="0",
+        block_title_radius="0",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        input_border_width="1px",
+        input_border_color="*neutral_300",
+        input_border_color_dark="*neutral_600",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        input_shadow="none",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        slider_color="*primary_700",
+        slider_color_dark="*primary_400",
+        link_text_color="*primary_700",
+        link_text_color_dark="*primary_300",
+    )
+
+
+def page_head() -> str:
+    """What stands in the page's head: its scripts."""
+    return "".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in SCRIPTS)

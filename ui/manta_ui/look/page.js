@@ -1,0 +1,109 @@
+// What the page does without asking its server. Loaded in the head, before gradio draws anything.
+"use strict";
+
+window.manta = (() => {
+  const THEME = "manta-theme";
+  const boxes = () => ["#text textarea", "#second-text textarea"].map((found) => document.querySelector(found));
+
+  // Gradio hears of a box's content by its input event.
+  const fill = (box, content) => {
+    if (!box) return;
+    box.value = content;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+
+  const say = (words) => {
+    let line = document.getElementById("manta-said");
+    if (!line) {
+      line = document.createElement("div");
+      line.id = "manta-said";
+      line.setAttribute("role", "status");
+      document.body.append(line);
+    }
+    line.textContent = words;
+    line.classList.add("manta-saying");
+    clearTimeout(say.timer);
+    say.timer = setTimeout(() => line.classList.remove("manta-saying"), 2500);
+  };
+
+  // Browsers give a page its clipboard only on this machine or over TLS; elsewhere the old way still works.
+  const copy = async (content) => {
+    try {
+      await navigator.clipboard.writeText(content);
+    } catch {
+      const box = document.createElement("textarea");
+      box.value = content;
+      document.body.append(box);
+      box.select();
+      document.execCommand("copy");
+      box.remove();
+    }
+    say("Copied");
+  };
+
+  // The text stands after the #, which browsers send to no server.
+  const copyLink = (text, second) => {
+    const texts = second ? [text, second] : [text];
+    const link = location.origin + location.pathname + "#" + texts.map(encodeURIComponent).join("&");
+    history.replaceState(null, "", link);
+    return copy(link);
+  };
+
+  const fromLink = (text, second) => {
+    const parts = location.hash.slice(1).split("&");
+    if (!parts[0]) return [text ?? "", second ?? ""];
+    try {
+      const [linked, other] = parts.map(decodeURIComponent);
+      setTimeout(() => document.querySelector("#classify")?.click(), 50);
+      return [linked, other ?? ""];
+    } catch {
+      return [text ?? "", second ?? ""]; // not a link of ours
+    }
+  };
+
+  const download = (name, content) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], { type: "text/plain" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  };
+
+  const setTheme = (theme) => document.body.classList.toggle("dark", theme === "dark");
+
+  addEventListener("DOMContentLoaded", () => {
+    const chosen = localStorage.getItem(THEME);
+    if (!chosen) return;
+    // Gradio sets the system's theme once it has drawn the page; the reader's choice comes after it.
+    new MutationObserver(() => {
+      const wanted = localStorage.getItem(THEME) === "dark";
+      if (document.body.classList.contains("dark") !== wanted) setTheme(wanted ? "dark" : "light");
+    }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    setTheme(chosen);
+  });
+
+  addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    const form = event.target.closest?.("#text, #second-text, #compare-text, #compare-second");
+    if (!form) return;
+    event.preventDefault();
+    document.querySelector(form.id.startsWith("compare") ? "#compare-button" : "#classify")?.click();
+  });
+
+  addEventListener("click", (event) => {
+    const chosen = event.target.closest?.("button[data-texts]");
+    if (chosen) {
+      const texts = JSON.parse(chosen.dataset.texts);
+      boxes().forEach((box, index) => fill(box, texts[index] ?? ""));
+      // After gradio has taken the content over.
+      setTimeout(() => document.querySelector("#classify")?.click(), 0);
+    }
+    if (event.target.closest?.("button[data-manta=theme]")) {
+      const theme = document.body.classList.contains("dark") ? "light" : "dark";
+      localStorage.setItem(THEME, theme);
+      setTheme(theme);
+    }
+  });
+
+  return { copy, copyLink, download, fromLink };
+})();

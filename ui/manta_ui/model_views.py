@@ -1,0 +1,207 @@
+"""What the tab Models shows of versions, as HTML: tables, the confusion matrix, curves and the gate's verdict."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from manta_ui.card import card_html
+from manta_ui.charts import Axis, Series, line_chart
+from manta_ui.tables import Cell, facts_html, figure_cell, section_html, table_html
+
+if TYPE_CHECKING:
+    from manta.decisions import Decision
+    from manta_ui.tracking_client import Model, Version
+
+MANY_LABELS = 8
+"""Beyond so many, the columns of the confusion matrix are named upright."""
+MOST_CHARACTERS = 16
+"""Of a hash, which `manta models show` has in full."""
+TILES = (("accuracy", "accuracy"), ("f1_macro", "macro F1"), ("f1_micro", "micro F1"), ("loss", "loss"))
+SETTINGS = ("train.learning_rate", "model.dropout", "train.num_epochs", "train.batch_size", "train.num_workers", "train.zero_stage")
+LINEAGE = (("pretrained", "base model"), ("data_hash", "data hash"), ("config_hash", "config hash"), ("git_commit", "git commit"))
+KINDS = ("found", "missed", "wrongly given")
+"""Of a multilabel task's rows, in the order of `confusion_counts`."""
+
+
+def versions_html(versions: Sequence[Version], *, chosen: int | None) -> str:
+    """Every version with its figures; a click on a heading sorts."""
+    rows = [
+        [
+            Cell(version.title, sorts_as=version.number, kind="manta-name"),
+            Cell(", ".join(version.aliases), kind="manta-good" if "champion" in version.aliases else ""),
+            *(figure_cell(version.metrics.get(name), digits=4) for name, _ in TILES),
+            Cell(moment(version.created_ms), sorts_as=version.created_ms),
+            Cell(version.lineage.get("run", "")),
+        ]
+        for version in versions
+    ]
+    headings = ["version", "alias", *(f"test {words}" for _, words in TILES), "made (UTC)", "run"]
+    marked = next((index for index, version in enumerate(versions) if version.number == chosen), None)
+    caption = f"{len(versions)} version{'' if len(versions) == 1 else 's'}; the marked one is shown below"
+    return table_html("versions", headings, rows, caption=caption, marked=marked)
+
+
+def version_html(version: Version, report: Mapping[str, Any], card: str) -> str:
+    """One version from all sides; `report` is its run's report.json, `card` its model card, each empty where it is gone."""
+    badges = "".join(f'<span class="manta-badge">{html.escape(alias)}</span>' for alias in version.aliases)
+    return "".join(
+        [
+            f"<h2>{html.escape(version.title)} {badges}</h2>",
+            _tiles_html(version.metrics),
+            f'<div class="manta-grid-of-charts">{confusion_html(report)}{_calibration_chart(report)}{_curves(report)}</div>',
+            section_html("Where it comes from", facts_html(_facts(version, report))),
+            f"<details><summary>Model card</summary>{card_html(card)}</details>" if card else "",
+        ]
+    )
+
+
+def confusion_html(report: Mapping[str, Any]) -> str:
+    """Rows are labels, columns answers. The colour is the share of a row: blue is right, orange is wrong."""
+    labels, counts = report.get("labels"), report.get("confusion")
+    if not isinstance(labels, list) or not isinstance(counts, list) or len(labels) != len(counts):
+        return ""
+    several = report.get("task") == "multilabel"
+    columns = list(KINDS) if several else labels
+    heads = "".join(f'<th scope="col" title="{_attribute(name)}">{html.escape(str(name))}</th>' for name in columns)
+    rows = "".join(_confusion_row(labels, index, row[: len(columns)], several=several) for index, row in enumerate(counts))
+    many = " manta-many" if len(columns) > MANY_LABELS else ""
+    words = "rows of a label found, missed and wrongly given" if several else "label in the data by answer of the model"
+    return (
+        '<figure class="manta-chart"><figcaption>Confusions on the test rows</figcaption>'
+        '<div class="manta-scroll" tabindex="0" role="region" aria-label="Confusion matrix">'
+        f'<table class="manta-confusion{many}"><caption>Number of rows: {words}</caption>'
+        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div></figure>"
+    )
+
+
+def verdict_html(lines: Sequence[Mapping[str, Any]], *, champion: str, candidate: str, title: str) -> str:
+    """The gate's table, the lines that refuse marked, with what each says."""
+    rows = [
+        [
+            Cell("passes" if line["passed"] else "refuses", kind="manta-good" if line["passed"] else "manta-bad"),
+            Cell(str(line["name"])),
+            figure_cell(line["champion"]),
+            figure_cell(line["candidate"]),
+            Cell(str(line["bound"])),
+            Cell(str(line["sentence"]), kind="manta-wide"),
+        ]
+        for line in sorted(lines, key=lambda line: bool(line["passed"]))
+    ]
+    return table_html("verdict", ["gate", "line", champion, candidate, "bound", "in words"], rows, caption=title) if rows else ""
+
+
+def decisions_html(model: Model) -> str:
+    """What was decided about a model's versions, newest first."""
+    rows = [
+        [
+            Cell(decision.at[:19].replace("T", " ")),
+            Cell(decision.action, kind="manta-bad" if decision.action == "refused" else ""),
+            figure_cell(decision.version),
+            figure_cell(decision.previous),
+            Cell(decision.by),
+            Cell(" ".join(filter(None, [decision.why, *_refusals(decision)])), kind="manta-wide"),
+        ]
+        for decision in reversed(model.decisions)
+    ]
+    headings = ["when (UTC)", "what", "version", "champion before", "who", "why"]
+    return table_html("decisions", headings, rows, caption=f"Decisions about {model.name}, newest first") if rows else ""
+
+
+def last_verdict(model: Model, version: int) -> Decision | None:
+    """The last decision about a version for which the gate was run."""
+    return next((item for item in reversed(model.decisions) if item.version == version and item.figures), None)
+
+
+def moment(at_ms: int | None) -> str:
+    """A time for people, in UTC."""
+    return "" if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def learning_curves(name: str, history: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None) -> str:
+    """Loss and accuracy of each epoch, as two charts; nothing without epochs."""
+    if not history:
+        return ""
+    losses = [("training loss", "train_loss"), ("validation loss", "loss")]
+    shares = [("training accuracy", "train_accuracy"), ("validation accuracy", "accuracy"), ("validation macro F1", "f1_macro")]
+    return _epoch_chart(f"Loss of {name}", "loss (nats)", losses, history, best_epoch) + _epoch_chart(
+        f"Accuracy of {name}", "share", shares, history, best_epoch
+    )
+
+
+def _epoch_chart(
+    title: str, unit: str, wanted: list[tuple[str, str]], history: Sequence[Mapping[str, Any]], best_epoch: int | None
+) -> str:
+    series = [
+        Series(words, [(float(epoch["epoch"]), float(epoch[key])) for epoch in history if _is_number(epoch.get(key))], style=style)
+        for style, (words, key) in enumerate(wanted)
+    ]
+    series = [item for item in series if item.points]
+    if not series:
+        return ""
+    across = Axis.around("epoch", [x for item in series for x, _ in item.points], whole=True)
+    up = Axis.around(unit, [y for item in series for _, y in item.points])
+    marked = title if best_epoch is None else f"{title}; epoch {best_epoch} was kept"
+    return line_chart(marked, series, across=across, up=up, mark=best_epoch)
+
+
+def _curves(report: Mapping[str, Any]) -> str:
+    history = report.get("history")
+    best = report.get("best_epoch")
+    return learning_curves("this run", history if isinstance(history, list) else [], best_epoch=best if _is_number(best) else None)
+
+
+def _calibration_chart(report: Mapping[str, Any]) -> str:
+    parts = report.get("reliability")
+    if not isinstance(parts, list) or not parts:
+        return ""
+    points = [(float(part["confidence"]), float(part["accuracy"])) for part in parts]
+    several = report.get("task") == "multilabel"
+    low = min(0.5, *(x for x, _ in points))
+    return line_chart(
+        "Can its probabilities be believed? On the dashed line they can",
+        [Series("share that applies" if several else "share that is right", points)],
+        across=Axis("probability" if several else "confidence of the answer", max(0.0, low - 0.05), 1.02),
+        up=Axis("share that applies" if several else "share that is right", 0.0, 1.04),
+        diagonal=True,
+    )
+
+
+def _confusion_row(labels: Sequence[str], index: int, row: Sequence[int], *, several: bool) -> str:
+    name = str(labels[index])
+    total = sum(row[:2]) if several else sum(row)
+    cells = []
+    for column, count in enumerate(row):
+        is_right = column == (0 if several else index)
+        kind = "manta-none" if not count else "" if is_right else "manta-wrong"
+        cells.append(f'<td class="{kind}" style="--share:{min(1.0, count / max(total, 1)):.3f}">{count:,}</td>')
+    return f'<tr><th scope="row" title="{_attribute(name)}">{html.escape(name)}</th>{"".join(cells)}</tr>'
+
+
+def _tiles_html(metrics: Mapping[str, float]) -> str:
+    tiles = [f"<li><strong>{metrics[key]:.4f}</strong><span>test {words}</span></li>" for key, words in TILES if key in metrics]
+    return f'<ul class="manta-tiles">{"".join(tiles)}</ul>' if tiles else ""
+
+
+def _facts(version: Version, report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    settings = version.run.settings if version.run else {}
+    facts = [("made (UTC)", moment(version.created_ms)), ("run", version.lineage.get("run", ""))]
+    facts += [(words, version.lineage.get(key, "")[:MOST_CHARACTERS]) for key, words in LINEAGE]
+    facts += [(name.rsplit(".", 1)[-1].replace("_", " "), settings.get(name, "")) for name in SETTINGS]
+    facts += [("labels", ", ".join(map(str, report.get("labels") or []))), ("MLflow run", version.run_id)]
+    facts += [("package", version.lineage.get("package_version", "")), ("model folder", str(report.get("artifact") or ""))]
+    return [(name, value) for name, value in facts if value]
+
+
+def _refusals(decision: Decision) -> list[str]:
+    return [line.sentence for line in decision.figures if not line.passed]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _attribute(text: Any) -> str:
+    return html.escape(str(text), quote=True)

@@ -1,0 +1,174 @@
+"""Put the page together from its settings, and keep it open."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from manta.clusters import connection
+from manta.errors import InputError
+from manta.ports import check_port, is_loopback
+from manta.storage import Storage
+from manta_ui.accounts import Accounts
+from manta_ui.client import ServeClient
+from manta_ui.jobs_client import JobsClient
+from manta_ui.services import Services
+from manta_ui.tracking_client import TrackingClient
+from manta_ui.tracking_server import TrackingServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fastapi import FastAPI
+    from gradio import Blocks
+    from rich.console import Console
+
+API_KEY = "MANTA_API_KEY"
+TOGETHER = 20
+"""How many people may wait for an answer at once; the API says when that is too much for it."""
+HTTP = ("http://", "https://")
+MAX_FILE_SIZE = "100mb"
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """What the page is opened with."""
+
+    api: str
+    """Where `manta serve` answers."""
+    host: str
+    port: int
+    auth: Path | None
+    """The file of users; None where nobody has to log in."""
+    tracking: str | None
+    """URL of the MLflow server."""
+    cluster: str | None
+    """Name of a cluster in the file of clusters."""
+    address: str | None
+    """URL of a cluster's dashboard, where it takes jobs."""
+    token_file: Path | None
+    """File with the cluster's token."""
+
+
+def run_page(settings: PageSettings, *, console: Console) -> None:
+    """Show the page until Ctrl-C.
+
+    Raises:
+        InputError: the port is taken, the file of users or the cluster is missing or wrong, or it would be open to others
+            without such a file.
+    """
+    check_port(settings.host, settings.port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what the page has started ends with it
+    with ExitStack() as stack:
+        page, options = page_of(settings, until=stack)
+        page.launch(
+            server_name=settings.host,
+            server_port=settings.port,
+            quiet=True,
+            share=False,
+            prevent_thread_lock=True,
+            **options,
+        )
+        console.print(f"The page is at http://{settings.host}:{settings.port} and asks {settings.api}. Ctrl-C stops it.")
+        page.block_thread()
+
+
+def page_app(settings: PageSettings) -> FastAPI:
+    """The page as an ASGI application, for a server that has a host and a port already; it ends with the process.
+
+    Raises:
+        InputError: as `run_page`, but for the port.
+    """
+    stack = ExitStack()
+    atexit.register(stack.close)
+    page, options = page_of(settings, until=stack)
+    import gradio as gr
+    from fastapi import FastAPI
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(app, page, path="", **options)
+    return app
+
+
+def page_of(settings: PageSettings, *, until: ExitStack) -> tuple[Blocks, dict[str, Any]]:
+    """The page and what gradio is to be told with it; what it starts is stopped with `until`.
+
+    Raises:
+        InputError: the file of users or the cluster is missing or wrong, or it would be open to others without such a file.
+    """
+    accounts = checked_accounts(settings)
+    cluster_jobs = jobs_of(settings)
+    # Read when gradio is imported: nothing leaves this machine, and what people upload is gone when the page is closed.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = until.enter_context(tempfile.TemporaryDirectory(prefix="manta-page-"))
+    from manta_ui.look import STYLE_SHEETS, page_head, page_theme
+    from manta_ui.page import build_page
+
+    services = Services(
+        api=ServeClient(settings.api, key=os.environ.get(API_KEY)),
+        tracking=until.enter_context(tracking_of(settings)),
+        jobs=cluster_jobs,
+        accounts=accounts,
+    )
+    page = build_page(services).queue(default_concurrency_limit=TOGETHER)
+    return page, {
+        "auth": accounts.check if accounts else None,
+        "theme": page_theme(),
+        "css_paths": [*STYLE_SHEETS],
+        "head": page_head(),
+        "max_file_size": MAX_FILE_SIZE,
+        "ssr_mode": False,
+        "show_error": False,
+        "run_history": False,  # texts are kept nowhere
+        "footer_links": [],
+    }
+
+
+@contextmanager
+def tracking_of(settings: PageSettings) -> Iterator[TrackingClient]:
+    """The registry: on the MLflow server that is named, else the one of this machine's storage, which a server is started for."""
+    if settings.tracking and settings.tracking.startswith(HTTP):
+        yield TrackingClient(settings.tracking)
+        return
+    with TrackingServer(Storage.resolve(None)) as server:
+        yield server.client()
+
+
+def jobs_of(settings: PageSettings) -> JobsClient | None:
+    """The cluster that is named as for `manta submit`; None where none is.
+
+    Raises:
+        InputError: there is no such cluster, or its token cannot be read.
+    """
+    address = settings.address
+    if not (address or settings.cluster or os.environ.get("MANTA_CLUSTER")):
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not address.startswith(HTTP):  # Ray's other addresses take no jobs
+            return None
+    found = connection(cluster=settings.cluster, address=address, token_file=settings.token_file)
+    return JobsClient(found.address, token=found.token)
+
+
+def checked_accounts(settings: PageSettings) -> Accounts | None:
+    """Who may log in; None where nobody has to.
+
+    Raises:
+        InputError: others could reach the page and nobody would have to log in, or the file of users cannot be used.
+    """
+    if settings.auth is None:
+        if not is_loopback(settings.host):
+            raise InputError(
+                f"the page would listen on {settings.host}, for everybody who reaches this machine; have people log in with "
+                "--auth FILE, which is made by: manta ui add-user NAME --auth FILE"
+            )
+        return None
+    accounts = Accounts(settings.auth)
+    if not accounts.all():
+        raise InputError(f"{settings.auth}: nobody is in it; add someone with: manta ui add-user NAME --auth {settings.auth}")
+    return accounts

@@ -1,0 +1,155 @@
+"""What the tab Tuning shows of a search, as HTML: its trials, two settings against each other, and learning curves."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import TYPE_CHECKING
+
+from manta_ui.charts import Axis, Dot, Series, line_chart, number, scatter_chart
+from manta_ui.model_views import moment
+from manta_ui.tables import Cell, figure_cell, table_html
+
+if TYPE_CHECKING:
+    from manta_ui.searches import Search, Trial
+
+PREFERRED = ("train.learning_rate", "model.dropout")
+"""The settings that the scatter shows, where they were searched."""
+MOST_NAMED = 6
+"""Trials that have a colour and a name among the learning curves; the others are in the background."""
+BACKGROUND = 5
+ON_LOG_AXES = {"train.learning_rate", "train.weight_decay"}
+"""Settings whose ratios matter and not their differences."""
+KINDS = {"failed": "manta-bad", "done": "manta-good", "stopped early": "manta-faint", "not run": "manta-faint"}
+
+
+def search_line(search: Search) -> str:
+    """How far a search is, in a sentence."""
+    ended = sum(trial.state != "training" for trial in search.trials)
+    began = f"began {moment(search.run.started_ms)} UTC"
+    best = search.ranked[:1]
+    so_far = "" if search.run.is_over else " so far"
+    leader = f"; best{so_far}: {best[0].name} with validation {search.metric} {number(best[0].score or 0.0)}" if best else ""
+    how = {
+        "RUNNING": f"running: {ended} of {len(search.trials)} trials that began have ended",
+        "FINISHED": f"done: {len(search.trials)} trials",
+        "FAILED": f"failed: {search.run.tags.get('manta.error', 'see the log of its job')}",
+    }.get(search.run.status, f"stopped after {len(search.trials)} trials")
+    return f"{search.run.name} ({began}) is {how}{leader}."
+
+
+def trials_html(search: Search) -> str:
+    """Every trial, best first, then those without a result; a click on a heading sorts."""
+    ordered = [*search.ranked, *(trial for trial in search.trials if trial.score is None)]
+    settings = search.settings
+    rows = [
+        [
+            Cell(trial.name),
+            Cell(trial.state, kind=KINDS.get(trial.state, "")),
+            figure_cell(trial.score, digits=4),
+            *(_value_cell(trial, name) for name in settings),
+            figure_cell(len(trial.history)),
+            *([Cell(trial.reason, kind="manta-wide manta-bad")] if any(item.reason for item in search.trials) else []),
+        ]
+        for trial in ordered
+    ]
+    reasons = ["why it failed"] if any(trial.reason for trial in search.trials) else []
+    headings = ["trial", "state", f"validation {search.metric}", *map(short_name, settings), "epochs", *reasons]
+    caption = f"{len(rows)} trials, best first; -seed- trains one of the best again with another seed"
+    return table_html("trials", headings, rows, caption=caption, marked=0 if search.ranked else None)
+
+
+def charts_html(search: Search) -> str:
+    """The scatter and the learning curves, side by side where there is room."""
+    parts = [scatter_of(search), curves_of(search)]
+    return f'<div class="manta-grid-of-charts">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def scatter_of(search: Search) -> str:
+    """Two searched settings against each other, coloured by the metric; one setting against the metric where it is alone."""
+    drawn = [trial for trial in search.trials if trial.is_drawn]
+    numeric = [name for name in search.settings if drawn and all(trial.number(name) is not None for trial in drawn)]
+    numeric.sort(key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))
+    if not numeric:
+        return ""
+    label = f"validation {search.metric}"
+    across_name, up_name = numeric[0], numeric[1] if len(numeric) > 1 else None
+    shown = [trial for trial in drawn if up_name is not None or trial.score is not None]
+    if not shown:
+        return ""
+    best = next((trial for trial in search.ranked if trial.is_drawn), None)
+    dots = [
+        Dot(
+            across=trial.number(across_name) or 0.0,
+            up=(trial.number(up_name) if up_name else trial.score) or 0.0,
+            value=trial.score,
+            title=_title(trial, search),
+            is_best=trial is best,
+        )
+        for trial in shown
+    ]
+    title = f"{short_name(across_name).capitalize()} against {short_name(up_name) if up_name else label}; the best has a ring"
+    return scatter_chart(
+        title,
+        dots,
+        across=_axis(across_name, [dot.across for dot in dots]),
+        up=_axis(up_name, [dot.up for dot in dots]) if up_name else Axis.around(label, [dot.up for dot in dots]),
+        value_label=label,
+    )
+
+
+def curves_of(search: Search) -> str:
+    """The metric after each epoch, a line for each trial; the best ones stand out."""
+    named = search.ranked[:MOST_NAMED]
+    others = [trial for trial in search.ranked[MOST_NAMED:] if trial.history]
+    series = [Series("other trials", _curve(trial), style=BACKGROUND, has_marks=False) for trial in others]
+    styles = [style for style in range(MOST_NAMED + 1) if style != BACKGROUND]
+    series += [Series(trial.name, _curve(trial), style=style) for style, trial in zip(styles, named, strict=False)]
+    if not series:
+        return ""
+    label = f"validation {search.metric}"
+    return line_chart(
+        "Learning curves of the trials",
+        series,
+        across=Axis.around("epoch", [x for item in series for x, _ in item.points], whole=True),
+        up=Axis.around(label, [y for item in series for _, y in item.points]),
+    )
+
+
+def config_html(search: Search) -> str:
+    """The winner's config as YAML, or when it will be there."""
+    if search.best_config:
+        return f'<pre class="manta-log" tabindex="0" aria-label="Best config">{html.escape(search.best_config)}</pre>'
+    waits = (
+        "The winner's config is written when the search is over." if not search.run.is_over else "It left no config of a winner."
+    )
+    return f'<p class="manta-quiet">{waits}</p>'
+
+
+def short_name(setting: str) -> str:
+    """The last part of a dotted name, as people say it."""
+    return setting.rsplit(".", 1)[-1].replace("_", " ")
+
+
+def _title(trial: Trial, search: Search) -> str:
+    values = ", ".join(f"{short_name(name)} {_shown(trial, name)}" for name in search.settings if name in trial.values)
+    score = "no result yet" if trial.score is None else f"validation {search.metric} {trial.score:.4f}"
+    return f"{trial.name}: {values}; {score}; {trial.state}"
+
+
+def _curve(trial: Trial) -> list[tuple[float, float]]:
+    return [(epoch, value) for epoch, value in enumerate(trial.history, start=1) if math.isfinite(value)]
+
+
+def _axis(name: str, values: list[float]) -> Axis:
+    return Axis.around(short_name(name), values, is_log=name in ON_LOG_AXES and min(values) > 0)
+
+
+def _value_cell(trial: Trial, name: str) -> Cell:
+    value = trial.number(name)
+    return Cell(trial.values.get(name, "")) if value is None else figure_cell(value)
+
+
+def _shown(trial: Trial, name: str) -> str:
+    value = trial.number(name)
+    return trial.values[name] if value is None else number(value)

@@ -1,0 +1,97 @@
+"""A search as the tab Tuning shows it: its trials with their values, their epochs and the metric that chooses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from manta.config import TrainConfig
+
+if TYPE_CHECKING:
+    from manta_ui.tracking_client import Run, TrackingClient
+
+BEST_FILE = "best.yaml"
+SEED_MARK = "-seed-"
+"""In the name of a run that trains one of the best trials again with another seed."""
+STATES = {"RUNNING": "training", "FINISHED": "done", "FAILED": "failed"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of a search."""
+
+    name: str
+    """Within the search, such as `trial-003`."""
+    state: str
+    values: dict[str, str]
+    """The searched settings by dotted name."""
+    history: tuple[float, ...]
+    """The metric that chooses, after each epoch."""
+    score: float | None
+    """Its best epoch; None before there is one."""
+    reason: str
+    """Why it failed; empty unless it did."""
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the search drew it, and did not train another trial again."""
+        return SEED_MARK not in self.name
+
+    def number(self, setting: str) -> float | None:
+        """A searched setting's value, where it is a number."""
+        try:
+            return float(self.values[setting])
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class Search:
+    """A run of `manta tune`, as far as it is."""
+
+    run: Run
+    metric: str
+    """The validation metric that chooses."""
+    trials: tuple[Trial, ...]
+    """In the order in which they began."""
+    best_config: str
+    """The winner's whole config as YAML; empty until the search is over."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """True of a loss."""
+        return self.metric == "loss"
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Trials with a score, best first."""
+        sign = 1 if self.lower_is_better else -1
+        return sorted((trial for trial in self.trials if trial.score is not None), key=lambda trial: sign * (trial.score or 0.0))
+
+    @property
+    def settings(self) -> list[str]:
+        """What was searched, by dotted name."""
+        return list(dict.fromkeys(name for trial in self.trials for name in trial.values if trial.is_drawn))
+
+
+def read_search(tracking: TrackingClient, run_id: str) -> Search:
+    """A search as it is now.
+
+    Raises:
+        TrackingError: there is no such run, or the server does not answer.
+    """
+    run = tracking.run(run_id)
+    metric = run.settings.get("train.metric", str(TrainConfig.model_fields["metric"].default))
+    trials = tuple(_trial(tracking, trial, search=run, metric=metric) for trial in tracking.trials(run))
+    best = tracking.file(run.id, BEST_FILE) if run.is_over else None
+    return Search(run, metric, trials, (best or b"").decode(errors="replace"))
+
+
+def _trial(tracking: TrackingClient, run: Run, *, search: Run, metric: str) -> Trial:
+    history = tuple(tracking.history(run, f"validation/{metric}"))
+    known = [value for value in history if math.isfinite(value)]
+    state = STATES.get(run.status) or ("stopped early" if history else "not run")
+    score = (min(known) if metric == "loss" else max(known)) if known else None
+    name = run.name.removeprefix(f"{search.name}-")
+    return Trial(name, state, run.settings, history, score, run.tags.get("manta.error", "") if state == "failed" else "")

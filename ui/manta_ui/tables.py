@@ -1,0 +1,72 @@
+"""Tables that a click on a heading sorts; `look/data.js` does the sorting. Everything in a cell is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from manta_ui.charts import number
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of a table."""
+
+    text: str
+    sorts_as: float | None = None
+    """What it is sorted by; its text where it is None."""
+    kind: str = ""
+    """A class of the style sheet, such as `manta-bad`."""
+    hint: str = ""
+    """What a longer look at it says."""
+
+
+def figure_cell(value: float | None, *, digits: int | None = None) -> Cell:
+    """A number; empty, and last when sorted, where there is none."""
+    if value is None:
+        return Cell("", sorts_as=float("-inf"))
+    return Cell(number(value) if digits is None else f"{value:.{digits}f}", sorts_as=value)
+
+
+def table_html(
+    name: str, headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str, marked: int | None = None
+) -> str:
+    """A table by its `name`, under which the page remembers how it was sorted; `marked` is the row that stands out."""
+    heads = "".join(f'<th scope="col"><button type="button">{html.escape(heading)}</button></th>' for heading in headings)
+    body = "".join(_row_html(row, is_marked=index == marked) for index, row in enumerate(rows))
+    return (
+        f'<div class="manta-scroll" tabindex="0" role="region" aria-label="{html.escape(caption, quote=True)}">'
+        f'<table class="manta-table" data-sort-name="{html.escape(name, quote=True)}"><caption>{html.escape(caption)}</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def facts_html(facts: Sequence[tuple[str, str]]) -> str:
+    """Names and values, one under the other."""
+    rows = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts)
+    return f'<dl class="manta-facts">{rows}</dl>'
+
+
+def section_html(title: str, *parts: str) -> str:
+    """A heading with what belongs to it; nothing where that is empty."""
+    body = "".join(parts)
+    return f"<section><h2>{html.escape(title)}</h2>{body}</section>" if body else ""
+
+
+def _row_html(row: Sequence[Cell], *, is_marked: bool) -> str:
+    kind = ' class="manta-marked"' if is_marked else ""
+    return f"<tr{kind}>{''.join(map(_cell_html, row))}</tr>"
+
+
+def _cell_html(cell: Cell) -> str:
+    attributes = ""
+    kinds = [cell.kind] if cell.kind else []
+    if cell.sorts_as is not None:
+        attributes += f' data-value="{cell.sorts_as!r}"'
+        kinds.append("manta-number")
+    if kinds:
+        attributes += f' class="{" ".join(kinds)}"'
+    if cell.hint:
+        attributes += f' title="{html.escape(cell.hint, quote=True)}"'
+    return f"<td{attributes}>{html.escape(cell.text)}</td>"

@@ -1,0 +1,186 @@
+"""The tab Batch: a file of texts, classified row by row through the API."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from manta_ui.batch_views import ALL_LABELS, Filter, distribution_html, table_page_html
+from manta_ui.client import ApiError
+from manta_ui.downloads import held_path
+from manta_ui.file_choice import build_file_choice, texts_in
+from manta_ui.markup import note_html, progress_html
+from manta_ui.row_answers import RowAnswer, answer_rows
+from manta_ui.row_files import RowFile, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from manta_ui.client import ModelInfo, ServeClient, Text
+    from manta_ui.services import Frame, Services
+
+SHOW_EVERY_S = 0.25
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A file's rows with their answers."""
+
+    file: RowFile
+    texts: list[Text]
+    answers: list[RowAnswer]
+    model: ModelInfo
+    seconds: float
+    """What it took."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The components that choose rows."""
+
+    label: gr.Dropdown
+    uncertain: gr.Checkbox
+    least: gr.Slider
+    most: gr.Slider
+    page: gr.Number
+
+    @property
+    def inputs(self) -> list[Any]:
+        """In the order of `Filter`'s fields, and the page."""
+        return [self.label, self.uncertain, self.least, self.most, self.page]
+
+
+def build(services: Services, frame: Frame) -> None:
+    """The tab's components and what they do."""
+    api = services.api
+    classified = gr.State(None)
+    choice = build_file_choice(frame, name="batch")
+    with gr.Row():
+        start = gr.Button("Classify rows", variant="primary", elem_id="batch-start", interactive=False, scale=3)
+        stop = gr.Button("Stop", elem_id="batch-stop", interactive=False, scale=1)
+    with gr.Column(visible=False, elem_id="batch-results") as results:
+        download = gr.DownloadButton("Download with the answers", elem_id="batch-download")
+        plot = gr.HTML("", elem_id="batch-plot")
+        filters = _build_filters()
+        table = gr.HTML("", elem_id="batch-table", elem_classes="manta-data")
+
+    choice.chosen.then(
+        lambda file: (gr.Button(interactive=file is not None), gr.Column(visible=False)),
+        inputs=choice.file,
+        outputs=[start, results],
+        **HIDDEN,
+    )
+
+    def run(rows: RowFile | None, name: str | None, other: str | None, model: ModelInfo | None) -> Iterator[dict[Any, Any]]:
+        yield {start: gr.Button(interactive=False), stop: gr.Button(interactive=True), results: gr.Column(visible=False)}
+        for step in classified_rows(api, rows, name, other, model=model):
+            if isinstance(step, str):
+                yield {choice.note: step}
+                continue
+            yield {
+                choice.note: note_html(done_sentence(step)),
+                classified: step,
+                results: gr.Column(visible=True),
+                plot: distribution_html(step.answers),
+                filters.label: gr.Dropdown([ALL_LABELS, *step.model.labels], value=ALL_LABELS),
+                filters.page: 1,
+                download: gr.DownloadButton(value=str(with_answers(step))),
+            }
+        yield {start: gr.Button(interactive=True), stop: gr.Button(interactive=False)}
+
+    running = start.click(
+        run,
+        inputs=[choice.file, choice.column, choice.second, frame.answering],
+        outputs=[choice.note, classified, start, stop, results, plot, filters.label, filters.page, download],
+        **HIDDEN,
+    )
+    running.then(shown, inputs=[classified, *filters.inputs], outputs=table, **HIDDEN)
+    stop.click(stopped, outputs=[choice.note, start, stop], cancels=running, **HIDDEN)
+    gr.on(
+        [filters.label.input, filters.uncertain.input, filters.least.release, filters.most.release],
+        lambda: 1,
+        outputs=filters.page,
+        **HIDDEN,
+    ).then(shown, inputs=[classified, *filters.inputs], outputs=table, **HIDDEN)
+    filters.page.input(shown, inputs=[classified, *filters.inputs], outputs=table, **HIDDEN)
+
+
+def _build_filters() -> Filters:
+    with gr.Row():
+        label = gr.Dropdown([ALL_LABELS], value=ALL_LABELS, label="Label", elem_id="batch-label", min_width=160, scale=2)
+        page = gr.Number(value=1, minimum=1, precision=0, label="Page", elem_id="batch-page", min_width=100, scale=1)
+        uncertain = gr.Checkbox(label="Not sure only", container=False, elem_id="batch-uncertain", min_width=140, scale=1)
+    with gr.Row():
+        least = gr.Slider(0, 1, value=0, step=0.01, label="Score from", elem_id="batch-least", min_width=240)
+        most = gr.Slider(0, 1, value=1, step=0.01, label="Score to", elem_id="batch-most", min_width=240)
+    return Filters(label, uncertain, least, most, page)
+
+
+def classified_rows(
+    api: ServeClient, file: RowFile | None, column: str | None, second: str | None, *, model: ModelInfo | None
+) -> Iterator[str | Classified]:
+    """How far it is as HTML, again and again, and at last the results; a problem ends it."""
+    if file is None or column is None:
+        yield note_html("Drop a file and choose its text column first.", is_error=True)
+        return
+    yield progress_html(0, len(file.rows), left_s=None)
+    started = shown_at = time.monotonic()
+    answers: list[RowAnswer] = []
+    try:
+        model = api.model() if model is None else model
+        texts = texts_in(file, column, second, model=model)
+        for some in answer_rows(api, texts, version=model.version):
+            answers += some
+            now = time.monotonic()
+            if now - shown_at >= SHOW_EVERY_S:
+                shown_at = now
+                left_s = (now - started) / len(answers) * (len(texts) - len(answers))
+                yield progress_html(len(answers), len(texts), left_s=left_s)
+    except ApiError as error:
+        yield note_html(f"{error} {len(answers):,} rows were answered by then; classify them again.", is_error=True)
+        return
+    yield Classified(file, texts, answers, model, seconds=time.monotonic() - started)
+
+
+def done_sentence(done: Classified) -> str:
+    """What came of it."""
+    without = sum(answer.problem is not None for answer in done.answers)
+    unsure = sum(answer.uncertain for answer in done.answers)
+    tail = f" Rows without an answer: {without:,}; the table says why." if without else ""
+    by = f"{done.model.name} version {done.model.version}"
+    return f"{len(done.answers):,} rows by {by} in {done.seconds:.1f} s, {unsure:,} not sure.{tail}"
+
+
+def with_answers(done: Classified) -> Path:
+    """The file with the answers in further columns, to be downloaded."""
+    path = held_path(f"{Path(done.file.name).stem}-answers{done.file.kind}")
+    added = [
+        {
+            "label": "|".join(answer.labels),
+            "score": None if answer.score is None else round(answer.score, 6),
+            "uncertain": answer.uncertain,
+            "problem": answer.problem,
+            "version": done.model.version,
+        }
+        for answer in done.answers
+    ]
+    write_rows(done.file, path, added=added)
+    return path
+
+
+def shown(classified: Classified | None, label: str, uncertain: bool, least: float, most: float, page: float) -> str:
+    """One page of the rows that the filters let through."""
+    if classified is None:
+        return ""
+    chosen = Filter(label=label, uncertain_only=uncertain, least=least, most=most)
+    return table_page_html(classified.texts, classified.answers, chosen, page=int(page or 1))
+
+
+def stopped() -> list[Any]:
+    """After Stop."""
+    return [note_html("Stopped."), gr.Button(interactive=True), gr.Button(interactive=False)]

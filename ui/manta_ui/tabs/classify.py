@@ -1,0 +1,151 @@
+"""The tab Classify: type a text, see its label and how sure the model is, ask why, and say what is right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from manta_ui.answers import answer_html, in_short
+from manta_ui.client import ApiError, ModelInfo, ServeClient, Text
+from manta_ui.judgement import Answered, build_judging, judging_for
+from manta_ui.markup import empty_html, explanation_html, note_html, text_buttons_html
+from manta_ui.snippets import as_curl, as_python
+
+if TYPE_CHECKING:
+    from manta_ui.services import Frame, Services
+
+NUM_EXAMPLES = 6
+LONGEST_HISTORY = 20
+NO_ANSWER = empty_html("The answer appears here", "Type a text and press Ctrl+Enter, or take an example below.")
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def build(services: Services, frame: Frame) -> None:
+    """The tab's components and what they do."""
+    api = services.api
+    answered = gr.State(None)
+    history = gr.State([])
+    with gr.Row(equal_height=False, elem_classes="manta-two"):
+        with gr.Column(scale=3, min_width=300):
+            text, second = _boxes()
+            with gr.Row():
+                button = gr.Button("Classify", variant="primary", elem_id="classify", scale=3, min_width=120)
+                why = gr.Button("Why?", elem_id="why-button", scale=1, min_width=80)
+            note = gr.HTML(note_html(""), elem_id="note")
+            _build_sharing(api, text, second)
+            examples = gr.HTML("", elem_id="examples")
+        with gr.Column(scale=2, min_width=300):
+            shown = gr.HTML(NO_ANSWER, elem_id="answer")
+            reasons = gr.HTML("", elem_id="why")
+            judging = build_judging(api, answered=answered)
+            past = gr.HTML("", elem_id="history")
+
+    frame.answering.change(examples_of, inputs=frame.answering, outputs=[second, examples], **HIDDEN)
+    asked = gr.on(
+        [button.click, text.submit, second.submit],
+        lambda typed, other, model: classified(api, typed, other, model=model),
+        inputs=[text, second, frame.answering],
+        outputs=[shown, note, answered],
+        show_progress="hidden",
+        queue=False,
+        api_visibility="private",
+    )
+    # What comes after the answer waits until it is shown.
+    asked.then(
+        after_answer,
+        inputs=[frame.answering, answered, history],
+        outputs=[history, past, reasons, *judging.shown],
+        queue=False,
+        **HIDDEN,
+    )
+    why.click(lambda about: explained(api, about), inputs=answered, outputs=reasons, concurrency_limit=4, **PRIVATE)
+    frame.page.load(None, js="manta.fromLink", inputs=[text, second], outputs=[text, second], **PRIVATE)
+
+
+def _boxes() -> tuple[gr.Textbox, gr.Textbox]:
+    text = gr.Textbox(
+        label="Text", placeholder="Type or paste a text, then Ctrl+Enter", lines=5, max_lines=14, autofocus=True, elem_id="text"
+    )
+    second = gr.Textbox(
+        label="Second text",
+        placeholder="… and the text to compare it with",
+        lines=5,
+        max_lines=14,
+        value="",
+        visible=False,
+        elem_id="second-text",
+    )
+    return text, second
+
+
+def _build_sharing(api: ServeClient, text: gr.Textbox, second: gr.Textbox) -> None:
+    """Buttons that copy a link to this text, and what asks the same from elsewhere."""
+    snippet = gr.Textbox(visible=False)
+    with gr.Row(elem_classes="manta-small-buttons"):
+        link = gr.Button("Copy link", size="sm", min_width=90, elem_id="copy-link")
+        curl = gr.Button("Copy as curl", size="sm", min_width=90, elem_id="copy-curl")
+        python = gr.Button("Copy as Python", size="sm", min_width=90, elem_id="copy-python")
+    link.click(None, js="manta.copyLink", inputs=[text, second], **PRIVATE)
+    for button, write in ((curl, as_curl), (python, as_python)):
+        button.click(
+            lambda first, other, write=write: write(texts_of(first, other), url=api.url, needs_key=api.has_key),
+            inputs=[text, second],
+            outputs=snippet,
+            **HIDDEN,
+        ).then(None, js="manta.copy", inputs=snippet, **PRIVATE)
+
+
+def texts_of(typed: str, second: str) -> Text:
+    """What the two boxes ask about: a pair where the second holds anything.
+
+    Whether the model reads pairs is the API's to say: the page may have been opened in front of another model.
+    """
+    return (typed, second) if second.strip() else (typed,)
+
+
+def examples_of(model: ModelInfo | None) -> list[Any]:
+    """The second box and the examples for a model; nothing changes while none answers."""
+    if model is None:
+        return [gr.skip(), gr.skip()]
+    second = gr.Textbox(visible=True) if model.num_texts == 2 else gr.Textbox(visible=False, value="")
+    shown = text_buttons_html(model.examples[:NUM_EXAMPLES])
+    return [second, f"<h3>Examples from the model's test rows</h3>{shown}" if model.examples else ""]
+
+
+def classified(api: ServeClient, typed: str, second: str, *, model: ModelInfo | None) -> list[Any]:
+    """The answer for what the boxes hold, the line under them, and what was answered."""
+    if not typed.strip():
+        return [gr.skip(), note_html("Type a text first.", is_error=True), gr.skip()]
+    texts = texts_of(typed, second)
+    try:
+        answer = api.classify(*texts)
+        # Another version than the page knows may have answered, which has its own rule for what is uncertain.
+        if model is None or (answer.uncertain and answer.version != model.version):
+            model = api.model()
+    except ApiError as error:
+        return [gr.skip(), note_html(str(error), is_error=True), gr.skip()]
+    return [answer_html(answer, model), note_html(""), Answered(texts, answer, is_multilabel=model.is_multilabel)]
+
+
+def after_answer(model: ModelInfo | None, about: Answered | None, history: list[tuple[Text, str]]) -> list[Any]:
+    """The history with its list, an empty place for reasons, and the components that take a judgement."""
+    if about is None:
+        return [gr.skip()] * 10
+    entry = (about.texts, in_short(about.answer))
+    if entry in history[:1]:
+        return [gr.skip(), gr.skip(), "", *judging_for(model, about)]
+    history = [entry, *(other for other in history if other[0] != about.texts)][:LONGEST_HISTORY]
+    listed = text_buttons_html([texts for texts, _ in history], captions=[caption for _, caption in history])
+    return [history, f"<h3>Asked in this session</h3>{listed}", "", *judging_for(model, about)]
+
+
+def explained(api: ServeClient, about: Answered | None) -> str:
+    """Which words spoke for and against the label that was shown."""
+    if about is None:
+        return note_html("Classify a text first; then this says which words counted.")
+    try:
+        return explanation_html(about.texts, api.explain(*about.texts, version=about.answer.version))
+    except ApiError as error:
+        return note_html(str(error), is_error=True)

@@ -1,0 +1,210 @@
+"""The tab Compare: two versions side by side, on one text and on a file."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from manta_ui.client import ApiError
+from manta_ui.compare_views import agreement_html, compared_page_html, metrics_html, side_by_side_html
+from manta_ui.file_choice import build_file_choice, texts_in
+from manta_ui.markup import empty_html, note_html, progress_html
+from manta_ui.row_answers import RowAnswer, answer_rows
+from manta_ui.tabs.classify import texts_of
+from manta_ui.tracking_client import TrackingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from manta_ui.client import ModelInfo, ServeClient, Text
+    from manta_ui.row_files import RowFile
+    from manta_ui.services import Frame, Services
+    from manta_ui.tracking_client import TrackingClient
+
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+NOTHING_YET = empty_html("Two versions answer here, side by side", "Choose them, then type a text or drop a file.")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A file's rows with the answers of two versions."""
+
+    texts: list[Text]
+    left: list[RowAnswer]
+    right: list[RowAnswer]
+    versions: tuple[int, int]
+
+
+def build(services: Services, frame: Frame) -> None:
+    """The tab's components and what they do."""
+    api = services.api
+    with gr.Row():
+        left = gr.Dropdown([], label="Version", allow_custom_value=True, elem_id="compare-left", min_width=120)
+        right = gr.Dropdown([], label="Compared with", allow_custom_value=True, elem_id="compare-right", min_width=120)
+    metrics = gr.HTML("", elem_id="compare-metrics", elem_classes="manta-data")
+    text = gr.Textbox(label="Text", lines=3, max_lines=10, placeholder="Type a text, then Ctrl+Enter", elem_id="compare-text")
+    second = gr.Textbox(label="Second text", value="", lines=3, max_lines=10, visible=False, elem_id="compare-second")
+    button = gr.Button("Compare on this text", variant="primary", elem_id="compare-button")
+    shown = gr.HTML(NOTHING_YET, elem_id="compare-answers")
+    gr.HTML("<h3>On a file</h3>")
+    _build_file(api, frame, left, right)
+
+    versions = [left, right]
+    frame.tab.select(
+        lambda model, one, other: choices(services.tracking, model, one, other),
+        inputs=[frame.answering, *versions],
+        outputs=[*versions, second],
+        **HIDDEN,
+    )
+    gr.on([left.change, right.change], lambda one, other: metrics_of(api, one, other), inputs=versions, outputs=metrics, **HIDDEN)
+    gr.on(
+        [button.click, text.submit, second.submit],
+        lambda typed, more, one, other: compared_text(api, texts_of(typed, more), one, other),
+        inputs=[text, second, *versions],
+        outputs=shown,
+        **HIDDEN,
+    )
+
+
+def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dropdown) -> None:
+    compared = gr.State(None)
+    choice = build_file_choice(frame, name="compare")
+    with gr.Row():
+        start = gr.Button("Compare on the file", variant="primary", interactive=False, elem_id="compare-start", scale=3)
+        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", scale=1)
+    with gr.Column(visible=False) as results:
+        agreement = gr.HTML("", elem_id="compare-agreement")
+        page = gr.Number(value=1, minimum=1, precision=0, label="Page", elem_id="compare-page")
+        table = gr.HTML("", elem_id="compare-table", elem_classes="manta-data")
+
+    def run(
+        file: RowFile | None, column: str | None, other: str | None, one: Any, two: Any, model: ModelInfo | None
+    ) -> Iterator[dict[Any, Any]]:
+        yield {start: gr.Button(interactive=False), stop: gr.Button(interactive=True), results: gr.Column(visible=False)}
+        for step in compared_rows(api, file, column, other, (one, two), model=model):
+            if isinstance(step, str):
+                yield {choice.note: step}
+                continue
+            yield {
+                choice.note: note_html(f"{len(step.texts):,} rows by versions {step.versions[0]} and {step.versions[1]}."),
+                compared: step,
+                results: gr.Column(visible=True),
+                agreement: agreement_html(step.left, step.right, versions=step.versions),
+                page: 1,
+                table: _page(step, 1),
+            }
+        yield {start: gr.Button(interactive=True), stop: gr.Button(interactive=False)}
+
+    choice.chosen.then(
+        lambda file: (gr.Button(interactive=file is not None), gr.Column(visible=False)),
+        inputs=choice.file,
+        outputs=[start, results],
+        **HIDDEN,
+    )
+    running = start.click(
+        run,
+        inputs=[choice.file, choice.column, choice.second, left, right, frame.answering],
+        outputs=[choice.note, compared, start, stop, results, agreement, page, table],
+        **HIDDEN,
+    )
+    stop.click(
+        lambda: (note_html("Stopped."), gr.Button(interactive=True), gr.Button(interactive=False)),
+        outputs=[choice.note, start, stop],
+        cancels=running,
+        **HIDDEN,
+    )
+    page.input(_page, inputs=[compared, page], outputs=table, **HIDDEN)
+
+
+def choices(tracking: TrackingClient | None, model: ModelInfo | None, left: Any, right: Any) -> list[Any]:
+    """The versions to choose from: all of the registry where it can be asked, else those that the API knows of."""
+    if model is None:
+        return [gr.skip()] * 3
+    known = {model.version, *([model.candidate] if model.candidate else [])}
+    if tracking is not None:
+        with suppress(TrackingError):  # a number can be typed all the same
+            mine = [item for item in tracking.models() if item.name == model.name]
+            known |= {version.number for item in mine for version in tracking.versions(item)}
+    newest = [str(number) for number in sorted(known, reverse=True)]
+    other = next((number for number in newest if number != str(model.version)), None)
+    return [
+        gr.Dropdown(newest, value=left or str(model.version)),
+        gr.Dropdown(newest, value=right or other),
+        gr.Textbox(visible=model.num_texts == 2),
+    ]
+
+
+def metrics_of(api: ServeClient, left: Any, right: Any) -> str:
+    """What both versions reached on their test rows; nothing until two are chosen."""
+    try:
+        one, other = numbers_of(left, right)
+        return metrics_html(api.model(version=one), api.model(version=other))
+    except ValueError:
+        return ""
+    except ApiError as error:
+        return note_html(str(error), is_error=True)
+
+
+def compared_text(api: ServeClient, texts: Text, left: Any, right: Any) -> str:
+    """Both answers to one text."""
+    if not texts[0].strip():
+        return note_html("Type a text first.", is_error=True)
+    try:
+        versions = numbers_of(left, right)
+        with ThreadPoolExecutor(len(versions)) as pool:  # a version that is not loaded yet takes its time
+            one, other = pool.map(lambda version: (api.classify(*texts, version=version), api.model(version=version)), versions)
+    except (ValueError, ApiError) as error:
+        return note_html(str(error), is_error=True)
+    return side_by_side_html(one, other)
+
+
+def compared_rows(
+    api: ServeClient,
+    file: RowFile | None,
+    column: str | None,
+    second: str | None,
+    chosen: tuple[Any, Any],
+    *,
+    model: ModelInfo | None,
+) -> Iterator[str | Compared]:
+    """How far it is as HTML, again and again, and at last the answers of both; a problem ends it."""
+    if file is None or column is None:
+        yield note_html("Drop a file and choose its text column first.", is_error=True)
+        return
+    yield progress_html(0, 2 * len(file.rows), left_s=None)
+    answers: list[list[RowAnswer]] = [[], []]
+    try:
+        versions = numbers_of(*chosen)
+        texts = texts_in(file, column, second, model=model or api.model())
+        for given, version in zip(answers, versions, strict=True):
+            for some in answer_rows(api, texts, version=version):
+                given.extend(some)
+                yield progress_html(sum(map(len, answers)), 2 * len(texts), left_s=None)
+    except (ValueError, ApiError) as error:
+        yield note_html(str(error), is_error=True)
+        return
+    yield Compared(texts, answers[0], answers[1], versions)
+
+
+def numbers_of(left: Any, right: Any) -> tuple[int, int]:
+    """The two versions as numbers.
+
+    Raises:
+        ValueError: one of them is none; the message is for the person who chose it.
+    """
+    found = []
+    for chosen in (left, right):
+        if not str(chosen or "").strip().isdecimal():
+            raise ValueError("Choose two versions, by their numbers.")
+        found.append(int(str(chosen)))
+    return found[0], found[1]
+
+
+def _page(compared: Compared | None, page: float) -> str:
+    if compared is None:
+        return ""
+    return compared_page_html(compared.texts, compared.left, compared.right, versions=compared.versions, page=int(page or 1))

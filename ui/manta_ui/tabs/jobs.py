@@ -1,0 +1,253 @@
+"""The tab Jobs: start a run on a cluster, follow it, stop it."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from manta.errors import InputError
+from manta_ui.experiment_form import GROUPS, SOURCE, FormField, form_field, value_of, with_value
+from manta_ui.job_orders import Verb, checked, run_job
+from manta_ui.job_progress import progress_of
+from manta_ui.job_views import job_html, jobs_html, log_html
+from manta_ui.jobs_client import JobsError
+from manta_ui.markup import empty_html, note_html
+from manta_ui.tables import section_html
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from manta_ui.jobs_client import JobsClient
+    from manta_ui.services import Frame, Services
+
+LOOK_EVERY_S = 2.0
+MOST_JOBS = 40
+LOG_HEIGHT = 420
+FIRST = "name: support\ndata:\n  train: sample:support\n"
+NO_CLUSTER = (
+    "No cluster is named.",
+    "Start the page with manta ui --address http://HEAD:8265. To try one on this machine: manta cluster local",
+)
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+NO_RIGHT = "You may look, but not start or stop jobs: the file of users says who may."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is in the lower half of the tab."""
+
+    jobs: tuple[str, ...] = ()
+    chosen: str | None = None
+    status: str = ""
+    log: str = ""
+    table: str = ""
+    may_stop: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """The components of the upper half, by which a run is started."""
+
+    fields: list[tuple[FormField, Any]]
+    """The form's, each with its component."""
+    text: gr.Textbox
+    """The experiment as YAML."""
+    files: gr.State
+    """Paths of the uploaded files."""
+    names: gr.HTML
+    add: gr.UploadButton
+    note: gr.HTML
+    starts: dict[Verb, gr.Button]
+
+
+def build(services: Services, frame: Frame) -> None:
+    """The tab's components and what they do."""
+    jobs = services.jobs
+    if jobs is None:
+        gr.HTML(empty_html(*NO_CLUSTER))
+        return
+    with gr.Column(elem_classes="manta-data"):
+        start = _build_start()
+        gr.HTML("<h2>Jobs</h2>")
+        with gr.Row():
+            job = gr.Dropdown([], label="Job", elem_id="jobs-job", scale=4)
+            stop = gr.Button("Stop the job", variant="stop", interactive=False, elem_id="jobs-stop", scale=1)
+        status = gr.HTML(elem_id="jobs-status")
+        log = gr.HTML(elem_id="jobs-log", max_height=LOG_HEIGHT, autoscroll=True)
+        table = gr.HTML(elem_id="jobs-table")
+    _wire_form(start, frame)
+    seen: gr.State = gr.State(None)
+    clock = gr.Timer(LOOK_EVERY_S, active=False)
+
+    def show(chosen: str | None, before: Shown | None, request: gr.Request) -> list[Any]:
+        now = look(jobs, chosen, may_stop=services.may_promote(request.username))
+        if now == before:  # what is read stays as it is
+            return [*(gr.skip() for _ in range(5)), before, gr.Timer(active=True)]
+        choices = gr.Dropdown(choices=list(now.jobs), value=now.chosen)
+        return [choices, now.status, now.log, now.table, gr.Button(interactive=now.may_stop), now, gr.Timer(active=True)]
+
+    def starter(verb: Verb) -> Callable[..., list[Any]]:
+        def begin_run(text: str, files: list[str], request: gr.Request) -> list[Any]:
+            job_id, sentence = begin(services, verb, text, uploads_of(files), user=request.username)
+            chosen = gr.Dropdown(choices=[job_id], value=job_id) if job_id else gr.skip()
+            return [chosen, note_html(sentence, is_error=job_id is None)]
+
+        return begin_run
+
+    def end(chosen: str | None, request: gr.Request) -> None:
+        if chosen and services.may_promote(request.username):
+            try:
+                jobs.stop(chosen)
+            except JobsError as error:
+                raise gr.Error(str(error)) from None
+
+    shown: dict[str, Any] = {"inputs": [job, seen], "outputs": [job, status, log, table, stop, seen, clock], **QUIET}
+    gr.on([frame.tab.select, job.input, clock.tick], show, **shown)
+    for verb, button in start.starts.items():
+        sending: dict[str, Any] = QUIET | {"show_progress": "minimal"}
+        begun = button.click(starter(verb), inputs=[start.text, start.files], outputs=[job, start.note], **sending)
+        begun.then(show, **shown)
+    stop.click(end, inputs=job, **QUIET).then(show, **shown)
+
+
+def _build_start() -> Start:
+    """The form on one side, the YAML, the files and the buttons on the other."""
+    gr.HTML("<h2>Start a run</h2>")
+    fields: list[tuple[FormField, Any]] = []
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1):
+            for title, names in GROUPS.items():
+                with gr.Accordion(title, open=title == "Data"):
+                    fields += [(field, _component(field)) for field in map(form_field, names)]
+        with gr.Column(scale=1):
+            text = gr.Textbox(
+                FIRST,
+                label="The experiment as YAML",
+                info="The fields write into it; every other setting can be typed or pasted here.",
+                lines=14,
+                max_lines=30,
+                elem_id="jobs-yaml",
+                elem_classes="manta-yaml",
+            )
+            files: gr.State = gr.State([])
+            listed = gr.HTML(files_html([]), elem_id="jobs-file-names")
+            add = gr.UploadButton("Add files from this computer", file_count="multiple", size="sm", elem_id="jobs-files")
+            note = gr.HTML(note_html(""), elem_id="jobs-note")
+            with gr.Row():
+                starts: dict[Verb, gr.Button] = {
+                    "train": gr.Button("Train", variant="primary", elem_id="jobs-train"),
+                    "tune": gr.Button("Search", elem_id="jobs-tune"),
+                }
+    return Start(fields, text, files, listed, add, note, starts)
+
+
+def _wire_form(start: Start, frame: Frame) -> None:
+    """Fields write into the YAML and follow it; what is wrong with it is said at once."""
+    text, files, note = start.text, start.files, start.note
+    components = [component for _, component in start.fields]
+
+    def check(typed: str, uploaded: list[str]) -> str:
+        return check_note(typed, uploads_of(uploaded))
+
+    def filled(typed: str, uploaded: list[str]) -> list[Any]:
+        return [check(typed, uploaded), *(value_of(typed, field) for field, _ in start.fields)]
+
+    for field, component in start.fields:
+        events = [component.input] if field.kind != "text" else [component.blur, component.submit]
+        gr.on(events, _writer(field), inputs=[text, component, files], outputs=[text, note], **QUIET)
+    followed: dict[str, Any] = {"inputs": [text, files], "outputs": [note, *components], **QUIET}
+    gr.on([text.blur, frame.tab.select], filled, **followed)
+    checked_again: dict[str, Any] = {"inputs": [text, files], "outputs": note, **QUIET}
+    start.add.upload(added, inputs=[start.add, files], outputs=[files, start.names], **QUIET).then(check, **checked_again)
+    prepared = frame.prepared_config
+    prepared.change(lambda config: config or gr.skip(), inputs=prepared, outputs=text, **QUIET).then(filled, **followed)
+
+
+def look(jobs: JobsClient, chosen: str | None, *, may_stop: bool = True) -> Shown:
+    """The cluster's jobs as they are now, and the one that was chosen; else the newest."""
+    try:
+        found = jobs.jobs()[:MOST_JOBS]
+        if not found:
+            return Shown(table=empty_html("No jobs yet.", "Start one above, or type: manta submit train EXPERIMENT.yaml"))
+        job = next((item for item in found if item.id == chosen), found[0])
+        logs = {item.id: jobs.log(item) for item in found if item.is_over or item is job}
+    except JobsError as error:
+        return Shown(status=note_html(str(error), is_error=True))
+    log = logs[job.id]
+    return Shown(
+        jobs=tuple(item.id for item in found),
+        chosen=job.id,
+        status=job_html(job, log, progress_of(job, log.lines)),
+        log=log_html(log),
+        table=section_html("All jobs", jobs_html(found, logs, chosen=job.id)),
+        may_stop=may_stop and not job.is_over,
+    )
+
+
+def begin(services: Services, verb: Verb, text: str, uploads: Mapping[str, Path], *, user: str | None) -> tuple[str | None, str]:
+    """Send the job for an experiment; its id, or None, and a sentence about it."""
+    if services.jobs is None:
+        return None, NO_CLUSTER[0]
+    if not services.may_promote(user):
+        return None, NO_RIGHT
+    try:
+        job_id = services.jobs.send(run_job(verb, text, uploads))
+    except (InputError, JobsError) as error:
+        return None, str(error)
+    return job_id, f"{job_id} is on its way; its log is below."
+
+
+def check_note(text: str, uploads: Mapping[str, Path]) -> str:
+    """Whether an experiment could be sent, and what is wrong with it."""
+    try:
+        config = checked(text, uploads)
+    except InputError as error:
+        return note_html(str(error).replace(f"{SOURCE}: ", ""), is_error=True)
+    return note_html(f"Ready: {config.name}, registered as {config.registered_name}.")
+
+
+def uploads_of(paths: list[str]) -> dict[str, Path]:
+    """The uploaded files by name; of two with the same name, the later one."""
+    return {Path(path).name: Path(path) for path in paths}
+
+
+def added(new: list[str] | None, before: list[str]) -> tuple[list[str], str]:
+    """The uploaded files with those that are new, and their names for people."""
+    paths = [*before, *(new or [])]
+    return paths, files_html(list(uploads_of(paths)))
+
+
+def files_html(names: list[str]) -> str:
+    """Which files travel with the job, where the YAML names them."""
+    words = f"Files that travel where data.train … names them: {', '.join(names)}" if names else "Files that data.train … may name:"
+    return f'<p class="manta-quiet">{html.escape(words)}</p>'
+
+
+def _component(field: FormField) -> Any:
+    words = field.explanation.replace("*", "∗")  # gradio reads it as Markdown, where a plain star begins italics
+    shared: dict[str, Any] = {"label": field.label, "info": words, "elem_id": f"jobs-{field.name.replace('.', '-')}"}
+    value = value_of(FIRST, field)
+    if field.kind == "switch":
+        return gr.Checkbox(bool(value), **shared)
+    if field.kind == "choice":
+        return gr.Dropdown([(f"default ({field.default})", ""), *field.choices], value=value or "", **shared)
+    return gr.Textbox(str(value or ""), placeholder=f"default: {field.default}" if field.default else "", **shared)
+
+
+def _writer(field: FormField) -> Callable[..., list[Any]]:
+    """What a field does when it was filled in: the YAML with its value, and whether that could be sent."""
+
+    def write(text: str, value: Any, uploaded: list[str]) -> list[Any]:
+        if value == value_of(text, field):
+            return [gr.skip(), gr.skip()]  # to look at a field changes nothing, least of all comments in the YAML
+        try:
+            written = with_value(text, field, value)
+        except InputError as error:
+            return [gr.skip(), note_html(str(error), is_error=True)]
+        return [written, check_note(written, uploads_of(uploaded))]
+
+    return write

@@ -1,0 +1,296 @@
+"""The tab Models: versions, how good they are, and which one answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from manta_ui.jobs_client import JobsError
+from manta_ui.markup import empty_html, note_html
+from manta_ui.model_views import decisions_html, last_verdict, verdict_html, version_html, versions_html
+from manta_ui.promotions import Step, promotion_job
+from manta_ui.tables import section_html
+from manta_ui.tracking_client import Model, NothingRecordedError, TrackingError, TrackingStartingError, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manta_ui.services import Frame, Services
+    from manta_ui.tracking_client import TrackingClient
+
+ASK_AGAIN_S = 1.5
+REPORT_FILE, CARD_FILE = "report.json", "model/README.md"
+NO_SERVER = (
+    "No tracking server is set.",
+    "Start the page with manta ui --tracking http://HOST:5000, or set MLFLOW_TRACKING_URI.",
+)
+NO_CLUSTER = "The gate runs on a cluster: start the page with manta ui --address URL. Or type: manta models promote {}"
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+NO_RIGHT = "You may look, but not change which version answers: the file of users says who may."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is in the tab."""
+
+    note: str = ""
+    models: tuple[str, ...] = ()
+    model: str | None = None
+    versions: tuple[int, ...] = ()
+    version: int | None = None
+    champion: int | None = None
+    table: str = ""
+    details: str = ""
+    verdict: str = ""
+    asks_again: bool = False
+    """Whether the server may answer in a moment."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A step that a job is taking."""
+
+    step: Step
+    job_id: str
+    model: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tab's components."""
+
+    model: gr.Dropdown
+    version: gr.Dropdown
+    refresh: gr.Button
+    note: gr.HTML
+    table: gr.HTML
+    steps: dict[Step, gr.Button]
+    said: gr.HTML
+    """What is to be said about a step."""
+    verdict: gr.HTML
+    details: gr.HTML
+    starting: gr.Timer
+    """Ticks while the tracking server does not answer."""
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `_updates` are for."""
+        shown = [self.note, self.model, self.version, self.table, self.verdict, self.details, self.starting, self.said]
+        return [*shown, *self.steps.values()]
+
+
+def build(services: Services, frame: Frame) -> None:
+    """The tab's components and what they do."""
+    tracking = services.tracking
+    if tracking is None:
+        gr.HTML(empty_html(*NO_SERVER))
+        return
+    parts = _build_parts()
+    chosen = [parts.model, parts.version]
+
+    def show(model: str | None, version: int | None, request: gr.Request) -> list[Any]:
+        return _updates(services, look(tracking, model=model, version=version), user=request.username)
+
+    def show_model(model: str | None, request: gr.Request) -> list[Any]:
+        return _updates(services, look(tracking, model=model), user=request.username)
+
+    asked = [frame.tab.select, parts.refresh.click, parts.version.input, parts.starting.tick]
+    gr.on(asked, show, inputs=chosen, outputs=parts.outputs, **QUIET)
+    parts.model.input(show_model, inputs=parts.model, outputs=parts.outputs, **QUIET)
+    _wire_steps(services, tracking, parts)
+
+
+def _build_parts() -> Parts:
+    with gr.Column(elem_classes="manta-data"):
+        with gr.Row():
+            model = gr.Dropdown([], label="Model", elem_id="models-model", scale=3)
+            version = gr.Dropdown([], label="Version", elem_id="models-version", scale=3)
+            refresh = gr.Button("Refresh", elem_id="models-refresh", scale=1)
+        note = gr.HTML(note_html(""), elem_id="models-note")
+        table = gr.HTML(elem_id="models-table")
+        with gr.Row():
+            steps: dict[Step, gr.Button] = {
+                "check": gr.Button("Compare with the champion", interactive=False, elem_id="models-check"),
+                "promote": gr.Button("Promote", variant="primary", interactive=False, elem_id="models-promote"),
+                "rollback": gr.Button("Roll back", variant="stop", interactive=False, elem_id="models-rollback"),
+            }
+        said = gr.HTML(note_html(""), elem_id="models-said")
+        verdict = gr.HTML(elem_id="models-verdict")
+        details = gr.HTML(elem_id="models-details")
+    starting = gr.Timer(ASK_AGAIN_S, active=False)
+    return Parts(model, version, refresh, note, table, steps, said, verdict, details, starting)
+
+
+def _wire_steps(services: Services, tracking: TrackingClient, parts: Parts) -> None:
+    """A button sends the job of its step; a clock waits for what comes of it."""
+    pending: gr.State = gr.State(None)
+    waiting = gr.Timer(ASK_AGAIN_S, active=False)
+    buttons = list(parts.steps.values())
+
+    def taker(step: Step) -> Callable[..., dict[Any, Any]]:
+        def take(model: str, version: int, request: gr.Request) -> dict[Any, Any]:
+            found, sentence = begin(services, step, model, version, user=request.username)
+            if found is None:
+                return {parts.said: note_html(sentence, is_error=True)}
+            begun = {parts.said: note_html(sentence), pending: found, waiting: gr.Timer(active=True)}
+            return begun | {button: gr.Button(interactive=False) for button in buttons}
+
+        return take
+
+    def follow(watched: Pending | None, request: gr.Request) -> dict[Any, Any]:
+        if watched is None:
+            return {waiting: gr.Timer(active=False)}
+        is_over, sentence, compared = came_of(services, watched)
+        if not is_over:
+            return {parts.said: sentence}
+        now = look(tracking, model=watched.model, version=watched.version)
+        updates = dict(zip(parts.outputs, _updates(services, now, user=request.username), strict=True))
+        updates |= {parts.verdict: compared} if compared else {}
+        return updates | {parts.said: sentence, pending: None, waiting: gr.Timer(active=False)}
+
+    for step, button in parts.steps.items():
+        button.click(taker(step), inputs=[parts.model, parts.version], outputs=[parts.said, pending, waiting, *buttons], **QUIET)
+    waiting.tick(follow, inputs=pending, outputs=[pending, waiting, *parts.outputs], **QUIET)
+
+
+def look(tracking: TrackingClient, *, model: str | None = None, version: int | None = None) -> Shown:
+    """The registry as it is now, at the model and version that were chosen; else at the first model and its champion."""
+    try:
+        models = tracking.models()
+        if not models:
+            return Shown(table=empty_html("No models yet.", "A finished run registers one: see the tab Jobs, or type manta train."))
+        chosen = next((item for item in models if item.name == model), models[0])
+        versions = tracking.versions(chosen)
+        found = _version_of(chosen, versions, version)
+        names = tuple(item.name for item in models)
+        if found is None:
+            return Shown(models=names, model=chosen.name, table=empty_html(f"{chosen.name} has no versions."))
+        report, card = tracking.document(found.run_id, REPORT_FILE), tracking.file(found.run_id, CARD_FILE)
+    except TrackingStartingError as error:
+        return Shown(note=note_html(str(error)), asks_again=True)
+    except NothingRecordedError as error:
+        return Shown(table=empty_html("No models yet.", str(error)))
+    except TrackingError as error:
+        return Shown(note=note_html(str(error), is_error=True), asks_again=True)
+    return Shown(
+        models=names,
+        model=chosen.name,
+        versions=tuple(item.number for item in versions),
+        version=found.number,
+        champion=chosen.aliases.get("champion"),
+        table=versions_html(versions, chosen=found.number),
+        details=version_html(found, report, (card or b"").decode(errors="replace")) + decided_html(chosen),
+        verdict=recorded_verdict(chosen, found),
+    )
+
+
+def why_not(services: Services, user: str | None, *, model: str | None, version: int | None) -> str:
+    """Why a person cannot change which version answers; empty where they can."""
+    if model is None or version is None:
+        return ""
+    if not services.may_promote(user):
+        return NO_RIGHT
+    return NO_CLUSTER.format(f"{model}@{version}") if services.jobs is None else ""
+
+
+def begin(services: Services, step: Step, model: str, version: int, *, user: str | None) -> tuple[Pending | None, str]:
+    """Send the job for a step; what to wait for, or None, and a sentence about it."""
+    problem = why_not(services, user, model=model, version=version)
+    if problem or services.jobs is None or services.tracking is None:
+        return None, problem
+    job = promotion_job(step, model, version, registry=services.tracking.environment, user=user)
+    try:
+        job_id = services.jobs.send(job)
+    except JobsError as error:
+        return None, str(error)
+    return Pending(step, job_id, model, version), f"{_what(step, model, version)} … (job {job_id})"
+
+
+def came_of(services: Services, pending: Pending) -> tuple[bool, str, str]:
+    """Whether a step is over, what to say about it, and its verdict as HTML, where it has one that is not recorded."""
+    if services.jobs is None:
+        return True, note_html(""), ""
+    try:
+        job = services.jobs.job(pending.job_id)
+        if not job.is_over:
+            return False, note_html(f"{_what(pending.step, pending.model, pending.version)} … (job {pending.job_id})"), ""
+        log = services.jobs.log(job)
+    except JobsError as error:
+        return True, note_html(str(error), is_error=True), ""
+    if log.result is None:
+        return True, note_html(log.error or job.message or f"{pending.job_id} was stopped.", is_error=True), ""
+    lines, notes = log.result.get("lines") or [], " ".join(log.result.get("notes") or [])
+    title = f"{pending.model}@{pending.version}"
+    if pending.step == "check":
+        refusing = [line["sentence"] for line in lines if not line["passed"]]
+        sentence = f"The gate would refuse {title}: {refusing[0]}" if refusing else f"The gate would let {title} pass. {notes}"
+        return (
+            True,
+            note_html(sentence),
+            _verdict(lines, pending.model, log.result.get("previous"), pending.version, "Compared now"),
+        )
+    if pending.step == "rollback":
+        return True, note_html(f"{pending.model}@{log.result['version']} is the champion again. {notes}"), ""
+    if log.result.get("promoted"):
+        return True, note_html(f"{title} is the champion now. {notes}"), ""
+    return True, note_html(f"{title} is not promoted: the gate refuses it. {notes}", is_error=True), ""
+
+
+def recorded_verdict(model: Model, version: Version) -> str:
+    """What the gate last said about a version, as far as that was recorded."""
+    decision = last_verdict(model, version.number)
+    if decision is None:
+        return ""
+    at = decision.at[:16].replace("T", " ")
+    lines = [line.model_dump() for line in decision.figures]
+    return _verdict(lines, model.name, decision.previous, version.number, f"{decision.action.capitalize()} on {at} UTC")
+
+
+def decided_html(model: Model) -> str:
+    """The log of decisions, under its heading."""
+    return section_html("Decisions", decisions_html(model))
+
+
+def _updates(services: Services, shown: Shown, *, user: str | None) -> list[Any]:
+    problem = why_not(services, user, model=shown.model, version=shown.version)
+    can = shown.version is not None and not problem
+    is_other = shown.version != shown.champion
+    return [
+        shown.note or note_html(""),
+        gr.Dropdown(choices=list(shown.models), value=shown.model),
+        gr.Dropdown(choices=[(str(number), number) for number in shown.versions], value=shown.version),
+        shown.table,
+        shown.verdict,
+        shown.details,
+        gr.Timer(active=shown.asks_again),
+        note_html(problem),
+        gr.Button(interactive=can and is_other),
+        gr.Button(interactive=can and is_other),
+        gr.Button(interactive=can and shown.champion is not None),
+    ]
+
+
+def _version_of(model: Model, versions: list[Version], wanted: int | None) -> Version | None:
+    """The version that was chosen, else the champion, else the newest."""
+    number = wanted if wanted is not None else model.aliases.get("champion")
+    return next((item for item in versions if item.number == number), versions[0] if versions else None)
+
+
+def _verdict(lines: list[dict[str, Any]], model: str, champion: int | None, version: int, title: str) -> str:
+    return verdict_html(
+        lines,
+        champion="champion" if champion is None else f"{model}@{champion}",
+        candidate=f"{model}@{version}",
+        title=f"{title}: {model}@{version} beside the champion, on the champion's test rows",
+    )
+
+
+def _what(step: Step, model: str, version: int) -> str:
+    return {
+        "check": f"Comparing {model}@{version} with the champion",
+        "promote": f"Promoting {model}@{version}: the gate compares it with the champion",
+        "rollback": f"Rolling {model} back",
+    }[step]

@@ -1,0 +1,309 @@
+"""The page's way to the registry: MLflow's REST API (https://mlflow.org/docs/latest/api_reference/rest-api.html)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from manta.decisions import Decision, read_decisions
+
+TIMEOUT_S = 10.0
+PARENT_TAG = "mlflow.parentRunId"
+SEARCH_NAMES = "%-tune-________-______-____"
+"""How SQL finds the names that `manta tune` gives its runs; those of trials go on after that."""
+MOST_SEARCHES = 100
+NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+
+
+class TrackingError(Exception):
+    """The registry did not answer, or refused; the message is for the person at the page."""
+
+
+class TrackingStartingError(TrackingError):
+    """Its server is starting: asking again in a moment is all that it takes."""
+
+
+class NothingRecordedError(TrackingError):
+    """There is no registry yet, as nothing was trained."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model, without its versions."""
+
+    name: str
+    aliases: dict[str, int]
+    """Version by alias, such as `champion`."""
+    decisions: tuple[Decision, ...]
+    """Oldest first."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, a search or a trial, as MLflow has it."""
+
+    id: str
+    name: str
+    status: str
+    """RUNNING, FINISHED, FAILED or KILLED."""
+    started_ms: int
+    ended_ms: int | None
+    metrics: dict[str, float]
+    """The last value of each."""
+    settings: dict[str, str]
+    """By dotted name."""
+    tags: dict[str, str]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is recorded of it."""
+        return self.status != "RUNNING"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a registered model, with what is known of the run that made it."""
+
+    model: str
+    number: int
+    aliases: tuple[str, ...]
+    created_ms: int
+    lineage: dict[str, str]
+    """Where it comes from, such as `data_hash`."""
+    run_id: str
+    run: Run | None
+    """None where it was deleted."""
+
+    @property
+    def title(self) -> str:
+        """Such as `support@3`."""
+        return f"{self.model}@{self.number}"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """On the test rows, and on the validation rows as `validation_…`."""
+        found = self.run.metrics if self.run else {}
+        return {name.removeprefix("final_"): value for name, value in found.items() if name.startswith("final_")}
+
+
+class TrackingClient:
+    """Talks to one MLflow server.
+
+    `url` may be a function where the server is started when it is first asked for; what it raises goes to who asks.
+    `environment` are the variables by which a job finds the same registry; MLFLOW_TRACKING_URI unless given.
+    """
+
+    def __init__(self, url: str | Callable[[], str], *, environment: Mapping[str, str] | None = None) -> None:
+        self._url = url
+        self.environment = dict(environment or {})
+        if isinstance(url, str) and environment is None:
+            self.environment = {"MLFLOW_TRACKING_URI": url.rstrip("/")}
+        self._http = httpx.Client(timeout=httpx.Timeout(TIMEOUT_S, connect=2.0))
+        self._histories: dict[tuple[str, str], list[float]] = {}
+
+    def models(self) -> list[Model]:
+        """All registered models by name.
+
+        Raises:
+            TrackingError: the server does not answer.
+        """
+        entries = self._all("GET", "registered-models/search", "registered_models", max_results=100)
+        return sorted(map(_model, entries), key=lambda model: model.name)
+
+    def versions(self, model: Model) -> list[Version]:
+        """A model's versions, newest first.
+
+        Raises:
+            TrackingError: the server does not answer.
+        """
+        query = f"name = '{_quoted(model.name)}'"
+        entries = list(self._all("GET", "model-versions/search", "model_versions", filter=query, max_results=1000))
+        runs = self._runs_of(model.name, {str(entry.get("run_id", "")) for entry in entries})
+        found = [
+            Version(
+                model=model.name,
+                number=int(entry["version"]),
+                aliases=tuple(sorted(alias for alias, number in model.aliases.items() if number == int(entry["version"]))),
+                created_ms=int(entry["creation_timestamp"]),
+                lineage={key.removeprefix("manta."): value for key, value in _pairs(entry.get("tags")) if key.startswith("manta.")},
+                run_id=str(entry.get("run_id", "")),
+                run=runs.get(str(entry.get("run_id", ""))),
+            )
+            for entry in entries
+        ]
+        return sorted(found, key=lambda version: -version.number)
+
+    def searches(self) -> list[Run]:
+        """The newest runs of `manta tune`, newest first.
+
+        Raises:
+            TrackingError: the server does not answer.
+        """
+        experiments = [entry["experiment_id"] for entry in self._all("POST", "experiments/search", "experiments", max_results=1000)]
+        if not experiments:
+            return []
+        query = f"attributes.run_name LIKE '{SEARCH_NAMES}'"
+        return self._search_runs(experiments, query, most=MOST_SEARCHES)
+
+    def run(self, run_id: str) -> Run:
+        """One run.
+
+        Raises:
+            TrackingError: there is no such run, or the server does not answer.
+        """
+        return _run(self._json("GET", "runs/get", run_id=run_id)["run"])
+
+    def trials(self, search: Run) -> list[Run]:
+        """What a search has run so far, in the order in which it began.
+
+        Raises:
+            TrackingError: the server does not answer.
+        """
+        experiment = self._json("GET", "runs/get", run_id=search.id)["run"]["info"]["experiment_id"]
+        found = self._search_runs([experiment], f"tags.`{PARENT_TAG}` = '{_quoted(search.id)}'")
+        return sorted(found, key=lambda run: (run.started_ms, run.name))
+
+    def history(self, run: Run, metric: str) -> list[float]:
+        """Every value of a run's metric in the order of its steps; none where it was not recorded.
+
+        Raises:
+            TrackingError: the server does not answer.
+        """
+        if (run.id, metric) in self._histories:
+            return self._histories[run.id, metric]
+        entries = self._all("GET", "metrics/get-history", "metrics", run_id=run.id, metric_key=metric, max_results=1000)
+        by_step = {int(entry.get("step", 0)): float(entry["value"]) for entry in entries}
+        values = [by_step[step] for step in sorted(by_step)]
+        if run.is_over:
+            self._histories[run.id, metric] = values
+        return values
+
+    def file(self, run_id: str, path: str) -> bytes | None:
+        """A file that is stored with a run; None where it has no such file.
+
+        Raises:
+            TrackingError: the server does not answer, or cannot read its store.
+        """
+        folder, _, _ = path.rpartition("/")
+        listed = self._json("GET", "artifacts/list", run_id=run_id, **({"path": folder} if folder else {}))
+        if path not in {entry["path"] for entry in listed.get("files", [])}:
+            return None
+        answer = self._send("GET", f"get-artifact?run_uuid={quote(run_id)}&path={quote(path)}")
+        if answer.status_code != httpx.codes.OK:
+            raise TrackingError(f"MLflow cannot read {path} of run {run_id} (status {answer.status_code}).")
+        return answer.content
+
+    def document(self, run_id: str, path: str) -> dict[str, Any]:
+        """A JSON file that is stored with a run; empty where there is none, or it is damaged.
+
+        Raises:
+            TrackingError: the server does not answer.
+        """
+        content = self.file(run_id, path)
+        try:
+            found = json.loads(content) if content else {}
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _runs_of(self, experiment: str, run_ids: set[str]) -> dict[str, Run]:
+        """The runs of a model's versions; they are recorded in the experiment of the model's name."""
+        wanted = sorted(run_ids - {""})
+        try:
+            found = self._json("GET", "experiments/get-by-name", experiment_name=experiment)["experiment"]["experiment_id"]
+        except _RefusedError:
+            return {}
+        query = f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in wanted)})"
+        return {run.id: run for run in self._search_runs([found], query)} if wanted else {}
+
+    def _search_runs(self, experiments: list[str], query: str, *, most: int | None = None) -> list[Run]:
+        entries = self._all(
+            *("POST", "runs/search", "runs"),
+            experiment_ids=experiments,
+            filter=query,
+            max_results=most or 1000,
+            order_by=["attributes.start_time DESC"],
+        )
+        found = []
+        for entry in entries:
+            found.append(_run(entry))
+            if len(found) == most:
+                break
+        return found
+
+    def _all(self, method: str, path: str, key: str, /, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """The entries of all pages of an answer."""
+        token: str | None = None
+        while True:
+            page = self._json(method, path, **arguments, **({"page_token": token} if token else {}))
+            yield from page.get(key, [])
+            token = page.get("next_page_token")
+            if not token:
+                return
+
+    def _json(self, method: str, path: str, /, **arguments: Any) -> dict[str, Any]:
+        kind = "params" if method == "GET" else "json"
+        answer = self._send(method, f"api/2.0/mlflow/{path}", **{kind: arguments})
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise TrackingError(f"{self._address()} answers, but not as MLflow does (status {answer.status_code}).")
+        if answer.is_success:
+            return body
+        message = str(body.get("message") or f"status {answer.status_code}").splitlines()[0]
+        kind_of_error = _RefusedError if body.get("error_code") in NOT_THERE else TrackingError
+        raise kind_of_error(f"MLflow at {self._address()} refuses: {message}")
+
+    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        address = self._address()
+        try:
+            return self._http.request(method, f"{address}/{path}", **content)
+        except httpx.TimeoutException:
+            raise TrackingError(f"MLflow at {address} takes too long to answer. Try again in a moment.") from None
+        except (httpx.HTTPError, httpx.InvalidURL):
+            raise TrackingError(f"No MLflow server answers at {address}. Start it, or give manta ui another --tracking.") from None
+
+    def _address(self) -> str:
+        return (self._url if isinstance(self._url, str) else self._url()).rstrip("/")
+
+
+class _RefusedError(TrackingError):
+    """What was asked for is not there."""
+
+
+def _model(entry: dict[str, Any]) -> Model:
+    aliases = {item["alias"]: int(item["version"]) for item in entry.get("aliases") or []}
+    return Model(entry["name"], aliases, tuple(read_decisions(dict(_pairs(entry.get("tags"))))))
+
+
+def _run(entry: dict[str, Any]) -> Run:
+    info, data = entry["info"], entry.get("data", {})
+    tags = dict(_pairs(data.get("tags")))
+    return Run(
+        id=info["run_id"],
+        name=info.get("run_name") or tags.get("mlflow.runName", ""),
+        status=info["status"],
+        started_ms=int(info.get("start_time") or 0),
+        ended_ms=int(info["end_time"]) if info.get("end_time") else None,
+        metrics={metric["key"]: float(metric["value"]) for metric in data.get("metrics", [])},
+        settings=dict(_pairs(data.get("params"))),
+        tags=tags,
+    )
+
+
+def _pairs(entries: list[dict[str, str]] | None) -> Iterator[tuple[str, str]]:
+    for entry in entries or []:
+        yield entry["key"], entry.get("value", "")
+
+
+def _quoted(text: str) -> str:
+    """A name for the inside of a filter; none of ours holds a quote, and one that does finds nothing."""
+    return re.sub(r"['\"\\]", "", text)

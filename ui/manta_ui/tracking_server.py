@@ -1,0 +1,114 @@
+"""An MLflow server of the page's own, for a registry that is a SQLite file of this machine.
+
+MLflow takes its seconds and megabytes, so it is started when a tab first asks for it, and not with the page.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import httpx
+
+from manta.ports import free_ports
+from manta_ui.tracking_client import NothingRecordedError, TrackingClient, TrackingError, TrackingStartingError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from manta.storage import Storage
+
+STOPS_WITHIN_S = 5.0
+
+
+class TrackingServer:
+    """Answers for the registry of a storage, on this machine only; as a context, it is stopped at the end.
+
+    `server.client()` talks to it.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._registry = storage.registry
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._url = ""
+        self._is_ready = False
+
+    def __enter__(self) -> TrackingServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def address(self) -> str:
+        """Where it answers. The first call starts it.
+
+        Raises:
+            TrackingStartingError: it does not answer yet.
+            NothingRecordedError: there is nothing that it could tell of.
+            TrackingError: it cannot be started here.
+        """
+        with self._lock:
+            if self._process is None:
+                self._start()
+            elif self._process.poll() is not None:
+                raise TrackingError(f"The MLflow server of this page has ended; {self._log} says why. Start manta ui again.")
+            if not self._is_ready:
+                self._is_ready = _answers(f"{self._url}/health")
+            if not self._is_ready:
+                raise TrackingStartingError("Starting MLflow, which knows of models and searches …")
+            return self._url
+
+    def client(self) -> TrackingClient:
+        """A client that starts it when it is first asked for something."""
+        return TrackingClient(self.address, environment={"MANTA_STORAGE": str(self._registry.parent)})
+
+    def stop(self) -> None:
+        """End it with its workers, if it was started."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, sign)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOPS_WITHIN_S)
+                return
+
+    @property
+    def _log(self) -> str:
+        return str(self._registry / "page-mlflow.log")
+
+    def _start(self) -> None:
+        if importlib.util.find_spec("mlflow") is None:
+            raise TrackingError(
+                "No tracking server is set. Start the page with manta ui --tracking http://HOST:5000, or set MLFLOW_TRACKING_URI."
+            )
+        database = self._registry / "mlflow.db"
+        if not database.is_file():
+            raise NothingRecordedError(f"Nothing was trained yet: there is no registry in {self._registry}.")
+        port = free_ports(1)[0]
+        self._url = f"http://127.0.0.1:{port}"
+        command = [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{database}"),
+            *("--artifacts-destination", str(self._registry / "artifacts")),
+        ]
+        # No job queues, which take long to start. A session of its own, so that Ctrl-C is ours and its workers end with it.
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with open(self._log, "wb") as log:  # noqa: PTH123  # a name for messages, too
+            self._process = subprocess.Popen(  # noqa: S603  # our own command
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            )
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1.0).is_success
+    except httpx.HTTPError:
+        return False
