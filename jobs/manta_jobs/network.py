@@ -51,5 +51,5 @@ def interface_of(address: str) -> str | None:
     families = (socket.AF_INET, socket.AF_INET6)
     for name, addresses in psutil.net_if_addrs().items():
         if any(entry.family in families and entry.address.partition("%")[0] == address for entry in addresses):
-            return name
+            return str(name)
     return None
