@@ -24,8 +24,9 @@ from manta.tracking import RunTracker
 from manta_serve import models as served_models
 from manta_serve.commands import serve
 from manta_serve.extra_versions import BusyLoadingError, RefusedVersionError, UnknownVersionError
-from manta_serve.models import TOGETHER_AFTER, NotLoadedError, ServedModels, answering
+from manta_serve.models import NotLoadedError, ServedModels
 from manta_serve.served_model import ServedModel
+from manta_serve.takeover import TOGETHER_AFTER, answering
 
 from .untrained import artifact_of
 
