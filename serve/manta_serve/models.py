@@ -10,27 +10,26 @@ import asyncio
 import logging
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from manta.config import TrafficConfig
-from manta.decisions import CROWNING, Decision, line_of_champions
+from manta.decisions import line_of_champions
 from manta.errors import InputError, MantaError, RunError
 from manta_serve.extra_versions import ExtraVersions, RefusedVersionError, UnknownVersionError
 from manta_serve.served_model import ServedModel
+from manta_serve.takeover import TOGETHER_AFTER, answering
 from manta_serve.traffic import candidate_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from manta.registry import Standing
     from manta.storage import Storage
 
 LOOK_EVERY_S = 2.0
-TOGETHER_AFTER = timedelta(seconds=15)
-"""From a promotion to the moment at which several replicas take the new champion: time to see it and to load it."""
 OVERDUE_LOOK_S = 0.02
 logger = logging.getLogger(__name__)
 
@@ -339,20 +338,3 @@ def check_golden(model: ServedModel) -> None:
     fault = golden.fault(probabilities, form=model.form, reduced=model.is_reduced)
     if fault is not None:
         raise BrokenVersionError(f"{model.name} version {model.version}: {fault}.")
-
-
-def answering(decisions: Sequence[Decision], *, now: datetime) -> int | None:
-    """The version that replicas which run already answer with, by the log of decisions; None where it does not say.
-
-    A champion takes over TOGETHER_AFTER its decision, unless another decision comes before that.
-    """
-    crowned = [item for item in decisions if item.action in (*CROWNING, "rolled back")]
-    if not crowned:
-        return None
-    found = crowned[0].previous
-    for decision, following in zip(crowned, [*crowned[1:], None], strict=True):
-        moment = datetime.fromisoformat(decision.at) + TOGETHER_AFTER
-        until = now if following is None else datetime.fromisoformat(following.at)
-        if moment <= until:
-            found = decision.version
-    return found

@@ -33,7 +33,7 @@ from manta.storage import Storage
 from manta.tracking import RunTracker
 from manta_serve.app import ServeArguments, deployment
 from manta_serve.keys import KeyStore
-from manta_serve.models import TOGETHER_AFTER
+from manta_serve.takeover import TOGETHER_AFTER
 
 from ..serve.untrained import artifact_of
 from .serving_load import Asked, Expected, Load

@@ -27,10 +27,11 @@ from manta_serve.api import create_api
 from manta_serve.batching import TextBatcher
 from manta_serve.commands import serve
 from manta_serve.extra_versions import BusyLoadingError, RefusedVersionError, UnknownVersionError
-from manta_serve.models import TOGETHER_AFTER, NotLoadedError, ServedModels, answering
+from manta_serve.models import NotLoadedError, ServedModels
 from manta_serve.served_model import ServedModel
 from manta_serve.service import Service
 from manta_serve.service_metrics import ServiceMetrics
+from manta_serve.takeover import TOGETHER_AFTER, answering
 
 from .untrained import artifact_of
 

@@ -1,0 +1,33 @@
+"""When a champion takes over where several replicas do so at the same moment: by the log of decisions and the time alone."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from manta.decisions import CROWNING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta.decisions import Decision
+
+TOGETHER_AFTER = timedelta(seconds=15)
+"""From a promotion to the moment at which several replicas take the new champion: time to see it and to load it."""
+
+
+def answering(decisions: Sequence[Decision], *, now: datetime) -> int | None:
+    """The version that replicas which run already answer with, by the log of decisions; None where it does not say.
+
+    A champion takes over TOGETHER_AFTER its decision, unless another decision comes before that.
+    """
+    crowned = [item for item in decisions if item.action in (*CROWNING, "rolled back")]
+    if not crowned:
+        return None
+    found = crowned[0].previous
+    for decision, following in zip(crowned, [*crowned[1:], None], strict=True):
+        moment = datetime.fromisoformat(decision.at) + TOGETHER_AFTER
+        until = now if following is None else datetime.fromisoformat(following.at)
+        if moment <= until:
+            found = decision.version
+    return found
