@@ -331,6 +331,7 @@ def test_people_log_in(browser: Browser, tmp_path: Path) -> None:
         word.fill("wrong horse")
         visit.page.get_by_role("button", name="Login").click()
         expect(visit.page.get_by_text("Incorrect")).to_be_visible()
+        name.fill("ann")  # gradio has emptied both
         word.fill(right)
         visit.page.get_by_role("button", name="Login").click()
         expect(visit.part("text")).to_be_visible()
