@@ -104,7 +104,7 @@ def test_a_person_asks_why_and_takes_the_question_elsewhere(visit: Visit, stack:
     expect(visit.part("answer").locator(".manta-bar")).to_have_count(3)
     expect(visit.part("history")).to_contain_text(f"{TEXT}{said.label}")
     visit.part("why-button").click()
-    expect(visit.part("why").locator("h3")).to_have_text(f"Why {said.label}?")
+    expect(visit.part("why").locator("h2")).to_have_text(f"Why {said.label}?")
     expect(visit.part("why").locator(".manta-words")).to_have_text(TEXT)
     assert {"parcel", "courier"} & set(visit.part("why").locator(".manta-words .manta-for").all_inner_texts())
     assert violations(visit) == []
