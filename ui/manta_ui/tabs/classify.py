@@ -123,7 +123,7 @@ def classified(api: ServeClient, typed: str, second: str, *, model: ModelInfo | 
         answer = api.classify(*texts)
         # Another version than the page knows may have answered, which has its own rule for what is uncertain.
         if model is None or (answer.uncertain and answer.version != model.version):
-            model = api.model()
+            model = api.model(version=answer.version)
     except ApiError as error:
         return [gr.skip(), note_html(str(error), is_error=True), gr.skip()]
     return [answer_html(answer, model), note_html(""), Answered(texts, answer, is_multilabel=model.is_multilabel)]
