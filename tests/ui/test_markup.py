@@ -86,7 +86,7 @@ def test_heading_and_status_tell_of_the_model() -> None:
     assert "desk version 3: 2 labels, test accuracy 75.0%" in heading_html(Seen(model=model_of()))
     assert "test micro F1 80.0%" in heading_html(Seen(model=model_of(task="multilabel")))
     assert "no model answers" in heading_html(Seen(problem="gone"))
-    assert "gone What you typed stays here" in status_html(Seen(problem="gone"))
+    assert "gone What you typed stays here" in words_of(status_html(Seen(problem="gone")))
     assert words_of(status_html(Seen(model=model_of()))) == ""
 
 

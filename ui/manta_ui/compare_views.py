@@ -25,7 +25,7 @@ def side_by_side_html(left: tuple[Answer, ModelInfo], right: tuple[Answer, Model
     same = set(left[0].labels) == set(right[0].labels)
     words = "Both versions agree." if same else "The versions disagree."
     kind = "manta-agree" if same else "manta-disagree"
-    cards = "".join(f"<div><h3>Version {model.version}</h3>{answer_html(answer, model)}</div>" for answer, model in (left, right))
+    cards = "".join(f"<div><h2>Version {model.version}</h2>{answer_html(answer, model)}</div>" for answer, model in (left, right))
     return f'<p class="{kind}" role="status">{words}</p><div class="manta-pair">{cards}</div>'
 
 

@@ -77,7 +77,7 @@ def explanation_html(texts: Text, explanation: Explanation) -> str:
         f'<p class="manta-quiet"><span class="manta-for" style="--share:.7">for</span> and '
         f'<span class="manta-against" style="--share:.7">against</span> {label}; the stronger, the more a word counts.</p>'
     )
-    return f'<section class="manta-why" aria-label="Why {label}"><h3>Why {label}?</h3>{"".join(parts)}{legend}{doubt}</section>'
+    return f'<section class="manta-why" aria-label="Why {label}"><h2>Why {label}?</h2>{"".join(parts)}{legend}{doubt}</section>'
 
 
 def _word_html(word: str, attribution: float, *, largest: float) -> str:

@@ -90,5 +90,5 @@ def status_html(seen: Seen) -> str:
     """What stands above the tabs while no model answers: why, and that nothing is lost; a screen reader says it at once."""
     if seen.problem is None:
         return '<div role="alert"></div>'
-    text = f"{seen.problem} What you typed stays here, and the page goes on by itself once a model answers."
-    return f'<div role="alert" class="manta-alert">{html.escape(text)}</div>'
+    hope = "What you typed stays here, and the page goes on by itself once a model answers."
+    return f'<div role="alert" class="manta-alert"><p>{html.escape(seen.problem)}</p><p>{hope}</p></div>'

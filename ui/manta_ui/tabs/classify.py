@@ -111,7 +111,7 @@ def examples_of(model: ModelInfo | None) -> list[Any]:
         return [gr.skip(), gr.skip()]
     second = gr.Textbox(visible=True) if model.num_texts == 2 else gr.Textbox(visible=False, value="")
     shown = text_buttons_html(model.examples[:NUM_EXAMPLES])
-    return [second, f"<h3>Examples from the model's test rows</h3>{shown}" if model.examples else ""]
+    return [second, f"<h2>Examples from the model's test rows</h2>{shown}" if model.examples else ""]
 
 
 def classified(api: ServeClient, typed: str, second: str, *, model: ModelInfo | None) -> list[Any]:
@@ -123,7 +123,7 @@ def classified(api: ServeClient, typed: str, second: str, *, model: ModelInfo | 
         answer = api.classify(*texts)
         # Another version than the page knows may have answered, which has its own rule for what is uncertain.
         if model is None or (answer.uncertain and answer.version != model.version):
-            model = api.model()
+            model = api.model(version=answer.version)
     except ApiError as error:
         return [gr.skip(), note_html(str(error), is_error=True), gr.skip()]
     return [answer_html(answer, model), note_html(""), Answered(texts, answer, is_multilabel=model.is_multilabel)]
@@ -138,7 +138,7 @@ def after_answer(model: ModelInfo | None, about: Answered | None, history: list[
         return [gr.skip(), gr.skip(), "", *judging_for(model, about)]
     history = [entry, *(other for other in history if other[0] != about.texts)][:LONGEST_HISTORY]
     listed = text_buttons_html([texts for texts, _ in history], captions=[caption for _, caption in history])
-    return [history, f"<h3>Asked in this session</h3>{listed}", "", *judging_for(model, about)]
+    return [history, f"<h2>Asked in this session</h2>{listed}", "", *judging_for(model, about)]
 
 
 def explained(api: ServeClient, about: Answered | None) -> str:

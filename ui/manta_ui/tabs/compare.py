@@ -50,7 +50,7 @@ def build(services: Services, frame: Frame) -> None:
     second = gr.Textbox(label="Second text", value="", lines=3, max_lines=10, visible=False, elem_id="compare-second")
     button = gr.Button("Compare on this text", variant="primary", elem_id="compare-button")
     shown = gr.HTML(NOTHING_YET, elem_id="compare-answers")
-    gr.HTML("<h3>On a file</h3>")
+    gr.HTML("<h2>On a file</h2>", elem_id="compare-file-title")
     _build_file(api, frame, left, right)
 
     versions = [left, right]

@@ -26,7 +26,7 @@ def build(services: Services, frame: Frame) -> None:
     shown = gr.HTML(empty_html("Looking for corrections …"), elem_id="corrections", elem_classes="manta-data")
     with gr.Column(visible=False, elem_id="fine-tune") as offer:
         gr.HTML(
-            "<h3>Fine-tune with them</h3><p>This run repeats the champion's, and the corrections join its training rows. "
+            "<h2>Fine-tune with them</h2><p>This run repeats the champion's, and the corrections join its training rows. "
             "Validation and test rows stay the same, so that both can be compared.</p>"
         )
         with gr.Row():
@@ -77,7 +77,7 @@ def _conflicts_html(summary: FeedbackSummary) -> str:
         for conflict in summary.conflicts
     )
     return (
-        '<h3>Conflicts</h3><p class="manta-quiet">The same text but for capitals and spaces, with different labels. Judge them '
+        '<h2>Conflicts</h2><p class="manta-quiet">The same text but for capitals and spaces, with different labels. Judge them '
         f'again, or the model learns both. {again}</p><ul class="manta-conflicts">{listed}</ul>'
     )
 
