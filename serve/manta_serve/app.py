@@ -138,14 +138,24 @@ def served(args: ServeArguments, storage: Storage) -> Service:
     return Service(models, batcher, config=config, metrics=metrics, shadow=shadow)
 
 
-async def _figures_of_all() -> dict[str, list[Family]]:
-    """The figures of every replica that tells them in time, by its name."""
-    context = serve.get_replica_context()
-    handle = serve.get_deployment_handle(context.deployment, context.app_name)
-    results = await handle.broadcast("figures").results_async(timeout_s=SCRAPE_S, return_exceptions=True)
-    for error in (result for result in results if isinstance(result, BaseException)):
-        logger.warning("a replica did not tell its figures: %r", error)
-    return dict(result for result in results if not isinstance(result, BaseException))
+async def with_others(name: str, own: list[Family], ask_all: Callable[[], Awaitable[Sequence[Any]]]) -> dict[str, list[Family]]:
+    """The figures of every replica by its name: this one's, and what the others tell.
+
+    Where one of them does not answer in time, Ray hands over nothing at all and this one's are told alone: the next scrape has the
+    others again.
+    """
+    try:
+        results = await ask_all()
+    except Exception:  # whatever Ray has to say of replicas that are starting, busy or dead
+        logger.warning("the other replicas did not tell their figures", exc_info=True)
+        results = []
+    found = {name: own}
+    for result in results:
+        if isinstance(result, BaseException):
+            logger.warning("a replica did not tell its figures: %r", result)
+        else:
+            found.setdefault(*result)
+    return found
 
 
 @serve.ingress()
@@ -162,11 +172,21 @@ class _Replica:
         self.service = served(args, self._storage)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # the name is Ray's
-        return asgi_app(self.service, self._storage, require_keys=self._require_keys, of_all=_figures_of_all)
+        return asgi_app(self.service, self._storage, require_keys=self._require_keys, of_all=self._figures_of_all)
 
     def figures(self) -> tuple[str, list[Family]]:
         """The name of this replica, and what it has counted."""
         return serve.get_replica_context().replica_id.unique_id, families_of(self.service)
+
+    async def _figures_of_all(self) -> dict[str, list[Family]]:
+        context = serve.get_replica_context()
+        handle = serve.get_deployment_handle(context.deployment, context.app_name)
+
+        def ask_all() -> Awaitable[Sequence[Any]]:
+            asked: Awaitable[Sequence[Any]] = handle.broadcast("figures").results_async(timeout_s=SCRAPE_S, return_exceptions=True)
+            return asked
+
+        return await with_others(*self.figures(), ask_all)
 
     def drain(self) -> None:
         """Say at /readyz that it is going, and go on answering."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -171,6 +172,22 @@ def test_the_figures_of_several_replicas_are_one_text() -> None:
     assert families["manta_requests"].samples[0].labels["path"] == 'a "quoted" \\ path\n'
     buckets = [(item.labels["le"], item.value) for item in families["manta_seconds"].samples if item.labels.get("le")]
     assert buckets[:3] == [("0.5", 1), ("1", 2), ("+Inf", 3)]
+
+
+def test_a_replica_that_does_not_tell_its_figures_does_not_cost_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    from manta_serve.app import with_others
+
+    own, other = [Family("manta_ready", "gauge", "Ready.")], [Family("manta_ready", "gauge", "Ready.")]
+
+    async def in_time() -> list[object]:
+        return [("b", other), RuntimeError("it died"), ("a", own)]
+
+    async def too_late() -> list[object]:
+        raise TimeoutError
+
+    assert asyncio.run(with_others("a", own, in_time)) == {"a": own, "b": other}
+    assert "it died" in caplog.text
+    assert asyncio.run(with_others("a", own, too_late)) == {"a": own}
 
 
 def test_quantiles_lie_within_their_bin() -> None:
