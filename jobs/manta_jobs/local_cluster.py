@@ -149,11 +149,15 @@ class LocalCluster:
             f"--temp-dir={self.folder}",
         ]
 
-    def _start(self, index: int) -> None:
-        ray = (sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start")
+    def environment(self) -> dict[str, str]:
+        """What its nodes find in their environment, and the jobs that run on them."""
         environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"  # jobs start `python`
         environment.pop("RAY_ADDRESS", None)
+        return environment
+
+    def _start(self, index: int) -> None:
+        ray = (sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start")
         # A session of its own, so that Ctrl-C is ours.
         with self._log(index).open("wb") as log:
             node = subprocess.Popen(  # noqa: S603  # our own command
@@ -161,7 +165,7 @@ class LocalCluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=environment,
+                env=self.environment(),
                 start_new_session=True,
             )
         self.nodes.append(node)

@@ -6,16 +6,18 @@ that it has the resources of its type.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
+import requests
 import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 from manta_jobs.local_cluster import LocalCluster
 
 CLUSTER_FILE = Path(__file__).parents[2] / "cluster.yaml"
+NODE_TYPE = "ray.io/node-group"
 
 
 class GrowingCluster(LocalCluster):
@@ -24,39 +26,44 @@ class GrowingCluster(LocalCluster):
     `home` is the head's home folder, in which Ray's launcher leaves the file that it started the cluster from.
     """
 
-    def __init__(self, home: Path, *, idle_minutes: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, home: Path, *, idle_minutes: float) -> None:
         super().__init__(1, head_cpus=0)
-        self.file = home / "ray_bootstrap_config.yaml"
-        self._idle_minutes = idle_minutes
-        known = {
-            "HOME": str(home),
-            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-            "RAY_FAKE_CLUSTER": "1",
-            "RAY_enable_autoscaler_v2": "1",  # as the file's head_start_ray_commands have it
+        self._home, self._idle_minutes = home, idle_minutes
+
+    def environment(self) -> dict[str, str]:
+        """As on a head that the launcher has started, and what the faked cloud needs."""
+        return super().environment() | {
+            "HOME": str(self._home),
+            "RAY_enable_autoscaler_v2": "1",
             "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_NODE_TYPE_NAME": FAKE_HEAD_NODE_TYPE,
+            "RAY_FAKE_CLUSTER": "1",
             "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
-            "RAY_NODE_TYPE_NAME": FAKE_HEAD_NODE_TYPE,  # the launcher sets it, too
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            # Nodes of a cloud take longer than Ray Train waits for workers before it asks anew; so do these.
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "2",
         }
-        for name, value in known.items():
-            monkeypatch.setenv(name, value)
 
     def options(self, index: int) -> list[str]:
-        """The file for the autoscaler, with its provider in the place of AWS."""
+        """With the file for the autoscaler, which has the faked provider in the place of AWS and installs nothing."""
         document: dict[str, Any] = yaml.safe_load(CLUSTER_FILE.read_text())
         kinds = document["available_node_types"]
         kinds[FAKE_HEAD_NODE_TYPE] = kinds.pop(document["head_node_type"]) | {"max_workers": 0}
+        provider = {"type": "fake_multinode", "gcs_address": self.address, "head_node_id": FAKE_HEAD_NODE_ID}
         document |= {
             "head_node_type": FAKE_HEAD_NODE_TYPE,
             "idle_timeout_minutes": self._idle_minutes,
-            "provider": {
-                "type": "fake_multinode",
-                "gcs_address": self.address,
-                "head_node_id": FAKE_HEAD_NODE_ID,
-                "launch_multiple": True,
-                "disable_node_updaters": True,  # nothing is to be installed
-            },
+            "provider": provider | {"launch_multiple": True, "disable_node_updaters": True},
             "file_mounts": {},
             "setup_commands": [],
         }
-        self.file.write_text(yaml.safe_dump(document))
-        return [*super().options(index), f"--autoscaling-config={self.file}"]
+        file = self._home / "ray_bootstrap_config.yaml"
+        file.write_text(yaml.safe_dump(document))
+        return [*super().options(index), f"--autoscaling-config={file}"]
+
+    def workers(self) -> Counter[str]:
+        """How many nodes of each type there are beside the head."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        told = requests.get(f"{self.jobs_address}/nodes?view=summary", headers=headers, timeout=30.0).json()["data"]["summary"]
+        kinds = [node["raylet"]["labels"][NODE_TYPE] for node in told if node["raylet"]["state"] == "ALIVE"]
+        return Counter(kind for kind in kinds if kind != FAKE_HEAD_NODE_TYPE)
