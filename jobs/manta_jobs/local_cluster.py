@@ -60,15 +60,15 @@ class LocalCluster:
         self.hosts = list(hosts) or [HOST] * num_nodes
         self.token = secrets.token_hex(16)
         self.nodes: list[subprocess.Popen[bytes]] = []
-        self.folder = Path()
+        self._folder = Path()
         self._undo = ExitStack()
 
     def __enter__(self) -> LocalCluster:
-        self.folder = Path(tempfile.mkdtemp(prefix="manta-"))  # short: Ray's sockets lie in it
-        self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="manta-"))  # short: Ray's sockets lie in it
+        self._undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
         write_atomically(self.token_file, self.token + "\n", mode=0o600)
         # Agents are told theirs, as two nodes of one machine cannot have the same.
-        self.gcs_port, self._dashboard_port, self.client_port, *self._agent_ports = free_ports(3 + self._num_nodes)
+        self.gcs_port, self._dashboard_port, self.client_port, *self.agent_ports = free_ports(3 + self._num_nodes)
         try:
             for index in range(self._num_nodes):
                 self._start(index)
@@ -84,7 +84,7 @@ class LocalCluster:
     @property
     def token_file(self) -> Path:
         """Where its token stands, for $RAY_AUTH_TOKEN_PATH."""
-        return self.folder / "token"
+        return self._folder / "token"
 
     @property
     def jobs_address(self) -> str:
@@ -132,7 +132,7 @@ class LocalCluster:
             f"--node-ip-address={self.hosts[index]}",
             f"--num-cpus={self._cpus if index else self._head_cpus}",
             f"--num-gpus={self._gpus}",
-            f"--dashboard-agent-listen-port={self._agent_ports[index]}",
+            f"--dashboard-agent-listen-port={self.agent_ports[index]}",
             "--object-store-memory=100000000",
             "--min-worker-port=0",
             "--max-worker-port=0",
@@ -146,7 +146,7 @@ class LocalCluster:
             f"--dashboard-host={self.hosts[0]}",
             f"--dashboard-port={self._dashboard_port}",
             f"--ray-client-server-port={self.client_port}",
-            f"--temp-dir={self.folder}",
+            f"--temp-dir={self._folder}",
         ]
 
     def environment(self) -> dict[str, str]:
@@ -190,7 +190,7 @@ class LocalCluster:
         return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
 
     def _log(self, index: int) -> Path:
-        return self.folder / f"node-{index}.log"
+        return self._folder / f"node-{index}.log"
 
     def _last_line(self, index: int) -> str:
         lines = [line.strip() for line in self._log(index).read_text(errors="replace").splitlines() if line.strip()]
