@@ -12,11 +12,17 @@ from typing import Any
 
 import requests
 import yaml
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FAKE_HEAD_NODE_TYPE,
+    FakeMultiNodeProvider,
+)
+from ray.autoscaler._private.util import prepare_config
 
 from manta_jobs.local_cluster import LocalCluster
 
 CLUSTER_FILE = Path(__file__).parents[2] / "cluster.yaml"
+PROVIDER = f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}"
 NODE_TYPE = "ray.io/node-group"
 
 
@@ -45,17 +51,16 @@ class GrowingCluster(LocalCluster):
         }
 
     def options(self, index: int) -> list[str]:
-        """With the file for the autoscaler, which has the faked provider in the place of AWS and installs nothing."""
-        document: dict[str, Any] = yaml.safe_load(CLUSTER_FILE.read_text())
+        """With the file for the autoscaler as the launcher fills it out, but for the faked provider, which installs nothing."""
+        document: dict[str, Any] = prepare_config(yaml.safe_load(CLUSTER_FILE.read_text()))
         kinds = document["available_node_types"]
         kinds[FAKE_HEAD_NODE_TYPE] = kinds.pop(document["head_node_type"]) | {"max_workers": 0}
-        provider = {"type": "fake_multinode", "gcs_address": self.address, "head_node_id": FAKE_HEAD_NODE_ID}
+        provider = {"type": "external", "module": PROVIDER, "gcs_address": self.address, "head_node_id": FAKE_HEAD_NODE_ID}
         document |= {
             "head_node_type": FAKE_HEAD_NODE_TYPE,
             "idle_timeout_minutes": self._idle_minutes,
             "provider": provider | {"launch_multiple": True, "disable_node_updaters": True},
             "file_mounts": {},
-            "setup_commands": [],
         }
         file = self._home / "ray_bootstrap_config.yaml"
         file.write_text(yaml.safe_dump(document))
