@@ -18,6 +18,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 from ray.autoscaler._private.util import prepare_config
+from ray.util import get_node_ip_address
 
 from manta_jobs.local_cluster import LocalCluster
 
@@ -33,7 +34,7 @@ class GrowingCluster(LocalCluster):
     """
 
     def __init__(self, home: Path, *, idle_minutes: float) -> None:
-        super().__init__(1, head_cpus=0)
+        super().__init__(1, head_cpus=0, hosts=[get_node_ip_address()])  # where the faked nodes are, too
         self._home, self._idle_minutes = home, idle_minutes
 
     def environment(self) -> dict[str, str]:
