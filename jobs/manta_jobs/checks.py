@@ -131,33 +131,53 @@ def check_memory(estimate: MemoryEstimate, *, available: int | None) -> Check:
 
 
 def check_workers(config: ExperimentConfig, cluster: Cluster) -> tuple[Check, WorkerResources | None]:
-    """Whether the cluster has room for the workers of a run, and what each of them gets."""
-    nodes, free = cluster.nodes, cluster.free
+    """Whether the cluster has room for the workers of a run, or can grow to it, and what each of them gets."""
+    train, free = config.train, cluster.free
     try:
-        resources = fit_workers(config.train, nodes=nodes)
+        resources = fit_workers(train, cluster)
     except InputError as error:
         return Check("workers", "cannot work", str(error)), None
-    workers = "1 worker" if config.train.max_workers == 1 else f"{config.train.max_workers} workers"
-    has = f"the cluster has {total(nodes, 'CPU'):g} CPU" + (f" and {total(nodes, 'GPU'):g} GPU" if resources.use_gpu else "")
+    workers = "1 worker" if train.max_workers == 1 else f"{train.max_workers} workers"
     each = f"{resources.num_cpus} CPU{' and 1 GPU' if resources.use_gpu else ''}"
-    words = f"{workers} with {each} each; {has} on {len(nodes)} node{'s' if len(nodes) > 1 else ''}."
-    fitting = num_workers_at_once(resources, nodes=nodes)
-    if fitting < config.train.max_workers:
+    has = have_phrase(cluster.living, use_gpu=resources.use_gpu)
+    words = f"{workers} with {each} each; the cluster has {has}{growth_phrase(config, cluster, resources)}."
+    fitting = num_workers_at_once(resources, cluster.nodes)
+    if fitting < train.max_workers:
         words += f" Only {fitting} fit, and training goes on with as many."
+    if cluster.growth is not None and num_workers_at_once(resources, cluster.living) < train.min_workers:
+        if train.use_gpu == "auto" and not resources.use_gpu and not cluster.growth.is_known:
+            return Check("workers", "warning", f"{words} Set train.use_gpu: true if some of them would have a GPU."), resources
+        return Check("workers", "OK", f"{words} The run will wait for them."), resources
     busy = [
-        kind
-        for kind, need in resources.bundle().items()
-        if free is not None and free.get(kind, 0.0) < need * config.train.min_workers
+        kind for kind, need in resources.bundle().items() if free is not None and free.get(kind, 0.0) < need * train.min_workers
     ]
     if busy:
         return Check("workers", "warning", f"{words} Others hold too many of them now: the run will wait for {busy[0]}."), resources
     return Check("workers", "OK", words), resources
 
 
+def have_phrase(nodes: Sequence[Node], *, use_gpu: bool) -> str:
+    """What some nodes have together, such as `8 CPU and 2 GPU on 2 nodes`."""
+    gpus = f" and {total(nodes, 'GPU'):g} GPU" if use_gpu else ""
+    return f"{total(nodes, 'CPU'):g} CPU{gpus} on {len(nodes)} node{'' if len(nodes) == 1 else 's'}"
+
+
+def growth_phrase(config: ExperimentConfig, cluster: Cluster, resources: WorkerResources) -> str:
+    """What follows of a cluster that grows, to go behind what it has."""
+    if cluster.growth is None:
+        return ""
+    if cluster.growth.is_known:
+        return f" and can grow to {have_phrase(cluster.nodes, use_gpu=resources.use_gpu)}"
+    more = ""
+    if config.train.cpus_per_worker == "auto" and not resources.use_gpu:
+        more = "; train.cpus_per_worker lets a worker have more than that"
+    return f", and an autoscaler that starts nodes but does not tell which{more}"
+
+
 def check_search(config: ExperimentConfig, nodes: Sequence[Node], resources: WorkerResources) -> tuple[Check, int]:
     """How many trials run at the same time."""
     trials, confirmations = num_runs(config)
-    at_once = max(1, num_workers_at_once(resources, nodes=nodes) // config.train.max_workers)
+    at_once = max(1, num_workers_at_once(resources, nodes) // config.train.max_workers)
     at_once = min(at_once, trials)
     words = f"{trials} trials, {at_once} at the same time"
     words += f", and {confirmations} runs that confirm the best." if confirmations else "."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
 import tempfile
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from manta.config import TrainConfig
 from manta.errors import InputError, RunError
+from manta_jobs.autoscaling import Growth, Node, growth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,19 +28,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PROBE_WITHIN_S = 60.0
-Node = dict[str, float]
-"""A node's resources as Ray names them: CPU, GPU, memory (bytes) and more."""
+LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
 class Cluster:
     """What a run has to work with."""
 
-    nodes: Sequence[Node]
+    living: Sequence[Node]
+    """The nodes that are there; of a cluster that is yet to be started, those that will be."""
     free: Node | None = None
     """What nobody holds of all nodes now; None for a cluster that is yet to be started."""
     strangers: Sequence[str] = ()
     """Addresses of the nodes that could train but do not see the run's storage."""
+    growth: Growth | None = None
+    """What its autoscaler can make of it; None where nobody starts nodes."""
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """Each node that the run can have, whether it is there or can be started."""
+        return self.living if self.growth is None else self.growth.nodes
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class WorkerResources:
 
     num_cpus: int
     use_gpu: bool
+    most: int | None = None
+    """How many such workers there can be; None where nodes may come of which nothing is known."""
 
     def bundle(self) -> dict[str, float]:
         """The form Ray's scheduler takes."""
@@ -92,8 +103,8 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
             ray.shutdown()
 
 
-def interruptible(work: Callable[[], T], *, console: Console) -> T:
-    """Do long work of Ray's so that Ctrl-C ends it at once.
+def interruptible(work: Callable[[], T], *, console: Console, look: Callable[[], None] | None = None) -> T:
+    """Do long work of Ray's so that Ctrl-C ends it at once, and `look` after it every second; what that raises ends it, too.
 
     On the main thread, Ray Train and Tune put their own handlers in the place of Ctrl-C: one exits with code 1, the other
     goes on to the end of its step and reports success. On a thread of its own the work leaves Ctrl-C to us.
@@ -108,6 +119,8 @@ def interruptible(work: Callable[[], T], *, console: Console) -> T:
 
     threading.Thread(target=run, daemon=True).start()
     try:
+        while look is not None and not wait([future], timeout=LOOK_EVERY_S).done:
+            look()
         return future.result()
     except KeyboardInterrupt:
         console.print("Stopping; nothing is registered.")
@@ -115,10 +128,17 @@ def interruptible(work: Callable[[], T], *, console: Console) -> T:
 
 
 def one_node_task(function: Callable[..., Any]) -> tuple[Any, int]:
-    """A function as a Ray task that has one node's cores, or a GPU where there is any; and how many threads it may use."""
-    nodes = cluster_nodes()
-    num_gpus = 1 if any(node.get("GPU", 0) for node in nodes) else 0
-    num_cpus = max(int(node.get("CPU", 1)) for node in nodes if node.get("GPU", 0) >= num_gpus)
+    """A function as a Ray task that has one node's cores, or a GPU where there can be any; and how many threads it may use.
+
+    Raises:
+        InputError: no node of the cluster runs anything, and none will be started.
+    """
+    cluster = present_cluster()
+    num_gpus = 1 if any(node.get("GPU", 0) for node in cluster.nodes) else 0
+    num_cpus = max(int(node.get("CPU", 0)) for node in cluster.nodes if node.get("GPU", 0) >= num_gpus)
+    if not num_cpus and cluster.growth is None:
+        raise InputError("none of the cluster's nodes has a CPU to work on; start one with `ray start --address=…`.")
+    num_cpus = max(1, num_cpus)
     return ray.remote(num_cpus=1 if num_gpus else num_cpus, num_gpus=num_gpus)(function), num_cpus
 
 
@@ -137,21 +157,26 @@ def cluster_nodes() -> list[Node]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def coming_cluster(address: str | None, *, num_workers: int, storage: Path) -> Cluster:
+def present_cluster(train: TrainConfig | None = None) -> Cluster:
+    """The connected cluster and what it can grow to for a run of `train`, or for work that takes GPUs if there are any."""
+    return Cluster(cluster_nodes(), free=ray.available_resources(), growth=growth(train))
+
+
+def coming_cluster(address: str | None, *, train: TrainConfig, storage: Path) -> Cluster:
     """The cluster that `connected` gives, seen without starting one on this machine, and which nodes do not see `storage`.
 
     Raises:
         RunError: no cluster answers at the address.
     """
     if ray.is_initialized() or address or os.environ.get("RAY_ADDRESS"):
-        with connected(address, num_workers=num_workers):
-            return Cluster(cluster_nodes(), free=ray.available_resources(), strangers=nodes_without(storage))
+        with connected(address, num_workers=train.max_workers):
+            return dataclasses.replace(present_cluster(train), strangers=nodes_without(storage))
     import torch
 
     from manta_jobs.memory import free_host_memory
 
     gpus = {"GPU": float(torch.cuda.device_count())} if torch.cuda.device_count() else {}
-    return Cluster([{"CPU": float(local_cpus(num_workers)), "memory": float(free_host_memory()), **gpus}])
+    return Cluster([{"CPU": float(local_cpus(train.max_workers)), "memory": float(free_host_memory()), **gpus}])
 
 
 def nodes_without(folder: Path) -> list[str]:
@@ -183,19 +208,19 @@ def _seen(answer: ray.ObjectRef) -> bool:
         return True
 
 
-def fit_workers(config: TrainConfig, *, nodes: Sequence[Node] | None = None) -> WorkerResources:
-    """Decide what each worker gets, on the connected cluster unless `nodes` are given.
+def fit_workers(config: TrainConfig, cluster: Cluster) -> WorkerResources:
+    """Decide what each worker gets.
 
     Raises:
-        InputError: the workers do not fit; the message says what does.
+        InputError: the workers do not fit, whatever the cluster grows to; the message says what does.
     """
-    nodes = cluster_nodes() if nodes is None else nodes
+    nodes, has = cluster.nodes, "has" if cluster.growth is None else "can grow to"
     num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
     use_gpu = num_gpus > 0 if config.use_gpu == "auto" else config.use_gpu
     needed = config.min_workers
     if use_gpu and num_gpus < needed:
         raise InputError(
-            f"train.num_workers is {needed}, one GPU each, but the cluster has {num_gpus}; lower it or set train.use_gpu: false."
+            f"train.num_workers is {needed}, one GPU each, but the cluster {has} {num_gpus}; lower it or set train.use_gpu: false."
         )
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     if config.cpus_per_worker != "auto":
@@ -207,15 +232,17 @@ def fit_workers(config: TrainConfig, *, nodes: Sequence[Node] | None = None) -> 
         num_cpus = max(fitting, default=1)
     if sum(node // num_cpus for node in cpus) < needed:
         raise InputError(
-            f"train.num_workers is {needed} with {num_cpus} CPU each, but the cluster has {sum(cpus)} CPU on "
+            f"train.num_workers is {needed} with {num_cpus} CPU each, but the cluster {has} {sum(cpus)} CPU on "
             f"{len(nodes)} node(s); lower train.num_workers or train.cpus_per_worker."
         )
-    return WorkerResources(num_cpus=num_cpus, use_gpu=use_gpu)
+    resources = WorkerResources(num_cpus=num_cpus, use_gpu=use_gpu)
+    if cluster.growth is None or not cluster.growth.is_known:
+        return resources
+    return dataclasses.replace(resources, most=num_workers_at_once(resources, nodes))
 
 
-def num_workers_at_once(resources: WorkerResources, *, nodes: Sequence[Node] | None = None) -> int:
-    """How many such workers the connected cluster, or the given nodes, hold at the same time."""
-    nodes = cluster_nodes() if nodes is None else nodes
+def num_workers_at_once(resources: WorkerResources, nodes: Sequence[Node]) -> int:
+    """How many such workers the nodes hold at the same time."""
     if resources.use_gpu:
         return int(sum(node.get("GPU", 0) for node in nodes))
     return sum(int(node.get("CPU", 0)) // resources.num_cpus for node in nodes)

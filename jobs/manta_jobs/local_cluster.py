@@ -68,7 +68,7 @@ class LocalCluster:
         self._undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
         write_atomically(self.token_file, self.token + "\n", mode=0o600)
         # Agents are told theirs, as two nodes of one machine cannot have the same.
-        self.gcs_port, self._dashboard_port, self._client_port, *self._agent_ports = free_ports(3 + self._num_nodes)
+        self.gcs_port, self._dashboard_port, self.client_port, *self.agent_ports = free_ports(3 + self._num_nodes)
         try:
             for index in range(self._num_nodes):
                 self._start(index)
@@ -124,36 +124,49 @@ class LocalCluster:
         except psutil.NoSuchProcess:
             return []
 
-    def _start(self, index: int) -> None:
-        command = [
-            *self._prefixes[index],
-            *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block", "--disable-usage-stats"),
+    def options(self, index: int) -> list[str]:
+        """What a node's `ray start` is told."""
+        options = [
+            "--block",
+            "--disable-usage-stats",
             f"--node-ip-address={self.hosts[index]}",
             f"--num-cpus={self._cpus if index else self._head_cpus}",
             f"--num-gpus={self._gpus}",
-            f"--dashboard-agent-listen-port={self._agent_ports[index]}",
+            f"--dashboard-agent-listen-port={self.agent_ports[index]}",
             "--object-store-memory=100000000",
             "--min-worker-port=0",
             "--max-worker-port=0",
         ]
-        if index == 0:
-            command += [
-                "--head",
-                f"--port={self.gcs_port}",
-                f"--dashboard-host={self.hosts[0]}",
-                f"--dashboard-port={self._dashboard_port}",
-                f"--ray-client-server-port={self._client_port}",
-                f"--temp-dir={self._folder}",
-            ]
-        else:
-            command.append(f"--address={self.address}")
+        if index:
+            return [*options, f"--address={self.address}"]
+        return [
+            *options,
+            "--head",
+            f"--port={self.gcs_port}",
+            f"--dashboard-host={self.hosts[0]}",
+            f"--dashboard-port={self._dashboard_port}",
+            f"--ray-client-server-port={self.client_port}",
+            f"--temp-dir={self._folder}",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """What its nodes find in their environment, and the jobs that run on them."""
         environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"  # jobs start `python`
         environment.pop("RAY_ADDRESS", None)
+        return environment
+
+    def _start(self, index: int) -> None:
+        ray = (sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start")
         # A session of its own, so that Ctrl-C is ours.
         with self._log(index).open("wb") as log:
             node = subprocess.Popen(  # noqa: S603  # our own command
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+                [*self._prefixes[index], *ray, *self.options(index)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=self.environment(),
+                start_new_session=True,
             )
         self.nodes.append(node)
 

@@ -1,16 +1,20 @@
-"""By which of its addresses a worker is reached by the others.
+"""How the workers of a run reach each other: by which of its addresses, and by what kind of communication.
 
 gloo asks what the host's name stands for, and that is the machine itself (127.0.1.1 in /etc/hosts) on many: workers on different
 nodes then wait for each other in vain. Ray knows the address by which a node is reached.
+
+Where nodes only say that they have GPUs (`manta cluster local --gpus-per-node`, an autoscaler under test), workers talk as on CPUs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from typing import TYPE_CHECKING
 
 import psutil
+import torch
 from ray.train.torch import TorchConfig
 from ray.util import get_node_ip_address
 
@@ -27,6 +31,8 @@ class ReachableBackend(TorchBackend):  # type: ignore[misc, valid-type]
     def on_start(self, worker_group: WorkerGroup, backend_config: TorchConfig) -> None:
         """Called by Ray once the workers are there, and before they are connected."""
         worker_group.execute(listen_where_reached)
+        if not all(worker_group.execute(torch.cuda.is_available)):
+            backend_config = dataclasses.replace(backend_config, backend="gloo")
         super().on_start(worker_group, backend_config)
 
 

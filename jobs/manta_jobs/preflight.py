@@ -142,17 +142,16 @@ def preflight(config: ExperimentConfig, *, console: Console, address: str | None
     inputs = load_inputs(config)
     searches = "tune" in config.model_fields_set
     config = inputs.config
-    num_workers = config.train.max_workers
     if inputs.chosen:
         console.print(inputs.chosen)
 
     def probe(sample: TokenSample, resources: WorkerResources) -> ProbeResult:
-        with connected(address, num_workers=num_workers):
+        with connected(address, num_workers=config.train.max_workers):
             return run_probe(config, inputs.dataset.labels, sample, resources=resources)
 
     result = examine(
         inputs,
-        cluster=coming_cluster(address, num_workers=num_workers, storage=inputs.storage.root),
+        cluster=coming_cluster(address, train=config.train, storage=inputs.storage.root),
         searches=searches,
         probe=probe,
     )
@@ -182,17 +181,19 @@ def examine(
     if searches and resources is not None:
         search, at_once = checks.check_search(config, nodes, resources)
         found.append(search)
-    if len(nodes) > 1:
-        found.append(checks.check_shared(inputs.storage, strangers=cluster.strangers, num_nodes=len(nodes)))
+    if len(cluster.living) > 1:
+        found.append(checks.check_shared(inputs.storage, strangers=cluster.strangers, num_nodes=len(cluster.living)))
     found.append(checks.check_disk(config, inputs.storage, size, at_once=at_once))
     found.append(checks.check_registry(inputs.storage))
     if resources is None:
         return Preflight(tuple(found))
-    place = Placement(nodes, resources, min(config.train.max_workers, num_workers_at_once(resources, nodes=nodes)), at_once)
+    place = Placement(nodes, resources, min(config.train.max_workers, num_workers_at_once(resources, nodes)), at_once)
     memory, said = checked_memory(inputs, size, sample, place, available=place.available_bytes())
     found.append(said)
     time, pace = None, None
-    if probe is not None and not has_fault(found):
+    if probe is not None and not num_workers_at_once(resources, cluster.living):
+        found.append(Check("time", "warning", "the time is not known: no node that a worker could be timed on is there yet."))
+    elif probe is not None and not has_fault(found):
         timed, pace, time = probed(inputs, sample, place, probe)
         if pace is not None and pace.device_bytes is not None:
             memory, found[-1] = checked_memory(inputs, size, sample, place, available=pace.device_bytes)
@@ -227,7 +228,7 @@ class Placement:
         num_workers = self.world_size * (self.at_once or 1)
         shares: list[int] = []
         for node in self.nodes:
-            here = min(num_workers, num_workers_at_once(self.resources, nodes=[node]))
+            here = min(num_workers, num_workers_at_once(self.resources, [node]))
             if here and "memory" in node:
                 # Ray counts what it sets aside for its object store apart; it is used as it is needed.
                 shares.append(int(node["memory"] + node.get("object_store_memory", 0.0)) // here)

@@ -54,7 +54,7 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
     show_dataset(inputs.dataset, console)
     if inputs.chosen:
         console.print(inputs.chosen)
-    cluster = coming_cluster(address, num_workers=config.train.max_workers, storage=inputs.storage.root)
+    cluster = coming_cluster(address, train=config.train, storage=inputs.storage.root)
     found = examine(inputs, cluster=cluster, searches=verb == "tune")
     found.refuse()
     show_concerns(found, console)

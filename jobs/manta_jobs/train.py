@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from manta.config import ExperimentConfig
-from manta_jobs.cluster import connected, fit_workers, interruptible
+from manta_jobs.cluster import connected, fit_workers, interruptible, present_cluster
 from manta_jobs.finish import TrainedModel, finish
 from manta_jobs.prepare import PreparedRun, prepare, reopen
 from manta_jobs.progress import Board, shown_progress
 from manta_jobs.record import RunRecord
 from manta_jobs.trainer import fit, run_trainer, workers_phrase
+from manta_jobs.waiting import look_while_waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +51,8 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
     config = prepared.config
     with connected(address, num_workers=config.train.max_workers):
         board = Board()
-        resources = fit_workers(config.train)
+        cluster = present_cluster(config.train)
+        resources = fit_workers(config.train, cluster)
         trainer = run_trainer(
             prepared.data, config, board=board, resources=resources, folder=prepared.folder.path, name=CHECKPOINTS
         )
@@ -66,7 +68,11 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                 f"Training on {workers_phrase(config)}; if it is interrupted: manta train --resume {prepared.folder.name}"
             )
             with shown_progress(board, console, num_epochs=config.train.planned_epochs):
-                trained = interruptible(lambda: fit(trainer, prepared.folder.path / CHECKPOINTS), console=console)
+                trained = interruptible(
+                    lambda: fit(trainer, prepared.folder.path / CHECKPOINTS),
+                    console=console,
+                    look=look_while_waiting(config.train, resources, cluster, console),
+                )
             return finish(prepared, config, trained=trained, record=record, console=console, started=started)
 
 

@@ -45,13 +45,12 @@ def build_trainer(
     from manta_jobs.network import ReachableTorchConfig
 
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(ASK_WORKERS_EVERY_S))
-    num_workers = config.train.num_workers
     return TorchTrainer(
         loop,
         train_loop_config=arguments,
         torch_config=ReachableTorchConfig(),
         scaling_config=ScalingConfig(
-            num_workers=num_workers if isinstance(num_workers, int) else tuple(num_workers),
+            num_workers=num_workers_asked(config, resources),
             use_gpu=resources.use_gpu,
             resources_per_worker=resources.bundle(),
         ),
@@ -62,6 +61,17 @@ def build_trainer(
             callbacks=[callback],
         ),
     )
+
+
+def num_workers_asked(config: ExperimentConfig, resources: WorkerResources) -> int | tuple[int, int]:
+    """How many workers Ray Train is told to start: a number, or the fewest and the most.
+
+    It has the autoscaler make room for the most, and one that cannot makes room for none: so no more are asked for than fit.
+    """
+    least, most = config.train.min_workers, config.train.max_workers
+    if least == most:
+        return most
+    return least, most if resources.most is None else min(most, resources.most)
 
 
 def run_trainer(

@@ -13,7 +13,7 @@ import yaml
 from manta.config import ExperimentConfig
 from manta.config_file import write_config
 from manta.errors import RunError
-from manta_jobs.cluster import WorkerResources, connected, fit_workers, interruptible, num_workers_at_once
+from manta_jobs.cluster import Cluster, connected, fit_workers, interruptible, num_workers_at_once, present_cluster
 from manta_jobs.confirm import confirm, num_confirming, ranked, winning_run
 from manta_jobs.draws import make_draws
 from manta_jobs.finish import TrainedModel, finish
@@ -28,6 +28,7 @@ from manta_jobs.search_view import SearchView
 from manta_jobs.trainer import lane_trainer
 from manta_jobs.trial_queue import TrialQueue
 from manta_jobs.trials import Confirmation, Journal, Trial
+from manta_jobs.waiting import look_while_waiting
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -83,7 +84,8 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
     """Search over a prepared run's data, or go on with the search that its journal tells of, and finish it."""
     config = prepared.config
     with connected(address, num_workers=config.train.max_workers):
-        search = Search(prepared, resources=fit_workers(config.train), started=started)
+        cluster = present_cluster(config.train)
+        search = Search(prepared, cluster=cluster, started=started)
         view = SearchView(config, search.queue, search.board, console)
         with RunRecord(
             prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.searched
@@ -91,7 +93,8 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             records = TrialRecords(prepared, search.queue, search.board, parent_id=record.run_id)
             console.print(f"If the search is interrupted: manta tune --resume {prepared.folder.name}")
             with view.shown(), records.kept():
-                best, confirmed = interruptible(search.run, console=console)
+                look = look_while_waiting(config.train, search.resources, cluster, console)
+                best, confirmed = interruptible(search.run, console=console, look=look)
             trials = list(search.queue.snapshot().values())
             if not best:
                 raise RunError(no_model_sentence(trials))
@@ -121,16 +124,22 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
 class Search:
     """A search under way: its queue, its lanes of workers, and Ray Tune in front of them."""
 
-    def __init__(self, prepared: PreparedRun, *, resources: WorkerResources, started: float) -> None:
-        """Open the journal, which an interrupted search has left; nothing runs yet."""
-        self.prepared, self.config, self.resources = prepared, prepared.config, resources
+    def __init__(self, prepared: PreparedRun, *, cluster: Cluster, started: float) -> None:
+        """Open the journal, which an interrupted search has left; nothing runs yet.
+
+        Raises:
+            InputError: a trial's workers do not fit the cluster.
+        """
+        self.prepared, self.config = prepared, prepared.config
+        self.resources = fit_workers(self.config.train, cluster)
         self.board = Board()
         budget = self.config.tune.budget
         journal = Journal(prepared.folder.path / JOURNAL_FILE)
         self._begun = journal.trials
         self._started = started - journal.elapsed_s
         most = budget.num_trials + num_confirming(self.config)
-        self.num_lanes = max(1, min(most, num_workers_at_once(resources) // self.config.train.max_workers))
+        num_workers = num_workers_at_once(self.resources, cluster.nodes)
+        self.num_lanes = max(1, min(most, num_workers // self.config.train.max_workers))
         self._ends_s = self._end_of_time()
         self.queue = TrialQueue(
             prepared.folder.path / JOURNAL_FILE,

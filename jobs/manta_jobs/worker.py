@@ -48,6 +48,11 @@ POINTS_PER_EPOCH = 20
 PREEMPTION_LOOK_EVERY_S = 5.0
 
 
+NO_CUDA = (
+    "The workers have a GPU each as Ray counts, but torch sees none there: they train on CPUs. Does the node have torch for CUDA?"
+)
+
+
 @dataclass(frozen=True)
 class WorkerSetup:
     """All that a worker needs to know; the same for every worker of a run."""
@@ -131,6 +136,8 @@ class Training:
             rank=self.rank,
             world_size=self.world_size,
         )
+        if self.rank == 0 and self.device.type == "cpu" and ray.get_gpu_ids():
+            setup.board.say(setup.run_name, NO_CUDA)
 
     def run(self, *, report: Callable[[dict[str, Any]], bool]) -> None:
         """The training loop. `report` takes each epoch's metrics and says whether to go on, the same to all workers."""

@@ -151,7 +151,7 @@ class TrainConfig(Section):
     """Ray Train workers, one process each; on GPUs, one GPU each. [min, max] takes what the cluster has between the two,
     and goes on with fewer when a node is lost."""
     use_gpu: bool | Literal["auto"] = "auto"
-    """Whether each worker takes a GPU. `auto` does when the cluster has any."""
+    """Whether each worker takes a GPU. `auto` does when the cluster has any, or is known to start nodes with some."""
     cpus_per_worker: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """CPU cores, and so threads, of each worker. `auto` shares the cores out, or takes 1 beside a GPU."""
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"

@@ -16,6 +16,7 @@ from manta.labels import LabelSpace
 from manta.model import load_model_config
 from manta.storage import Storage
 from manta_jobs import checks
+from manta_jobs.autoscaling import Growth
 from manta_jobs.checks import Check
 from manta_jobs.cluster import Cluster, WorkerResources
 from manta_jobs.estimate import (
@@ -224,6 +225,33 @@ def test_a_cluster_that_others_use_is_a_warning() -> None:
     assert checks.check_workers(config, Cluster([NODE], free={"CPU": 2.0}))[0].status == "OK"
     check, _ = checks.check_workers(config, Cluster([NODE], free={"CPU": 1.0}))
     assert (check.status, "the run will wait for CPU" in check.words) == ("warning", True)
+
+
+def test_a_cluster_that_grows_says_how_far_and_that_the_run_waits() -> None:
+    living, gpus = [{"CPU": 0.0}], [{"CPU": 4.0, "GPU": 1.0}] * 2
+    known = Cluster(living, free={}, growth=Growth([*living, *gpus], is_known=True))
+    check, resources = checks.check_workers(config_of(train={"num_workers": 2}), known)
+    assert (check.status, resources) == ("OK", WorkerResources(num_cpus=1, use_gpu=True, most=2))
+    assert check.words == (
+        "2 workers with 1 CPU and 1 GPU each; the cluster has 0 CPU and 0 GPU on 1 node and can grow to 8 CPU and 2 GPU on 3 "
+        "nodes. The run will wait for them."
+    )
+    check, _ = checks.check_workers(config_of(train={"num_workers": 3}), known)
+    assert (check.status, "but the cluster can grow to 2" in check.words) == ("cannot work", True)
+    grown = Cluster([*living, *gpus], free={"CPU": 8.0}, growth=known.growth)
+    check, _ = checks.check_workers(config_of(train={"num_workers": 2}), grown)
+    assert (check.status, "the run will wait for GPU" in check.words) == ("warning", True)
+
+
+def test_where_nobody_tells_what_the_autoscaler_starts_the_table_says_so() -> None:
+    living = [{"CPU": 0.0}]
+    unknown = Cluster(living, free={}, growth=Growth([*living, {"CPU": 1.0}], is_known=False))
+    check, resources = checks.check_workers(config_of(train={"num_workers": 1}), unknown)
+    assert (check.status, resources) == ("warning", WorkerResources(num_cpus=1, use_gpu=False))
+    assert "an autoscaler that starts nodes but does not tell which" in check.words
+    assert check.words.endswith("Set train.use_gpu: true if some of them would have a GPU.")
+    check, _ = checks.check_workers(config_of(train={"num_workers": 1, "use_gpu": False}), unknown)
+    assert check.status == "OK"
 
 
 def search_of(config: ExperimentConfig) -> tuple[Check, int]:

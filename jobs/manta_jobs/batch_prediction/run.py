@@ -26,7 +26,7 @@ from manta_jobs.batch_prediction.partial import PartialOutput, Task, opened
 from manta_jobs.batch_prediction.plan import Plan, make_plan
 from manta_jobs.batch_prediction.view import shown_rows
 from manta_jobs.batch_prediction.workers import core_remarks_in, finished_parts, fit_pool
-from manta_jobs.cluster import cluster_nodes, connected
+from manta_jobs.cluster import connected, present_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -174,7 +174,7 @@ def _classify(
         core_remarks_in(partial.path / "ray.log"),
         shown_rows(console, num_done=num_done, num_rows=num_rows) as advance,
     ):
-        pool = fit_pool(cluster_nodes(), num_chunks=len(pending), weights_bytes=weights_bytes)
+        pool = fit_pool(present_cluster().nodes, num_chunks=len(pending), weights_bytes=weights_bytes)
         for content, counts in finished_parts(partial, pool, artifact=artifact.path, model_version=task.model_version):
             began = began or time.monotonic() - counts.seconds
             partial.add(content, counts)
