@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
     from manta.data import TextDataset
     from manta.storage import Storage
-    from manta_jobs.cluster import Cluster, Node
+    from manta_jobs.autoscaling import Node
+    from manta_jobs.cluster import Cluster
     from manta_jobs.probe import ProbeResult
 
 Status = Literal["OK", "warning", "cannot work"]

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from manta.config import ExperimentConfig
-    from manta_jobs.cluster import Cluster, Node, WorkerResources
+    from manta_jobs.autoscaling import Node
+    from manta_jobs.cluster import Cluster, WorkerResources
     from manta_jobs.estimate import ModelSize
     from manta_jobs.probe import ProbeResult
     from manta_jobs.tokens import TokenSample
