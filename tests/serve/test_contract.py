@@ -19,7 +19,10 @@ from .untrained import artifact_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATHS = ["/v1/classify", "/v1/feedback", "/v1/model", "/metrics", "/healthz", "/readyz"]
+OPERATIONS = [
+    *("post /v1/classify", "post /v1/feedback"),  # the others take nothing
+    *("get /v1/feedback", "get /v1/model", "get /metrics", "get /healthz", "get /readyz"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +35,20 @@ def document(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     assert "Traceback" not in (folder / "log").read_text()
 
 
-def test_the_document_has_every_path(document: Any) -> None:
-    assert sorted(found.ok().path for found in document.get_all_operations()) == sorted(PATHS)
+def named(found: Any) -> str:
+    return f"{found.ok().method} {found.ok().path}"
+
+
+def test_the_document_has_every_operation(document: Any) -> None:
+    assert sorted(map(named, document.get_all_operations())) == sorted(OPERATIONS)
 
 
 @pytest.mark.parametrize(
-    ("path", "mode"),
-    [(path, GenerationMode.POSITIVE) for path in PATHS]
-    + [(path, GenerationMode.NEGATIVE) for path in PATHS[:2]],  # the others take nothing
+    ("name", "mode"),
+    [(name, GenerationMode.POSITIVE) for name in OPERATIONS] + [(name, GenerationMode.NEGATIVE) for name in OPERATIONS[:2]],
 )
-def test_every_answer_is_as_documented(document: Any, path: str, mode: GenerationMode) -> None:
-    (operation,) = (found.ok() for found in document.get_all_operations() if found.ok().path == path)
+def test_every_answer_is_as_documented(document: Any, name: str, mode: GenerationMode) -> None:
+    (operation,) = (found.ok() for found in document.get_all_operations() if named(found) == name)
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
