@@ -162,3 +162,20 @@ def ray_cluster() -> Iterator[None]:
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def serve_port(ray_cluster: None) -> Iterator[int]:
+    """Where Ray Serve answers: started once, since a driver may go on asking a controller that was shut down.
+
+    Who runs an application deletes it at the end.
+    """
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    from manta.ports import free_ports
+
+    port = free_ports(1)[0]
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+    yield port
+    serve.shutdown()

@@ -71,20 +71,17 @@ def predictor(storage: Storage) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def port(ray_cluster: None, storage: Storage) -> Iterator[int]:
+def port(serve_port: int, storage: Storage) -> Iterator[int]:
     """Where the application answers behind Ray's proxy."""
     from ray import serve
-    from ray.serve.config import HTTPOptions
 
     from manta_serve.app import ServeArguments, build
 
-    port = free_ports(1)[0]
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     config = ServeConfig(num_replicas=NUM_REPLICAS)
     arguments = ServeArguments(model="desk", storage=str(storage.root), serve=config, require_keys=False)
     serve.run(build(arguments), name="manta", route_prefix="/")
-    yield port
-    serve.shutdown()
+    yield serve_port
+    serve.delete("manta")
 
 
 def test_many_clients_get_what_the_predictor_says(port: int, predictor: Predictor) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from manta.errors import InputError
-from manta.ports import free_ports
 from manta_ui.accounts import Accounts
 from manta_ui.serve_app import PageArguments, build, settings_of
 
@@ -20,20 +19,17 @@ PASSWORD = "correct horse"  # noqa: S105  # of nobody
 
 
 @pytest.fixture(scope="module")
-def address(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(serve_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from ray import serve
-    from ray.serve.config import HTTPOptions
 
     users = tmp_path_factory.mktemp("users") / "users.json"
     Accounts(users).add("ann", password=PASSWORD, may_promote=False)
-    port = free_ports(1)[0]
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     arguments = PageArguments(api="http://127.0.0.1:9", auth=users, tracking="http://127.0.0.1:9")
     try:
         serve.run(build(arguments), name="page", route_prefix="/page")
-        yield f"http://127.0.0.1:{port}/page"
+        yield f"http://127.0.0.1:{serve_port}/page"
     finally:
-        serve.shutdown()
+        serve.delete("page")
 
 
 def test_who_logs_in_gets_the_page_and_nobody_else_does(address: str) -> None:

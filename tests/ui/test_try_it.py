@@ -50,9 +50,8 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(ray_cluster: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(serve_port: int, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     from ray import serve
-    from ray.serve.config import HTTPOptions
 
     from manta_serve.app import ServeArguments, build
 
@@ -66,8 +65,6 @@ def stack(ray_cluster: None, tiny_model: Path, tmp_path_factory: pytest.TempPath
     registry = ModelRegistry(storage)
     registry.set_champion(versions[0])
     champion, candidate = (Predictor(registry.fetch(version), device="cpu") for version in versions)
-    port = free_ports(1)[0]
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     settings = {"feedback": True, "traffic": {"candidate": 0.001}}
     arguments = ServeArguments.model_validate(
         {"model": "desk", "storage": str(storage.root), "require_keys": False, "serve": settings}
@@ -75,10 +72,10 @@ def stack(ray_cluster: None, tiny_model: Path, tmp_path_factory: pytest.TempPath
     try:
         serve.run(build(arguments), name="manta", route_prefix="/")
         # The page has another storage: here the service tells it which versions there are, in other tests MLflow does.
-        with page_process(folder / "page", log=folder / "page.log", api=f"http://127.0.0.1:{port}") as url:
+        with page_process(folder / "page", log=folder / "page.log", api=f"http://127.0.0.1:{serve_port}") as url:
             yield Stack(url, champion, candidate)
     finally:
-        serve.shutdown()
+        serve.delete("manta")
 
 
 @pytest.fixture(scope="module")
