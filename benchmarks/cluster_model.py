@@ -54,8 +54,6 @@ class Hardware:
     """Between nodes, each way."""
     latency_s: float = 20e-6
     """Of each of an exchange's rounds between nodes."""
-    storage_bytes_per_s: float = 1e9
-    """That worker 0 writes checkpoints with."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +113,13 @@ def step(
     parameters = exchange_s(encoder.num_parameters * FLOAT32, hardware, num_gpus=num_gpus)
     own = encoder.num_parameters / num_gpus
     optimizer = 7 * FLOAT32 * own / hardware.memory_bytes_per_s  # reads weight, gradient and two moments, writes three of them
-    data = max(0.0, rows_per_gpu * measured.data_s_per_row)
-    before = compute + max(0.0, gradients - BACKWARD_SHARE * compute) + parameters + optimizer + data
+    data = rows_per_gpu * measured.data_s_per_row
+    not_hidden = max(0.0, gradients - BACKWARD_SHARE * compute)
+    before = compute + not_hidden + parameters + optimizer + data
     gathered = encoder.num_parameters * (measured.checkpoint_bytes_per_parameter - FLOAT32)  # the moments
     speed = hardware.network_bytes_per_s if num_gpus > GPUS_PER_NODE else hardware.inside_bytes_per_s
     checkpoint = gathered / speed * before / checkpoint_every_s
-    return Step(compute, max(0.0, gradients - BACKWARD_SHARE * compute), parameters, optimizer, data, checkpoint)
+    return Step(compute, not_hidden, parameters, optimizer, data, checkpoint)
 
 
 def exchange_s(num_bytes: float, hardware: Hardware, *, num_gpus: int) -> float:
