@@ -54,7 +54,8 @@ def build(services: Services, frame: Frame) -> None:
     _build_file(api, frame, left, right)
 
     versions = [left, right]
-    frame.tab.select(
+    gr.on(
+        [frame.tab.select, frame.answering.change],  # whichever is later: who comes here at once is before the model is known
         lambda model, one, other: choices(services.tracking, model, one, other),
         inputs=[frame.answering, *versions],
         outputs=[*versions, second],
