@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 ASK_WORKERS_EVERY_S = 0.25
 """A worker that reports an epoch waits until Ray's controller asks it the next time; with Ray's own 2 s that is seconds a run."""
+WAIT_FOR_LOST_NODES_S = 15
+"""Ray Train counts a lost node for up to 20 s more and waits for it; with a range of workers, it then goes on with those it has.
+Ray's own limit is a minute."""
 
 
 def build_trainer(
@@ -45,6 +48,8 @@ def build_trainer(
     from manta_jobs.network import ReachableTorchConfig
 
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(ASK_WORKERS_EVERY_S))
+    if config.train.min_workers < config.train.max_workers:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(WAIT_FOR_LOST_NODES_S))
     return TorchTrainer(
         loop,
         train_loop_config=arguments,

@@ -109,7 +109,6 @@ def test_a_search_goes_on_without_a_lost_node(start: Callable[..., Run], nodes: 
     run.wait_for(in_the_middle, what="a trial in mid-epoch")
     nodes.cluster.remove_node(nodes.others[1], allow_graceful=False)
     result = run.result()
-    nodes.restore()
     assert result["num_failed"] == 0
     assert trained(run) == uninterrupted["trained"]
     assert registered(run) == 1

@@ -97,7 +97,6 @@ def test_training_goes_on_with_fewer_workers_when_a_node_is_lost(start: Callable
     assert len(nodes.train_workers()) == 2
     nodes.cluster.remove_node(nodes.others[1], allow_graceful=False)
     report = run.report()
-    nodes.restore()
     distribution = report["distribution"]
     assert distribution["world_size"] == 1
     assert distribution["resumed_at_steps"][0] >= saved
@@ -110,6 +109,7 @@ def test_a_node_that_is_to_go_is_left_with_a_checkpoint_of_that_moment(start: Ca
     """The notice is Ray's own, as clouds' autoscalers give it; a preemption is no failure, of which none is allowed here."""
     run = start("preempted", num_workers=[1, 2], num_epochs=60, max_failures=0, checkpoint_minutes=60.0)
     run.wait_for(lambda folder: newest_step(folder) > 0, what="the first epoch")
+    assert len(nodes.train_workers()) == 2
     node = nodes.others[1]
     notice = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", nodes.address, "--node-id", node.node_id]
     notice += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot capacity is gone"]
@@ -118,7 +118,6 @@ def test_a_node_that_is_to_go_is_left_with_a_checkpoint_of_that_moment(start: Ca
     time.sleep(20)
     nodes.cluster.remove_node(node, allow_graceful=False)
     report = run.report()
-    nodes.restore()
     assert report["distribution"]["resumed_at_steps"][0] >= told_at
     assert report["distribution"]["world_size"] == 1
     assert registered(run) == 1
