@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import torch
 import torch.distributed as dist
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from manta.config import TrainConfig
 
 # What the backward pass holds beside the saved activations: their gradients, and what one layer computes in between.
@@ -44,6 +47,21 @@ def halved_phrase(rank: int, error: OutOfMemory) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python could not get memory, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+@contextmanager
+def exhaustion_named(micro_batch_size: int) -> Iterator[None]:
+    """Training with so many rows at a time.
+
+    Raises:
+        OutOfMemory: the body ran out of memory, in a step, an evaluation or on the way to a checkpoint.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(micro_batch_size) from None
+        raise
 
 
 def choose_micro_batch_size(config: TrainConfig, *, row_bytes: int, free_bytes: int, world_size: int, limit: int | None) -> int:

@@ -94,7 +94,8 @@ class Training:
         torch.set_num_threads(setup.num_threads)
         self.train, self.validation = (EncodedSplit(Path(setup.data_folder) / f"{name}.arrow") for name in ("train", "validation"))
         self.batches = TrainingBatches(self.train.lengths, self.config.batch_size, self.config.seed)
-        self.device: torch.device = ray.train.torch.get_device()
+        # Ray names a GPU by what the node says that it has, whether or not torch can use one.
+        self.device = ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
 
         found = agreed_checkpoint(Path(setup.checkpoints))
         self.state = found[1] if found else TrainingState()
@@ -142,43 +143,39 @@ class Training:
     def run(self, *, report: Callable[[dict[str, Any]], bool]) -> None:
         """The training loop. `report` takes each epoch's metrics and says whether to go on, the same to all workers."""
         state = self.state
-        while not state.finished:
-            batches = self.batches.epoch(state.epoch)
-            for batch in batches[state.batch :]:
-                self.train_step(batch)
-                self.look_up()
-                if self.out_of_time:
+        with memory.exhaustion_named(self.micro_batch_size):
+            while not state.finished:
+                batches = self.batches.epoch(state.epoch)
+                for batch in batches[state.batch :]:
+                    self.train_step(batch)
+                    self.look_up()
+                    if self.out_of_time:
+                        break
+                metrics = self.finish_epoch()
+                if not report(metrics):
                     break
-            metrics = self.finish_epoch()
-            if not report(metrics):
-                break
         self.writer.wait()
 
     def train_step(self, batch: Rows) -> None:
         """One optimizer step on a global batch: forward and backward on this worker's rows, then AdamW's update."""
         started = time.perf_counter()
         seed_step(self.config.seed, step=self.state.step, rank=self.rank)
-        try:
-            for share in shares(batch, rank=self.rank, world_size=self.world_size, num_micro=self.num_micro):
-                with self.watch("data"):
-                    inputs, targets = self._load(share.rows)
-                with self.watch("forward"):
-                    loss = self.engine(labels=targets, **inputs)["loss"] * share.weight
-                with self.watch("backward"):
-                    self.engine.backward(loss)
-                self.losses[0] += loss.detach() / self.num_micro
-                self.num_examples += len(share.rows) if share.weight else 0
-                if not self.first_hash:
-                    self.facts["gradients"] = max(self.facts.get("gradients", 0), gradient_bytes(self.engine))
-                with self.watch("backward"):
-                    if self.reduces_itself and self.engine.is_gradient_accumulation_boundary():
-                        average_gradients(list(self.engine.module.parameters()))
-                with self.watch("step"):
-                    self.engine.step()
-        except Exception as error:
-            if memory.is_out_of_memory(error):
-                raise memory.OutOfMemory(self.micro_batch_size) from None
-            raise
+        for share in shares(batch, rank=self.rank, world_size=self.world_size, num_micro=self.num_micro):
+            with self.watch("data"):
+                inputs, targets = self._load(share.rows)
+            with self.watch("forward"):
+                loss = self.engine(labels=targets, **inputs)["loss"] * share.weight
+            with self.watch("backward"):
+                self.engine.backward(loss)
+            self.losses[0] += loss.detach() / self.num_micro
+            self.num_examples += len(share.rows) if share.weight else 0
+            if not self.first_hash:
+                self.facts["gradients"] = max(self.facts.get("gradients", 0), gradient_bytes(self.engine))
+            with self.watch("backward"):
+                if self.reduces_itself and self.engine.is_gradient_accumulation_boundary():
+                    average_gradients(list(self.engine.module.parameters()))
+            with self.watch("step"):
+                self.engine.step()
         self.losses[1] += 1
         self.state.step += 1
         self.state.batch += 1

@@ -24,7 +24,7 @@ from manta_jobs.local_cluster import LocalCluster
 
 CLUSTER_FILE = Path(__file__).parents[2] / "cluster.yaml"
 PROVIDER = f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}"
-NODE_TYPE = "ray.io/node-group"
+MARKET = "ray.io/market-type"
 
 
 class GrowingCluster(LocalCluster):
@@ -35,12 +35,12 @@ class GrowingCluster(LocalCluster):
 
     def __init__(self, home: Path, *, idle_minutes: float) -> None:
         super().__init__(1, head_cpus=0, hosts=[get_node_ip_address()])  # where the faked nodes are, too
-        self._home, self._idle_minutes = home, idle_minutes
+        self.home, self._idle_minutes = home, idle_minutes
 
     def environment(self) -> dict[str, str]:
         """As on a head that the launcher has started, and what the faked cloud needs."""
         return super().environment() | {
-            "HOME": str(self._home),
+            "HOME": str(self.home),
             "RAY_enable_autoscaler_v2": "1",
             "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
             "RAY_NODE_TYPE_NAME": FAKE_HEAD_NODE_TYPE,
@@ -63,13 +63,13 @@ class GrowingCluster(LocalCluster):
             "provider": provider | {"launch_multiple": True, "disable_node_updaters": True},
             "file_mounts": {},
         }
-        file = self._home / "ray_bootstrap_config.yaml"
+        file = self.home / "ray_bootstrap_config.yaml"
         file.write_text(yaml.safe_dump(document))
         return [*super().options(index), f"--autoscaling-config={file}"]
 
     def workers(self) -> Counter[str]:
-        """How many nodes of each type there are beside the head."""
+        """How many nodes there are beside the head, by the market that they are bought on; those for CPU work have none."""
         headers = {"Authorization": f"Bearer {self.token}"}
         told = requests.get(f"{self.jobs_address}/nodes?view=summary", headers=headers, timeout=30.0).json()["data"]["summary"]
-        kinds = [node["raylet"]["labels"][NODE_TYPE] for node in told if node["raylet"]["state"] == "ALIVE"]
-        return Counter(kind for kind in kinds if kind != FAKE_HEAD_NODE_TYPE)
+        nodes = [node["raylet"] for node in told if node["raylet"]["state"] == "ALIVE"]
+        return Counter(node["labels"].get(MARKET, "CPU") for node in nodes if node["nodeId"] != FAKE_HEAD_NODE_ID)

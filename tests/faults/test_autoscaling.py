@@ -40,7 +40,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrowingCluster
 @pytest.fixture
 def driver(cluster: GrowingCluster) -> dict[str, str]:
     """The environment of what runs on the cluster's head."""
-    return os.environ | {"RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
+    return os.environ | {
+        "HOME": str(cluster.home),
+        "RAY_ADDRESS": cluster.address,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": cluster.token,
+    }
 
 
 def wait_for(sign: Callable[[], bool], *, what: str) -> None:
@@ -62,8 +67,8 @@ def test_a_run_that_needs_two_gpus_brings_up_two_nodes_that_go_when_idle(
     output, words = process.communicate()
     assert process.returncode == 0, words
     assert seen[0] == {}
-    assert max(seen, key=Counter.total) == {"gpu_spot": 2}
-    assert not any("gpu_on_demand" in kinds or "cpu" in kinds for kinds in seen)
+    assert max(seen, key=Counter.total) == {"spot": 2}
+    assert not any("on-demand" in kinds or "CPU" in kinds for kinds in seen)
     assert "Waiting for 2 workers with 1 CPU and a GPU each: " in words
     assert "the autoscaler is starting 2 nodes (gpu_spot)." in words
     distribution = json.loads(Path(json.loads(output)["report"]).read_text())["distribution"]
@@ -101,7 +106,7 @@ def test_spot_nodes_come_first_and_on_demand_ones_when_there_are_no_more(cluster
     holder = subprocess.Popen([sys.executable, "-c", PLACEMENT, cluster.address], env=driver, stdin=subprocess.PIPE)
     try:
         wait_for(lambda: cluster.workers().total() >= 5, what="five nodes")
-        assert cluster.workers() == {"gpu_spot": 4, "gpu_on_demand": 1}
+        assert cluster.workers() == {"spot": 4, "on-demand": 1}
     finally:
         holder.kill()
         holder.wait()

@@ -116,4 +116,6 @@ def test_the_shipped_cluster_is_private_and_asks_for_a_token() -> None:
     assert "--dashboard-host=127.0.0.1" in starts[0]
     spot, on_demand = (document["available_node_types"][name] for name in ("gpu_spot", "gpu_on_demand"))
     assert spot["priority"] > on_demand["priority"]
+    market = "ray.io/market-type"
+    assert (spot["labels"].pop(market), on_demand["labels"].pop(market)) == ("spot", "on-demand")
     assert (spot["resources"], spot["labels"]) == (on_demand["resources"], on_demand["labels"])
