@@ -108,9 +108,9 @@ def trial_overhead(workload: Workload, folder: Path, *, num_threads: int) -> flo
 
 
 def measured_parts(runs: list[dict[str, Any]], *, trial_overhead_s: float) -> Measured:
-    """What the model of a cluster needs, from the runs with one worker and with the most."""
-    alone, most = runs[0]["report"]["distribution"], runs[-1]["report"]["distribution"]
-    held = alone["workers"][0]["bytes"]
+    """What the model of a cluster needs: most of it from the run with one worker, the start from that with the most."""
+    alone = runs[0]["report"]["distribution"]["workers"][0]  # with a core of its own, as on a cluster
+    held = alone["bytes"]
     lengths = np.random.default_rng(0).integers(4, NUM_TOKENS, PLANNED_ROWS)
     started = time.perf_counter()
     TrainingBatches(lengths, ROWS_PER_GPU, 0).epoch(0)
@@ -118,7 +118,7 @@ def measured_parts(runs: list[dict[str, Any]], *, trial_overhead_s: float) -> Me
     return Measured(
         gradient_bytes_per_parameter=FLOAT32 * held["gradients"] / held["parameters"],
         checkpoint_bytes_per_parameter=FLOAT32 * (1 + held["optimizer"] / held["parameters"]),
-        data_s_per_row=most["workers"][0]["seconds"]["data"] * most["world_size"] / NUM_ROWS,
+        data_s_per_row=alone["seconds"]["data"] / NUM_ROWS,
         plan_s_per_row=plan_s / PLANNED_ROWS,
         startup_s=runs[-1]["startup_s"],
         trial_overhead_s=trial_overhead_s,
