@@ -18,6 +18,7 @@ from manta.errors import RunError
 from manta.frozen_rows import FrozenRows
 from manta.model import build_model, load_model_config, load_tokenizer
 from manta.model_card import model_card
+from manta.object_store import fetch, shown
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.seen_rows import train_seen_rows, with_whole_embedding
 from manta.storage import RunFolder
@@ -136,7 +137,7 @@ def finish(
             "data_hash": artifact.manifest.data_hash,
             "config": artifact.manifest.config,
             "wall_s": round(wall_s, 1),
-            "artifact": str(artifact.path),
+            "artifact": shown(artifact.path),
         }
     )
     return TrainedModel(
@@ -167,7 +168,7 @@ def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict
     }
     return write_artifact(
         prepared.folder.artifact,
-        weights=plain_weights(Path(best["checkpoint"]), config, prepared.data),
+        weights=plain_weights(fetch(Path(best["checkpoint"])), config, prepared.data),
         model_config=load_model_config(config.model, prepared.data.labels),
         tokenizer=load_tokenizer(config.model),
         labels=prepared.data.labels,
