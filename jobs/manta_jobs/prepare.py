@@ -12,7 +12,7 @@ from manta.data import TextDataset, load_dataset
 from manta.errors import InputError
 from manta.labels import LabelSpace
 from manta.model import load_tokenizer
-from manta.object_store import fetch, mirror_of, store, url_of
+from manta.object_store import fetch, mirror_of, shown, store, url_of
 from manta.storage import RunFolder, Storage
 from manta_jobs.checkpoints import CHECKPOINTS, TRIALS_FOLDER
 from manta_jobs.cluster import coming_cluster
@@ -87,7 +87,8 @@ def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
     if facts["verb"] != verb:
         raise InputError(f"{folder.name} was started by manta {facts['verb']}; only a run of manta {verb} can be resumed here.")
     if folder.report_path.exists():
-        raise InputError(f"{folder.name} is finished: its model is in {folder.artifact} and its report in {folder.report_path}.")
+        artifact, report = shown(folder.artifact), shown(folder.report_path)
+        raise InputError(f"{folder.name} is finished: its model is in {artifact} and its report in {report}.")
     storage = Storage(folder.path.parent.parent)
     dataset = load_dataset(config.data, task=config.model.task)
     if dataset.content_hash != facts["data_hash"]:
