@@ -110,7 +110,8 @@ def keep(folder: RunFolder) -> None:
 def with_data_here(config: ExperimentConfig) -> ExperimentConfig:
     """The config with the data that a submitted job has brought into an object store fetched to this node."""
     named = {f"data.{key}": Path(getattr(config.data, key) or "") for key in DATA_FILES}
-    return config.with_values({name: str(fetch(path)) for name, path in named.items() if url_of(path)})
+    brought = {name: str(fetch(path)) for name, path in named.items() if url_of(path)}
+    return config.with_values(brought) if brought else config
 
 
 def tokenized(
