@@ -102,7 +102,7 @@ class CheckpointWriter:
 
     def _run(self, state: dict[str, Any], weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
         try:
-            store(write_checkpoint(self._folder, state, weights=weights, moments=moments), last=STATE_FILE)
+            store(write_checkpoint(self._folder, state, weights=weights, moments=moments))
             prune(self._folder, best_step=state["best_step"], num_newest=1 if state["finished"] else NUM_NEWEST_KEPT)
         except BaseException as error:  # noqa: BLE001  # raised on the training thread by `wait`
             self._error = error

@@ -24,7 +24,7 @@ from ray.train import UserCallback
 from manta.errors import InputError, RunError
 from manta.object_store import discard, fetch, here, names, store
 from manta_jobs import quick_dropout
-from manta_jobs.checkpoints import STATE_FILE, latest_checkpoint
+from manta_jobs.checkpoints import latest_checkpoint
 from manta_jobs.memory import OutOfMemory, halved_phrase
 from manta_jobs.progress import Board
 from manta_jobs.recovery import is_own_error, last_line, lost_phrase, own_sentence
@@ -103,7 +103,7 @@ def copy_checkpoint(donor: Path, folder: Path) -> None:
     chosen = fetch(donor) if found is None else found[0]
     discard(folder)
     shutil.copytree(chosen, folder / chosen.name)
-    store(folder / chosen.name, last=STATE_FILE)
+    store(folder / chosen.name)
 
 
 def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metrics: dict[str, Any]) -> bool:

@@ -69,7 +69,7 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
     folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash})
     keep_preflight(found, folder)
     data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
-    store(folder.path, last="run.json")
+    store(folder.path)
     return PreparedRun(config, inputs.storage, folder, inputs.dataset, data)
 
 
@@ -104,7 +104,7 @@ def keep(folder: RunFolder) -> None:
     Raises:
         RunError: it cannot be reached.
     """
-    store(folder.path, without=OF_WORKERS, last=folder.report_path.name)
+    store(folder.path, without=OF_WORKERS)
 
 
 def with_data_here(config: ExperimentConfig) -> ExperimentConfig:

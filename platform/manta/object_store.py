@@ -28,6 +28,8 @@ MIRRORS = "mirror-of"
 """The folder above all mirrors; what follows it in a path is the scheme, the bucket and the place in it."""
 SMALL_BYTES = 64 * 1024
 """Files up to this size are fetched each time: what says which of the others count may change twice within a store's clock tick."""
+COUNTING = ("manta.json", "state.json", "run.json", "report.json")
+"""Files that make those beside and below them count, as a model, a checkpoint, a run and a finished run: they are put last."""
 HALF = ".partial"
 """How the name of a file ends that is being written."""
 COPIED_BYTES = 16 * 1024**2
@@ -108,10 +110,10 @@ def fetch(path: Path, *, without: Collection[str] = ()) -> Path:
     return target
 
 
-def store(path: Path, *, without: Collection[str] = (), last: str = "") -> None:
+def store(path: Path, *, without: Collection[str] = ()) -> None:
     """Put a file or folder of a mirror into the object store, but for files that are there as they are; nothing is removed.
 
-    `without` are names in the folder that stay behind. The file that makes the others count is called `last`, and is put last.
+    Those of COUNTING come last. `without` are names in the folder that stay behind.
 
     Raises:
         RunError: the store cannot be reached or refuses.
@@ -120,8 +122,8 @@ def store(path: Path, *, without: Collection[str] = (), last: str = "") -> None:
     if url is None:
         return
     there = _remote_files(url)
-    files = sorted(file for file in (path, *path.rglob("*")) if file.is_file() and file.suffix != HALF)
-    for file in sorted(files, key=lambda file: file.name == last):
+    files = [file for file in (path, *path.rglob("*")) if file.is_file() and file.suffix != HALF]
+    for file in sorted(files, key=lambda file: (COUNTING.index(file.name) + 1 if file.name in COUNTING else 0, file)):
         name = file.relative_to(path).as_posix()
         is_there = name in there and _is_same(file, there[name])
         if not is_there and name.partition("/")[0] not in without:

@@ -76,11 +76,11 @@ def test_a_run_leaves_everything_in_the_bucket(
     ray_cluster: None,
     storage: Storage,
     node_cache: Path,
-    two_classes_large: Path,
+    two_classes: Path,
     tiny_model: Path,
     trained: dict[str, list[str]],
 ) -> None:
-    model = train(experiment(two_classes_large, tiny_model), console=people_console())
+    model = train(experiment(two_classes, tiny_model, num_epochs=4), console=people_console())
     trained["weights"] = weights_of(model)
     folder = run_of(storage, "train")
     expected = {"artifact", "checkpoints", "config.yaml", "curves.png", "data", "mlflow.json", "preflight.json"}
@@ -102,23 +102,23 @@ def test_a_killed_driver_is_resumed_from_the_bucket_alone(
     ray_cluster: None,
     storage: Storage,
     node_cache: Path,
-    two_classes_large: Path,
+    two_classes: Path,
     tiny_model: Path,
     tmp_path: Path,
     trained: dict[str, list[str]],
 ) -> None:
     brought = storage.root / "submitted" / "0-rows.csv"  # as a submitted job brings its data
     brought.parent.mkdir(parents=True)
-    shutil.copy(two_classes_large, brought)
+    shutil.copy(two_classes, brought)
     store(brought)
-    config = experiment(brought, tiny_model, checkpoint_steps=10)
+    config = experiment(brought, tiny_model, num_epochs=4, checkpoint_steps=2)
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(config.document()))
     command = [sys.executable, "-m", "manta.cli", "train", str(tmp_path / "e.yaml")]
     with (tmp_path / "log").open("w") as log:
         address = ray.get_runtime_context().gcs_address
         driver = subprocess.Popen(command, env=os.environ | {"RAY_ADDRESS": address}, stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + 200
+            deadline = time.monotonic() + 240
             while not (names(storage.runs) and len(names(run_of(storage, "train") / "checkpoints")) > 1):
                 assert driver.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < deadline, (tmp_path / "log").read_text()

@@ -79,8 +79,8 @@ def test_only_what_has_changed_travels(url: str, on_node: Callable[[str], None],
     monkeypatch.setattr(object_store, "_upload", lambda file, url: (moved.append(f"up {file.name}"), upload(file, url)))
     monkeypatch.setattr(object_store, "_download", lambda *args: (moved.append(f"down {args[2].name}"), download(*args)))
     folder = written(mirror_of(url), large=LARGE, other=LARGE, state=b"1")
-    store(folder, last="large")
-    assert moved == ["up other", "up state", "up large"]
+    store(folder)
+    assert moved == ["up large", "up other", "up state"]
     store(folder)
     written(folder, other=LARGE[::-1])
     store(folder, without=("state",))
@@ -92,6 +92,18 @@ def test_only_what_has_changed_travels(url: str, on_node: Callable[[str], None],
     fetch(folder)
     if url.startswith("s3"):
         assert moved[3:] == ["down state"]  # it is small
+
+
+def test_what_makes_others_count_is_put_last(url: str, on_node: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    put: list[str] = []
+    monkeypatch.setattr(object_store, "_upload", lambda file, url: put.append(url))
+    names = ["report.json", "steps.jsonl", "run.json", "artifact/manta.json", "artifact/model.safetensors", "artifact/vocab.txt"]
+    folder = mirror_of(url)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    store(folder)
+    assert put[3:] == [f"{url}/{name}" for name in ("artifact/manta.json", "run.json", "report.json")]
 
 
 def test_an_upload_that_is_cut_short_is_no_object(bucket: str, on_node: Callable[[str], None]) -> None:
