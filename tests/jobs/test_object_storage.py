@@ -139,8 +139,8 @@ def test_a_killed_driver_is_resumed_from_the_bucket_alone(
 
 
 def search(data: Path, model: Path, **settings: object) -> ExperimentConfig:
-    """Four short trials of one worker."""
-    return experiment(data, model, num_workers=1).with_values(
+    """Four short trials of one worker; no two of them have the same loss."""
+    return experiment(data, model, num_workers=1, num_epochs=3, metric="loss").with_values(
         {
             "tune.space": {"train.learning_rate": {"loguniform": [1e-4, 1e-2]}},
             "tune.budget.num_trials": 4,
@@ -152,7 +152,7 @@ def search(data: Path, model: Path, **settings: object) -> ExperimentConfig:
 def test_a_population_is_searched_in_the_bucket(
     ray_cluster: None, storage: Storage, node_cache: Path, two_classes: Path, tiny_model: Path
 ) -> None:
-    tuned = job.tune(search(two_classes, tiny_model, search="pbt", confirm=None), console=people_console())
+    tuned = job.tune(search(two_classes, tiny_model, search="pbt", scheduler="none", confirm=None), console=people_console())
     folder = run_of(storage, "tune")
     events = [json.loads(line) for line in fetch(folder / "trials.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events].count("ended") == 4
