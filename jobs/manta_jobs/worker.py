@@ -395,7 +395,8 @@ def on_this_node(setup: WorkerSetup) -> WorkerSetup:
 def fetched_by_nodes(path: Path) -> Path:
     """A path on this node, fetched by one worker of each if it is in a mirror. All workers must call it together."""
     if url_of(path):
-        if ray.train.get_context().get_local_rank() == 0:
+        mine = ray.get_runtime_context().get_node_id()  # Ray's local rank counts by address, which nodes may share
+        if [facts["node"] for facts in gathered_facts({"node": mine})].index(mine) == dist.get_rank():
             fetch(path)
         dist.barrier()
     return here(path)

@@ -92,5 +92,5 @@ def test_a_node_that_does_not_reach_the_bucket_is_named_before_anything_is_train
         command, env=os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, capture_output=True, text=True, check=False
     )
     assert refused.returncode == 2
-    assert f"{bucket}/manta can be written from here, but not from 127.0.0.1:" in refused.stderr.replace("\n", " ")
+    assert f"{bucket}/manta can be written from here, but not from " in refused.stderr.replace("\n", " ")
     assert names(mirror_of(bucket)) == []
