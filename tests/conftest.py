@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
+import secrets
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +45,7 @@ def own_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test has its own storage and never sees the user's."""
     storage = tmp_path / "storage"
     monkeypatch.setenv("MANTA_STORAGE", str(storage))
+    monkeypatch.setenv("MANTA_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return storage
@@ -155,11 +158,50 @@ def listens_to_ctrl_c() -> Callable[[], None]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def object_store() -> Iterator[dict[str, str]]:
+    """A server that speaks S3, as the variables that lead to it."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # or it prints every request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket, which this process can reach."""
+    import boto3
+
+    for name, value in object_store.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{secrets.token_hex(4)}"
+    boto3.resource("s3", endpoint_url=object_store["AWS_ENDPOINT_URL"]).create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def node_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the nodes of the session's cluster keep their mirrors: elsewhere than the tests, as if these were on another node."""
+    return tmp_path_factory.mktemp("node") / "cache"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(object_store: dict[str, str], node_cache: Path) -> Iterator[None]:
     """The one Ray cluster of the test session; more logical CPUs than cores, so that two workers always fit."""
     import ray
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**object_store, "MANTA_CACHE": str(node_cache)}.items():
+            patch.setenv(name, value)
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

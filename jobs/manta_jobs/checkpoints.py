@@ -3,7 +3,7 @@
 One folder for each: `model.safetensors` (all weights in float32, but for word embeddings that do not learn, see `manta.seen_rows`),
 `optimizer.safetensors` (AdamW's moments) and `state.json` (where training was, and every file's size and sha256). No pickle.
 It is written under another name and renamed, and checked before it is used: one that a crash cut short is passed over for the
-one before it.
+one before it. In an object store, `state.json` is put last, as it makes the others count.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.artifact import file_sha256
+from manta.object_store import discard, fetch, names, store
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that holds those of `manta train`."""
+TRIALS_FOLDER = "trials"
+"""The folder of a run that holds a folder of them for each trial of `manta tune`."""
 NUM_NEWEST_KEPT = 2
 
 
@@ -97,7 +102,7 @@ class CheckpointWriter:
 
     def _run(self, state: dict[str, Any], weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
         try:
-            write_checkpoint(self._folder, state, weights=weights, moments=moments)
+            store(write_checkpoint(self._folder, state, weights=weights, moments=moments))
             prune(self._folder, best_step=state["best_step"], num_newest=1 if state["finished"] else NUM_NEWEST_KEPT)
         except BaseException as error:  # noqa: BLE001  # raised on the training thread by `wait`
             self._error = error
@@ -131,13 +136,13 @@ def prune(folder: Path, *, best_step: int | None, num_newest: int) -> None:
     steps = sorted(_steps(folder))
     for step in steps[:-num_newest]:
         if step != best_step:
-            shutil.rmtree(folder / checkpoint_name(step), ignore_errors=True)
+            discard(folder / checkpoint_name(step))
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
-    """The newest checkpoint that is whole and unaltered, or None."""
+    """The newest checkpoint that is whole and unaltered, fetched if need be, or None."""
     for step in sorted(_steps(folder), reverse=True):
-        path = folder / checkpoint_name(step)
+        path = fetch(folder / checkpoint_name(step))
         state = read_state(path)
         if state is not None:
             return path, state
@@ -157,7 +162,7 @@ def read_state(path: Path) -> TrainingState | None:
 
 
 def _steps(folder: Path) -> list[int]:
-    return [int(path.name.removeprefix("step-")) for path in folder.glob("step-*") if path.is_dir()]
+    return [int(name.removeprefix("step-")) for name in names(folder) if name.startswith("step-")]
 
 
 def _to_disk(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from manta.errors import InputError
+from manta.object_store import check
 from manta.tracking import check_tracking_server
 from manta_jobs.cluster import WorkerResources, fit_workers, num_workers_at_once
 from manta_jobs.draws import grid_points
@@ -201,8 +202,9 @@ def check_disk(
     `free_bytes` replaces what is free on the disk.
     """
     folder = existing_folder(storage.root)
+    setting = "storage or MANTA_STORAGE" if storage.url is None else "MANTA_CACHE"
     if not os.access(folder, os.W_OK):
-        return Check("disk", "cannot work", f"{folder} cannot be written; set storage or MANTA_STORAGE.")
+        return Check("disk", "cannot work", f"{folder} cannot be written; set {setting}.")
     free = shutil.disk_usage(folder).free if free_bytes is None else free_bytes
     runs = 1 if at_once is None else sum(num_runs(config))
     least = run_disk_bytes(size) * (at_once or 1) + model_disk_bytes(size)
@@ -212,7 +214,7 @@ def check_disk(
         f"{bytes_phrase(most)} (checkpoints of {bytes_phrase(checkpoint_bytes(size))})."
     )
     if free < least:
-        return Check("disk", "cannot work", f"{words} Free some, or set storage or MANTA_STORAGE to a larger disk.")
+        return Check("disk", "cannot work", f"{words} Free some, or set {setting} to a larger disk.")
     if free < most:
         return Check("disk", "warning", f"{words} The search may fill the disk; free some or lower tune.budget.num_trials.")
     return Check("disk", "OK", words)
@@ -230,16 +232,32 @@ def check_shared(storage: Storage, *, strangers: Sequence[str], num_nodes: int) 
     return Check("storage", "OK", f"all {num_nodes} nodes see {storage.root}.")
 
 
+def check_object_store(url: str, *, strangers: Sequence[str], num_nodes: int) -> Check:
+    """Whether this machine and all nodes can write into the object store; `strangers` are the nodes that cannot."""
+    try:
+        check(url)
+    except InputError as error:
+        return Check("storage", "cannot work", str(error))
+    if strangers:
+        return Check(
+            "storage",
+            "cannot work",
+            f"{url} can be written from here, but not from {', '.join(strangers)}; give all {num_nodes} nodes the same credentials "
+            "and variables.",
+        )
+    return Check("storage", "OK", f"{url} can be written{f' from all {num_nodes} nodes' if num_nodes > 1 else ''}.")
+
+
 def check_registry(storage: Storage) -> Check:
     """Whether the finished model can be registered: the tracking server answers, or the local database can be written."""
+    server = os.environ.get("MLFLOW_TRACKING_URI")
     try:
         check_tracking_server()
+        if server:
+            return Check("registry", "OK", f"MLflow at {server.rsplit('@', 1)[-1]}.")  # without a password
+        folder = existing_folder(storage.registry)
     except InputError as error:
         return Check("registry", "cannot work", str(error))
-    server = os.environ.get("MLFLOW_TRACKING_URI")
-    if server:
-        return Check("registry", "OK", f"MLflow at {server.rsplit('@', 1)[-1]}.")  # without a password
-    folder = existing_folder(storage.registry)
     if not os.access(folder, os.W_OK):
         return Check("registry", "cannot work", f"{folder} cannot be written, so no version can be registered; set storage.")
     return Check("registry", "OK", f"MLflow's database in {storage.registry}.")

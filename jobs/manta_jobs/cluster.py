@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from manta.config import TrainConfig
 from manta.errors import InputError, RunError
+from manta.object_store import check, url_of
 from manta_jobs.autoscaling import Growth, Node, growth
 
 if TYPE_CHECKING:
@@ -184,20 +185,40 @@ def nodes_without(folder: Path) -> list[str]:
 
     A file with a name that nobody has is made in it, or in the nearest folder above it that there is, and looked for on each
     node that has resources to train with. On a single node, and where this process may not write, nothing is looked at.
+    Of a mirror, each node sees whether it can write into the object store.
     """
+    if sum(node["Alive"] for node in ray.nodes()) < 2:
+        return []
+    url = url_of(folder)
+    if url is not None:
+        return _nodes_that_deny(_can_write, url)
     folder = next(path for path in (folder, *folder.parents) if path.is_dir())
-    nodes = [node for node in ray.nodes() if node["Alive"] and (node["Resources"].get("CPU") or node["Resources"].get("GPU"))]
-    if sum(node["Alive"] for node in ray.nodes()) < 2 or not os.access(folder, os.W_OK):
+    if not os.access(folder, os.W_OK):
         return []
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".manta-seen-") as probe:
-        look = ray.remote(num_cpus=0)(os.path.exists)
-        answers = {
-            node["NodeManagerAddress"] + f":{node['NodeManagerPort']}": look.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(probe.name)
-            for node in nodes
-        }
-        return [address for address, answer in answers.items() if not _seen(answer)]
+        return _nodes_that_deny(os.path.exists, probe.name)
+
+
+def _nodes_that_deny(question: Callable[[str], bool], place: str) -> list[str]:
+    """Addresses of the nodes with resources to train with on which a question is answered with no."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and (node["Resources"].get("CPU") or node["Resources"].get("GPU"))]
+    ask = ray.remote(num_cpus=0)(question)
+    answers = {
+        node["NodeManagerAddress"] + f":{node['NodeManagerPort']}": ask.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(place)
+        for node in nodes
+    }
+    return [address for address, answer in answers.items() if not _seen(answer)]
+
+
+def _can_write(url: str) -> bool:
+    """Whether this process can write below a URL."""
+    try:
+        check(url)
+    except InputError:
+        return False
+    return True
 
 
 def _seen(answer: ray.ObjectRef) -> bool:

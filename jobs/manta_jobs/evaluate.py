@@ -19,6 +19,7 @@ from manta.data import Split, load_labelled
 from manta.errors import InputError
 from manta.inference_form import SAFETENSORS
 from manta.metrics import classification_metrics, confusion_counts, per_class_metrics
+from manta.object_store import fetch, store
 from manta.registry import find_model
 from manta.storage import Storage
 from manta.texts import wrong_kind_sentence
@@ -101,7 +102,9 @@ def evaluate(
         measured = measure_on_cluster(artifact, split.texts, suite=suite, console=console)
     subject = Subject(manifest.name, version, str(artifact.path), data, manifest.created)
     assessment = assess(subject, split, measured, labels=labels, patterns=checked)
-    return FinishedEvaluation(artifact, assessment, write_report(assessment, folder))
+    page = write_report(assessment, folder)
+    store(folder)
+    return FinishedEvaluation(artifact, assessment, page)
 
 
 def _data_config(data: str, settings: Mapping[str, Any]) -> DataConfig:
@@ -138,7 +141,7 @@ def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName |
     from manta.predictor import Predictor
 
     torch.set_num_threads(num_threads)
-    return Predictor(ModelArtifact.load(path), form=form).logits(texts)
+    return Predictor(ModelArtifact.load(fetch(path)), form=form).logits(texts)
 
 
 def logits_on_cluster(
@@ -147,5 +150,6 @@ def logits_on_cluster(
     """Logits of every row by one form of the model, from one node of the connected cluster, with a GPU if it has any."""
     task, num_cpus = one_node_task(_logits_of)
     with console.status(f"Evaluating on {len(split):,} rows"):
+        store(artifact.path)
         logits: Floats = ray.get(task.remote(artifact.path, split.texts, num_cpus, form))
     return logits

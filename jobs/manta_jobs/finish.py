@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.adapt import adapt, merged
-from manta.artifact import ModelArtifact, with_card, with_metrics, write_artifact
+from manta.artifact import MANIFEST_FILE, ModelArtifact, with_card, with_metrics, write_artifact
 from manta.baseline import Baseline
 from manta.behaviour import find_suite
 from manta.config import ExperimentConfig
@@ -18,6 +18,7 @@ from manta.errors import RunError
 from manta.frozen_rows import FrozenRows
 from manta.model import build_model, load_model_config, load_tokenizer
 from manta.model_card import model_card
+from manta.object_store import discard, fetch, shown
 from manta.registry import ModelRegistry, RegisteredVersion
 from manta.seen_rows import train_seen_rows, with_whole_embedding
 from manta.storage import RunFolder
@@ -136,7 +137,7 @@ def finish(
             "data_hash": artifact.manifest.data_hash,
             "config": artifact.manifest.config,
             "wall_s": round(wall_s, 1),
-            "artifact": str(artifact.path),
+            "artifact": shown(artifact.path),
         }
     )
     return TrainedModel(
@@ -152,8 +153,9 @@ def frozen_rows(prepared: PreparedRun) -> FrozenRows:
 
 def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict[str, Any]) -> ModelArtifact:
     """The artifact of the best epoch's checkpoint, written unless an interrupted run has written it already."""
-    if prepared.folder.artifact.exists():
+    if (prepared.folder.artifact / MANIFEST_FILE).exists():
         return ModelArtifact.recover(prepared.folder.artifact)
+    discard(prepared.folder.artifact)  # what of it a driver that was lost had put into an object store
     facts = {
         "name": config.registered_name,
         "num_texts": len(config.data.text_columns),
@@ -167,7 +169,7 @@ def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict
     }
     return write_artifact(
         prepared.folder.artifact,
-        weights=plain_weights(Path(best["checkpoint"]), config, prepared.data),
+        weights=plain_weights(fetch(Path(best["checkpoint"])), config, prepared.data),
         model_config=load_model_config(config.model, prepared.data.labels),
         tokenizer=load_tokenizer(config.model),
         labels=prepared.data.labels,

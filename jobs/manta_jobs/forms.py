@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from manta.artifact import ModelArtifact
+from manta.object_store import fetch, here, store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,8 +28,9 @@ def make_forms_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floa
     num_cpus = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
     task = ray.remote(num_cpus=num_cpus)(_make_forms)
     with console.status("Making ONNX forms of the model"):
+        store(artifact.path)
         ray.get(task.remote(artifact.path, split.texts, split.targets, logits, num_cpus))
-    made = ModelArtifact.load(artifact.path)
+    made = ModelArtifact.load(fetch(artifact.path))
     for form in made.manifest.forms:
         console.print(f"{form.name}: {'accepted' if form.accepted else 'refused'}: {form.reason}")
     return made
@@ -38,4 +40,5 @@ def _make_forms(path: Path, texts: list[Text], targets: Targets, logits: Floats,
     """Make the forms in this process."""
     from manta.onnx_export import make_forms
 
-    make_forms(ModelArtifact.load(path), texts=texts, targets=targets, logits=logits, num_threads=num_threads)
+    make_forms(ModelArtifact.load(fetch(path)), texts=texts, targets=targets, logits=logits, num_threads=num_threads)
+    store(here(path))

@@ -8,6 +8,7 @@ import ray
 
 from manta.artifact import ModelArtifact, with_golden
 from manta.golden import GOLDEN_FILE, record_golden, spread_rows
+from manta.object_store import fetch, store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +32,10 @@ def record_golden_on_cluster(artifact: ModelArtifact, split: Split, *, logits: F
     texts = [split.texts[row] for row in spread_rows(labels.decided_names(labels.probabilities(logits)))]
     task = ray.remote(num_cpus=1)(_record)
     with console.status("Recording golden predictions"):
+        store(artifact.path)
         golden: GoldenPredictions = ray.get(task.remote(artifact.path, texts))
     return with_golden(artifact, golden)
 
 
 def _record(path: Path, texts: list[Text]) -> GoldenPredictions:
-    return record_golden(ModelArtifact.load(path), texts)
+    return record_golden(ModelArtifact.load(fetch(path)), texts)

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from ray.train import UserCallback
 
 from manta.errors import InputError, RunError
+from manta.object_store import discard, fetch, here, names, store
 from manta_jobs import quick_dropout
 from manta_jobs.checkpoints import latest_checkpoint
 from manta_jobs.memory import OutOfMemory, halved_phrase
@@ -76,7 +77,7 @@ def train_trial(lane: Lane, assignment: Assignment) -> None:
     checkpoints = Path(lane.setup.checkpoints) / assignment.name
     if assignment.clone is not None:
         if dist.get_rank() == 0:
-            copy_checkpoint(Path(assignment.clone), checkpoints)
+            copy_checkpoint(Path(assignment.clone), here(checkpoints))
         dist.barrier()
     training = Training(
         dataclasses.replace(
@@ -98,10 +99,11 @@ def train_trial(lane: Lane, assignment: Assignment) -> None:
 
 def copy_checkpoint(donor: Path, folder: Path) -> None:
     """Put another trial's checkpoint, or its newest where that one has been pruned, in the place of a trial's own."""
-    found = latest_checkpoint(donor.parent)
-    chosen = donor if donor.is_dir() or found is None else found[0]
-    shutil.rmtree(folder, ignore_errors=True)
+    found = None if donor.name in names(donor.parent) else latest_checkpoint(donor.parent)
+    chosen = fetch(donor) if found is None else found[0]
+    discard(folder)
     shutil.copytree(chosen, folder / chosen.name)
+    store(folder / chosen.name)
 
 
 def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metrics: dict[str, Any]) -> bool:

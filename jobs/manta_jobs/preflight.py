@@ -182,7 +182,9 @@ def examine(
     if searches and resources is not None:
         search, at_once = checks.check_search(config, nodes, resources)
         found.append(search)
-    if len(cluster.living) > 1:
+    if inputs.storage.url is not None:
+        found.append(checks.check_object_store(inputs.storage.url, strangers=cluster.strangers, num_nodes=len(cluster.living)))
+    elif len(cluster.living) > 1:
         found.append(checks.check_shared(inputs.storage, strangers=cluster.strangers, num_nodes=len(cluster.living)))
     found.append(checks.check_disk(config, inputs.storage, size, at_once=at_once))
     found.append(checks.check_registry(inputs.storage))

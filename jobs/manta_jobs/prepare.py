@@ -7,18 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.config import ExperimentConfig
-from manta.config_file import load_config, write_config
+from manta.config_file import DATA_FILES, load_config, write_config
 from manta.data import TextDataset, load_dataset
 from manta.errors import InputError
 from manta.labels import LabelSpace
 from manta.model import load_tokenizer
+from manta.object_store import fetch, mirror_of, shown, store, url_of
 from manta.storage import RunFolder, Storage
+from manta_jobs.checkpoints import CHECKPOINTS, TRIALS_FOLDER
 from manta_jobs.cluster import coming_cluster
 from manta_jobs.preflight import examine, keep_preflight, load_inputs, show_concerns
 
 if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedTokenizerBase
+
+
+OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, "ray")
+"""What a run's workers, and Ray, put into its folder; the driver takes from there only what it asks for."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
     folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash})
     keep_preflight(found, folder)
     data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
+    store(folder.path)
     return PreparedRun(config, inputs.storage, folder, inputs.dataset, data)
 
 
@@ -72,13 +79,16 @@ def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
     Raises:
         InputError: there is no such run, it is of another kind or finished, or its data is not what it was.
     """
-    folder = Storage.resolve(None).find_run(name)
-    config = load_config(folder.config_path)
+    storage = Storage.resolve(None)
+    fetch(mirror_of(name) if "://" in name else storage.runs / name, without=OF_WORKERS)
+    folder = storage.find_run(name)
+    config = with_data_here(load_config(folder.config_path))
     facts = folder.read_facts()
     if facts["verb"] != verb:
         raise InputError(f"{folder.name} was started by manta {facts['verb']}; only a run of manta {verb} can be resumed here.")
     if folder.report_path.exists():
-        raise InputError(f"{folder.name} is finished: its model is in {folder.artifact} and its report in {folder.report_path}.")
+        artifact, report = shown(folder.artifact), shown(folder.report_path)
+        raise InputError(f"{folder.name} is finished: its model is in {artifact} and its report in {report}.")
     storage = Storage(folder.path.parent.parent)
     dataset = load_dataset(config.data, task=config.model.task)
     if dataset.content_hash != facts["data_hash"]:
@@ -86,6 +96,22 @@ def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
     show_dataset(dataset, console)
     data = tokenized(dataset, folder, config=config, tokenizer=load_tokenizer(config.model))
     return PreparedRun(config, storage, folder, dataset, data)
+
+
+def keep(folder: RunFolder) -> None:
+    """At the end of a run, put what the driver has written into the object store, if the storage is one.
+
+    Raises:
+        RunError: it cannot be reached.
+    """
+    store(folder.path, without=OF_WORKERS)
+
+
+def with_data_here(config: ExperimentConfig) -> ExperimentConfig:
+    """The config with the data that a submitted job has brought into an object store fetched to this node."""
+    named = {f"data.{key}": Path(getattr(config.data, key) or "") for key in DATA_FILES}
+    brought = {name: str(fetch(path)) for name, path in named.items() if url_of(path)}
+    return config.with_values(brought) if brought else config
 
 
 def tokenized(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from manta.errors import MantaError, RunError
+from manta.object_store import store
 from manta.storage import write_atomically
 from manta.tracking import EndStatus, RunTracker, epoch_points, flat, step_points
 
@@ -82,6 +83,7 @@ class RunRecord:
         self._tracker.start(self._folder.name, experiment=self._config.registered_name, config=known, resume_id=resume_id)
         entry = {"uri": self._tracker.uri, "run_id": self.run_id}
         write_atomically(self._folder.path / MLFLOW_FILE, json.dumps(entry) + "\n")
+        store(self._folder.path / MLFLOW_FILE)
         if self._config.train.tensorboard:
             from manta_jobs.event_files import EventFiles
 
@@ -136,6 +138,10 @@ class RunRecord:
         follow(self.steps, new_steps)
         with (self._folder.path / STEPS_FILE).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(step) + "\n" for step in new_steps)
+        try:
+            store(self._folder.path / STEPS_FILE)
+        except RunError as error:
+            self._warn(error)
 
     def _steps_per_epoch(self) -> float | None:
         """From the last logged step; once the run is over, an epoch without steps counts as one."""

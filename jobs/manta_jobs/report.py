@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from manta.object_store import shown
 from manta_jobs.checks import bytes_phrase
 from manta_jobs.comparison import compare, losing_paragraph
 from manta_jobs.distribution import PHASES
@@ -53,9 +54,9 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     table.add_row("learning rate", f"{model.config.train.peak_learning_rate:.3g}")
     table.add_row("dropout", f"{model.config.model.dropout:.3g}")
     table.add_row("took", duration(model.wall_s))
-    table.add_row("model folder", str(model.artifact.path))
-    table.add_row("report", str(model.run.path / "report.json"))
-    table.add_row("curves", str(model.run.path / CURVES_FILE))
+    table.add_row("model folder", shown(model.artifact.path))
+    table.add_row("report", shown(model.run.path / "report.json"))
+    table.add_row("curves", shown(model.run.path / CURVES_FILE))
     table.add_row("registered as", registered_as(model))
     console.print(table)
     show_distribution(model.distribution, console)
@@ -178,8 +179,8 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
         "promotion": model.promotion.to_dict(),
         "metrics": model.artifact.manifest.metrics,
         "baseline": model.preflight.get("baseline"),
-        "artifact": str(model.artifact.path),
-        "report": str(model.run.path / "report.json"),
+        "artifact": shown(model.artifact.path),
+        "report": shown(model.run.path / "report.json"),
         "fit": asdict(model.fit),
         "wall_s": round(model.wall_s, 1),
     }
@@ -216,7 +217,7 @@ def tuned_result(tuned: TunedModel) -> dict[str, Any]:
     statuses = Counter(trial.status for trial in tuned.trials)
     return trained_result(tuned.model) | {
         "best_values": tuned.winner.values,
-        "best_config": str(tuned.best_config_path),
+        "best_config": shown(tuned.best_config_path),
         "page": str(tuned.page),
         "num_trials": len(tuned.trials),
         "num_stopped_early": statuses["stopped early"],

@@ -15,6 +15,7 @@ from ray import tune as ray_tune
 from ray.tune import Callback
 from ray.tune.search import BasicVariantGenerator, Searcher
 
+from manta.object_store import shown
 from manta_jobs.draws import Draws
 from manta_jobs.estimate import longest_epochs
 from manta_jobs.trial_queue import TrialQueue
@@ -198,7 +199,8 @@ def build_tuner(
             reuse_actors=True,
             trial_name_creator=lambda trial: str(trial.config[TRIAL]),
         ),
-        run_config=ray_tune.RunConfig(name="tune", storage_path=str(folder / "ray"), verbose=0, callbacks=[StopInQueue(queue)]),
+        # By its URL in an object store: Tune puts there itself what a trial goes on from on another node.
+        run_config=ray_tune.RunConfig(name="tune", storage_path=shown(folder / "ray"), verbose=0, callbacks=[StopInQueue(queue)]),
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from manta.errors import RunError
+from manta.object_store import store
 from manta.storage import write_atomically
 from manta.tracking import EndStatus, RunTracker, epoch_points, step_points
 
@@ -93,5 +94,6 @@ class TrialRecords:
             parent_id=self._parent_id,
         )
         write_atomically(self._path, json.dumps(self._ids, indent=1) + "\n")
+        store(self._path)
         self._open[trial.name] = tracker
         return tracker

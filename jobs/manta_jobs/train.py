@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from manta.config import ExperimentConfig
+from manta_jobs.checkpoints import CHECKPOINTS
 from manta_jobs.cluster import connected, fit_workers, interruptible, present_cluster
 from manta_jobs.finish import TrainedModel, finish
-from manta_jobs.prepare import PreparedRun, prepare, reopen
+from manta_jobs.prepare import PreparedRun, keep, prepare, reopen
 from manta_jobs.progress import Board, shown_progress
 from manta_jobs.record import RunRecord
 from manta_jobs.trainer import fit, run_trainer, workers_phrase
@@ -17,8 +18,6 @@ from manta_jobs.waiting import look_while_waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-CHECKPOINTS = "checkpoints"
 
 
 def train(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TrainedModel:
@@ -65,7 +64,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             history=lambda: board.history(CHECKPOINTS),
         ) as record:
             console.print(
-                f"Training on {workers_phrase(config)}; if it is interrupted: manta train --resume {prepared.folder.name}"
+                f"Training on {workers_phrase(config)}; if it is interrupted: manta train --resume {prepared.folder.handle}"
             )
             with shown_progress(board, console, num_epochs=config.train.planned_epochs):
                 trained = interruptible(
@@ -73,7 +72,9 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                     console=console,
                     look=look_while_waiting(config.train, resources, cluster, console),
                 )
-            return finish(prepared, config, trained=trained, record=record, console=console, started=started)
+            model = finish(prepared, config, trained=trained, record=record, console=console, started=started)
+    keep(prepared.folder)
+    return model
 
 
 def new_steps(board: Board) -> Callable[[], list[dict[str, Any]]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from manta.config import ExperimentConfig
+from manta.object_store import store
 
 TrialStatus = Literal["running", "done", "stopped early", "out of time", "failed", "not run"]
 
@@ -77,7 +78,7 @@ class Confirmation:
 
 
 class Journal:
-    """`trials.jsonl` of a search: a line for each event, on disk before the search goes on. A resumed search reads it."""
+    """`trials.jsonl` of a search: a line for each event, kept before the search goes on. A resumed search reads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -118,6 +119,7 @@ class Journal:
             file.write(json.dumps(event) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        store(self.path)
         self._apply(event)
 
     def _apply(self, event: dict[str, Any]) -> None:

@@ -13,12 +13,14 @@ import yaml
 from manta.config import ExperimentConfig
 from manta.config_file import write_config
 from manta.errors import RunError
+from manta.object_store import discard, names
+from manta_jobs.checkpoints import OPTIMIZER_FILE, TRIALS_FOLDER, WEIGHTS_FILE
 from manta_jobs.cluster import Cluster, connected, fit_workers, interruptible, num_workers_at_once, present_cluster
 from manta_jobs.confirm import confirm, num_confirming, ranked, winning_run
 from manta_jobs.draws import make_draws
 from manta_jobs.finish import TrainedModel, finish
 from manta_jobs.lanes import Lanes
-from manta_jobs.prepare import PreparedRun, prepare, reopen
+from manta_jobs.prepare import PreparedRun, keep, prepare, reopen
 from manta_jobs.progress import Board
 from manta_jobs.record import RunRecord
 from manta_jobs.search import build_tuner
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
     from manta_jobs.checkpoints import TrainingState
 
-TRIALS_FOLDER = "trials"
 JOURNAL_FILE = "trials.jsonl"
 FINISHING_S = 15.0
 """Kept back from a limit in time for what follows training: the test rows, the registry and the report."""
@@ -91,7 +92,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.searched
         ) as record:
             records = TrialRecords(prepared, search.queue, search.board, parent_id=record.run_id)
-            console.print(f"If the search is interrupted: manta tune --resume {prepared.folder.name}")
+            console.print(f"If the search is interrupted: manta tune --resume {prepared.folder.handle}")
             with view.shown(), records.kept():
                 look = look_while_waiting(config.train, search.resources, cluster, console)
                 best, confirmed = interruptible(search.run, console=console, look=look)
@@ -118,6 +119,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                 baseline_metrics=None if model.baseline is None else model.baseline.test,
             )
     free_disk(prepared.folder.path / TRIALS_FOLDER, winner=winner.name)
+    keep(prepared.folder)
     return TunedModel(model, best_path, winner, ordered, confirmed, page)
 
 
@@ -235,9 +237,10 @@ def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path,
 
 def free_disk(trials: Path, *, winner: str) -> None:
     """Remove the weights of trials that did not win; what they came to stays in their `state.json` and the journal."""
-    for weights in trials.glob("*/step-*/*.safetensors"):
-        if weights.parent.parent.name != winner:
-            weights.unlink()
+    for trial in set(names(trials)) - {winner}:
+        for checkpoint in names(trials / trial):
+            for weights in (WEIGHTS_FILE, OPTIMIZER_FILE):
+                discard(trials / trial / checkpoint / weights)
 
 
 def state_of(trial: Trial, prepared: PreparedRun) -> TrainingState:

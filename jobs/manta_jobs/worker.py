@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import time
@@ -23,6 +24,7 @@ from manta.labels import LabelSpace
 from manta.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
 from manta.metrics import METRIC_NAMES
 from manta.model import build_model, dropout_rates
+from manta.object_store import fetch, here, url_of
 from manta.seen_rows import train_seen_rows
 from manta_jobs import memory, quick_dropout
 from manta_jobs.batches import Rows, TrainingBatches, num_micro_batches, shares
@@ -88,7 +90,7 @@ class Training:
 
     def __init__(self, setup: WorkerSetup) -> None:
         """Build the model as pretrained, or as the newest checkpoint left it, and wrap it for distributed training."""
-        self.setup = setup
+        self.setup = setup = on_this_node(setup)
         self.config = setup.config.train.model_copy(update={"precision": agreed_precision(setup.config.train)})
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         torch.set_num_threads(setup.num_threads)
@@ -381,4 +383,20 @@ def agreed_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
     found: list[Any] = [latest_checkpoint(folder) if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(found, src=0)
     chosen: tuple[Path, TrainingState] | None = found[0]
-    return chosen
+    return None if chosen is None else (fetched_by_nodes(chosen[0]), chosen[1])
+
+
+def on_this_node(setup: WorkerSetup) -> WorkerSetup:
+    """The setup with this node's paths; what an object store holds for them is fetched. All workers must call it together."""
+    data = fetched_by_nodes(Path(setup.data_folder))
+    return dataclasses.replace(setup, data_folder=str(data), checkpoints=str(here(Path(setup.checkpoints))))
+
+
+def fetched_by_nodes(path: Path) -> Path:
+    """A path on this node, fetched by one worker of each if it is in a mirror. All workers must call it together."""
+    if url_of(path):
+        mine = ray.get_runtime_context().get_node_id()  # Ray's local rank counts by address, which nodes may share
+        if [facts["node"] for facts in gathered_facts({"node": mine})].index(mine) == dist.get_rank():
+            fetch(path)
+        dist.barrier()
+    return here(path)

@@ -534,7 +534,8 @@ class ExperimentConfig(Section):
     serve: ServeConfig = ServeConfig()
     """Where the champion answers."""
     storage: str | None = None
-    """Folder of runs, artifacts and the registry; $MANTA_STORAGE or ~/.manta unless given. All workers must reach it."""
+    """Folder of runs, artifacts and the registry, which all nodes share, or s3://bucket/folder, gs://… for an object store, which
+    needs MLFLOW_TRACKING_URI for the registry; $MANTA_STORAGE or ~/.manta unless given."""
 
     @model_validator(mode="after")
     def _searchable(self) -> ExperimentConfig:

@@ -129,7 +129,7 @@ def anchor_paths(document: dict[str, Any], folder: Path) -> None:
             if isinstance(data.get(key), str) and not _is_elsewhere(data[key]):
                 data[key] = str(folder / data[key])
     storage = document.get("storage")
-    if isinstance(storage, str) and not storage.startswith(("/", "~")):
+    if isinstance(storage, str) and not _is_elsewhere(storage):
         document["storage"] = str(folder / storage)
     model = document.get("model")
     if isinstance(model, dict) and isinstance(model.get("pretrained"), str):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from manta.config import ModelConfig
 from manta.errors import InputError
 from manta.labels import LabelSpace
+from manta.object_store import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ def pretrained_source(name: str) -> str:
     """
     if name == "embedded":
         return str(_embedded_folder())
-    path = Path(name)
+    path = fetch(Path(name))  # what a submitted job has brought into an object store
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"model.pretrained: {name} has no config.json; it is not a folder in Hugging Face format.")

@@ -23,6 +23,7 @@ from manta.decisions import CROWNING, Decision, read_decisions
 from manta.errors import InputError
 from manta.frozen_rows import ROWS_FILE, FrozenRows
 from manta.lineage import lineage_tags
+from manta.object_store import discard
 from manta.storage import Storage
 from manta.tracking import PARENT_TAG, open_mlflow, store_errors
 
@@ -259,7 +260,7 @@ class ModelRegistry:
                 shutil.rmtree(_local_path(version.source), ignore_errors=True)
             else:
                 get_artifact_repository(version.source, tracking_uri=self.uri).delete_artifacts()
-        shutil.rmtree(self._fetched(version), ignore_errors=True)
+        discard(self._fetched(version))
 
     def check_deletable(self, version: RegisteredVersion) -> None:
         """See that no alias points to a version.

@@ -1,4 +1,4 @@
-"""The one folder that holds everything a user may want to find again: runs and the registry."""
+"""The one folder that holds everything a user may want to find again: runs and the registry. Or its mirror in an object store."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.errors import InputError, RunError
+from manta.object_store import mirror_of, shown, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,11 @@ class RunFolder:
     def name(self) -> str:
         """The run's unique name, which is the folder's."""
         return self.path.name
+
+    @property
+    def handle(self) -> str:
+        """What `--resume` is given: its name, or its URL in an object store, which also another machine finds."""
+        return url_of(self.path) or self.name
 
     @property
     def config_path(self) -> Path:
@@ -77,13 +83,18 @@ class Storage:
     """Where runs, artifacts and the registry live."""
 
     root: Path
+    """The folder, or this node's mirror of an object store, see `manta.object_store`."""
 
     @classmethod
     def resolve(cls, configured: str | None) -> Storage:
-        """The configured folder, else $MANTA_STORAGE, else ~/.manta. Nothing is created."""
+        """The configured folder or URL, else that of $MANTA_STORAGE, else ~/.manta. Nothing is created.
+
+        Raises:
+            InputError: it is a file, or no such URL.
+        """
         asked = configured or os.environ.get("MANTA_STORAGE") or "~/.manta"
         if "://" in asked:
-            raise InputError(f"storage: {asked} is a URL; give a folder, which an object store can be mounted as.")
+            return cls(mirror_of(asked))
         root = Path(asked).expanduser().absolute()
         if root.exists() and not root.is_dir():
             raise InputError(f"storage: {root} is a file; give a folder.")
@@ -95,22 +106,46 @@ class Storage:
         return self.root / "runs"
 
     @property
+    def url(self) -> str | None:
+        """Where it is in an object store; None for a folder."""
+        return url_of(self.root)
+
+    @property
     def registry(self) -> Path:
-        """The local MLflow database and its artifacts."""
+        """The local MLflow database and its artifacts.
+
+        Raises:
+            InputError: it is an object store, which cannot hold them.
+        """
+        if self.url is not None:
+            raise InputError(
+                f"storage: {self.url} is an object store, which cannot hold the registry's database; set MLFLOW_TRACKING_URI to an "
+                "MLflow server."
+            )
         return self.root / "registry"
 
+    def on_disk(self, *, what: str) -> Path:
+        """The folder, for what must be one that all share: `what` says for people what that is.
+
+        Raises:
+            InputError: it is an object store.
+        """
+        if self.url is not None:
+            raise InputError(f"storage: {self.url} is an object store, and {what}; set storage or MANTA_STORAGE to a folder.")
+        return self.root
+
     def find_run(self, name: str) -> RunFolder:
-        """The folder of an earlier run, by its name or its path.
+        """The folder of an earlier run, by its name, its path or its URL.
 
         Raises:
             InputError: there is none.
         """
-        for path in (self.runs / name, Path(name)):
+        for path in (self.runs / name, mirror_of(name) if "://" in name else Path(name)):
             if (path / "config.yaml").is_file():
                 return RunFolder(path.absolute())
         known = sorted((path for path in self.runs.glob("*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
         newest = f"; the newest is {known[-1].name}" if known else ""
-        raise InputError(f"{name}: no such run in {self.runs}{newest}.")
+        raise InputError(f"{name}: no such run in {shown(self.runs)}{newest}.")
 
     def new_run(self, name: str, *, verb: str) -> RunFolder:
         """Create the folder of a new run, named by experiment, verb and time.

@@ -92,7 +92,7 @@ class FeedbackStore:
     """The feedback on one model. Any thread and any number of processes may add to it at once."""
 
     def __init__(self, storage: Storage, model: str, *, max_bytes: int) -> None:
-        self.path: Path = storage.root / "feedback" / model / FILE
+        self.path: Path = storage.on_disk(what="feedback is a file that grows line by line") / "feedback" / model / FILE
         self._max_bytes = max_bytes
 
     def add(self, feedback: Feedback) -> bool:

@@ -62,7 +62,7 @@ class KeyStore:
     """The keys of one storage. Any thread and any number of processes may use it at once."""
 
     def __init__(self, storage: Storage) -> None:
-        self.path: Path = storage.root / "keys.json"
+        self.path: Path = storage.on_disk(what="API keys are a file that all replicas read") / "keys.json"
         self._known: tuple[ApiKey, ...] = ()
         self._seen: tuple[int, ...] | None = None
         self._looked_at = float("-inf")

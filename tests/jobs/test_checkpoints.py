@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from manta.object_store import discard, here, mirror_of, names, store
 from manta_jobs.checkpoints import (
     OPTIMIZER_FILE,
     STATE_FILE,
@@ -69,6 +70,27 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     writer.write(TrainingState(step=30, best_step=10, finished=True), weights=WEIGHTS, moments={})
     writer.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000030"]
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, STATE_FILE])
+def test_an_upload_that_was_cut_short_is_passed_over(
+    name: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = mirror_of(f"{bucket}/run/checkpoints")
+    writer = CheckpointWriter(folder)
+    for step in (5, 10, 15, 20):
+        writer.write(TrainingState(step=step, best_step=5), weights=WEIGHTS, moments=MOMENTS)
+    writer.wait()
+    assert names(folder) == ["step-00000005", "step-00000015", "step-00000020"]
+    half = folder / "step-00000020" / name
+    if name == WEIGHTS_FILE:  # of the same step, trained again by another node that was lost
+        half.write_bytes(half.read_bytes()[:-1])
+        store(half)
+    else:
+        discard(half)
+    monkeypatch.setenv("MANTA_CACHE", str(tmp_path / "elsewhere"))
+    path, state = latest_checkpoint(folder) or pytest.fail("none found")
+    assert (path, state.step) == (here(folder) / "step-00000015", 15)
 
 
 def test_a_step_that_is_trained_again_replaces_its_checkpoint(tmp_path: Path) -> None:

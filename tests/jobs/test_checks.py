@@ -299,6 +299,20 @@ def test_the_registry_answers_or_is_named(own_storage: Path, monkeypatch: pytest
     assert (check.status, "no MLflow server answers" in check.words) == ("cannot work", True)
 
 
+def test_an_object_store_is_written_to_from_all_nodes_and_has_no_registry(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = checks.check_object_store(bucket, strangers=[], num_nodes=1)
+    assert (check.status, check.words) == ("OK", f"{bucket} can be written.")
+    assert checks.check_object_store(bucket, strangers=[], num_nodes=3).words == f"{bucket} can be written from all 3 nodes."
+    denied = checks.check_object_store(bucket, strangers=["10.0.0.2:7"], num_nodes=3)
+    assert (denied.status, "but not from 10.0.0.2:7; give all 3 nodes" in denied.words) == ("cannot work", True)
+    missing = checks.check_object_store(f"{bucket}-not", strangers=[], num_nodes=1)
+    assert (missing.status, "bucket does not exist" in missing.words) == ("cannot work", True)
+    registry = checks.check_registry(Storage.resolve(bucket))
+    assert (registry.status, "set MLFLOW_TRACKING_URI" in registry.words) == ("cannot work", True)
+    disk = checks.check_disk(config_of(), Storage.resolve(bucket), MINILM, at_once=None, free_bytes=10_000_000)
+    assert "set MANTA_CACHE to a larger disk" in disk.words
+
+
 # Time
 
 

@@ -17,7 +17,7 @@ from manta.clusters import CLUSTERS_FILE, connection, jobs_address
 from manta.errors import InputError
 from manta_jobs.submission.cargo import packed_inputs
 from manta_jobs.submission.follow import Transcript
-from manta_jobs.submission.job_start import MARK
+from manta_jobs.submission.job_start import MARK, placed_inputs
 from manta_jobs.submission.jobs_api import JobsApi, check_version
 from manta_jobs.submit_commands import verb_params, whereabouts
 
@@ -95,6 +95,25 @@ def test_rows_named_on_the_command_line_travel(tmp_path: Path) -> None:
     packed, sent, _ = packed_inputs("evaluate", verb_params("evaluate", ["desk@2", str(tmp_path / "rows.csv")]))
     assert (sent["model"], sent["data"]) == ("desk@2", "{inputs}/0-rows.csv")
     assert list(packed.files) == ["0-rows.csv"]
+
+
+def test_what_a_job_brings_into_a_bucket_is_found_on_another_node(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, _, storage = packed_inputs("train", {"experiment": experiment(tmp_path, storage=f"{bucket}/manta")})
+    assert yaml.safe_load(packed.texts["e.yaml"])["storage"] == storage == f"{bucket}/manta"
+    written = tmp_path / "job" / "inputs"
+    written.mkdir(parents=True)
+    for name, content in packed.contents.items():
+        (written / name).write_bytes(content)
+    monkeypatch.chdir(written.parent)
+    order = {"storage": storage, "inputs": "0123456789abcdef0123", "has_inputs": True}
+    placed = Path(placed_inputs(order))
+    assert sorted(path.name for path in placed.iterdir()) == ["0-rows.csv", "e.yaml"]
+    monkeypatch.setenv("MANTA_CACHE", str(tmp_path / "elsewhere"))
+    found = Path(placed_inputs(order | {"has_inputs": False}))
+    assert found != placed
+    assert (found / "0-rows.csv").read_bytes() == (placed / "0-rows.csv").read_bytes()
 
 
 def test_edited_code_is_another_package_and_the_same_code_the_same_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

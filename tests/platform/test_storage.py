@@ -35,9 +35,20 @@ def test_a_file_is_no_storage(tmp_path: Path) -> None:
         Storage.resolve(str(tmp_path / "file"))
 
 
-def test_a_url_is_no_storage() -> None:
-    with pytest.raises(InputError, match="storage: s3://bucket/manta is a URL; give a folder"):
-        Storage.resolve("s3://bucket/manta")
+def test_a_url_is_a_storage_without_a_registry_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MANTA_CACHE", str(tmp_path))
+    storage = Storage.resolve("s3://bucket/manta/")
+    assert storage.url == "s3://bucket/manta"
+    assert storage.root.is_relative_to(tmp_path)
+    assert Storage.resolve(str(storage.root)) == storage  # as a replica is told
+    assert Storage(tmp_path).url is None
+    with pytest.raises(InputError, match=r"s3://bucket/manta is an object store.* set MLFLOW_TRACKING_URI to an MLflow server\.$"):
+        _ = storage.registry
+    with pytest.raises(
+        InputError, match=r"s3://bucket/manta is an object store, and keys are a file; set storage or MANTA_STORAGE"
+    ):
+        storage.on_disk(what="keys are a file")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_have_their_own_folders_and_names(tmp_path: Path) -> None:

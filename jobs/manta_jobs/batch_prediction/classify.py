@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -13,13 +14,13 @@ from pydantic import BaseModel, ConfigDict
 from manta.artifact import ModelArtifact
 from manta.data.check import text_fault
 from manta.errors import MantaError
+from manta.object_store import fetch, url_of
 from manta.predictor import Predictor
+from manta_jobs.batch_prediction.locate import InputFile
 from manta_jobs.batch_prediction.plan import Chunk, Source
 from manta_jobs.batch_prediction.read import ChunkReader, Rows
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pyarrow as pa
 
     from manta.predictor import Prediction
@@ -115,7 +116,8 @@ class ChunkWorker:
         torch.set_num_threads(num_threads)
         self._failure = ""
         try:
-            self._classifier = Classifier(source, Predictor(ModelArtifact.load(artifact)), model_version)
+            source = source.model_copy(update={"files": tuple(map(_on_this_node, source.files))})
+            self._classifier = Classifier(source, Predictor(ModelArtifact.load(fetch(artifact))), model_version)
         except MantaError as error:  # a worker that does not start would be started again, and again
             self._failure = f"{error} (Is its folder shared by all nodes?)"
 
@@ -131,6 +133,12 @@ class ChunkWorker:
             except MantaError as error:
                 failure = str(error)
         return pa.table({"content": pa.array([content], pa.large_binary()), "counts": [counts], "failure": [failure]})
+
+
+def _on_this_node(file: InputFile) -> InputFile:
+    """The file, fetched to this node if a submitted job has brought it into an object store."""
+    path = Path(file.url)
+    return file.model_copy(update={"url": str(fetch(path))}) if url_of(path) else file
 
 
 def answer(rows: Rows, predictor: Predictor, text_columns: tuple[str, ...]) -> Answers:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact
 from manta.errors import InputError, RunError
+from manta.object_store import store
 from manta.registry import find_model
 from manta.texts import wrong_kind_sentence
 from manta_jobs.batch_prediction.destination import Destination
@@ -174,6 +175,7 @@ def _classify(
         core_remarks_in(partial.path / "ray.log"),
         shown_rows(console, num_done=num_done, num_rows=num_rows) as advance,
     ):
+        store(artifact.path)
         pool = fit_pool(present_cluster().nodes, num_chunks=len(pending), weights_bytes=weights_bytes)
         for content, counts in finished_parts(partial, pool, artifact=artifact.path, model_version=task.model_version):
             began = began or time.monotonic() - counts.seconds

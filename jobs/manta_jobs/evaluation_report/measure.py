@@ -12,6 +12,7 @@ import ray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from manta.artifact import ModelArtifact
+from manta.object_store import fetch, store
 from manta_jobs.cluster import one_node_task
 from manta_jobs.progress import PLAIN_LINE_EVERY_S, UPDATE_EVERY_S, Board, RunProgress, duration
 
@@ -61,6 +62,7 @@ class Measured:
 def measure_on_cluster(artifact: ModelArtifact, texts: list[Text], *, suite: Suite | None, console: Console) -> Measured:
     """Ask the model about every row and every behaviour test, on one node, with a GPU if there is any; a bar says how far it is."""
     task, num_cpus = one_node_task(_measure)
+    store(artifact.path)
     board = Board()
     board.started(RUN, RunProgress(len(texts), phase="rows"))
     result = task.remote(artifact.path, texts, suite, num_cpus, board)
@@ -78,7 +80,7 @@ def _measure(path: Path, texts: list[Text], suite: Suite | None, num_threads: in
     from manta.predictor import Predictor
 
     torch.set_num_threads(num_threads)
-    predictor = Predictor(ModelArtifact.load(path))
+    predictor = Predictor(ModelArtifact.load(fetch(path)))
     _warm_up(predictor, texts)
     report = _Report(board)
     started = time.perf_counter()

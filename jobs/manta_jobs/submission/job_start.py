@@ -65,12 +65,14 @@ def placed_inputs(order: Dict[str, Any]) -> str:  # noqa: UP006
     from pathlib import Path
     from shutil import copytree
 
+    from manta.object_store import fetch, store
     from manta.storage import Storage, written_folder
 
-    target = Storage.resolve(order["storage"]).root / "submitted" / order["inputs"][:16]
+    target = fetch(Storage.resolve(order["storage"]).root / "submitted" / order["inputs"][:16])
     if order["has_inputs"] and not target.exists():
         with contextlib.suppress(FileExistsError), written_folder(target) as folder:
             copytree(Path("inputs"), folder, dirs_exist_ok=True)
+        store(target)
     return str(target)
 
 
