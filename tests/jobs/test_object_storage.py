@@ -32,6 +32,7 @@ from ..platform.test_tracking import mlflow_server
 from .conftest import experiment
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+slow = pytest.mark.faults  # two minutes each, so beside those that kill processes
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,7 @@ def test_a_run_leaves_everything_in_the_bucket(
     assert registry.fetch(version).manifest == model.artifact.manifest
 
 
+@slow
 def test_a_killed_driver_is_resumed_from_the_bucket_alone(
     ray_cluster: None,
     storage: Storage,
@@ -149,6 +151,7 @@ def search(data: Path, model: Path, **settings: object) -> ExperimentConfig:
     )
 
 
+@slow
 def test_a_population_is_searched_in_the_bucket(
     ray_cluster: None, storage: Storage, node_cache: Path, two_classes: Path, tiny_model: Path
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_population_is_searched_in_the_bucket(
     assert with_weights == {tuned.winner.name}
 
 
+@slow
 def test_a_search_is_resumed_from_the_bucket_alone(
     ray_cluster: None, storage: Storage, node_cache: Path, two_classes: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
