@@ -59,6 +59,7 @@ def build(services: Services, frame: Frame) -> None:
         lambda model, one, other: choices(services.tracking, model, one, other),
         inputs=[frame.answering, *versions],
         outputs=[*versions, second],
+        trigger_mode="always_last",  # or what comes while the other is under way is dropped
         **HIDDEN,
     )
     gr.on([left.change, right.change], lambda one, other: metrics_of(api, one, other), inputs=versions, outputs=metrics, **HIDDEN)
