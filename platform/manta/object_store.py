@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from manta.errors import InputError, MantaError, RunError
+from manta.urls import open_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -202,14 +203,10 @@ def _file_system(url: str) -> tuple[Any, str]:
     except Exception as error:  # noqa: BLE001  # each file system raises kinds of its own
         if "Unrecognized filesystem type" not in str(error):
             raise InputError(f"storage: {url} cannot be opened ({_reason(error)}).") from None
-        import fsspec
-
         try:
-            found, base = fsspec.core.url_to_fs(url)
-        except ImportError as missing:
-            raise InputError(f"storage: {url} needs another package on all nodes ({missing}).") from None
-        except ValueError as unknown:
-            raise InputError(f"storage: {url} is no URL of a known kind ({unknown}).") from None
+            found, base = open_filesystem(url)
+        except InputError as unknown:
+            raise InputError(f"storage: {unknown}") from None
         system = PyFileSystem(FSSpecHandler(found))
     return system, base
 

@@ -189,8 +189,8 @@ def test_what_is_wrong_with_a_store_is_one_sentence(
         f"storage: {bucket}-not/x cannot be written (AWS Error NO_SUCH_BUCKET during CreateMultipartUpload operation: The "
         "specified bucket does not exist); check the bucket, the credentials and, unless it is the cloud's own, AWS_ENDPOINT_URL."
     )
-    assert "needs another package on all nodes (Install ossfs" in refusal("oss://bucket/x")
-    assert refusal("foo://bucket/x") == "storage: foo://bucket is no URL of a known kind (Protocol not known: foo)."
+    assert "storage: oss://bucket: this kind of URL needs another package (Install ossfs" in refusal("oss://bucket/x")
+    assert refusal("foo://bucket/x") == "storage: foo://bucket: not a path or URL that can be read (Protocol not known: foo)."
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert "Could not connect to server" in refusal("s3://nobody-answers/x")
 

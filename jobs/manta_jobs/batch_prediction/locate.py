@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from manta.errors import InputError
+from manta.urls import open_filesystem
 
 if TYPE_CHECKING:
     import fsspec
@@ -57,23 +58,6 @@ def locate(source: str) -> tuple[Kind, tuple[InputFile, ...]]:
         raise InputError(f"{source}: {found}; give a folder with files of one kind.")
     files = [_input_file(f"{source.rstrip('/')}/{name}", info, filesystem, str(info["name"])) for name, info in named]
     return kinds.pop(), tuple(files)
-
-
-def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a path or URL, and the path within it.
-
-    Raises:
-        InputError: the URL is of no known kind, or its kind needs a package that is not installed.
-    """
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise InputError(f"{url}: this kind of URL needs another package ({error}).") from None
-    except ValueError as error:
-        raise InputError(f"{url}: not a path or URL that can be read ({error}).") from None
-    return filesystem, str(path)
 
 
 def read_range(file: InputFile, start: int, end: int) -> bytes:

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from manta.config import nearest
 from manta.errors import InputError
-from manta_jobs.batch_prediction.locate import InputFile, Kind, open_filesystem
+from manta.urls import open_filesystem
+from manta_jobs.batch_prediction.locate import InputFile, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

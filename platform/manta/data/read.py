@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from manta.config import DataConfig, nearest
 from manta.errors import InputError
+from manta.urls import open_filesystem
 
 if TYPE_CHECKING:
-    import fsspec
+    pass
 
 SAMPLES = ("support", "reviews")
 SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -89,7 +90,7 @@ def _splits_of(source: str) -> dict[str, str]:
         return {split: str(folder / f"{split}.csv") for split in SPLIT_STEMS}
     if source.startswith("hf://"):
         return _hub_splits(source)
-    filesystem, path = _locate(source)
+    filesystem, path = open_filesystem(source)
     if not filesystem.isdir(path):
         return {}
     return _folder_splits(source, [str(file) for file in filesystem.ls(path, detail=False)])
@@ -110,18 +111,6 @@ def _folder_splits(source: str, files: list[str]) -> dict[str, str]:
     return found
 
 
-def _locate(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(source)
-    except ImportError as error:
-        raise InputError(f"{source}: this kind of URL needs another package ({error}).") from None
-    except ValueError as error:
-        raise InputError(f"{source}: not a path or URL that can be read ({error}).") from None
-    return filesystem, str(path)
-
-
 def read_rows(location: str, split: str, config: DataConfig, *, columns: Sequence[str | int] = ()) -> Rows:
     """The rows of one file, URL or hub split, unchecked but for their columns.
 
@@ -133,7 +122,7 @@ def read_rows(location: str, split: str, config: DataConfig, *, columns: Sequenc
     suffix = next((known for known in (*SUFFIXES, ".ndjson") if location.lower().endswith(known)), None)
     if suffix is None:
         raise InputError(f"{location}: unknown kind of file; data.{split} must end in {', '.join(SUFFIXES)}.")
-    filesystem, path = _locate(location)
+    filesystem, path = open_filesystem(location)
     try:
         content: bytes = filesystem.cat_file(path)
     except FileNotFoundError:
