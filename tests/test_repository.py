@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from manta.cli import build_app
 from manta.config import ExperimentConfig
+from manta_serve.commands import RUN
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 def blocks(language: str) -> list[str]:
@@ -33,7 +38,7 @@ def test_the_readmes_yaml_is_a_valid_experiment() -> None:
     assert (triage.model.task, triage.data.text_columns) == ("multilabel", ("subject", "body"))
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+@pytest.mark.parametrize("page", GUIDES)
 def test_a_guides_yaml_is_a_valid_experiment_and_its_links_lead_somewhere(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for document in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):
@@ -57,6 +62,27 @@ def test_every_command_of_the_readme_exists() -> None:
     assert listed == verbs
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)", " ".join([*lines, *re.findall(r"`[^`]+`", README)]))) <= targets
+
+
+@pytest.mark.parametrize("page", ["../README.md", *GUIDES])
+def test_a_guides_commands_are_ones_that_manta_takes(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for line in re.findall(r"^\$ manta (.*)$", text, flags=re.MULTILINE):
+        command, arguments = named_command(shlex.split(line, comments=True))
+        command.make_context(line, arguments)  # what is missing or unknown is an error
+    for line in re.findall(r"`manta ([^`|\\]+)`", text):
+        command, arguments = named_command([word.strip("[]") for word in line.split()])
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in arguments if word.startswith("--")} <= options, line
+
+
+def named_command(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that they begin with, and what is left of them."""
+    command: Any = typer.main.get_command(build_app())
+    while words and not words[0].startswith("-") and (commands := getattr(command, "commands", {})):
+        known = words[0] in commands
+        command, words = commands[words[0] if known else RUN], words[known:]  # `manta serve NAME` leaves it out
+    return command, words
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:

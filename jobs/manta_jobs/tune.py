@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,7 @@ class Search:
         confirmed = confirm(best, config, self.queue)
         self.queue.expect(0)
         lanes.join()
-        return best, confirmed
+        return as_ended(best, confirmed, self.queue.snapshot(), config)
 
     def _lane(self, name: str) -> TorchTrainer:
         return lane_trainer(
@@ -200,6 +200,14 @@ class Search:
         if budget.worker_hours is not None:
             ends.append(self._now() + budget.worker_hours * 3600 / workers)
         return min(ends, default=None)
+
+
+def as_ended(
+    best: list[Trial], confirmed: list[Confirmation], trials: dict[str, Trial], config: ExperimentConfig
+) -> tuple[list[Trial], list[Confirmation]]:
+    """Ranked and confirmed trials as they are by now: one that was told to stop was in its epoch still when it was ranked."""
+    now = ranked([trials[trial.name] for trial in best], config)
+    return now, [replace(item, trial=trials[item.trial.name]) for item in confirmed]
 
 
 def no_model_sentence(trials: list[Trial]) -> str:

@@ -20,8 +20,8 @@ from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta_jobs.prepare import prepare
 from manta_jobs.train import train
-from manta_jobs.trials import Journal, Trial
-from manta_jobs.tune import TunedModel, no_model_sentence, resume, run, tune
+from manta_jobs.trials import Confirmation, Journal, Trial, TrialStatus
+from manta_jobs.tune import TunedModel, as_ended, no_model_sentence, resume, run, tune
 
 
 def search(data: Path, model: Path, **tune_settings: Any) -> ExperimentConfig:
@@ -177,3 +177,20 @@ def test_time_that_is_over_ends_the_trial_and_registers_what_there_is(
 def test_a_search_without_a_model_says_why() -> None:
     failed = Trial("trial-001", {}, "failed", reason="ArithmeticError: the loss is nan after step 3")
     assert no_model_sentence([failed]) == "every trial failed; the first one said: ArithmeticError: the loss is nan after step 3"
+
+
+def test_a_trial_that_was_still_stopping_when_it_was_ranked_is_told_of_once_and_as_it_ended(
+    two_classes: Path, tiny_model: Path
+) -> None:
+    config = search(two_classes, tiny_model)
+
+    def trial(name: str, status: TrialStatus, accuracy: float) -> Trial:
+        return Trial(name, {}, status, history=[{"epoch": 1, "accuracy": accuracy}])
+
+    ranked = [trial("trial-001", "done", 0.9), trial("trial-002", "running", 0.8), trial("trial-003", "running", 0.7)]
+    confirmed = [Confirmation(ranked[1], [], [0.8])]
+    now = {trial.name: trial for trial in [ranked[0], trial("trial-002", "stopped early", 0.8), trial("trial-003", "failed", 0.7)]}
+    best, again = as_ended(ranked, confirmed, now, config)
+    assert [(trial.name, trial.status) for trial in best] == [("trial-001", "done"), ("trial-002", "stopped early")]
+    assert again[0].trial.status == "stopped early"
+    assert [trial for trial in now.values() if trial not in best] == [now["trial-003"]]  # what `run` adds below the ranked ones
