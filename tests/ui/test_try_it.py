@@ -208,6 +208,26 @@ def test_ten_thousand_rows_are_each_answered_once(visit: Visit, stack: Stack, tm
     assert set(visit.part("batch-table").locator("tbody td:nth-child(3)").all_inner_texts()) == {"billing"}
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_is_found_at_once_is_shown(times: int, visit: Visit, tmp_path: Path) -> None:
+    """Answers that come before the browser has built what shows them, each time in a browser of its own; then again."""
+    from playwright.sync_api import expect
+
+    visit.open("Batch")
+    results = visit.part("batch-table").locator("tbody tr")
+    for count in (2, 1):
+        file = tmp_path / f"rows-{times}-{count}.csv"
+        file.write_text("text\n" + "my parcel is late\n" * count)
+        if count == 1:
+            visit.part("batch-file").get_by_label("Remove").or_(visit.part("batch-file").get_by_label("Clear")).first.click()
+            expect(visit.part("batch-results")).to_be_hidden()
+        visit.page.locator("#batch-file input[type=file]").set_input_files(file)
+        expect(visit.part("batch-progress")).to_contain_text(file.name)
+        visit.part("batch-start").click()
+        expect(results).to_have_count(count)
+        expect(visit.part("batch-download")).to_be_visible()
+
+
 def test_two_versions_are_compared_on_a_text_and_on_a_file(visit: Visit, stack: Stack, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 

@@ -51,7 +51,8 @@ def distribution_html(answers: Sequence[RowAnswer]) -> str:
     most = max(counts.values(), default=1)
     bars = "".join(_bar_html(label, count, unsure[label], total=len(answers), most=most) for label, count in counts.most_common())
     return (
-        '<section class="manta-answer"><h2>Labels</h2><p class="manta-quiet">Rows by label; the hatched part is not sure.</p>'
+        '<section class="manta-answer manta-found"><h2>Labels</h2>'
+        '<p class="manta-quiet">Rows by label; the hatched part is not sure.</p>'
         f'<ul class="manta-bars">{bars}</ul></section>'
     )
 

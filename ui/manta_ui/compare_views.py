@@ -68,7 +68,7 @@ def agreement_html(left: Sequence[RowAnswer], right: Sequence[RowAnswer], *, ver
         ),
     ]
     tiles = "".join(f"<li><strong>{figure}</strong><span>{html.escape(words)}</span></li>" for figure, words in figures)
-    return f'<ul class="manta-tiles">{tiles}</ul>'
+    return f'<ul class="manta-tiles manta-found">{tiles}</ul>'
 
 
 def compared_page_html(

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 NO_FILE = empty_html("Drop a file to classify all its rows", f"{', '.join(KINDS)}: one text a row, in a column with a name.")
 
+RESULTS = "manta-results"
+"""Class of a column that is seen while something of the class `manta-found` is in it.
+
+Not `visible`: a column that is hidden and shown again before the browser has built it may stay away (Gradio's issue 13494, here in
+one of seven runs, and in one of two on a busy machine).
+"""
+
 
 @dataclass(frozen=True)
 class FileChoice:

@@ -12,7 +12,7 @@ import gradio as gr
 from manta_ui.batch_views import ALL_LABELS, Filter, distribution_html, table_page_html
 from manta_ui.client import ApiError
 from manta_ui.downloads import held_path
-from manta_ui.file_choice import build_file_choice, texts_in
+from manta_ui.file_choice import RESULTS, build_file_choice, texts_in
 from manta_ui.markup import note_html, progress_html
 from manta_ui.row_answers import RowAnswer, answer_rows
 from manta_ui.row_files import RowFile, write_rows
@@ -63,21 +63,21 @@ def build(services: Services, frame: Frame) -> None:
     with gr.Row():
         start = gr.Button("Classify rows", variant="primary", elem_id="batch-start", interactive=False, scale=3)
         stop = gr.Button("Stop", elem_id="batch-stop", interactive=False, scale=1)
-    with gr.Column(visible=False, elem_id="batch-results") as results:
+    with gr.Column(elem_id="batch-results", elem_classes=RESULTS):
         download = gr.DownloadButton("Download with the answers", elem_id="batch-download")
         plot = gr.HTML("", elem_id="batch-plot")
         filters = _build_filters()
         table = gr.HTML("", elem_id="batch-table", elem_classes="manta-data")
 
     choice.chosen.then(
-        lambda file: (gr.Button(interactive=file is not None), gr.Column(visible=False)),
+        lambda file: (gr.Button(interactive=file is not None), ""),
         inputs=choice.file,
-        outputs=[start, results],
+        outputs=[start, plot],
         **HIDDEN,
     )
 
     def run(rows: RowFile | None, name: str | None, other: str | None, model: ModelInfo | None) -> Iterator[dict[Any, Any]]:
-        yield {start: gr.Button(interactive=False), stop: gr.Button(interactive=True), results: gr.Column(visible=False)}
+        yield {start: gr.Button(interactive=False), stop: gr.Button(interactive=True), plot: ""}
         for step in classified_rows(api, rows, name, other, model=model):
             if isinstance(step, str):
                 yield {choice.note: step}
@@ -85,7 +85,6 @@ def build(services: Services, frame: Frame) -> None:
             yield {
                 choice.note: note_html(done_sentence(step)),
                 classified: step,
-                results: gr.Column(visible=True),
                 plot: distribution_html(step.answers),
                 filters.label: gr.Dropdown([ALL_LABELS, *step.model.labels], value=ALL_LABELS),
                 filters.page: 1,
@@ -96,7 +95,7 @@ def build(services: Services, frame: Frame) -> None:
     running = start.click(
         run,
         inputs=[choice.file, choice.column, choice.second, frame.answering],
-        outputs=[choice.note, classified, start, stop, results, plot, filters.label, filters.page, download],
+        outputs=[choice.note, classified, start, stop, plot, filters.label, filters.page, download],
         **HIDDEN,
     )
     running.then(shown, inputs=[classified, *filters.inputs], outputs=table, **HIDDEN)

@@ -11,7 +11,7 @@ import gradio as gr
 
 from manta_ui.client import ApiError
 from manta_ui.compare_views import agreement_html, compared_page_html, metrics_html, side_by_side_html
-from manta_ui.file_choice import build_file_choice, texts_in
+from manta_ui.file_choice import RESULTS, build_file_choice, texts_in
 from manta_ui.markup import empty_html, note_html, progress_html
 from manta_ui.row_answers import RowAnswer, answer_rows
 from manta_ui.tabs.classify import texts_of
@@ -78,7 +78,7 @@ def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dro
     with gr.Row():
         start = gr.Button("Compare on the file", variant="primary", interactive=False, elem_id="compare-start", scale=3)
         stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", scale=1)
-    with gr.Column(visible=False) as results:
+    with gr.Column(elem_classes=RESULTS):
         agreement = gr.HTML("", elem_id="compare-agreement")
         page = gr.Number(value=1, minimum=1, precision=0, label="Page", elem_id="compare-page")
         table = gr.HTML("", elem_id="compare-table", elem_classes="manta-data")
@@ -86,7 +86,7 @@ def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dro
     def run(
         file: RowFile | None, column: str | None, other: str | None, one: Any, two: Any, model: ModelInfo | None
     ) -> Iterator[dict[Any, Any]]:
-        yield {start: gr.Button(interactive=False), stop: gr.Button(interactive=True), results: gr.Column(visible=False)}
+        yield {start: gr.Button(interactive=False), stop: gr.Button(interactive=True), agreement: ""}
         for step in compared_rows(api, file, column, other, (one, two), model=model):
             if isinstance(step, str):
                 yield {choice.note: step}
@@ -94,7 +94,6 @@ def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dro
             yield {
                 choice.note: note_html(f"{len(step.texts):,} rows by versions {step.versions[0]} and {step.versions[1]}."),
                 compared: step,
-                results: gr.Column(visible=True),
                 agreement: agreement_html(step.left, step.right, versions=step.versions),
                 page: 1,
                 table: _page(step, 1),
@@ -102,15 +101,15 @@ def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dro
         yield {start: gr.Button(interactive=True), stop: gr.Button(interactive=False)}
 
     choice.chosen.then(
-        lambda file: (gr.Button(interactive=file is not None), gr.Column(visible=False)),
+        lambda file: (gr.Button(interactive=file is not None), ""),
         inputs=choice.file,
-        outputs=[start, results],
+        outputs=[start, agreement],
         **HIDDEN,
     )
     running = start.click(
         run,
         inputs=[choice.file, choice.column, choice.second, left, right, frame.answering],
-        outputs=[choice.note, compared, start, stop, results, agreement, page, table],
+        outputs=[choice.note, compared, start, stop, agreement, page, table],
         **HIDDEN,
     )
     stop.click(
