@@ -189,6 +189,7 @@ def test_the_surest_mistakes_come_first_and_of_several_labels_the_surest_wrong_o
         (40, {"confusion", "per_class_f1", "slices", "reliability", "confidence"}),
     ],
 )
+@pytest.mark.slow
 def test_the_report_is_whole(num_labels: int, plots: set[str], reports: Callable[[int], tuple[Assessment, Path]]) -> None:
     from matplotlib.image import imread
 

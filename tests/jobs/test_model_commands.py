@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Run = Callable[..., dict[str, Any]]
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.usefixtures("desk")
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Register = Callable[..., RegisteredVersion]
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 tests:
   - name: parcels

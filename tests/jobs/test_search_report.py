@@ -129,6 +129,7 @@ def test_the_headline_names_the_winner_with_mean_and_deviation(usual: tuple[Path
     ]
 
 
+@pytest.mark.slow
 def test_a_baseline_that_is_not_beaten_is_said_plainly(tmp_path: Path) -> None:
     page, _ = written(tmp_path, trials=searches.usual_search()[:2], baseline_metrics={"accuracy": 0.894})
     assert "does not beat TF-IDF with logistic regression in test accuracy: 0.8412 against 0.8940" in page.texts["comparison"]
@@ -210,6 +211,7 @@ def test_the_page_is_one_file_with_headings_in_order(usual: tuple[Path, Page, st
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_all_text_is_escaped(tmp_path: Path) -> None:
     attack = "<script>alert('$x$')</script>"
     weights = {attack: 2.0}
@@ -266,6 +268,7 @@ def test_a_range_of_whole_numbers_keeps_its_bounds() -> None:
     assert range_text(config.tune.searched["train.num_epochs"]) == "2 to 5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_report_is_written_of_whatever_is_known(case: str, tmp_path: Path) -> None:
     config, trials = CASES[case]

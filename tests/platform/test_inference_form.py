@@ -18,7 +18,7 @@ from manta.labels import LabelSpace
 from manta.onnx_export import export_graph, make_forms
 from manta.predictor import Predictor, chosen_form
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 TEXTS = ["my parcel is late", "card", "the courier charged my invoice twice please and why is it late now", "login password"] * 10
 PAIRS = [(first, second) for first, second in zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True)]

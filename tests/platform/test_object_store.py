@@ -15,6 +15,8 @@ from manta import object_store
 from manta.errors import InputError, RunError
 from manta.object_store import check, discard, fetch, here, mirror_of, names, shown, store, url_of
 
+pytestmark = pytest.mark.slow
+
 LARGE = bytes(object_store.SMALL_BYTES + 1)
 
 

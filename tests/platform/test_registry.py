@@ -364,6 +364,7 @@ def copied(storage: Storage, folder: Path) -> tuple[Storage, Path]:
     return copy, Path(shutil.copy(storage.registry / "mlflow.db", copy.registry / "mlflow.db"))
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_one_sentence(registry: ModelRegistry, storage: Storage, tmp_path: Path) -> None:
     assert registry.versions("anything") == []  # the database is made
     copy, database = copied(storage, tmp_path / "copy")
@@ -411,6 +412,7 @@ def test_a_registration_that_breaks_off_leaves_no_version(
     assert registry.fetch(version).manifest == artifact.manifest
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_one_sentence(artifact: ModelArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"http://127.0.0.1:{free_ports(1)[0]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)

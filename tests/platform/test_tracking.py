@@ -167,6 +167,7 @@ def test_figures_that_are_no_numbers_do_no_harm(storage: Storage) -> None:
     assert values[3] == 1.0
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_one_sentence_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"http://127.0.0.1:{free_ports(1)[0]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)

@@ -19,6 +19,8 @@ from .untrained import artifact_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 OPERATIONS = [
     *("post /v1/classify", "post /v1/feedback"),  # the others take nothing
     *("get /v1/feedback", "get /v1/model", "get /metrics", "get /healthz", "get /readyz"),

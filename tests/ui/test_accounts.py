@@ -50,6 +50,7 @@ def test_the_file_holds_salted_hashes_and_is_its_owners_only(accounts: Accounts)
     assert ann["scrypt"] != bob["scrypt"]
 
 
+@pytest.mark.slow
 def test_a_new_password_takes_the_old_ones_place_and_who_is_removed_is_out(accounts: Accounts) -> None:
     accounts.add("ann", password=PASSWORD[::-1], may_promote=False)
     assert not asyncio.run(accounts.check("ann", PASSWORD))
@@ -61,6 +62,7 @@ def test_a_new_password_takes_the_old_ones_place_and_who_is_removed_is_out(accou
         accounts.remove("ann")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0o604, 0o620, 0o660])
 def test_a_file_that_others_can_read_or_change_is_refused(accounts: Accounts, mode: int) -> None:
     accounts.path.chmod(mode)
