@@ -113,8 +113,7 @@ def _build_filters() -> Filters:
     with gr.Row():
         label = gr.Dropdown([ALL_LABELS], value=ALL_LABELS, label="Label", elem_id="batch-label", min_width=160, scale=2)
         page = gr.Number(value=1, minimum=1, precision=0, label="Page", elem_id="batch-page", min_width=100, scale=1)
-    # Beside fields a phone would cut its words off.
-    uncertain = gr.Checkbox(label="Not sure only", container=False, elem_id="batch-uncertain")
+        uncertain = gr.Checkbox(label="Not sure only", container=False, elem_id="batch-uncertain", scale=1)
     with gr.Row():
         least = gr.Slider(0, 1, value=0, step=0.01, label="Score from", elem_id="batch-least", min_width=240)
         most = gr.Slider(0, 1, value=1, step=0.01, label="Score to", elem_id="batch-most", min_width=240)
