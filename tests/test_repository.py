@@ -99,6 +99,7 @@ def test_importing_the_command_line_loads_nothing_heavy(package: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_driver_does_not_import_deepspeed() -> None:
     code = "import sys, manta_jobs.train, manta_jobs.tune, manta_jobs.worker; print('deepspeed' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

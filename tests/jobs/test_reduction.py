@@ -34,6 +34,7 @@ def work(rank: int, rendezvous: str, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_every_worker_gets_the_mean(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(work, (str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=WORLD_SIZE)

@@ -62,6 +62,7 @@ def answers_of(decided: str, truth: str, *, confidence: float = 0.9) -> Answers:
     return make_answers(probabilities, [NAMES[by_letter[letter]] for letter in truth], labels=SPACE, names=NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("main_metric", ["accuracy", "f1_macro"])
 def test_an_equal_model_is_seldom_accepted(main_metric: MetricName) -> None:
     """Four times 200 simulations; fewer resamples than usual, as the errors of 800 intervals even out."""

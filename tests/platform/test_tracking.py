@@ -104,6 +104,7 @@ def test_settings_are_flat_but_for_the_search() -> None:
     assert flat(document) == {"name": "desk", "train.seed": 0, "tune.space": {"model.dropout": {"uniform": [0, 1]}}}
 
 
+@pytest.mark.slow
 def test_a_run_is_seen_running_and_then_finished(storage: Storage, tmp_path: Path) -> None:
     tracker, client = tracked(storage)
     run = client.get_run(tracker.run_id)

@@ -32,6 +32,7 @@ def accounts(tmp_path: Path) -> Accounts:
     return accounts
 
 
+@pytest.mark.slow
 def test_a_password_lets_its_owner_in_and_no_one_else(accounts: Accounts) -> None:
     tried = [("ann", PASSWORD), ("bob", PASSWORD), ("ann", PASSWORD + " "), ("cleo", PASSWORD), ("ann", ""), ("ann", "x" * 5000)]
 
