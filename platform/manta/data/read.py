@@ -14,14 +14,11 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from manta.config import DataConfig, nearest
 from manta.errors import InputError
 from manta.urls import open_filesystem
-
-if TYPE_CHECKING:
-    pass
 
 SAMPLES = ("support", "reviews")
 SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
