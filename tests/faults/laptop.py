@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from manta_jobs.local_cluster import LocalCluster
@@ -29,15 +31,34 @@ def laptop(cluster: LocalCluster, folder: Path) -> Callable[..., subprocess.Pope
     return start
 
 
+@contextmanager
+def local_cluster(folder: Path, *, num_nodes: int, listens_to_ctrl_c: Callable[[], None]) -> Iterator[tuple[psutil.Popen, str]]:
+    """`manta cluster local` once it is up, and what it printed until then; nothing of it is left however the block ends."""
+    command = [*COMMAND, "cluster", "local", "--nodes", str(num_nodes)]
+    process = psutil.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, preexec_fn=listens_to_ctrl_c)
+    try:
+        shown = ""
+        while "Ctrl-C stops" not in shown:
+            line = process.stderr.readline()
+            assert line, shown
+            shown += line
+        yield process, shown
+    finally:
+        if process.poll() is None:
+            for child in process.children(recursive=True):
+                child.kill()
+            process.kill()
+
+
 def write_experiment(
-    folder: Path, *, data: Path, model: Path, storage: Path, tune: dict[str, Any] | None = None, **train: Any
+    folder: Path, *, data: Path, model: Path, storage: Path, name: str = "far", tune: dict[str, Any] | None = None, **train: Any
 ) -> str:
-    """An experiment named `far` with its rows and encoder beside it; its path."""
+    """An experiment with its rows and encoder beside it; its path."""
     shutil.copy(data, folder / "rows.csv")
     shutil.copytree(model, folder / "encoder")
     settings = {"num_workers": 2, "cpus_per_worker": 1, "learning_rate": 1e-3, "num_epochs": 2, "batch_size": 16}
     document = {
-        "name": "far",
+        "name": name,
         "data": {"train": "rows.csv"},
         "model": {"pretrained": "./encoder", "max_length": 32},
         "train": settings | train,
@@ -45,6 +66,6 @@ def write_experiment(
         "registry": {"onnx": False},
         "storage": str(storage),
     }
-    path = folder / "far.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document))
     return str(path)

@@ -12,10 +12,12 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from manta.config import ExperimentConfig
+from manta.console import people_console
 from manta.data.dataset import Split
 from manta.data.encode import write_encoded, write_seen_tokens
 from manta.labels import LabelSpace
 from manta.model import load_tokenizer
+from manta_jobs.cluster import interruptible
 from manta_jobs.progress import Board
 from manta_jobs.worker import Training, WorkerSetup
 
@@ -59,12 +61,13 @@ def peak_mib(num_rows: int, *, model: Path, folder: Path) -> float:
         run_name="flat",
     )
     answer = folder / "peak_kib"
-    TorchTrainer(
+    trainer = TorchTrainer(
         train_a_little,
         train_loop_config={"setup": setup, "answer": str(answer)},
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(name="flat", storage_path=str(folder / "ray")),
-    ).fit()
+    )
+    interruptible(trainer.fit, console=people_console())
     return int(answer.read_text()) / 1024
 
 

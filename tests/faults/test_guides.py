@@ -8,20 +8,16 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
-import yaml
+
+from .laptop import COMMAND, local_cluster, write_experiment
 
 DOCS = Path(__file__).parents[2] / "docs"
 NOT_RUN = "# not run here: "
-MANTA = f"{shlex.quote(sys.executable)} -m manta.cli"
-RUNS = {"data": {"train": "rows.csv"}, "model": {"pretrained": "./encoder", "max_length": 32}, "registry": {"onnx": False}}
-TRAIN = {"num_workers": 2, "cpus_per_worker": 1, "num_epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
+MANTA = shlex.join(COMMAND)
 
 
 def commands(page: str) -> dict[str, str]:
@@ -45,12 +41,11 @@ def words_of(block_start: str) -> str:
 @pytest.fixture
 def workplace(tmp_path: Path, two_classes: Path, tiny_model: Path) -> Path:
     """A folder with what the guide takes for granted: an experiment, and the project's `cluster.yaml`."""
-    shutil.copy(two_classes, tmp_path / "rows.csv")
-    shutil.copytree(tiny_model, tmp_path / "encoder")
     tune = {"budget": {"num_trials": 4}, "confirm": None}
-    document = {"name": "guide", **RUNS, "train": TRAIN, "tune": tune, "storage": str(tmp_path / "storage")}
-    for name in ("experiment.yaml", "EXPERIMENT.yaml"):
-        (tmp_path / name).write_text(yaml.safe_dump(document))
+    experiment = write_experiment(
+        tmp_path, data=two_classes, model=tiny_model, storage=tmp_path / "storage", name="experiment", tune=tune, num_epochs=1
+    )
+    shutil.copy(experiment, tmp_path / "EXPERIMENT.yaml")
     shutil.copy(DOCS.parent / "cluster.yaml", tmp_path)
     return tmp_path
 
@@ -77,32 +72,18 @@ class Terminal:
 @pytest.fixture
 def three_nodes(workplace: Path, listens_to_ctrl_c: Callable[[], None]) -> Iterator[str]:
     """The guide's first command, up until the test ends; what it says to type next."""
-    command = shlex.split(MANTA) + shlex.split(next(iter(commands("clusters.md"))))[1:]
-    assert command[-4:] == ["cluster", "local", "--nodes", "3"]
-    settings: dict[str, Any] = {"env": os.environ.copy(), "preexec_fn": listens_to_ctrl_c}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=workplace, **settings)
-    assert process.stderr is not None
-    try:
-        shown = ""
-        while "Ctrl-C stops" not in shown:
-            line = process.stderr.readline()
-            assert line, shown
-            shown += line
+    assert next(iter(commands("clusters.md"))) == "manta cluster local --nodes 3"
+    with local_cluster(workplace, num_nodes=3, listens_to_ctrl_c=listens_to_ctrl_c) as (process, shown):
         yield next(line.strip() for line in shown.splitlines() if line.strip().startswith("manta submit"))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-    finally:
-        if process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-            process.kill()
 
 
 @pytest.mark.timeout(900)
 def test_the_guide_to_clusters_does_what_it_says(three_nodes: str, workplace: Path) -> None:
     """Every command without a mark, in the guide's order; jobs are followed to their end before the next is sent."""
     terminal = Terminal(workplace)
-    assert "manta serve guide" in terminal.run(three_nodes)
+    assert "manta serve experiment" in terminal.run(three_nodes)
     address, token_file = re.findall(r"--(?:address|token-file) (\S+)", three_nodes)
     terminal.environ |= {"RAY_ADDRESS": address, "RAY_AUTH_TOKEN_PATH": token_file}
     to_run = [command for command, why in commands("clusters.md").items() if not why][1:]
@@ -110,7 +91,7 @@ def test_the_guide_to_clusters_does_what_it_says(three_nodes: str, workplace: Pa
     shown = {command: terminal.run(command) for command in to_run}
     assert "epoch 5/5" in shown["manta submit train experiment.yaml --set train.num_epochs=5"]
     assert "SUCCEEDED" in shown["manta jobs status JOB"]
-    assert "manta serve guide" in shown["manta jobs logs JOB --follow"]
+    assert "manta serve experiment" in shown["manta jobs logs JOB --follow"]
     check = "manta cluster check cluster.yaml experiment.yaml"
     assert words_of(check) in " ".join(shown[check].split())
 

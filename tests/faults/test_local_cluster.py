@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,33 +13,22 @@ import pytest
 from manta.clusters import connection
 from manta_jobs.submission.jobs_api import JobsApi
 
+from .laptop import local_cluster
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_three_nodes_answer_and_leave_nothing_behind(number: signal.Signals, tmp_path: Path, listens_to_ctrl_c: object) -> None:
-    command = [sys.executable, "-m", "manta.cli", "cluster", "local", "--nodes", "3"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ.copy(), preexec_fn=listens_to_ctrl_c
-    )
-    assert process.stderr is not None
-    shown = ""
-    try:
-        while "Ctrl-C stops" not in shown:
-            line = process.stderr.readline()
-            assert line, shown
-            shown += line
+def test_three_nodes_answer_and_leave_nothing_behind(
+    number: signal.Signals, tmp_path: Path, listens_to_ctrl_c: Callable[[], None]
+) -> None:
+    with local_cluster(tmp_path, num_nodes=3, listens_to_ctrl_c=listens_to_ctrl_c) as (process, shown):
         found = re.search(r"--address (\S+)\s+--token-file (\S+)", shown)
         assert found, shown
         token = Path(found[2])
         assert JobsApi(connection(address=found[1], token_file=token)).jobs() == []
-        started = psutil.Process(process.pid).children(recursive=True)
+        started = process.children(recursive=True)
         assert sum(child.name() == "raylet" for child in started) == 3
         process.send_signal(number)
         assert process.wait(60) == 0
         _, alive = psutil.wait_procs(started, timeout=20)
         assert [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
         assert not token.parent.exists()
-    finally:
-        if process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-            process.kill()

@@ -19,6 +19,7 @@ from manta.console import people_console
 from manta.storage import Storage
 from manta_jobs import quick_dropout
 from manta_jobs.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
+from manta_jobs.cluster import interruptible
 from manta_jobs.evaluation import all_logits
 from manta_jobs.prepare import PreparedRun, prepare
 from manta_jobs.progress import Board
@@ -123,12 +124,13 @@ def outcomes(ray_cluster: None) -> Callable[..., dict[str, Outcome]]:
             )
             for name, values in variants.items()
         ]
-        TorchTrainer(
+        trainer = TorchTrainer(
             train_all,
             train_loop_config={"setups": setups},
             scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1}),
             run_config=RunConfig(name=f"{num_workers}-workers", storage_path=str(folder / "ray")),
-        ).fit()
+        )
+        interruptible(trainer.fit, console=people_console())  # on the main thread Ray's handler of Ctrl-C keeps its actor for good
         found: dict[str, Outcome] = {}
         for name in variants:
             path, state = latest_checkpoint(folder / name) or pytest.fail(f"{name} left no checkpoint")
