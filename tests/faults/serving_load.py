@@ -52,14 +52,24 @@ class Load:
     """Begins at once, in a thread of its own; `stop` ends it when every request under way has come to its end."""
 
     def __init__(
-        self, port: int, expected: Expected, *, num_connections: int = 8, key: str | None = None, heeds_readyz: bool = False
+        self,
+        port: int,
+        expected: Expected,
+        *,
+        num_connections: int = 8,
+        key: str | None = None,
+        heeds_readyz: bool = False,
+        names_itself: bool = False,
     ) -> None:
-        """With `heeds_readyz` it stops by itself when /readyz says no more that the service is ready, as load balancers do."""
+        """With `heeds_readyz` it stops by itself when /readyz says no more that the service is ready, as load balancers do.
+
+        With `names_itself` each connection says who asks, for a service that gives a candidate its share.
+        """
         self.connections = [Connection() for _ in range(num_connections)]
         self._port, self._expected, self._key = port, expected, key
         self._texts = list(next(iter(expected.values())))
         self._stop = threading.Event()
-        self._heeds_readyz = heeds_readyz
+        self._heeds_readyz, self._names_itself = heeds_readyz, names_itself
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
 
@@ -113,7 +123,7 @@ class Load:
                 async with asyncio.timeout(HANG_S):
                     if streams is None:
                         streams = await asyncio.open_connection("127.0.0.1", self._port)
-                    status, closes, body = await self._exchanged(*streams, text)
+                    status, closes, body = await self._exchanged(*streams, text, number)
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 connection.asked.append(Asked(sent, time.monotonic(), None, error=repr(error)))
                 streams = None
@@ -127,10 +137,13 @@ class Load:
         if streams is not None:
             streams[1].close()
 
-    async def _exchanged(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> tuple[int, bool, bytes]:
+    async def _exchanged(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str, number: int
+    ) -> tuple[int, bool, bytes]:
         """An answer's status, whether the connection ends with it, and its body."""
         content = json.dumps({"text": text}).encode()
         key = f"Authorization: Bearer {self._key}\r\n" if self._key else ""
+        key += f"Manta-Key: user-{number}\r\n" if self._names_itself else ""
         head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\n{key}Content-Type: application/json\r\n"
         head += f"Content-Length: {len(content)}\r\n\r\n"
         writer.write(head.encode() + content)

@@ -239,6 +239,44 @@ def test_a_service_of_one_replica_changes_versions_and_ends_without_a_failed_req
     end_under_load(process, Load(port, expected))
 
 
+def test_a_candidate_with_a_share_and_in_the_shadow_costs_no_request(
+    command: Callable[..., subprocess.Popen[bytes]], storage: Storage, expected: Expected, tmp_path: Path
+) -> None:
+    """First a candidate that must not answer, then a whole one, which is promoted and rolled back."""
+    port, experiment, registry = free_ports(1)[0], tmp_path / "desk.yaml", ModelRegistry(storage)
+    serve_settings = "serve: {traffic: {candidate: 50, shadow: 100}}"
+    experiment.write_text(f"name: desk\ndata: {{train: x.csv}}\n{serve_settings}\nstorage: {storage.root}\n", encoding="utf-8")
+    registry._set_alias("desk", "candidate", str(CORRUPT))
+    command(str(experiment), "--port", str(port))
+    load = Load(port, expected, num_connections=16, names_itself=True)
+    load.wait_for_answers(20, version=1)
+    assert described(port)["candidate"] is None
+    registry._set_alias("desk", "candidate", "2")
+    until(lambda: shadow_texts(port) > 50, what="texts that both versions were asked for")
+    load.wait_for_answers(20)
+    assert {connection.asked[-1].version for connection in load.connections} == {1, 2}, load.summary()
+    crown(storage, 2)
+    load.wait_for_answers(20, version=2)
+    crown(storage, 1, action="rolled back")
+    load.wait_for_answers(20, version=1)
+    assert_all_right(load.stop(), load)
+    # Whoever met the candidate stayed with it until all did.
+    assert [connection.versions for connection in load.connections] == [[1, 2, 1]] * len(load.connections), load.summary()
+
+
+def described(port: int) -> dict[str, Any]:
+    """What /v1/model says."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/model", timeout=60) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def shadow_texts(port: int) -> int:
+    """How many texts champion and candidate were compared on."""
+    comparison = described(port)["comparison"]
+    return 0 if comparison is None else int(comparison["shadow"]["num_texts"])
+
+
 def test_the_production_profile_ends_without_a_failed_request(
     command: Callable[..., subprocess.Popen[bytes]], storage: Storage, expected: Expected, tmp_path: Path
 ) -> None:
