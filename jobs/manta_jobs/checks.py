@@ -182,7 +182,7 @@ def check_search(config: ExperimentConfig, nodes: Sequence[Node], resources: Wor
     at_once = max(1, num_workers_at_once(resources, nodes) // config.train.max_workers)
     at_once = min(at_once, trials)
     words = f"{trials} trials, {at_once} at the same time"
-    words += f", and {confirmations} runs that confirm the best." if confirmations else "."
+    words += f", and up to {confirmations} runs that confirm the best." if confirmations else "."
     if at_once == 1 and trials > 1 and config.train.cpus_per_worker == "auto" and resources.num_cpus > 1:
         words += " More run at once with train.cpus_per_worker: 1."
     if config.tune.search == "grid" and (combinations := len(grid_points(config.tune.searched))) + 1 > trials:

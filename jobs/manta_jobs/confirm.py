@@ -1,9 +1,13 @@
-"""The honest winner: the best trials are trained again with other seeds, and the best mean over those wins."""
+"""The honest winner: the best trials are trained again with other seeds, and the best mean over those wins.
+
+The config as it stands is always among them: what only looked better with one seed does not take its place.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from manta_jobs.draws import value_of
 from manta_jobs.trials import SEED_MARK, Confirmation, Trial
 
 if TYPE_CHECKING:
@@ -24,21 +28,26 @@ def ranked(trials: list[Trial], config: ExperimentConfig) -> list[Trial]:
 
 
 def runs_to_confirm(best: list[Trial], config: ExperimentConfig) -> dict[str, list[Trial]]:
-    """For each of the best trials, by name, the runs with other seeds. None where there is nothing to decide."""
+    """For each of the best `top_k` and for the config's own values, by trial, the runs with other seeds.
+
+    None where there is nothing to decide.
+    """
     wanted = config.tune.confirm
     if wanted is None or len(best) < 2:  # one trial wins in any case
         return {}
+    own = [trial for trial in best[wanted.top_k :] if all(value_of(config, name) == value for name, value in trial.values.items())]
     seeds = range(config.train.seed + 1, config.train.seed + 1 + wanted.seeds)
     return {
         trial.name: [Trial(f"{trial.name}{SEED_MARK}{seed}", trial.values | {SEED: seed}) for seed in seeds]
-        for trial in best[: wanted.top_k]
+        for trial in [*best[: wanted.top_k], *own[:1]]
     }
 
 
 def num_confirming(config: ExperimentConfig) -> int:
     """Runs that confirming takes at most."""
     wanted = config.tune.confirm
-    return 0 if wanted is None or config.tune.budget.num_trials < 2 else wanted.top_k * wanted.seeds
+    num_trials = config.tune.budget.num_trials
+    return 0 if wanted is None or num_trials < 2 else min(wanted.top_k + 1, num_trials) * wanted.seeds
 
 
 def confirm(best: list[Trial], config: ExperimentConfig, queue: TrialQueue) -> list[Confirmation]:

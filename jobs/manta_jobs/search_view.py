@@ -43,7 +43,7 @@ class SearchView:
         limits = [f"{budget.num_trials} trials"]
         limits += [f"at most {duration(budget.wall_clock_s)}"] if budget.wall_clock_s else []
         limits += [f"at most {budget.worker_hours:g} worker hours"] if budget.worker_hours else []
-        limits += [f"then {confirming} runs with other seeds"] if confirming else []
+        limits += [f"then up to {confirming} runs with other seeds"] if confirming else []
         self._console.print(f"Searching {', '.join(self._config.tune.searched)}: {', '.join(limits)}")
         stop = threading.Event()
         thread = threading.Thread(target=self._follow, args=(stop,), daemon=True)

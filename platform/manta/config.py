@@ -345,10 +345,10 @@ class TuneBudget(Section):
 
 
 class TuneConfirm(Section):
-    """The best trials are trained again with other seeds, and the best mean wins: one lucky seed does not make a winner."""
+    """The best trials, and the first, are trained again with other seeds. The best mean wins: one lucky seed makes no winner."""
 
     top_k: Annotated[int, Field(ge=1)] = 2
-    """How many of the best trials."""
+    """How many of the best trials; the first one, the config as it stands, comes with them if it is none of these."""
     seeds: Annotated[int, Field(ge=1)] = 2
     """Seeds each of them is trained again with; none of them is `train.seed`."""
 

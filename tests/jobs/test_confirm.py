@@ -11,7 +11,7 @@ from .searches import config_of
 
 
 def trial(name: str, accuracy: float, *, status: str = "done") -> Trial:
-    return Trial(name, {"train.learning_rate": 1e-4}, status, history=[{"accuracy": accuracy, "loss": 1 - accuracy}])  # type: ignore[arg-type]
+    return Trial(name, {"train.learning_rate": 2e-4}, status, history=[{"accuracy": accuracy, "loss": 1 - accuracy}])  # type: ignore[arg-type]
 
 
 def test_equal_trials_keep_their_numbers_order_whichever_began_first() -> None:
@@ -32,8 +32,17 @@ def test_the_best_are_trained_again_with_other_seeds() -> None:
     planned = runs_to_confirm(best, config)
     assert list(planned) == ["trial-003", "trial-001"]
     assert [run.values["train.seed"] for run in planned["trial-003"]] == [1, 2]
-    assert num_confirming(config) == 4
+    assert num_confirming(config) == 6
+    assert num_confirming(config.with_values({"tune.budget.num_trials": 2})) == 4
     assert runs_to_confirm(best[:1], config) == {}
+
+
+def test_the_config_as_it_stands_is_always_among_them() -> None:
+    config = config_of()
+    own = Trial("trial-001", {"train.learning_rate": config.train.learning_rate}, "done", history=trial("", 0.6).history)
+    best = [trial("trial-003", 0.9), trial("trial-004", 0.8), trial("trial-002", 0.7), own]
+    assert list(runs_to_confirm(best, config)) == ["trial-003", "trial-004", "trial-001"]
+    assert list(runs_to_confirm([own, *best[:3]], config)) == ["trial-001", "trial-003"]
 
 
 def test_the_best_mean_wins_and_its_best_seed_is_kept() -> None:

@@ -8,7 +8,7 @@ from manta_ui.job_progress import progress_of
 from manta_ui.job_views import job_html, jobs_html, log_html, outcome
 from manta_ui.jobs_client import Job, JobLog, JobsClient, JobsError, read_log
 
-SEARCH = "Searching model.dropout, train.learning_rate: 6 trials, at most 2 min 00 s, then 2 runs with other seeds"
+SEARCH = "Searching model.dropout, train.learning_rate: 6 trials, at most 2 min 00 s, then up to 2 runs with other seeds"
 
 
 def job(status: str = "RUNNING", *, verb: str = "train", message: str = "") -> Job:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 STEPS = re.compile(r"^(.*epoch \d+) of \d+: (\d+)/(\d+) steps, ETA (.+)$")
 EPOCH = re.compile(r"^epoch (\d+)/(\d+): ")
-PLANNED = re.compile(r"^Searching .*: (\d+) trials(?:.*then (\d+) runs with other seeds)?")
+PLANNED = re.compile(r"^Searching .*: (\d+) trials(?:.*then up to (\d+) runs with other seeds)?")
 TRIAL_ENDED = re.compile(r"^\S+: (?:done|stopped early|out of time|failed|not run)\b.*; (ETA .+)$")
 WAITING = {"PENDING": "waits for the cluster", "RUNNING": "is starting"}
 OVER = {"SUCCEEDED": "is done", "FAILED": "failed", "STOPPED": "was stopped"}

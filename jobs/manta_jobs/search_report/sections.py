@@ -277,7 +277,9 @@ def settings_of(config: ExperimentConfig) -> list[tuple[str, str]]:
     limits = [counted(budget.num_trials, "trial")]
     limits += [f"{duration(budget.wall_clock_s)} in all"] if budget.wall_clock_s is not None else []
     limits += [f"{budget.worker_hours:g} worker hours"] if budget.worker_hours is not None else []
-    confirm = tune.confirm
+    confirm, confirmation = tune.confirm, "none"
+    if confirm is not None:
+        confirmation = f"the best {confirm.top_k} and the first, with {counted(confirm.seeds, 'other seed')} each"
     workers = f"{train.min_workers} to {train.max_workers}" if train.min_workers < train.max_workers else f"{train.max_workers}"
     return [
         ("chosen by", f"validation {train.metric} ({'lower' if train.metric_mode == 'min' else 'higher'} is better)"),
@@ -285,7 +287,7 @@ def settings_of(config: ExperimentConfig) -> list[tuple[str, str]]:
         ("values drawn", SEARCHES.get(tune.search, tune.search)),
         ("stopping", SCHEDULERS.get(tune.scheduler, tune.scheduler)),
         ("budget", ", ".join(limits)),
-        ("confirmation", f"the best {confirm.top_k}, with {counted(confirm.seeds, 'other seed')} each" if confirm else "none"),
+        ("confirmation", confirmation),
         ("seed of the draws", str(tune.seed)),
         ("seed of training", str(train.seed)),
         ("epochs of a trial", f"at most {train.planned_epochs}" if "train.num_epochs" not in tune.searched else "searched"),
