@@ -19,7 +19,7 @@ from manta.storage import disk_errors
 from manta.texts import token_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from manta.labels import Floats, Targets
     from manta.texts import Text
@@ -70,13 +70,23 @@ class Trial:
         self._reference = Measured(logits, speed, weights.stat().st_size)
 
     def of(self, name: OnnxForm, folder: Path) -> InferenceForm:
-        """Make a form as a file in `folder` and judge it."""
-        file = folder / FORM_FILES[name]
+        """Make a form as a file in `folder` and judge it.
+
+        A model that eight-bit integers answer for otherwise gets a second try with less of them, which is slower.
+        """
+        file, whole = folder / FORM_FILES[name], folder / FORM_FILES["onnx-fp32"]
+        if name == "onnx-fp32":
+            names = (*self._tokens, "attention_mask")
+            return self._tried(name, file, lambda: export_graph(self._artifact.path, file, names=names))
+        form = self._tried(name, file, lambda: quantize_graph(whole, file))
+        if form.accepted or form.agreement is None or not (kept := feed_forward_outputs(self._artifact.path, whole)):
+            return form
+        form = self._tried(name, file, lambda: quantize_graph(whole, file, kept=kept))
+        return form.model_copy(update={"reason": f"{form.reason}; the feed-forward layers' outputs stay in float32"})
+
+    def _tried(self, name: OnnxForm, file: Path, make: Callable[[], None]) -> InferenceForm:
         try:
-            if name == "onnx-fp32":
-                export_graph(self._artifact.path, file, names=(*self._tokens, "attention_mask"))
-            else:
-                quantize_graph(folder / FORM_FILES["onnx-fp32"], file)
+            make()
             forward = OnnxForward(file, num_threads=self._num_threads)
             logits = self._logits(forward, self._tokens)
         except Exception as error:  # noqa: BLE001  # whatever an exporter raises: the model is served without it
@@ -132,8 +142,23 @@ def export_graph(folder: Path, file: Path, *, names: Sequence[str]) -> None:
         program.save(file, external_data=False)
 
 
-def quantize_graph(source: Path, file: Path) -> None:
-    """Write the graph of `source` with the weights of its matrices and embeddings as eight-bit integers.
+def feed_forward_outputs(folder: Path, graph: Path) -> list[str]:
+    """The nodes of a graph that bring the wide middle of each feed-forward layer back to the model's width.
+
+    They add the few large values of BERT's activations (Bondarenko et al., 2021, https://arxiv.org/abs/2109.12948), beside which
+    eight bits have little room for the others.
+    """
+    import onnx
+    from transformers import AutoConfig
+
+    width, model = AutoConfig.from_pretrained(folder).hidden_size, onnx.load(graph)
+    shapes = {weights.name: tuple(weights.dims) for weights in model.graph.initializer}
+    products = [(node.name, shapes.get(node.input[1], ())) for node in model.graph.node if node.op_type == "MatMul"]
+    return [name for name, shape in products if len(shape) == 2 and shape[0] > shape[1] == width]
+
+
+def quantize_graph(source: Path, file: Path, *, kept: Sequence[str] = ()) -> None:
+    """Write the graph of `source` with the weights of its matrices and embeddings as eight-bit integers, but for the nodes `kept`.
 
     Activations are quantised as they come, by the range of each whole tensor. Weights use seven bits: without VNNI, a processor
     adds pairs of products in 16 bits, which eight bits overflow. With a scale for each output channel, that agreed best of what
@@ -142,7 +167,9 @@ def quantize_graph(source: Path, file: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet_exporter():
-        quantize_dynamic(source, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(
+            source, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8, nodes_to_exclude=list(kept)
+        )
 
 
 @contextmanager

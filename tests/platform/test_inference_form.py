@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from manta.artifact import MANIFEST_FILE, ModelArtifact, with_forms
 from manta.errors import InputError
 from manta.inference_form import FORM_FILES, InferenceForm, Measured, fastest, judged, unmade
 from manta.labels import LabelSpace
-from manta.onnx_export import export_graph, make_forms
+from manta.onnx_export import export_graph, feed_forward_outputs, make_forms, quantize_graph
 from manta.predictor import Predictor, chosen_form
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -96,6 +98,33 @@ def test_a_form_that_answers_otherwise_is_refused_and_its_file_not_kept(
         Predictor(made, device="cpu", form="onnx-int8")
 
 
+def test_int8_that_answers_otherwise_is_tried_again_with_the_feed_forward_outputs_in_float32(
+    with_onnx: ModelArtifact, make_artifact: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try answers the opposite."""
+
+    def worse(source: Path, file: Path, *, kept: Sequence[str] = ()) -> None:
+        quantize_graph(source, file, kept=kept)
+        if not kept:
+            model = onnx.load(file)
+            last = next(node for node in model.graph.node if "logits" in node.output)
+            last.output[list(last.output).index("logits")] = "upside_down"
+            model.graph.node.append(onnx.helper.make_node("Neg", ["upside_down"], ["logits"]))
+            onnx.save(model, file)
+
+    monkeypatch.setattr("manta.onnx_export.quantize_graph", worse)
+    artifact = make_artifact(tmp_path / "model", "multiclass", num_texts=2).artifact
+    logits = Predictor(artifact, device="cpu").logits(PAIRS)
+    made = make_forms(artifact, texts=PAIRS, targets=logits.argmax(axis=1), logits=logits, num_threads=1)
+    int8, whole = form_of(made, "onnx-int8"), form_of(with_onnx, "onnx-int8")
+    assert int8.accepted, int8.reason
+    assert int8.reason.endswith("the feed-forward layers' outputs stay in float32")
+    assert (int8.size_bytes or 0) > (whole.size_bytes or 0)
+    assert Predictor(made, device="cpu", form="onnx-int8").predict(PAIRS[:3])
+    num_layers = json.loads((made.path / "config.json").read_text())["num_hidden_layers"]
+    assert len(feed_forward_outputs(made.path, made.path / "model.onnx")) == num_layers
+
+
 def test_a_model_that_cannot_be_exported_keeps_the_reason(
     make_artifact: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +151,7 @@ def test_other_encoders_are_exported_with_any_batch_and_length(kind: str, tmp_pa
     model = AutoModelForSequenceClassification.from_config(config).eval()
     model.save_pretrained(tmp_path)
     export_graph(tmp_path, tmp_path / "model.onnx", names=("input_ids", "attention_mask"))
+    assert len(feed_forward_outputs(tmp_path, tmp_path / "model.onnx")) == 1
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for batch, length in ((1, 3), (3, 20)):
         ids = torch.randint(5, 40, (batch, length), generator=torch.Generator().manual_seed(batch))
