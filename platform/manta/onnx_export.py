@@ -146,12 +146,12 @@ def feed_forward_outputs(folder: Path, graph: Path) -> list[str]:
     """The nodes of a graph that bring the wide middle of each feed-forward layer back to the model's width.
 
     They add the few large values of BERT's activations (Bondarenko et al., 2021, https://arxiv.org/abs/2109.12948), beside which
-    eight bits have little room for the others.
+    eight bits have little room for the others. None where the encoder's config does not say how wide it is.
     """
     import onnx
     from transformers import AutoConfig
 
-    width, model = AutoConfig.from_pretrained(folder).hidden_size, onnx.load(graph)
+    width, model = getattr(AutoConfig.from_pretrained(folder), "hidden_size", None), onnx.load(graph)
     shapes = {weights.name: tuple(weights.dims) for weights in model.graph.initializer}
     products = [(node.name, shapes.get(node.input[1], ())) for node in model.graph.node if node.op_type == "MatMul"]
     return [name for name, shape in products if len(shape) == 2 and shape[0] > shape[1] == width]
