@@ -20,6 +20,7 @@ from manta_serve.commands import RUN
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+NOT_RUN = "# not run here: "
 
 
 def blocks(language: str) -> list[str]:
@@ -74,6 +75,23 @@ def test_a_guides_commands_are_ones_that_manta_takes(page: str) -> None:
         command, arguments = named_command([word.strip("[]") for word in line.split()])
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in arguments if word.startswith("--")} <= options, line
+
+
+def commands(page: str) -> dict[str, str]:
+    """What is to be typed in the page's consoles, each with why it is not run here: a comment at its end, or above its block."""
+    found = {}
+    for block in re.findall(r"```console\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.DOTALL):
+        first, *_ = block.splitlines()
+        above = first.partition(NOT_RUN)[2] if first.startswith("#") else ""
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found[line.removeprefix("$ ").partition(" # ")[0].strip()] = line.partition(NOT_RUN)[2] or above
+    return found
+
+
+def test_what_is_not_run_says_why() -> None:
+    assert all(commands("kubernetes.md").values())
+    assert all(why or command.startswith("manta ") for command, why in commands("clusters.md").items())
 
 
 def named_command(words: list[str]) -> tuple[Any, list[str]]:

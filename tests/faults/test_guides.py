@@ -1,4 +1,4 @@
-"""The commands of the guide to clusters, run as they stand there; the others say that they were not run, and why."""
+"""The commands of the guide to clusters, run as they stand there, but for those that say why they are not."""
 
 from __future__ import annotations
 
@@ -13,23 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ..test_repository import commands
 from .laptop import COMMAND, local_cluster, write_experiment
 
 DOCS = Path(__file__).parents[2] / "docs"
-NOT_RUN = "# not run here: "
 MANTA = shlex.join(COMMAND)
-
-
-def commands(page: str) -> dict[str, str]:
-    """What is to be typed in the page's consoles, each with why it is not run here: a comment at its end, or above its block."""
-    found = {}
-    for block in re.findall(r"```console\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL):
-        first, *_ = block.splitlines()
-        above = first.partition(NOT_RUN)[2] if first.startswith("#") else ""
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found[line.removeprefix("$ ").partition(" # ")[0].strip()] = line.partition(NOT_RUN)[2] or above
-    return found
 
 
 def words_of(block_start: str) -> str:
@@ -94,8 +82,3 @@ def test_the_guide_to_clusters_does_what_it_says(three_nodes: str, workplace: Pa
     assert "manta serve experiment" in shown["manta jobs logs JOB --follow"]
     check = "manta cluster check cluster.yaml experiment.yaml"
     assert words_of(check) in " ".join(shown[check].split())
-
-
-def test_what_is_not_run_says_why() -> None:
-    assert all(commands("kubernetes.md").values())
-    assert all(why or command.startswith("manta ") for command, why in commands("clusters.md").items())

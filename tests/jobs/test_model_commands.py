@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
     Run = Callable[..., dict[str, Any]]
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.usefixtures("desk")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("desk")]
 
 
 @pytest.fixture(scope="module")

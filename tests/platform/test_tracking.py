@@ -122,6 +122,7 @@ def test_a_run_is_seen_running_and_then_finished(storage: Storage, tmp_path: Pat
     assert [file.path for file in client.list_artifacts(tracker.run_id)] == ["report.json"]
 
 
+@pytest.mark.slow
 def test_more_figures_and_settings_than_one_request_takes_arrive(storage: Storage) -> None:
     tracker = RunTracker(storage)
     tracker.start("many", experiment="many", config={f"setting{number}": number for number in range(250)})

@@ -20,6 +20,7 @@ from manta_ui.watch import ApiWatch
 from ..serve.live_api import live_api
 from ..serve.untrained import artifact_of
 
+pytestmark = pytest.mark.slow
 LABELS = LabelSpace.from_labels(["account", "billing", "delivery"])
 TEXTS = ["the parcel is late", "my password", 'it\'s "charged" $twice `now`']
 SETTINGS = {"max_texts": 40, "max_queued_texts": 300, "max_characters": 200}
