@@ -1,10 +1,11 @@
 """The honest winner: the best trials are trained again with other seeds, and the best mean over those wins.
 
-The config as it stands is always among them: what only looked better with one seed does not take its place.
+The config as it stands is always among them, and stays unless a mean is better by more than one standard error.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from manta_jobs.draws import value_of
@@ -35,12 +36,17 @@ def runs_to_confirm(best: list[Trial], config: ExperimentConfig) -> dict[str, li
     wanted = config.tune.confirm
     if wanted is None or len(best) < 2:  # one trial wins in any case
         return {}
-    own = [trial for trial in best[wanted.top_k :] if all(value_of(config, name) == value for name, value in trial.values.items())]
+    own = [trial for trial in best[wanted.top_k :] if is_own(trial, config)]
     seeds = range(config.train.seed + 1, config.train.seed + 1 + wanted.seeds)
     return {
         trial.name: [Trial(f"{trial.name}{SEED_MARK}{seed}", trial.values | {SEED: seed}) for seed in seeds]
         for trial in [*best[: wanted.top_k], *own[:1]]
     }
+
+
+def is_own(trial: Trial, config: ExperimentConfig) -> bool:
+    """Whether a trial's values are those of the config as it stands."""
+    return all(value_of(config, name) == value for name, value in trial.values.items())
 
 
 def num_confirming(config: ExperimentConfig) -> int:
@@ -51,7 +57,7 @@ def num_confirming(config: ExperimentConfig) -> int:
 
 
 def confirm(best: list[Trial], config: ExperimentConfig, queue: TrialQueue) -> list[Confirmation]:
-    """Train the best trials again and wait for all of them; best mean first. A trial without a finished run is left out."""
+    """Train the best trials again and wait for all of them; the winner first. A trial without a finished run is left out."""
     planned = runs_to_confirm(best, config)
     for runs in planned.values():
         for run in runs:
@@ -64,7 +70,25 @@ def confirm(best: list[Trial], config: ExperimentConfig, queue: TrialQueue) -> l
         if finished:
             scores = [score for run in finished if (score := run.score(config)) is not None]
             confirmed.append(Confirmation(by_name[name], finished, scores))
-    return sorted(confirmed, key=lambda item: item.mean, reverse=config.train.metric_mode == "max")
+    return winner_first(confirmed, config)
+
+
+def winner_first(confirmed: list[Confirmation], config: ExperimentConfig) -> list[Confirmation]:
+    """Best mean first; but the config as it stands before all others, if the best one's lead over it is within chance.
+
+    The one-standard-error rule: of settings that differ by no more, the plainer one, here the one that was there before
+    (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
+    """
+    ordered = sorted(confirmed, key=lambda item: item.mean, reverse=config.train.metric_mode == "max")
+    own = next((item for item in ordered if is_own(item.trial, config)), None)
+    if own is None or abs(ordered[0].mean - own.mean) > standard_error(ordered[0], own):
+        return ordered
+    return [own, *(item for item in ordered if item is not own)]
+
+
+def standard_error(one: Confirmation, other: Confirmation) -> float:
+    """Of the difference of two means over seeds; 0 where both have one seed only, as then nothing is known of chance."""
+    return math.sqrt(sum(item.std**2 / len(item.scores) for item in (one, other)))
 
 
 def winning_run(best: list[Trial], confirmed: list[Confirmation], config: ExperimentConfig) -> Trial:

@@ -345,11 +345,14 @@ class TuneBudget(Section):
 
 
 class TuneConfirm(Section):
-    """The best trials, and the first, are trained again with other seeds. The best mean wins: one lucky seed makes no winner."""
+    """The best trials, and the first, are trained again with other seeds, as one lucky seed makes no winner.
+
+    The best mean wins if it leads the first trial's by more than one standard error; else the config as it stands stays.
+    """
 
     top_k: Annotated[int, Field(ge=1)] = 2
     """How many of the best trials; the first one, the config as it stands, comes with them if it is none of these."""
-    seeds: Annotated[int, Field(ge=1)] = 2
+    seeds: Annotated[int, Field(ge=1)] = 3
     """Seeds each of them is trained again with; none of them is `train.seed`."""
 
 

@@ -264,7 +264,7 @@ def test_trials_run_as_many_at_a_time_as_fit() -> None:
     tune = {"budget": {"num_trials": 16}}
     check, at_once = search_of(config_of(train={"num_workers": 2, "cpus_per_worker": 1}, tune=tune))
     assert (check.status, at_once) == ("OK", 2)
-    assert "16 trials, 2 at the same time, and up to 6 runs that confirm the best." in check.words
+    assert "16 trials, 2 at the same time, and up to 9 runs that confirm the best." in check.words
     check, at_once = search_of(config_of(train={"num_workers": 2}, tune=tune))
     assert (at_once, "More run at once with train.cpus_per_worker: 1." in check.words) == (1, True)
 

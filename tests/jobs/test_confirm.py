@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from manta_jobs.confirm import num_confirming, ranked, runs_to_confirm, winning_run
+import pytest
+
+from manta_jobs.confirm import num_confirming, ranked, runs_to_confirm, winner_first, winning_run
 from manta_jobs.trials import Confirmation, Trial
 
 from .searches import config_of
@@ -31,9 +33,9 @@ def test_the_best_are_trained_again_with_other_seeds() -> None:
     best = [trial("trial-003", 0.9), trial("trial-001", 0.8), trial("trial-002", 0.7)]
     planned = runs_to_confirm(best, config)
     assert list(planned) == ["trial-003", "trial-001"]
-    assert [run.values["train.seed"] for run in planned["trial-003"]] == [1, 2]
-    assert num_confirming(config) == 6
-    assert num_confirming(config.with_values({"tune.budget.num_trials": 2})) == 4
+    assert [run.values["train.seed"] for run in planned["trial-003"]] == [1, 2, 3]
+    assert num_confirming(config) == 9
+    assert num_confirming(config.with_values({"tune.budget.num_trials": 2})) == 6
     assert runs_to_confirm(best[:1], config) == {}
 
 
@@ -43,6 +45,28 @@ def test_the_config_as_it_stands_is_always_among_them() -> None:
     best = [trial("trial-003", 0.9), trial("trial-004", 0.8), trial("trial-002", 0.7), own]
     assert list(runs_to_confirm(best, config)) == ["trial-003", "trial-004", "trial-001"]
     assert list(runs_to_confirm([own, *best[:3]], config)) == ["trial-001", "trial-003"]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "own", "winner"),
+    [
+        ([0.86, 0.88], [0.80, 0.82], "trial-002"),  # 6 points apart, one standard error is 1.4
+        ([0.82, 0.84], [0.81, 0.83], "trial-001"),
+        ([0.82, 0.84], [0.83, 0.83], "trial-001"),
+        ([0.83], [0.82], "trial-002"),  # nothing is known of chance
+        ([0.82], [0.82], "trial-001"),
+    ],
+)
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_the_config_as_it_stands_stays_unless_another_is_better_by_more_than_chance(
+    drawn: list[float], own: list[float], winner: str, metric: str
+) -> None:
+    config = config_of(metric=metric)
+    scores = [[1 - score for score in each] for each in (drawn, own)] if metric == "loss" else [drawn, own]
+    values = [{"train.learning_rate": 2e-4}, {"train.learning_rate": config.train.learning_rate}]
+    confirmed = [Confirmation(Trial(f"trial-00{2 - index}", values[index]), [], scores[index]) for index in range(2)]
+    assert winner_first(confirmed, config)[0].trial.name == winner
+    assert winner_first(confirmed[:1], config) == confirmed[:1]
 
 
 def test_the_best_mean_wins_and_its_best_seed_is_kept() -> None:

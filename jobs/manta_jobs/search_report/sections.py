@@ -93,7 +93,7 @@ def headline_of(results: SearchResults) -> str:
         return f"No winner: none of {counted(len(results.trials), 'trial')} finished an epoch."
     sentence = f"{winner.name} won among {counted(len(results.trials), 'trial')}: {winner_score(results)}."
     if winner is results.own:
-        sentence += " These are the config's own values; nothing that was tried is better."
+        sentence += " These are the config's own values; nothing that was tried is better by more than chance."
     return sentence
 
 
