@@ -7,6 +7,7 @@ import math
 import pytest
 
 from manta_jobs.confirm import num_confirming, ranked, runs_to_confirm, winner_first, winning_run
+from manta_jobs.report import has_kept_its_place
 from manta_jobs.trials import Confirmation, Trial
 
 from .searches import config_of
@@ -48,24 +49,26 @@ def test_the_config_as_it_stands_is_always_among_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("drawn", "own", "winner"),
+    ("drawn", "own", "winner", "is_told"),
     [
-        ([0.86, 0.88], [0.80, 0.82], "trial-002"),  # 6 points apart, one standard error is 1.4
-        ([0.82, 0.84], [0.81, 0.83], "trial-001"),
-        ([0.82, 0.84], [0.83, 0.83], "trial-001"),
-        ([0.83], [0.82], "trial-002"),  # nothing is known of chance
-        ([0.82], [0.82], "trial-001"),
+        ([0.86, 0.88], [0.80, 0.82], "trial-002", False),  # 6 points apart, one standard error is 1.4
+        ([0.82, 0.84], [0.81, 0.83], "trial-001", True),
+        ([0.81, 0.82], [0.82, 0.83], "trial-001", False),
+        ([0.83], [0.82], "trial-002", False),  # nothing is known of chance
+        ([0.82], [0.82], "trial-001", False),
     ],
 )
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
 def test_the_config_as_it_stands_stays_unless_another_is_better_by_more_than_chance(
-    drawn: list[float], own: list[float], winner: str, metric: str
+    drawn: list[float], own: list[float], winner: str, is_told: bool, metric: str
 ) -> None:
     config = config_of(metric=metric)
     scores = [[1 - score for score in each] for each in (drawn, own)] if metric == "loss" else [drawn, own]
     values = [{"train.learning_rate": 2e-4}, {"train.learning_rate": config.train.learning_rate}]
     confirmed = [Confirmation(Trial(f"trial-00{2 - index}", values[index]), [], scores[index]) for index in range(2)]
-    assert winner_first(confirmed, config)[0].trial.name == winner
+    ordered = winner_first(confirmed, config)
+    assert ordered[0].trial.name == winner
+    assert has_kept_its_place(ordered, config) == is_told
     assert winner_first(confirmed[:1], config) == confirmed[:1]
 
 
