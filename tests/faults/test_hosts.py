@@ -19,6 +19,8 @@ from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta_jobs.local_cluster import LocalCluster
 
+from ..conftest import rows_of
+from ..jobs.registered import LABELS, register, train_tiny
 from .hosts import Hosts
 from .laptop import COMMAND, laptop, write_experiment
 
@@ -112,16 +114,14 @@ def test_a_host_is_cut_off_in_a_search(
     assert versions(storage) == 1
 
 
-def test_replicas_on_two_hosts_answer(
-    cluster: LocalCluster, hosts: Hosts, tmp_path: Path, two_classes: Path, tiny_model: Path
-) -> None:
-    storage = tmp_path / "shared"
-    path = write_experiment(tmp_path, data=two_classes, model=tiny_model, storage=storage, num_workers=2)
-    finished(laptop(cluster, tmp_path)("submit", "train", path, "--json"))
-    document = Path(path).read_text() + "serve: {num_replicas: 2}\n"
-    Path(path).write_text(document)
+def test_replicas_on_two_hosts_answer(cluster: LocalCluster, hosts: Hosts, tmp_path: Path, tiny_model: Path) -> None:
+    storage, path = Storage(tmp_path / "shared"), tmp_path / "far.yaml"
+    rows = rows_of(list(LABELS.names), 60)
+    made = train_tiny(tmp_path / "made", rows=rows[:40], test=rows[40:], steps=5, model=tiny_model, settings={})
+    ModelRegistry(storage).set_champion(register(storage, made, name="far"))
+    path.write_text(f"name: far\ndata: {{train: rows.csv}}\nserve: {{num_replicas: 2}}\nstorage: {storage.root}\n")
     known = {"RAY_ADDRESS": cluster.address, "RAY_AUTH_TOKEN": cluster.token, "RAY_AUTH_MODE": "token"}
-    command = [*hosts.prefixes[0], *COMMAND, "serve", path]
+    command = [*hosts.prefixes[0], *COMMAND, "serve", str(path)]
     inside = hosts.prefixes[0]
     server = subprocess.Popen(command, env=os.environ | known, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
