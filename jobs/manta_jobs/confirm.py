@@ -79,11 +79,30 @@ def winner_first(confirmed: list[Confirmation], config: ExperimentConfig) -> lis
     The one-standard-error rule: of settings that differ by no more, the plainer one, here the one that was there before
     (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
     """
-    ordered = sorted(confirmed, key=lambda item: item.mean, reverse=config.train.metric_mode == "max")
+    ordered = by_mean(confirmed, config)
     own = next((item for item in ordered if is_own(item.trial, config)), None)
     if own is None or abs(ordered[0].mean - own.mean) > standard_error(ordered[0], own):
         return ordered
     return [own, *(item for item in ordered if item is not own)]
+
+
+def why_it_stays(confirmed: list[Confirmation], config: ExperimentConfig) -> str:
+    """A sentence where the winner, the first, has not the best mean; else nothing."""
+    if not confirmed:
+        return ""
+    winner, best = confirmed[0], by_mean(confirmed, config)[0]
+    lead = abs(best.mean - winner.mean)
+    if not lead or not is_own(winner.trial, config):
+        return ""
+    return (
+        f"The mean of {best.trial.name} is {lead:.4f} better than that of {winner.trial.name}; one standard error is "
+        f"{standard_error(best, winner):.4f}. That may be chance, so the config as it stands stays."
+    )
+
+
+def by_mean(confirmed: list[Confirmation], config: ExperimentConfig) -> list[Confirmation]:
+    """Best mean first; of equals, the one that came first."""
+    return sorted(confirmed, key=lambda item: item.mean, reverse=config.train.metric_mode == "max")
 
 
 def standard_error(one: Confirmation, other: Confirmation) -> float:

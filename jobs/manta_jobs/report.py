@@ -13,6 +13,7 @@ from rich.table import Table
 from manta.object_store import shown
 from manta_jobs.checks import bytes_phrase
 from manta_jobs.comparison import compare, losing_paragraph
+from manta_jobs.confirm import why_it_stays
 from manta_jobs.distribution import PHASES
 from manta_jobs.progress import duration
 from manta_jobs.promotion import show_promotion
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from manta.artifact import ModelArtifact
-    from manta.config import ExperimentConfig
     from manta_jobs.finish import TrainedModel
     from manta_jobs.overfitting import Fit
-    from manta_jobs.trials import Confirmation
     from manta_jobs.tune import TunedModel
 
 MOST_WORKERS = 16
@@ -207,19 +206,13 @@ def show_tuned(tuned: TunedModel, console: Console) -> None:
         console.print(
             f"{item.trial.name} with {len(item.scores)} other seeds: validation {metric} {item.mean:.4f} ± {item.std:.4f}"
         )
-    if has_kept_its_place(tuned.confirmed, config):
-        console.print(f"What is better than {tuned.confirmed[0].trial.name} leads it by no more than one standard error: it stays.")
+    if why := why_it_stays(tuned.confirmed, config):
+        console.print(why)
     if not tuned.confirmed and config.tune.confirm is not None and len(tuned.trials) > 1:
         console.print("[yellow]The winner was not confirmed with other seeds: there was no time left.[/]")
     show_trained(tuned.model, console, experiment=None)
     console.print(f"  manta train {tuned.best_config_path}   [dim]# repeat the best trial[/]")
     console.print(f"Report with plots: {tuned.page}")
-
-
-def has_kept_its_place(confirmed: list[Confirmation], config: ExperimentConfig) -> bool:
-    """Whether the winner is the config as it stands although another mean is better."""
-    choose = max if config.train.metric_mode == "max" else min
-    return bool(confirmed) and choose(item.mean for item in confirmed) != confirmed[0].mean
 
 
 def tuned_result(tuned: TunedModel) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from manta_jobs.confirm import num_confirming, ranked, runs_to_confirm, winner_first, winning_run
-from manta_jobs.report import has_kept_its_place
+from manta_jobs.confirm import num_confirming, ranked, runs_to_confirm, why_it_stays, winner_first, winning_run
 from manta_jobs.trials import Confirmation, Trial
 
 from .searches import config_of
@@ -68,7 +67,7 @@ def test_the_config_as_it_stands_stays_unless_another_is_better_by_more_than_cha
     confirmed = [Confirmation(Trial(f"trial-00{2 - index}", values[index]), [], scores[index]) for index in range(2)]
     ordered = winner_first(confirmed, config)
     assert ordered[0].trial.name == winner
-    assert has_kept_its_place(ordered, config) == is_told
+    assert why_it_stays(ordered, config).startswith("The mean of trial-002 is 0.0100 better than that of trial-001; ") == is_told
     assert winner_first(confirmed[:1], config) == confirmed[:1]
 
 

@@ -135,6 +135,17 @@ def test_a_baseline_that_is_not_beaten_is_said_plainly(tmp_path: Path) -> None:
     assert "does not beat TF-IDF with logistic regression in test accuracy: 0.8412 against 0.8940" in page.texts["comparison"]
 
 
+@pytest.mark.slow
+def test_a_config_that_stays_although_another_mean_is_better_says_why(tmp_path: Path) -> None:
+    config, (own, other, *_) = searches.config_of(), searches.usual_search()
+    confirmations = [Confirmation(own, [], [0.80, 0.82]), Confirmation(other, [], [0.81, 0.83])]
+    trials, values = [own, other], own.values
+    page, _ = written(tmp_path, config=config, trials=trials, confirmations=confirmations, winner_values=values)
+    assert page.texts["why-it-stays"].startswith("The mean of trial-001 is 0.0100 better than that of trial-000; one standard")
+    page, _ = written(tmp_path, config=config, trials=trials, confirmations=confirmations[:1], winner_values=values)
+    assert "why-it-stays" not in page.texts
+
+
 def test_the_best_config_is_whole_and_repeats_the_winner(usual: tuple[Path, Page, str]) -> None:
     _, page, _ = usual
     config = searches.config_of()

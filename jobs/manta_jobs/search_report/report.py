@@ -14,6 +14,7 @@ from pathlib import Path
 from manta.config import ExperimentConfig
 from manta.config_file import config_text
 from manta.storage import write_atomically
+from manta_jobs.confirm import why_it_stays
 from manta_jobs.draws import value_of
 from manta_jobs.search_report.importance import importance
 from manta_jobs.search_report.plots import Plot, darkened, search_plots, svg_of, write_png
@@ -123,6 +124,7 @@ def page_of(
         trials_sentence=trials_sentence(results),
         rows=trial_rows(results),
         confirmed=confirmed_rows(results),
+        why_it_stays=why_it_stays([each for each in results.confirmations if each.scores], results.config),
         plots=pictures,
         settings=settings_of(results.config),
         commands=commands_of(results),
