@@ -57,16 +57,20 @@ def num_confirming(config: ExperimentConfig) -> int:
 
 
 def confirm(best: list[Trial], config: ExperimentConfig, queue: TrialQueue) -> list[Confirmation]:
-    """Train the best trials again and wait for all of them; the winner first. A trial without a finished run is left out."""
+    """Train the best trials again and wait for all of them; the winner first. A trial without a finished run is left out.
+
+    A seed's turn comes for all of them before the next seed's, so that they had equally many where time runs out. A run that
+    was cut short does not count.
+    """
     planned = runs_to_confirm(best, config)
-    for runs in planned.values():
-        for run in runs:
+    for turn in zip(*planned.values(), strict=True):
+        for run in turn:
             queue.submit(run.name, run.values, free=True)
     by_name = {trial.name: trial for trial in best}
     confirmed: list[Confirmation] = []
     for name, runs in planned.items():
         ended = [queue.outcome(run.name) for run in runs]
-        finished = ranked([run for run in ended if run.status in ("done", "out of time")], config)
+        finished = ranked([run for run in ended if run.status == "done"], config)
         if finished:
             scores = [score for run in finished if (score := run.score(config)) is not None]
             confirmed.append(Confirmation(by_name[name], finished, scores))

@@ -54,7 +54,7 @@ class TunedModel:
     trials: list[Trial]
     """Best first, then those without a score."""
     confirmed: list[Confirmation]
-    """Best mean first; none where there was nothing to confirm or no time for it."""
+    """The winner first; none where there was nothing to confirm or no time for it."""
     page: Path
     """The search's report for people, with its plots."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
-from manta_jobs.confirm import num_confirming, ranked, runs_to_confirm, why_it_stays, winner_first, winning_run
+from manta_jobs.confirm import confirm, num_confirming, ranked, runs_to_confirm, why_it_stays, winner_first, winning_run
 from manta_jobs.trials import Confirmation, Trial
 
 from .searches import config_of
@@ -37,6 +38,33 @@ def test_the_best_are_trained_again_with_other_seeds() -> None:
     assert num_confirming(config) == 9
     assert num_confirming(config.with_values({"tune.budget.num_trials": 2})) == 6
     assert runs_to_confirm(best[:1], config) == {}
+
+
+class ShortOfTime:
+    """A queue whose lanes have time for so many runs; the one after these is cut short, the others do not begin."""
+
+    def __init__(self, num_done: int) -> None:
+        self.num_done, self.submitted = num_done, list[str]()
+
+    def submit(self, name: str, values: dict[str, Any], *, free: bool) -> None:
+        self.submitted.append(name)
+
+    def outcome(self, name: str) -> Trial:
+        place = self.submitted.index(name)
+        if place > self.num_done:
+            return Trial(name, {}, "not run")
+        return trial(name, 0.9 - 0.01 * place, status="done" if place < self.num_done else "out of time")
+
+
+@pytest.mark.parametrize(("num_done", "seeds"), [(6, [3, 3]), (3, [2, 1]), (1, [1]), (0, [])])
+def test_where_time_runs_out_all_have_had_as_many_seeds_and_what_was_cut_short_does_not_count(
+    num_done: int, seeds: list[int]
+) -> None:
+    best = [trial("trial-003", 0.9), trial("trial-001", 0.8)]
+    queue = ShortOfTime(num_done)
+    confirmed = confirm(best, config_of(), queue)  # type: ignore[arg-type]
+    assert queue.submitted[:3] == ["trial-003-seed-1", "trial-001-seed-1", "trial-003-seed-2"]
+    assert [len(item.scores) for item in confirmed] == seeds
 
 
 def test_the_config_as_it_stands_is_always_among_them() -> None:
