@@ -79,8 +79,12 @@ def finish(
     record: RunRecord,
     console: Console,
     started: float,
+    forms: bool,
 ) -> TrainedModel:
-    """Turn the best checkpoint into an artifact, read the test split once, register, and write the report."""
+    """Turn the best checkpoint into an artifact, read the test split once, register, and write the report.
+
+    With `forms`, the artifact gets its ONNX forms.
+    """
     from manta_jobs.worker import best_epoch
 
     history, dataset = trained.history, prepared.dataset
@@ -89,7 +93,7 @@ def finish(
     artifact = best_artifact(prepared, config, best=best)
     artifact = calibrate_artifact(artifact, dataset.validation, target_precision=config.registry.target_precision, console=console)
     logits = logits_on_cluster(artifact, dataset.test, console=console)
-    if config.registry.onnx:
+    if forms:
         artifact = make_forms_on_cluster(artifact, dataset.test, logits=logits, console=console)
     artifact = record_golden_on_cluster(artifact, dataset.test, logits=logits, console=console)
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)

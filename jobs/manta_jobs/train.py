@@ -72,7 +72,9 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                     console=console,
                     look=look_while_waiting(config.train, resources, cluster, console),
                 )
-            model = finish(prepared, config, trained=trained, record=record, console=console, started=started)
+            model = finish(
+                prepared, config, trained=trained, record=record, console=console, started=started, forms=config.registry.onnx
+            )
     keep(prepared.folder)
     return model
 

@@ -45,10 +45,20 @@ class Wait:
 class _TrialQueue:
     """The actor. A trial belongs to the group that took it until it has ended, also when that group's workers start anew."""
 
-    def __init__(self, journal: Path, *, num_expected: int, started_s: float, deadline_s: float | None, max_losses: int) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        *,
+        num_expected: int,
+        started_s: float,
+        deadline_s: float | None,
+        max_losses: int,
+        rounds_kept: int = 0,
+    ) -> None:
         self._journal = Journal(journal)
         self._zero = time.monotonic() - started_s
         self._deadline_s = deadline_s
+        self._rounds_kept = rounds_kept
         self._num_expected = num_expected
         self._max_losses = max_losses
         self._waiting: deque[str] = deque()
@@ -61,6 +71,8 @@ class _TrialQueue:
         self._in_turns: set[str] = set()
         self._abandoned: str | None = None
         self._news = asyncio.Condition()
+        for trial in self._journal.trials.values():
+            self._keep_time_back(trial)
 
     # What the search does.
 
@@ -111,7 +123,7 @@ class _TrialQueue:
         await self._tell()
 
     async def set_deadline(self, deadline_s: float | None) -> None:
-        self._deadline_s = deadline_s
+        self._deadline_s, self._rounds_kept = deadline_s, 0
         await self._tell()
 
     # What a group of workers does; `lane` is its name.
@@ -180,6 +192,14 @@ class _TrialQueue:
         self._journal.ended(name, status, at_s=self._now(), reason=reason)
         if name in self._waiting:
             self._waiting.remove(name)
+        self._keep_time_back(self._journal.trials[name])
+
+    def _keep_time_back(self, trial: Trial) -> None:
+        """Once it is known how long a whole trial takes, have the search end earlier; see `TrialQueue`."""
+        if self._deadline_s is not None and self._rounds_kept and trial.status == "done":
+            took = (trial.ended_s or 0.0) - (trial.started_s or 0.0)
+            self._deadline_s -= min(self._rounds_kept * took, self._deadline_s / 2)
+            self._rounds_kept = 0
 
     def _close_late_ones(self) -> None:
         """Once the time is over, nothing more begins; but if nothing has, one trial takes a step, so that there is a model."""
@@ -217,12 +237,30 @@ class _TrialQueue:
 class TrialQueue:
     """Handle of the queue; the search, its trials and the workers share it."""
 
-    def __init__(self, journal: Path, *, num_expected: int, started_s: float, deadline_s: float | None, max_losses: int) -> None:
-        """`started_s` is how long the search has gone on already, `deadline_s` when it must be over, on the same clock."""
+    def __init__(
+        self,
+        journal: Path,
+        *,
+        num_expected: int,
+        started_s: float,
+        deadline_s: float | None,
+        max_losses: int,
+        rounds_kept: int = 0,
+    ) -> None:
+        """`started_s` is how long the search has gone on already, `deadline_s` when it must be over, on the same clock.
+
+        `rounds_kept`: once a first trial has been trained to its end, the search is over earlier by so many times what that
+        took, but not earlier than after half of its time; `set_deadline` gives that time back.
+        """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_concurrency=1000)(_TrialQueue)
         self._actor: Any = actor.remote(
-            journal, num_expected=num_expected, started_s=started_s, deadline_s=deadline_s, max_losses=max_losses
+            journal,
+            num_expected=num_expected,
+            started_s=started_s,
+            deadline_s=deadline_s,
+            max_losses=max_losses,
+            rounds_kept=rounds_kept,
         )
 
     def submit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 JOURNAL_FILE = "trials.jsonl"
 FINISHING_S = 15.0
 """Kept back from a limit in time for what follows training: the test rows, the registry and the report."""
+FORMS_S = 25.0
+"""Likewise, for the ONNX forms."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,10 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             record.chosen({name: winner.values[name] for name in config.tune.searched})
             trained = state_of(winner, prepared)
             record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
-            model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started)
+            forms = makes_forms(config)
+            if config.registry.onnx and not forms:
+                console.print("No ONNX forms, which serve faster: they would take too much of the limit in time.")
+            model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started, forms=forms)
             page = write_search_report(
                 config,
                 trials=ordered,
@@ -147,8 +153,9 @@ class Search:
             prepared.folder.path / JOURNAL_FILE,
             num_expected=most,
             started_s=self._now(),
-            deadline_s=None if self._ends_s is None else self._ends_s * budget.num_trials / most,
+            deadline_s=self._ends_s,
             max_losses=self.config.train.max_failures,
+            rounds_kept=math.ceil(num_confirming(self.config) / self.num_lanes),
         )
 
     def run(self) -> tuple[list[Trial], list[Confirmation]]:
@@ -196,10 +203,17 @@ class Search:
         workers = self.num_lanes * self.config.train.max_workers
         ends = []
         if budget.wall_clock_s is not None:
-            ends.append(budget.wall_clock_s - min(FINISHING_S, budget.wall_clock_s / 4))
+            finishing_s = FINISHING_S + (FORMS_S if makes_forms(self.config) else 0.0)
+            ends.append(budget.wall_clock_s - min(finishing_s, budget.wall_clock_s / 4))
         if budget.worker_hours is not None:
             ends.append(self._now() + budget.worker_hours * 3600 / workers)
         return min(ends, default=None)
+
+
+def makes_forms(config: ExperimentConfig) -> bool:
+    """Whether the winner gets the ONNX forms that it should have: not if they took too much of a short limit in time."""
+    limit = config.tune.budget.wall_clock_s
+    return config.registry.onnx and (limit is None or limit / 4 >= FINISHING_S + FORMS_S)
 
 
 def as_ended(

@@ -90,6 +90,7 @@ class Training:
 
     def __init__(self, setup: WorkerSetup) -> None:
         """Build the model as pretrained, or as the newest checkpoint left it, and wrap it for distributed training."""
+        self.ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
         self.setup = setup = on_this_node(setup)
         self.config = setup.config.train.model_copy(update={"precision": agreed_precision(setup.config.train)})
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
@@ -127,7 +128,6 @@ class Training:
         self.facts: dict[str, Any] = {}
         self.num_examples, self.trained_s, self.first_hash = 0, 0.0, ""
         self.looked_at = self.saved_at = time.monotonic()
-        self.ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
         self.out_of_time = False
         self.log_every = max(1, min(LOG_EVERY_STEPS, self.batches.num_steps // POINTS_PER_EPOCH))
         self.reporter = StepReporter(

@@ -6,12 +6,18 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from manta_jobs.trial_queue import Assignment, Wait, _TrialQueue
 from manta_jobs.trials import Journal
 
 
-def queue_of(path: Path, *, expected: int = 2, deadline_s: float | None = None, max_losses: int = 1) -> _TrialQueue:
-    return _TrialQueue(path, num_expected=expected, started_s=0.0, deadline_s=deadline_s, max_losses=max_losses)
+def queue_of(
+    path: Path, *, expected: int = 2, started_s: float = 0.0, deadline_s: float | None = None, max_losses: int = 1, rounds: int = 0
+) -> _TrialQueue:
+    return _TrialQueue(
+        path, num_expected=expected, started_s=started_s, deadline_s=deadline_s, max_losses=max_losses, rounds_kept=rounds
+    )
 
 
 def epoch(number: int, checkpoint: str = "") -> dict[str, Any]:
@@ -42,6 +48,30 @@ def test_a_lane_whose_workers_were_lost_gets_its_trial_again_but_not_for_ever(tm
         assert isinstance(await queue.take("lane-1"), Assignment)
         assert isinstance(await queue.take("lane-1"), Wait)
         assert queue.snapshot()["a"].reason == "its workers were lost 2 times"
+
+    asyncio.run(go())
+
+
+def test_time_to_confirm_is_kept_back_once_a_whole_trial_has_shown_how_long_it_takes(tmp_path: Path) -> None:
+    async def seconds_left(queue: _TrialQueue, name: str) -> float | None:
+        await queue.submit(name, {}, False, False, None)
+        taken = await queue.take("lane")
+        assert isinstance(taken, Assignment)
+        return taken.seconds
+
+    async def go() -> None:
+        path = tmp_path / "trials.jsonl"
+        queue = queue_of(path, started_s=10.0, deadline_s=1000.0, rounds=3)
+        assert await seconds_left(queue, "stopped") == pytest.approx(990, abs=5)  # nothing is known yet
+        await queue.epoch_done("stopped", epoch(1), "stopped early")
+        assert await seconds_left(queue, "whole") == pytest.approx(990, abs=5)
+        queue._zero -= 100  # of training
+        await queue.epoch_done("whole", epoch(1), "done")
+        assert await seconds_left(queue, "next") == pytest.approx(890 - 3 * 100, abs=5)
+        again = queue_of(path, started_s=110.0, deadline_s=1000.0, rounds=30)
+        assert again._seconds_left() == pytest.approx(500 - 110, abs=5)  # never more than half
+        await again.set_deadline(1000.0)
+        assert again._seconds_left() == pytest.approx(890, abs=5)
 
     asyncio.run(go())
 

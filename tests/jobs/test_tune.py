@@ -21,7 +21,7 @@ from manta.storage import Storage
 from manta_jobs.prepare import prepare
 from manta_jobs.train import train
 from manta_jobs.trials import Confirmation, Journal, Trial, TrialStatus
-from manta_jobs.tune import TunedModel, as_ended, no_model_sentence, resume, run, tune
+from manta_jobs.tune import TunedModel, as_ended, makes_forms, no_model_sentence, resume, run, tune
 
 
 def search(data: Path, model: Path, **tune_settings: Any) -> ExperimentConfig:
@@ -172,6 +172,14 @@ def test_time_that_is_over_ends_the_trial_and_registers_what_there_is(
     assert "out of time" in statuses
     assert statuses <= {"out of time", "not run"}  # on a slow machine not every lane has begun by then
     assert tuned.model.version.version == 1
+
+
+def test_a_limit_in_time_that_is_short_leaves_out_the_onnx_forms() -> None:
+    config = ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}})
+    assert makes_forms(config)
+    assert makes_forms(config.with_values({"tune.budget.wall_clock_s": 160}))
+    assert not makes_forms(config.with_values({"tune.budget.wall_clock_s": 60}))
+    assert not makes_forms(config.with_values({"registry.onnx": False}))
 
 
 def test_a_search_without_a_model_says_why() -> None:
