@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from manta.labels import Floats, Targets
 
 
-def calibrate_artifact(artifact: ModelArtifact, split: Split, *, target_precision: float | None, console: Console) -> ModelArtifact:
+def calibrate_artifact(
+    artifact: ModelArtifact, split: Split, *, logits: Floats | None, target_precision: float | None, console: Console
+) -> ModelArtifact:
     """The artifact with its calibration, label thresholds and the profile of its answers in its manifest.
 
     It is as it was if an interrupted run put them there. The split is the validation rows': on the test rows they would make
-    their own scores too good.
+    their own scores too good. Cross-validated rows bring their `logits` `(rows, outputs)`; for others the model computes them.
     """
     if artifact.manifest.calibration is not None:
         return artifact
-    logits = logits_on_cluster(artifact, split, console=console)
+    if logits is None:
+        logits = logits_on_cluster(artifact, split, console=console)
     labels, calibration = calibrate(logits, split.targets, labels=artifact.manifest.label_space, target_precision=target_precision)
     answers = profile_of(logits, labels=labels)
     return with_calibration(artifact, calibration, thresholds=labels.thresholds, answers=answers)

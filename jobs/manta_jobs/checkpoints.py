@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from manta.object_store import discard, fetch, names, store
 
 if TYPE_CHECKING:
     import torch
+
+    from manta.config import TrainConfig
 
 WEIGHTS_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -53,7 +56,7 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
     best_step: int | None = None
-    """The checkpoint of the best epoch so far."""
+    """The checkpoint of the epoch that is kept so far, see `kept_epoch`."""
     finished: bool = False
     resumed: list[int] = field(default_factory=list)
     """The steps from which training went on after it was interrupted."""
@@ -68,10 +71,20 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def kept_epoch(history: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
+    """The epoch whose model is kept: the last. With `early_stopping` the best by `metric`, and of equal ones the later."""
+    if config.early_stopping is None:
+        return history[-1]
+    choose = max if config.metric_mode == "max" else min
+    return choose(reversed(history), key=lambda metrics: float(metrics[config.metric]))
+
+
 class CheckpointWriter:
     """Writes checkpoints on a thread of its own while training goes on. Worker 0 has one; the others have nothing to write."""
 
     def __init__(self, folder: Path) -> None:
+        self.took_s = 0.0
+        """Seconds that the last checkpoint took to write."""
         self._folder = folder
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -101,11 +114,13 @@ class CheckpointWriter:
             raise OSError(f"the checkpoint could not be written to {self._folder} ({error})") from error
 
     def _run(self, state: dict[str, Any], weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
+        started = time.monotonic()
         try:
             store(write_checkpoint(self._folder, state, weights=weights, moments=moments))
             prune(self._folder, best_step=state["best_step"], num_newest=1 if state["finished"] else NUM_NEWEST_KEPT)
         except BaseException as error:  # noqa: BLE001  # raised on the training thread by `wait`
             self._error = error
+        self.took_s = time.monotonic() - started
 
 
 def write_checkpoint(
@@ -132,8 +147,8 @@ def write_checkpoint(
 
 
 def prune(folder: Path, *, best_step: int | None, num_newest: int) -> None:
-    """Remove all checkpoints but the newest ones and the best epoch's."""
-    steps = sorted(_steps(folder))
+    """Remove all checkpoints but the newest ones and the kept epoch's."""
+    steps = sorted(saved_steps(folder))
     for step in steps[:-num_newest]:
         if step != best_step:
             discard(folder / checkpoint_name(step))
@@ -141,7 +156,7 @@ def prune(folder: Path, *, best_step: int | None, num_newest: int) -> None:
 
 def latest_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
     """The newest checkpoint that is whole and unaltered, fetched if need be, or None."""
-    for step in sorted(_steps(folder), reverse=True):
+    for step in sorted(saved_steps(folder), reverse=True):
         path = fetch(folder / checkpoint_name(step))
         state = read_state(path)
         if state is not None:
@@ -161,7 +176,8 @@ def read_state(path: Path) -> TrainingState | None:
         return None
 
 
-def _steps(folder: Path) -> list[int]:
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of which there are checkpoints, whole or not."""
     return [int(name.removeprefix("step-")) for name in names(folder) if name.startswith("step-")]
 
 

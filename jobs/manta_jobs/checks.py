@@ -42,7 +42,7 @@ Status = Literal["OK", "warning", "cannot work"]
 FEW_ROWS = 10
 """A label with fewer training rows is learned by luck."""
 FEW_VALIDATION_ROWS = 50
-"""With fewer, one row is more than two points of accuracy, and epochs and trials are chosen by chance."""
+"""With fewer, one row is more than two points of accuracy, and trials are compared by chance."""
 LARGE_IMBALANCE = 10.0
 LARGE_SHARE_CUT = 0.05
 """Of the texts; the rest of a text may still be enough to tell its label."""
@@ -59,12 +59,12 @@ class Check:
 
 def check_data(dataset: TextDataset) -> Check:
     """How many rows there are, and what is odd about them."""
-    sizes = ", ".join(f"{len(dataset.split(name)):,} {name}" for name in ("train", "validation", "test"))
-    words = [f"{sizes} rows.", *dataset.warnings]
-    if len(dataset.validation) < FEW_VALIDATION_ROWS:
+    words = [f"{dataset.sizes}.", *dataset.warnings]
+    if len(dataset.validation) < FEW_VALIDATION_ROWS and dataset.folds is None:
         words.append(
-            f"{len(dataset.validation)} validation rows choose by chance: one is {100 / len(dataset.validation):.1f} points of "
-            "accuracy; raise data.validation_fraction or give data.validation."
+            f"{len(dataset.validation)} validation rows compare trials and calibrate by chance: one is "
+            f"{100 / len(dataset.validation):.1f} points of accuracy; leave data.validation and data.validation_fraction out to "
+            "have few rows cross-validated, or give more."
         )
     return Check("data", "OK" if len(words) == 1 else "warning", " ".join(words))
 

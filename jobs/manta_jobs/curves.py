@@ -1,4 +1,4 @@
-"""The curves of a run as one picture: losses, validation results and learning rate, with the best epoch marked."""
+"""The curves of a run as one picture: losses, validation results and learning rate, with the kept epoch marked."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def draw_epochs(panel: Axes, history: list[dict[str, Any]], key: str, **style: A
 
 
 def finish_panel(panel: Axes, best_epoch: int | None) -> None:
-    """Mark the best epoch, and add grid and legend."""
+    """Mark the kept epoch, and add grid and legend."""
     if best_epoch is not None:
-        panel.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1.4, label=f"best epoch ({best_epoch})")
+        panel.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1.4, label=f"kept epoch ({best_epoch})")
     panel.grid(color="#dddddd", linewidth=0.7)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

@@ -183,7 +183,7 @@ def checkpoint_bytes(size: ModelSize) -> int:
 
 
 def run_disk_bytes(size: ModelSize) -> int:
-    """What one run has on disk at its fullest: the newest checkpoints, the best epoch's and the one being written."""
+    """What one run has on disk at its fullest: the newest checkpoints, the kept epoch's and the one being written."""
     return (NUM_NEWEST_KEPT + 2) * checkpoint_bytes(size)
 
 
@@ -214,12 +214,16 @@ def estimate_time(
     *,
     num_train_rows: int,
     num_validation_rows: int,
+    num_folds: int,
     world_size: int,
     runs_at_once: int | None,
 ) -> TimeEstimate:
-    """From the probe's pace. `runs_at_once` is that of a search, None where there is none to be."""
+    """From the probe's pace. `runs_at_once` is that of a search, None where there is none to be.
+
+    The folds of a cross-validation, if there are any, train on as many rows as so many trainings less one.
+    """
     steps = math.ceil(num_train_rows / config.train.batch_size)
-    epoch_s = steps * probe.update_s + num_train_rows * probe.train_s_per_row / world_size
+    epoch_s = (steps * probe.update_s + num_train_rows * probe.train_s_per_row / world_size) * max(1, num_folds)
     epoch_s += num_validation_rows * probe.evaluation_s_per_row / world_size
     run_s = probe.startup_s + longest_epochs(config, searched=False) * epoch_s
     search_s: float | None = None

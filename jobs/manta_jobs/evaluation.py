@@ -8,8 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from manta.labels import Floats, LabelSpace
-from manta.metrics import classification_metrics
+from manta.labels import Floats
 from manta_jobs.batches import Rows, evaluation_batches
 
 if TYPE_CHECKING:
@@ -18,12 +17,6 @@ if TYPE_CHECKING:
     from manta.data.encode import EncodedSplit
 
 EVALUATION_BATCH_SIZE = 64
-
-
-def evaluate(engine: DeepSpeedEngine, split: EncodedSplit, *, labels: LabelSpace, pad_id: int) -> dict[str, float]:
-    """Metrics of the whole split, the same on every worker. All workers must call it together."""
-    logits = all_logits(engine, split, pad_id=pad_id)
-    return classification_metrics(logits, split.targets, labels=labels)
 
 
 def all_logits(engine: DeepSpeedEngine, split: EncodedSplit, *, pad_id: int) -> Floats:

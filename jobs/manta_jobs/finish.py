@@ -1,4 +1,4 @@
-"""After training: the best checkpoint becomes an artifact, is evaluated on the test rows, registered and reported."""
+"""After training: the kept checkpoint becomes an artifact, is evaluated on the test rows, registered and reported."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from manta.registry import ModelRegistry, RegisteredVersion
 from manta.seen_rows import train_seen_rows, with_whole_embedding
 from manta.storage import RunFolder
 from manta_jobs.calibrate import calibrate_artifact, with_test_figures
+from manta_jobs.checkpoints import kept_epoch
+from manta_jobs.cross_validation import held_out_logits
 from manta_jobs.curves import write_curves
 from manta_jobs.evaluate import evaluation_of, logits_on_cluster
 from manta_jobs.forms import make_forms_on_cluster
@@ -81,17 +83,24 @@ def finish(
     started: float,
     forms: bool,
 ) -> TrainedModel:
-    """Turn the best checkpoint into an artifact, read the test split once, register, and write the report.
+    """Turn the kept checkpoint into an artifact, read the test split once, register, and write the report.
 
     With `forms`, the artifact gets its ONNX forms.
     """
-    from manta_jobs.worker import best_epoch
-
     history, dataset = trained.history, prepared.dataset
     record.catch_up(history)
-    best = best_epoch(history, config)
-    artifact = best_artifact(prepared, config, best=best)
-    artifact = calibrate_artifact(artifact, dataset.validation, target_precision=config.registry.target_precision, console=console)
+    kept = kept_epoch(history, config.train)
+    artifact = kept_artifact(prepared, config, kept=kept)
+    validation_logits = None
+    if dataset.folds is not None:
+        validation_logits = held_out_logits(fetch(Path(kept["checkpoint"]).parent), num_epochs=int(kept["epoch"]))
+    artifact = calibrate_artifact(
+        artifact,
+        dataset.validation,
+        logits=validation_logits,
+        target_precision=config.registry.target_precision,
+        console=console,
+    )
     logits = logits_on_cluster(artifact, dataset.test, console=console)
     if forms:
         artifact = make_forms_on_cluster(artifact, dataset.test, logits=logits, console=console)
@@ -103,7 +112,7 @@ def finish(
     fit = assess_fit(
         history,
         config,
-        best_epoch=int(best["epoch"]),
+        best_epoch=int(kept["epoch"]),
         guess_loss=guessing_loss(dataset.class_counts("train").values(), num_rows=len(dataset.train), task=dataset.labels.task),
         usual_rate=usual_rate(config, dataset=dataset, encoder=load_model_config(config.model, dataset.labels)),
         num_train_rows=len(dataset.train),
@@ -155,8 +164,8 @@ def frozen_rows(prepared: PreparedRun) -> FrozenRows:
     return FrozenRows.of(prepared.dataset, suite=None if suite is None else suite.read_text(encoding="utf-8"))
 
 
-def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict[str, Any]) -> ModelArtifact:
-    """The artifact of the best epoch's checkpoint, written unless an interrupted run has written it already."""
+def kept_artifact(prepared: PreparedRun, config: ExperimentConfig, *, kept: dict[str, Any]) -> ModelArtifact:
+    """The artifact of the kept epoch's checkpoint, written unless an interrupted run has written it already."""
     if (prepared.folder.artifact / MANIFEST_FILE).exists():
         return ModelArtifact.recover(prepared.folder.artifact)
     discard(prepared.folder.artifact)  # what of it a driver that was lost had put into an object store
@@ -164,7 +173,7 @@ def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict
         "name": config.registered_name,
         "num_texts": len(config.data.text_columns),
         "max_length": config.model.max_length,
-        "metrics": {f"validation_{key}": float(best[key]) for key in ("accuracy", "f1_macro", "loss")},
+        "metrics": {f"validation_{key}": float(kept[key]) for key in ("accuracy", "f1_macro", "loss")},
         "examples": prepared.dataset.test.texts[:NUM_EXAMPLES],
         "data_hash": prepared.dataset.content_hash,
         "config": config.document(),
@@ -173,7 +182,7 @@ def best_artifact(prepared: PreparedRun, config: ExperimentConfig, *, best: dict
     }
     return write_artifact(
         prepared.folder.artifact,
-        weights=plain_weights(fetch(Path(best["checkpoint"])), config, prepared.data),
+        weights=plain_weights(fetch(Path(kept["checkpoint"])), config, prepared.data),
         model_config=load_model_config(config.model, prepared.data.labels),
         tokenizer=load_tokenizer(config.model),
         labels=prepared.data.labels,
@@ -192,7 +201,7 @@ def plain_weights(checkpoint: Path, config: ExperimentConfig, data: TokenizedDat
     from manta_jobs.checkpoints import WEIGHTS_FILE, read_state
 
     if read_state(checkpoint) is None:
-        raise RunError(f"{checkpoint}: the best epoch's checkpoint is gone or damaged; train again.")
+        raise RunError(f"{checkpoint}: the kept epoch's checkpoint is gone or damaged; train again.")
     model = adapt(build_model(config.model, data.labels), config.model)
     train_seen_rows(model, seen_tokens(data.folder))
     model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))

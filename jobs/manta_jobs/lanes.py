@@ -29,7 +29,7 @@ from manta_jobs.memory import OutOfMemory, halved_phrase
 from manta_jobs.progress import Board
 from manta_jobs.recovery import is_own_error, last_line, lost_phrase, own_sentence
 from manta_jobs.trial_queue import Assignment, TrialQueue, Wait
-from manta_jobs.worker import Training, WorkerSetup
+from manta_jobs.worker import Training, WorkerSetup, begun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,7 @@ def train_trial(lane: Lane, assignment: Assignment) -> None:
         if dist.get_rank() == 0:
             copy_checkpoint(Path(assignment.clone), here(checkpoints))
         dist.barrier()
-    training = Training(
+    training = begun(
         dataclasses.replace(
             lane.setup,
             config=lane.setup.config.with_values(assignment.values),
@@ -108,23 +108,21 @@ def copy_checkpoint(donor: Path, folder: Path) -> None:
 
 def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metrics: dict[str, Any]) -> bool:
     """Report an epoch and hear whether to train on. An ended trial's checkpoint is on disk before anyone knows of its end."""
-    name = assignment.name
-    answer: list[Any] = [None]
-    if dist.get_rank() == 0:
-        if training.state.finished:
-            queue.epoch_done(name, metrics, status="out of time" if training.out_of_time else "done")
-            answer = [False]
-        elif assignment.until is not None and metrics["epoch"] >= assignment.until:
-            training.writer.wait()
-            queue.epoch_done(name, metrics, status=None)
-            answer = [False]
-        else:
-            queue.epoch_done(name, metrics, status=None)
-            answer = [queue.may_go_on(name, epochs=metrics["epoch"])]
-            if not answer[0]:
-                training.writer.wait()
-                queue.ended(name, "stopped early")
+    name, is_first = assignment.name, dist.get_rank() == 0
+    is_over = training.state.finished
+    has_turned = assignment.until is not None and metrics["epoch"] >= assignment.until
+    if has_turned:
+        training.save_for_good()
+    if is_first:
+        queue.epoch_done(name, metrics, status=None if not is_over else "out of time" if training.out_of_time else "done")
+    if is_over or has_turned:
+        return False
+    answer: list[Any] = [queue.may_go_on(name, epochs=metrics["epoch"]) if is_first else None]
     dist.broadcast_object_list(answer, src=0)
+    if not answer[0]:
+        training.save_for_good()
+        if is_first:
+            queue.ended(name, "stopped early")
     return bool(answer[0])
 
 

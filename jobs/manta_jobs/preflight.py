@@ -15,6 +15,7 @@ from rich.table import Table
 
 from manta.baseline import Baseline, fit_baseline
 from manta.data import TextDataset, load_dataset
+from manta.data.dataset import NUM_FOLDS
 from manta.errors import InputError
 from manta.loss import resolve_class_weights
 from manta.model import load_model_config, load_tokenizer
@@ -266,6 +267,7 @@ def probed(
         pace,
         num_train_rows=len(inputs.dataset.train),
         num_validation_rows=len(inputs.dataset.validation),
+        num_folds=0 if inputs.dataset.folds is None else NUM_FOLDS,
         world_size=place.world_size,
         runs_at_once=place.at_once,
     )

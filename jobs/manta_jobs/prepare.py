@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from manta.config import ExperimentConfig
 from manta.config_file import DATA_FILES, load_config, write_config
 from manta.data import TextDataset, load_dataset
+from manta.data.split import Indices
 from manta.errors import InputError
 from manta.labels import LabelSpace
 from manta.model import load_tokenizer
@@ -32,9 +33,11 @@ class TokenizedData:
     """What training needs of the data: small enough to travel to every worker."""
 
     folder: Path
-    """Holds `train.arrow`, the token ids that it has and `validation.arrow`, see `manta.data.encode`."""
+    """Holds `train.arrow`, the token ids that it has and perhaps `validation.arrow`, see `manta.data.encode`."""
     labels: LabelSpace
     pad_id: int
+    folds: Indices | None = None
+    """The fold of each training row, where there is no validation split."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +124,17 @@ def tokenized(
     from manta.data.encode import write_encoded, write_seen_tokens
 
     pad_id = int(tokenizer.pad_token_id or 0)
-    for name in ("train", "validation"):
+    for name in ("train", "validation") if dataset.folds is None else ("train",):
         path = folder.data / f"{name}.arrow"
         if not path.exists():
             write_encoded(dataset.split(name), path, tokenizer=tokenizer, max_length=config.model.max_length)
             if name == "train":
                 write_seen_tokens(folder.data, pad_id=pad_id)
-    return TokenizedData(folder.data, dataset.labels, pad_id)
+    return TokenizedData(folder.data, dataset.labels, pad_id, dataset.folds)
 
 
 def show_dataset(dataset: TextDataset, console: Console) -> None:
     """Say how many rows and labels there are, and what is odd about them."""
-    sizes = ", ".join(f"{len(dataset.split(name)):,} {name}" for name in ("train", "validation", "test"))
-    console.print(f"Data: {sizes} rows, {len(dataset.labels.names)} labels ({dataset.labels.task})")
+    console.print(f"Data: {dataset.sizes}, {len(dataset.labels.names)} labels ({dataset.labels.task})")
     for warning in dataset.warnings:
         console.print(f"[yellow]Warning:[/] {warning}")

@@ -38,17 +38,29 @@ class RunProgress:
     """What people should know, such as that a worker was lost."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """A training among those of a run: a fold of its cross-validation, or the one that gives the model."""
+
+    name: str = ""
+    """To be put before what is happening; empty for the one that gives the model."""
+    num_steps_before: int = 0
+    """Optimizer steps of the parts before it."""
+    num_steps: int = 0
+    """Optimizer steps of all parts."""
+
+
 class _Board:
     def __init__(self) -> None:
         self._runs: dict[str, RunProgress] = {}
         self._steps: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._limits: dict[str, int] = {}
 
-    def started(self, name: str, run: RunProgress) -> None:
+    def started(self, name: str, run: RunProgress, after_step: int) -> None:
         before = self._runs.get(name)
         run.messages = before.messages if before else []
         self._runs[name] = run
-        self._steps[name] = [step for step in self._steps[name] if step["step"] <= run.done_steps]
+        self._steps[name] = [step for step in self._steps[name] if step["step"] <= after_step]
 
     def update(self, name: str, done_steps: int, phase: str, step: dict[str, Any] | None) -> None:
         run = self._runs[name]
@@ -85,9 +97,12 @@ class Board:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
-    def started(self, name: str, run: RunProgress) -> None:
-        """Say that a run's workers are up, for the first time or again; it is known when this returns."""
-        ray.get(self._actor.started.remote(name, run))
+    def started(self, name: str, run: RunProgress, *, after_step: int) -> None:
+        """Say that a run's workers are up, for the first time or again, and go on after an optimizer step.
+
+        Records of later steps are forgotten. It is known when this returns.
+        """
+        ray.get(self._actor.started.remote(name, run, after_step))
 
     def update(self, name: str, *, done_steps: int, phase: str, step: dict[str, Any] | None = None) -> None:
         """Say how far a run is, with the record of a step if there is one. Does not wait."""
@@ -136,15 +151,25 @@ class StepReporter:
     """Rank 0's voice: it says how far the run is. The other ranks say nothing."""
 
     def __init__(
-        self, board: Board, name: str, *, state: TrainingState, total_steps: int, num_epochs: int, rank: int, world_size: int
+        self,
+        board: Board,
+        name: str,
+        *,
+        state: TrainingState,
+        num_steps: int,
+        part: Part,
+        num_epochs: int,
+        rank: int,
+        world_size: int,
     ) -> None:
         self._board = board if rank == 0 else None
-        self._name = name
-        self._steps_per_epoch = total_steps / num_epochs
+        self._name, self._part = name, part
+        self._steps_per_epoch = num_steps / num_epochs
         self._last = (time.monotonic(), state.step)
         if self._board is not None:
-            run = RunProgress(total_steps, state.step, num_workers=world_size, history=list(state.history))
-            self._board.started(name, run)
+            done = part.num_steps_before + state.step
+            run = RunProgress(part.num_steps, done, num_workers=world_size, history=list(state.history))
+            self._board.started(name, run, after_step=state.step)
 
     def step(self, state: TrainingState, *, loss: float, learning_rate: float, grad_norm: float | None, batch_size: int) -> None:
         """Record an optimizer step: the mean loss since the last record, and how fast it went."""
@@ -168,12 +193,13 @@ class StepReporter:
     def epoch_done(self, metrics: dict[str, Any]) -> None:
         """Pass on an epoch's metrics."""
         self._last = (time.monotonic(), self._last[1])
-        if self._board is not None:
+        if self._board is not None and not self._part.name:
             self._board.epoch_done(self._name, metrics)
 
     def _send(self, state: TrainingState, phase: str, record: dict[str, Any] | None = None) -> None:
         if self._board is not None:
-            self._board.update(self._name, done_steps=state.step, phase=phase, step=record)
+            done = self._part.num_steps_before + state.step
+            self._board.update(self._name, done_steps=done, phase=self._part.name + phase, step=None if self._part.name else record)
 
 
 @contextmanager

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 TRIAL = "trial"
 """Where Tune's values hold the trial's name when it is drawn."""
 CLONE_FILE = "trial.json"
+GRACE_SHARE = 0.1
+"""Share of a trial's epochs before which none is stopped, but at least one: few rows are trained for many short epochs."""
+ASHA_KEEPS_ONE_IN = 3
 
 
 class TrialFailedError(Exception):
@@ -104,7 +107,7 @@ class DrawnTrials(Searcher):  # type: ignore[misc]  # Ray's class is untyped
         self._num_trials = num_trials
         self._is_over = is_over
         self._drawn: dict[str, dict[str, Any]] = {}
-        self._best: dict[str, float] = {}
+        self._scores: dict[str, float] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's values and name."""
@@ -123,17 +126,15 @@ class DrawnTrials(Searcher):  # type: ignore[misc]  # Ray's class is untyped
         return values | {TRIAL: name}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Remember the trial's best epoch."""
-        score, best = float(result[self.metric]), self._best.get(trial_id)
-        better = min if self.mode == "min" else max
-        self._best[trial_id] = score if best is None else better(score, best)
+        """Remember the trial's last epoch."""
+        self._scores[trial_id] = float(result[self.metric])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass on what came of the trial, if anything."""
         if result and self.metric in result:
             self.on_trial_result(trial_id, result)
-        if trial_id in self._best:
-            self._draws.told(self._drawn[trial_id], self._best[trial_id])
+        if trial_id in self._scores:
+            self._draws.told(self._drawn[trial_id], self._scores[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """The journal holds all there is to save; Tune wants a file."""
@@ -208,7 +209,8 @@ def scheduler(config: ExperimentConfig) -> Any:
     """What stops trials, or changes them.
 
     Asynchronous successive halving (Li et al., 2020, https://arxiv.org/abs/1810.05934), which goes on with the best third after
-    1, 3, 9 … epochs; the median rule (Golovin et al., 2017, https://doi.org/10.1145/3097983.3098043); population-based training
+    a tenth of the epochs, three tenths and nine tenths; the median rule (Golovin et al., 2017,
+    https://doi.org/10.1145/3097983.3098043); population-based training
     (Jaderberg et al., 2017, https://arxiv.org/abs/1711.09846), in which the worst quarter goes on from the best one's weights
     with changed values; or nothing.
     """
@@ -227,7 +229,10 @@ def scheduler(config: ExperimentConfig) -> Any:
     if config.tune.scheduler == "median":
         return MedianStoppingRule(time_attr="epoch", grace_period=1, min_samples_required=3)
     # One more than the longest, as a trial that reaches max_t would be stopped like one that fell behind.
-    return ASHAScheduler(time_attr="epoch", max_t=longest_epochs(config, searched=True) + 1, grace_period=1, reduction_factor=3)
+    longest = longest_epochs(config, searched=True)
+    return ASHAScheduler(
+        time_attr="epoch", max_t=longest + 1, grace_period=max(1, round(longest * GRACE_SHARE)), reduction_factor=ASHA_KEEPS_ONE_IN
+    )
 
 
 def domain_of(values: Range) -> Any:

@@ -142,6 +142,7 @@ def worker_setup(
         num_threads=resources.num_cpus,
         board=board,
         run_name=name,
+        folds=data.folds,
     )
 
 

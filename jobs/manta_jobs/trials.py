@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from manta.config import ExperimentConfig
 from manta.object_store import store
+from manta_jobs.checkpoints import kept_epoch
 
 TrialStatus = Literal["running", "done", "stopped early", "out of time", "failed", "not run"]
 
@@ -45,11 +46,13 @@ class Trial:
         return SEED_MARK not in self.name
 
     def score(self, config: ExperimentConfig) -> float | None:
-        """Its best epoch's value of the metric that chooses, where that is a finite number; None without one."""
-        values = [value for epoch in self.history if math.isfinite(value := float(epoch[config.train.metric]))]
-        if not values:
+        """The metric that compares trials after the epoch whose model it keeps; None without a finite number."""
+        if not self.history:
             return None
-        return max(values) if config.train.metric_mode == "max" else min(values)
+        patience = self.values.get("train.early_stopping", config.train.early_stopping)
+        train = config.train.model_copy(update={"early_stopping": patience})
+        value = float(kept_epoch(self.history, train)[config.train.metric])
+        return value if math.isfinite(value) else None
 
     def planned_epochs(self, config: ExperimentConfig) -> int:
         """Epochs it trains for unless it is stopped; also where its values contradict each other, and it failed by that."""

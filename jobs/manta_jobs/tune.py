@@ -15,7 +15,7 @@ from manta.config import ExperimentConfig
 from manta.config_file import write_config
 from manta.errors import RunError
 from manta.object_store import discard, names
-from manta_jobs.checkpoints import OPTIMIZER_FILE, TRIALS_FOLDER, WEIGHTS_FILE
+from manta_jobs.checkpoints import OPTIMIZER_FILE, TRIALS_FOLDER, WEIGHTS_FILE, checkpoint_name, saved_steps
 from manta_jobs.cluster import Cluster, connected, fit_workers, interruptible, num_workers_at_once, present_cluster
 from manta_jobs.confirm import confirm, num_confirming, ranked, winning_run
 from manta_jobs.draws import make_draws
@@ -260,9 +260,9 @@ def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path,
 def free_disk(trials: Path, *, winner: str) -> None:
     """Remove the weights of trials that did not win; what they came to stays in their `state.json` and the journal."""
     for trial in set(names(trials)) - {winner}:
-        for checkpoint in names(trials / trial):
+        for step in saved_steps(trials / trial):
             for weights in (WEIGHTS_FILE, OPTIMIZER_FILE):
-                discard(trials / trial / checkpoint / weights)
+                discard(trials / trial / checkpoint_name(step) / weights)
 
 
 def state_of(trial: Trial, prepared: PreparedRun) -> TrainingState:

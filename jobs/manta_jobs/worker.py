@@ -20,20 +20,29 @@ import torch.distributed as dist
 from manta.adapt import adapt, compute_only_cls
 from manta.config import ExperimentConfig
 from manta.data.encode import EncodedSplit, seen_tokens
-from manta.labels import LabelSpace
+from manta.labels import Floats, LabelSpace
 from manta.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
-from manta.metrics import METRIC_NAMES
+from manta.metrics import METRIC_NAMES, classification_metrics
 from manta.model import build_model, dropout_rates
 from manta.object_store import fetch, here, url_of
 from manta.seen_rows import train_seen_rows
 from manta_jobs import memory, quick_dropout
 from manta_jobs.batches import Rows, TrainingBatches, num_micro_batches, shares
-from manta_jobs.checkpoints import OPTIMIZER_FILE, WEIGHTS_FILE, CheckpointWriter, TrainingState, checkpoint_name, latest_checkpoint
+from manta_jobs.checkpoints import (
+    OPTIMIZER_FILE,
+    WEIGHTS_FILE,
+    CheckpointWriter,
+    TrainingState,
+    checkpoint_name,
+    kept_epoch,
+    latest_checkpoint,
+)
+from manta_jobs.cross_validation import cross_validate, steps_of_parts
 from manta_jobs.distribution import Stopwatch, agreed_hash, gathered_facts, gradient_bytes, state_bytes
 from manta_jobs.engine import agreed_precision, build_engine, full_weights, restore_scaler, scaler_state
-from manta_jobs.evaluation import evaluate
+from manta_jobs.evaluation import all_logits
 from manta_jobs.optimizer_state import gather_master_weights, gather_moments, restore_master_weights, restore_moments
-from manta_jobs.progress import Board, StepReporter
+from manta_jobs.progress import Board, Part, StepReporter
 from manta_jobs.reduction import average_gradients, reduces_itself
 
 if TYPE_CHECKING:
@@ -48,6 +57,8 @@ EPOCH_FIELDS = (
 LOG_EVERY_STEPS = 10
 POINTS_PER_EPOCH = 20
 PREEMPTION_LOOK_EVERY_S = 5.0
+SAVE_EVERY = 10.0
+"""After an epoch a checkpoint is written if so many times as long as the last one took has gone by since."""
 
 
 NO_CUDA = (
@@ -69,6 +80,8 @@ class WorkerSetup:
     num_threads: int
     board: Board
     run_name: str
+    folds: Rows | None = None
+    """The fold of each training row `(rows,)` where the run is cross-validated."""
     seconds: float | None = None
     """Time until training must end; the epoch under way is then evaluated as it is."""
 
@@ -76,7 +89,37 @@ class WorkerSetup:
 def train_worker(arguments: dict[str, Any]) -> None:
     """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
     kept = quick_dropout.install()  # noqa: F841  # for as long as training goes on
-    Training(arguments["setup"]).run(report=reported)
+    begun(arguments["setup"]).run(report=reported)
+
+
+def begun(setup: WorkerSetup) -> Training:
+    """The run's training, ready to go on. Where few rows are cross-validated, the folds are trained first."""
+    ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
+    if setup.folds is None:
+        return Training(setup, ends_at=ends_at)
+    held_out = cross_validate(
+        here(Path(setup.checkpoints)),
+        setup.folds,
+        ends_at=ends_at,
+        train_fold=lambda fold, fold_ends_at: fold_logits(setup, fold, ends_at=fold_ends_at),
+    )
+    return Training(setup, ends_at=ends_at, held_out=held_out)
+
+
+def fold_logits(setup: WorkerSetup, fold: int, *, ends_at: float) -> Floats:
+    """Train on the rows of the other folds; logits `(epochs, rows, outputs)` of this fold's rows after each epoch."""
+    training = Training(setup, ends_at=ends_at, fold=fold)
+    logits: list[Floats] = []
+
+    def note(metrics: dict[str, Any]) -> bool:
+        logits.append(training.logits)
+        return True
+
+    try:
+        training.run(report=note)
+    finally:
+        training.close()
+    return np.stack(logits)
 
 
 def reported(metrics: dict[str, Any]) -> bool:
@@ -88,19 +131,25 @@ def reported(metrics: dict[str, Any]) -> bool:
 class Training:
     """One worker's side of a run: its engine, its data, and where training is."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        """Build the model as pretrained, or as the newest checkpoint left it, and wrap it for distributed training."""
-        self.ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
+    def __init__(
+        self, setup: WorkerSetup, *, ends_at: float = math.inf, fold: int | None = None, held_out: Floats | None = None
+    ) -> None:
+        """Build the model as pretrained, or as the newest checkpoint left it, and wrap it for distributed training.
+
+        A `fold` of a cross-validation trains on the rows of the others, is evaluated on its own and leaves no checkpoint.
+        The run that follows trains on all rows; its metrics are those of `held_out`, see `cross_validate`.
+        """
+        self.ends_at, self.fold, self.held_out = ends_at, fold, held_out
         self.setup = setup = on_this_node(setup)
         self.config = setup.config.train.model_copy(update={"precision": agreed_precision(setup.config.train)})
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         torch.set_num_threads(setup.num_threads)
-        self.train, self.validation = (EncodedSplit(Path(setup.data_folder) / f"{name}.arrow") for name in ("train", "validation"))
+        self.train, self.validation = self._splits()
         self.batches = TrainingBatches(self.train.lengths, self.config.batch_size, self.config.seed)
         # Ray names a GPU by what the node says that it has, whether or not torch can use one.
         self.device = ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
 
-        found = agreed_checkpoint(Path(setup.checkpoints))
+        found = agreed_checkpoint(Path(setup.checkpoints)) if fold is None else None
         self.state = found[1] if found else TrainingState()
         model = self._model(found[0] if found else None)
         self.micro_batch_size = self._micro_batch_size(model)
@@ -128,13 +177,15 @@ class Training:
         self.facts: dict[str, Any] = {}
         self.num_examples, self.trained_s, self.first_hash = 0, 0.0, ""
         self.looked_at = self.saved_at = time.monotonic()
+        self.saved_step = -1
         self.out_of_time = False
         self.log_every = max(1, min(LOG_EVERY_STEPS, self.batches.num_steps // POINTS_PER_EPOCH))
         self.reporter = StepReporter(
             setup.board,
             setup.run_name,
             state=self.state,
-            total_steps=self.num_steps,
+            num_steps=self.num_steps,
+            part=self._part(),
             num_epochs=self.config.planned_epochs,
             rank=self.rank,
             world_size=self.world_size,
@@ -219,9 +270,12 @@ class Training:
         state = self.state
         self.reporter.evaluating(state)
         with self.watch("evaluation"):
-            scores = evaluate(self.engine, self.validation, labels=self.setup.labels, pad_id=self.setup.pad_id)
-        with full_weights(self.engine) as weights:
-            weights_hash = agreed_hash(weights)
+            self.logits = self._validation_logits()
+            scores = classification_metrics(self.logits, self.validation.targets, labels=self.setup.labels)
+        weights_hash = ""
+        if self.fold is None:
+            with full_weights(self.engine) as weights:
+                weights_hash = agreed_hash(weights)
         metrics: dict[str, Any] = {
             **scores,
             "epoch": state.epoch + 1,
@@ -234,22 +288,24 @@ class Training:
             "checkpoint": str(Path(self.setup.checkpoints) / checkpoint_name(state.step)),
         }
         state.history.append(metrics)
-        best = best_epoch(state.history, self.setup.config)
-        state.best_step = best["step"]
+        kept = kept_epoch(state.history, self.config)
+        state.best_step = kept["step"]
         state.epoch, state.batch, state.loss_sum, state.train_s = state.epoch + 1, 0, 0.0, 0.0
-        waited = len(state.history) - best["epoch"]
-        patience = self.config.early_stopping
-        is_patient = patience is None or waited < patience
+        patience = self.config.early_stopping if self.fold is None else None
+        is_patient = patience is None or len(state.history) - kept["epoch"] < patience
         state.finished = state.epoch == self.config.planned_epochs or not is_patient or self.out_of_time
-        state.distribution = self._distribution(weights_hash)
-        self.save()
+        state.distribution = self._distribution(weights_hash) if self.fold is None else None
         if state.finished:
-            self.writer.wait()
+            self.save_for_good()
+        elif self._is_worth_saving():
+            self.save()
         self.reporter.epoch_done(metrics)
         return metrics
 
     def save(self) -> None:
         """Begin to write a checkpoint: gathered now, written by worker 0 in the background. All workers must call it together."""
+        if self.fold is not None:
+            return  # soon trained again
         with self.watch("checkpoint"):
             self.state.scaler = scaler_state(self.engine)
             moments = {} if self.state.finished else gather_moments(self.engine)
@@ -258,7 +314,13 @@ class Training:
                 if self.rank == 0:
                     copies = {name: tensor.detach().float().cpu().clone() for name, tensor in weights.items()} | masters
                     self.writer.write(self.state, weights=copies, moments=moments)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), self.state.step
+
+    def save_for_good(self) -> None:
+        """Have training as it is on disk when this returns. All workers must call it together."""
+        if self.saved_step != self.state.step:
+            self.save()
+        self.writer.wait()
 
     def close(self) -> None:
         """Let go of the engine and its memory, so that another run can have this process."""
@@ -315,6 +377,44 @@ class Training:
             restore_master_weights(self.engine, load_file(checkpoint / WEIGHTS_FILE))
         restore_scaler(self.engine, self.state.scaler)
 
+    def _splits(self) -> tuple[EncodedSplit, EncodedSplit]:
+        """The rows to train on, and those to evaluate on."""
+        folder, folds = Path(self.setup.data_folder), self.setup.folds
+        if folds is None:
+            return EncodedSplit(folder / "train.arrow"), EncodedSplit(folder / "validation.arrow")
+        if self.fold is None:
+            whole = EncodedSplit(folder / "train.arrow")
+            return whole, whole
+        parts = (np.flatnonzero(folds != self.fold), np.flatnonzero(folds == self.fold))
+        return EncodedSplit(folder / "train.arrow", parts[0]), EncodedSplit(folder / "train.arrow", parts[1])
+
+    def _is_worth_saving(self) -> bool:
+        """Whether so much was trained since the last checkpoint that writing one costs little. Worker 0 decides for all.
+
+        An epoch of a few rows takes less time than its checkpoint. Under early stopping, any epoch may turn out to be the one
+        that is kept, so each is saved.
+        """
+        is_due = self.saved_step < 0 or time.monotonic() - self.saved_at > SAVE_EVERY * self.writer.took_s
+        answer: list[bool] = [is_due or self.config.early_stopping is not None]
+        dist.broadcast_object_list(answer, src=0)
+        return answer[0]
+
+    def _part(self) -> Part:
+        """Where this training stands among the folds of a cross-validation and what follows them."""
+        if self.setup.folds is None:
+            return Part(num_steps=self.num_steps)
+        steps = steps_of_parts(self.setup.folds, batch_size=self.config.batch_size, num_epochs=self.config.planned_epochs)
+        index = len(steps) - 1 if self.fold is None else self.fold
+        name = "" if self.fold is None else f"fold {self.fold + 1} of {len(steps) - 1}, "
+        return Part(name, num_steps_before=sum(steps[:index]), num_steps=sum(steps))
+
+    def _validation_logits(self) -> Floats:
+        """Logits `(rows, outputs)` after the epoch under way; those that the cross-validation had then, if there was one."""
+        if self.held_out is not None:
+            logits: Floats = self.held_out[min(self.state.epoch, len(self.held_out) - 1)]
+            return logits
+        return all_logits(self.engine, self.validation, pad_id=self.setup.pad_id)
+
     def _load(self, rows: Rows) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Token ids and masks of some rows as the tokenizer made them, and their labels, on the device."""
         padded = self.train.padded(rows, pad_id=self.setup.pad_id)
@@ -358,12 +458,6 @@ class Training:
             "weights_sha256": {"first_step": self.first_hash, "last_step": last_hash},
             "workers": workers,
         }
-
-
-def best_epoch(history: list[dict[str, Any]], config: ExperimentConfig) -> dict[str, Any]:
-    """The epoch whose checkpoint is kept: the best by the chosen metric, the first of equals."""
-    choose = max if config.train.metric_mode == "max" else min
-    return choose(history, key=lambda metrics: float(metrics[config.train.metric]))
 
 
 def seed_everything(seed: int) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from manta.data import Split
-from manta.data.split import stratified_split
-from manta.labels import LabelSpace, Targets
+from manta.data.split import Indices, stratified_split
+from manta.labels import LabelSpace
 from manta.metrics import best_thresholds, classification_metrics
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def fit_baseline(dataset: TextDataset) -> Baseline:
     most = {"train": MAX_TRAIN_ROWS, "validation": MAX_SCORED_ROWS, "test": MAX_SCORED_ROWS}
     splits = {name: _at_most(dataset.split(name), limit) for name, limit in most.items()}
     labels = dataset.labels
-    features = _Features(splits["train"].texts, max_words=max(1, MAX_WEIGHTS // labels.num_logits))
-    inputs = {name: features.of(split.texts) for name, split in splits.items()}
-    logits = _fitted_logits(inputs, splits["train"].targets, labels)
+    logits = _fitted_logits(splits["train"], {name: splits[name] for name in ("validation", "test")}, labels)
+    if dataset.folds is not None:
+        logits["validation"] = _held_out_logits(dataset.train, dataset.folds, labels)
     validation = classification_metrics(logits["validation"], splits["validation"].targets, labels=labels)
     if labels.task == "multilabel":
         chosen = best_thresholds(labels.probabilities(logits["validation"]), splits["validation"].targets)
@@ -120,13 +120,25 @@ def _fitted_vectorizer(texts: list[str], *, max_words: int) -> Any:
         return TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, max_features=max_words).fit(texts)
 
 
-def _fitted_logits(inputs: dict[str, Any], targets: Targets, labels: LabelSpace) -> dict[str, Logits]:
-    """Logits of validation and test rows `(rows, labels)`; of a multilabel task, each label has a regression of its own."""
-    scored = {name: rows for name, rows in inputs.items() if name != "train"}
+def _held_out_logits(train: Split, folds: Indices, labels: LabelSpace) -> Logits:
+    """Logits of the training rows `(rows, labels)`, those of each fold by what the other folds taught."""
+    logits = np.zeros((len(train), len(labels.names)))
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        others = train.take(np.flatnonzero(folds != fold))
+        logits[rows] = _fitted_logits(others, {"held out": train.take(rows)}, labels)["held out"]
+    return logits
+
+
+def _fitted_logits(train: Split, others: dict[str, Split], labels: LabelSpace) -> dict[str, Logits]:
+    """Fit on some rows; logits of others `(rows, labels)`. For a multilabel task, each label has a regression of its own."""
+    features = _Features(train.texts, max_words=max(1, MAX_WEIGHTS // labels.num_logits))
+    fitted, targets = features.of(train.texts), train.targets
+    scored = {name: features.of(split.texts) for name, split in others.items()}
     if labels.task != "multilabel":
-        regression = _Regression(inputs["train"], targets)
+        regression = _Regression(fitted, targets)
         return {name: regression.logits(rows, num_labels=len(labels.names)) for name, rows in scored.items()}
-    regressions = [_Regression(inputs["train"], column) for column in targets.T]
+    regressions = [_Regression(fitted, column) for column in targets.T]
     no_or_yes = {name: [regression.logits(rows, num_labels=2) for regression in regressions] for name, rows in scored.items()}
     return {name: np.stack([pair[:, 1] - pair[:, 0] for pair in pairs], axis=1) for name, pairs in no_or_yes.items()}
 

@@ -33,6 +33,7 @@ ZERO_KEYS = {
     "offload_param": "train.offload_parameters",
     "cpu_offload": "train.offload_optimizer",
 }
+AUTO_VALIDATION_FRACTION = 0.1
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 NAME = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -51,7 +52,7 @@ class DataConfig(Section):
     a URL (s3://, gs://, …), a dataset on the Hugging Face hub (hf://owner/name[:config]) or bundled rows
     (sample:support, sample:reviews). Relative paths start at the YAML file."""
     validation: str | None = None
-    """Rows that choose the best epoch and trial. Without it, `validation_fraction` of train is set aside."""
+    """Rows that compare trials and calibrate the probabilities. Without it, see `validation_fraction`."""
     test: str | None = None
     """Rows read once, at the very end. Without it, `test_fraction` of train is set aside."""
     feedback: str | None = None
@@ -67,8 +68,10 @@ class DataConfig(Section):
     field means that no label applies. JSONL, Parquet and hub rows may hold lists instead."""
     header: bool = True
     """Whether the first line of CSV and TSV files names the columns."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the training rows (between 0 and 1) set aside, class by class, when no validation rows are given."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
+    """Share of the training rows (between 0 and 1) set aside, class by class, when no validation rows are given. `auto` sets
+    aside a tenth; where fewer than 500 rows are left for training, it sets none aside: a cross-validation takes their place,
+    and the model is trained on all of them."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training rows (between 0 and 1) set aside, class by class, when no test rows are given."""
     split_seed: Annotated[int, Field(ge=0)] = 0
@@ -93,9 +96,14 @@ class DataConfig(Section):
             raise ValueError(f"data.text names the column {columns[0]!r} twice; a text pair needs two columns")
         if not self.header and any(isinstance(column, str) for column in (*columns, self.label)):
             raise ValueError("data.header is false, so data.text and data.label must be positions such as 0 and 1")
-        if self.validation_fraction + self.test_fraction >= 1:
+        if self.validation_share + self.test_fraction >= 1:
             raise ValueError("data.validation_fraction and data.test_fraction together leave no rows to train on")
         return self
+
+    @property
+    def validation_share(self) -> float:
+        """The share of the training rows that is set aside for validation, where any is."""
+        return AUTO_VALIDATION_FRACTION if self.validation_fraction == "auto" else self.validation_fraction
 
     @property
     def text_columns(self) -> tuple[str | int, ...]:
@@ -160,9 +168,10 @@ class TrainConfig(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer below the head learns this much slower than the one above it; 1 is the same rate for all, 0.9 is usual."""
     num_epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Passes over the training rows. The best epoch by `metric` is kept. `auto` is 3 to 10: the fewer rows, the more."""
+    """Passes over the training rows. The model after the last one is kept. `auto`: the fewer rows, the more."""
     early_stopping: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many epochs in a row without a better validation `metric`. None: train all epochs."""
+    """Stop after this many epochs in a row without a better validation `metric`, and keep the best epoch. None: train all
+    epochs and keep the last. With fewer than 200 validation rows, the best epoch is a matter of chance."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Rows of one optimizer step over all workers together, so results do not depend on how many there are."""
     micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -196,7 +205,7 @@ class TrainConfig(Section):
     deepspeed: dict[str, Any] = {}
     """More of DeepSpeed's JSON (https://www.deepspeed.ai/docs/config-json), merged in. What a setting above decides is refused."""
     metric: MetricName = "accuracy"
-    """The validation metric that chooses the best epoch and the best trial (`loss`: lower is better). Where several labels
+    """The validation metric that compares trials, and epochs under `early_stopping` (`loss`: lower is better). Where several labels
     may apply, `accuracy` counts the rows whose labels are all right, and `f1_micro` pools all labels; else the two are equal."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
     """Optimizer steps between checkpoints within an epoch. One is written after every epoch in any case."""

@@ -53,7 +53,7 @@ def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConf
     return ExperimentConfig.model_validate(
         {
             "name": "tiny",
-            "data": {"train": str(data)},
+            "data": {"train": str(data), "validation_fraction": 0.1},  # no cross-validation; test_cross_validation.py has it
             "model": {"pretrained": str(model), "max_length": 32, "dropout": 0.0},
             "train": settings | train_settings,
             "registry": {"onnx": False},  # takes several seconds, however small the model; test_forms.py has it

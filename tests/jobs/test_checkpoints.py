@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from manta.config import TrainConfig
 from manta.object_store import discard, here, mirror_of, names, store
 from manta_jobs.checkpoints import (
     OPTIMIZER_FILE,
@@ -13,6 +14,7 @@ from manta_jobs.checkpoints import (
     WEIGHTS_FILE,
     CheckpointWriter,
     TrainingState,
+    kept_epoch,
     latest_checkpoint,
     read_state,
     write_checkpoint,
@@ -33,6 +35,23 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert path == written
     assert state == TrainingState(step=7, epoch=1, batch=3, loss_sum=0.1, history=[{"epoch": 1, "loss": 0.3}])
     assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json"}
+
+
+HISTORY = [
+    {"epoch": 1, "accuracy": 0.9, "loss": 0.4},
+    {"epoch": 2, "accuracy": 0.9, "loss": 0.3},
+    {"epoch": 3, "accuracy": 0.8, "loss": 0.5},
+]
+
+
+def test_the_last_epoch_is_kept_whatever_few_validation_rows_say() -> None:
+    assert kept_epoch(HISTORY, TrainConfig())["epoch"] == 3
+    assert kept_epoch(HISTORY[:1], TrainConfig())["epoch"] == 1
+
+
+def test_early_stopping_keeps_the_best_epoch_and_of_equal_ones_the_later() -> None:
+    assert kept_epoch(HISTORY, TrainConfig(early_stopping=2))["epoch"] == 2
+    assert kept_epoch(HISTORY, TrainConfig(early_stopping=2, metric="loss"))["epoch"] == 2
 
 
 def test_there_may_be_none(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
@@ -65,7 +66,9 @@ def test_rows_are_counted_and_what_is_odd_is_said(support: TextDataset) -> None:
     odd = dataclasses.replace(support, warnings=("some rows are strange.",))
     assert checks.check_data(odd) == Check("data", "warning", "1,462 train, 208 validation, 417 test rows. some rows are strange.")
     few = dataclasses.replace(support, validation=support.validation.take(range(20)))  # type: ignore[arg-type]
-    assert "20 validation rows choose by chance: one is 5.0 points" in checks.check_data(few).words
+    assert "20 validation rows compare trials and calibrate by chance: one is 5.0 points" in checks.check_data(few).words
+    crossed = dataclasses.replace(few, folds=np.zeros(len(few.train), dtype=np.int64))
+    assert checks.check_data(crossed) == Check("data", "OK", "1,462 train (cross-validated in 3 folds), 417 test rows.")
 
 
 def test_rare_labels_and_uneven_ones_are_named(support: TextDataset) -> None:
@@ -321,8 +324,10 @@ PACE = ProbeResult(
 )
 
 
-def time_of(config: ExperimentConfig, *, at_once: int | None) -> Any:
-    return estimate_time(config, PACE, num_train_rows=1000, num_validation_rows=100, world_size=2, runs_at_once=at_once)
+def time_of(config: ExperimentConfig, *, at_once: int | None, num_folds: int = 0) -> Any:
+    return estimate_time(
+        config, PACE, num_train_rows=1000, num_validation_rows=100, num_folds=num_folds, world_size=2, runs_at_once=at_once
+    )
 
 
 def test_a_grid_that_the_budget_cuts_is_told() -> None:
@@ -344,6 +349,8 @@ def test_time_and_cost_follow_from_the_pace() -> None:
     assert alone.run_s == pytest.approx(10 + 2 * epoch_s)
     assert alone.run_cost == pytest.approx(alone.run_s * 2 * 3.6 / 3600)
     assert alone.search_s is None
+    crossed = time_of(config_of(train=train), at_once=None, num_folds=3)  # each of the folds trains on two thirds of the rows
+    assert crossed.run_s == pytest.approx(10 + 2 * (3 * (10 * 0.1 + 1000 * 0.02 / 2) + 100 * 0.01 / 2))
     config = config_of(train=train, tune={"space": SPACE, "budget": {"num_trials": 5}, "confirm": {"top_k": 1, "seeds": 3}})
     search = time_of(config, at_once=2)
     assert search.search_s == pytest.approx((3 + 3) * alone.run_s)

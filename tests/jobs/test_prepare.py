@@ -17,7 +17,7 @@ def prepared(data: Path, encoder: Path, *, separator: str = "|", **sections: Any
     """The prepared run and what it said."""
     document: dict[str, Any] = {
         "name": "tiny",
-        "data": {"train": str(data), "label_separator": separator},
+        "data": {"train": str(data), "label_separator": separator, "validation_fraction": 0.1},
         "model": {"pretrained": str(encoder), "max_length": 32},
     }
     for name, values in sections.items():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +60,21 @@ def splits(dataset: TextDataset) -> dict[str, Split]:
 def test_of_very_many_rows_it_takes_some_of_each_label_and_says_so(three_classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baseline, "MAX_TRAIN_ROWS", 60)
     monkeypatch.setattr(baseline, "MAX_SCORED_ROWS", 12)
-    result = fit_baseline(load_dataset(DataConfig(train=str(three_classes))))
+    result = fit_baseline(load_dataset(DataConfig(train=str(three_classes), validation_fraction=0.1)))
     assert result.is_sample
     assert result.num_rows == {"train": 60, "validation": 12, "test": 12}
     assert result.test["accuracy"] >= 0.7
+
+
+def test_cross_validated_rows_are_judged_by_what_the_other_folds_taught(tmp_path: Path) -> None:
+    """No two texts share a word, so only a regression that saw a row can tell its label."""
+    rows = "".join(f"{'abcdefghij'[n // 10] * 3}{'abcdefghij'[n % 10] * 3},{n % 2}\n" for n in range(100))
+    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
+    dataset = load_dataset(DataConfig(train=str(tmp_path / "rows.csv")))
+    assert dataset.folds is not None
+    assert fit_baseline(dataset).validation["accuracy"] < 0.7
+    seen = dataclasses.replace(dataset, folds=None)
+    assert fit_baseline(seen).validation["accuracy"] == 1.0
 
 
 def test_with_very_many_labels_only_the_most_frequent_words_count(two_classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ class Trial:
     history: tuple[float, ...]
     """The metric that chooses, after each epoch."""
     score: float | None
-    """Its best epoch; None before there is one."""
+    """The metric of the epoch that it keeps; None before there is one."""
     reason: str
     """Why it failed; empty unless it did."""
 
@@ -92,6 +92,7 @@ def _trial(tracking: TrackingClient, run: Run, *, search: Run, metric: str) -> T
     history = tuple(tracking.history(run, f"validation/{metric}"))
     known = [value for value in history if math.isfinite(value)]
     state = STATES.get(run.status) or ("stopped early" if history else "not run")
-    score = (min(known) if metric == "loss" else max(known)) if known else None
+    best = min if metric == "loss" else max
+    score = None if not known else best(known) if "train.early_stopping" in search.settings | run.settings else known[-1]
     name = run.name.removeprefix(f"{search.name}-")
     return Trial(name, state, run.settings, history, score, run.tags.get("manta.error", "") if state == "failed" else "")

@@ -64,7 +64,7 @@ def measure_on_cluster(artifact: ModelArtifact, texts: list[Text], *, suite: Sui
     task, num_cpus = one_node_task(_measure)
     store(artifact.path)
     board = Board()
-    board.started(RUN, RunProgress(len(texts), phase="rows"))
+    board.started(RUN, RunProgress(len(texts), phase="rows"), after_step=0)
     result = task.remote(artifact.path, texts, suite, num_cpus, board)
     show = _show_bar if console.is_terminal else _show_lines
     show(result, board, console)

@@ -142,7 +142,7 @@ def importance_caption(results: SearchResults, importance: Importance) -> str:
     if not importance.shares:
         return ""
     return (
-        f"From {importance.num_trials} trials, each by its best epoch: how much worse a trial's {results.metric_label} is "
+        f"From {importance.num_trials} trials, each by the epoch that it keeps: how much worse a trial's {results.metric_label} is "
         "predicted from the other trials when a setting is not known; a bar whose error line reaches zero may be chance."
     )
 

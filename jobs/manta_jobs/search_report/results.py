@@ -61,7 +61,7 @@ class SearchResults:
     """None where no trial finished an epoch."""
 
     def score(self, trial: Trial) -> float | None:
-        """A trial's best epoch by the metric, over the epochs where it was a finite number."""
+        """The metric of the epoch that a trial keeps, where that is a finite number."""
         return trial.score(self.config)
 
     def planned(self, trial: Trial) -> int:

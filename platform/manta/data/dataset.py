@@ -16,12 +16,16 @@ from manta.config import DataConfig, TaskName
 from manta.data import check
 from manta.data.feedback import with_feedback
 from manta.data.read import Rows, read_split, read_splits
-from manta.data.split import stratified_split
+from manta.data.split import Indices, stratified_folds, stratified_split
 from manta.errors import InputError
 from manta.labels import LabelSpace, RowLabels, Targets
 from manta.texts import Text
 
 SPLITS = ("train", "validation", "test")
+FEW_TRAINING_ROWS = 500
+"""With fewer, a tenth of them is too few to calibrate on and too many to do without: they are cross-validated."""
+NUM_FOLDS = 3
+"""Training takes three times as long with them."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,23 @@ class TextDataset:
 
     train: Split
     validation: Split
+    """Of a cross-validated dataset the training rows once more."""
     test: Split
     labels: LabelSpace
     warnings: tuple[str, ...] = ()
+    folds: Indices | None = None
+    """The fold of each training row `(rows,)` where few rows are cross-validated; None where validation rows are set aside."""
 
     def split(self, name: str) -> Split:
         """One of train, validation and test."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    @property
+    def sizes(self) -> str:
+        """The number of rows of each split, in words."""
+        if self.folds is None:
+            return f"{len(self.train):,} train, {len(self.validation):,} validation, {len(self.test):,} test rows"
+        return f"{len(self.train):,} train (cross-validated in {NUM_FOLDS} folds), {len(self.test):,} test rows"
 
     @property
     def content_hash(self) -> str:
@@ -99,14 +113,18 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
         load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
     splits = {name: _as_split(split, named[name], labels) for name, split in rows.items()}
     splits = _with_missing_splits(splits, config)
+    is_cross_validated = "validation" not in splits
     if config.feedback is not None:
         train = splits["train"]
-        held_out = {*splits["validation"].texts, *splits["test"].texts}
+        held_out = {text for name, split in splits.items() if name != "train" for text in split.texts}
         merged = with_feedback(config.feedback, config, texts=train.texts, targets=train.targets, labels=labels, held_out=held_out)
         splits["train"] = Split(merged.texts, merged.targets)
         warnings += merged.warnings
-    warnings += check.overlap_warnings({name: splits[name].texts for name in SPLITS})
-    return TextDataset(splits["train"], splits["validation"], splits["test"], labels, tuple(warnings))
+    warnings += check.overlap_warnings({name: splits[name].texts for name in SPLITS if name in splits})
+    train, folds = splits["train"], None
+    if is_cross_validated:
+        folds = stratified_folds(train.targets, num_folds=NUM_FOLDS, seed=config.split_seed)
+    return TextDataset(train, splits.get("validation", train), splits["test"], labels, tuple(warnings), folds)
 
 
 def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, columns: Sequence[str | int] = ()) -> Split:
@@ -129,11 +147,15 @@ def _as_split(rows: Rows, names: list[RowLabels], labels: LabelSpace) -> Split:
 
 
 def _with_missing_splits(splits: dict[str, Split], config: DataConfig) -> dict[str, Split]:
-    """Set rows of train aside for the splits that were not given: the test rows first, so that they never change."""
+    """Set rows of train aside for the splits that were not given: the test rows first, so that they never change.
+
+    Few rows are left without a validation split.
+    """
     result = dict(splits)
     remaining_share = 1.0
-    for name, fraction in (("test", config.test_fraction), ("validation", config.validation_fraction)):
-        if name not in result:
+    for name, fraction in (("test", config.test_fraction), ("validation", config.validation_share)):
+        is_few = config.validation_fraction == "auto" and len(result["train"]) < FEW_TRAINING_ROWS
+        if name not in result and not (name == "validation" and is_few):
             train = result["train"]
             kept, aside = stratified_split(train.targets, fraction=fraction / remaining_share, seed=config.split_seed)
             if not len(aside):

@@ -92,7 +92,8 @@ class _Chunk:
 class EncodedSplit:
     """A memory-mapped split of token ids. Opening it reads lengths and targets; token ids stay in the file until used."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows: npt.NDArray[np.int64] | None = None) -> None:
+        """All rows of the file, or those at the indices `rows`, which are then counted from 0."""
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._chunks = [_chunk_of(batch) for batch in batches]
@@ -101,6 +102,9 @@ class EncodedSplit:
         """Tokens of each row, shape `(rows,)`."""
         self.targets: Targets = np.concatenate([_targets_of(batch) for batch in batches])
         """Class indices `(rows,)`, or 0 and 1 `(rows, labels)` for a multilabel task."""
+        self._rows = rows
+        if rows is not None:
+            self.lengths, self.targets = self.lengths[rows], self.targets[rows]
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -113,8 +117,9 @@ class EncodedSplit:
         lengths = self.lengths[indices]
         shape = (len(indices), int(lengths.max()))
         batch = {name: np.full(shape, pad_id if name == "input_ids" else 0, dtype=np.int64) for name in self._chunks[0].tokens}
-        chunks = np.searchsorted(self._starts, indices, side="right") - 1
-        for row, (index, length, number) in enumerate(zip(indices, lengths, chunks, strict=True)):
+        in_file = indices if self._rows is None else self._rows[indices]
+        chunks = np.searchsorted(self._starts, in_file, side="right") - 1
+        for row, (index, length, number) in enumerate(zip(in_file, lengths, chunks, strict=True)):
             chunk = self._chunks[number]
             start = chunk.offsets[index - self._starts[number]]
             for name, values in chunk.tokens.items():

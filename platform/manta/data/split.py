@@ -1,4 +1,4 @@
-"""Stratified splits by seed: every label keeps its share in each part."""
+"""Stratified splits and folds by seed: every label keeps its share in each part."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ def stratified_split(targets: Targets, *, fraction: float, seed: int) -> tuple[I
     chosen = (_drawn_by_label if targets.ndim == 2 else _drawn_by_class)(targets, fraction, generator)
     kept = np.setdiff1d(np.arange(len(targets)), chosen, assume_unique=True)
     return kept, chosen
+
+
+def stratified_folds(targets: Targets, *, num_folds: int, seed: int) -> Indices:
+    """The fold of each row, from 0, shape `(rows,)`, for a cross-validation.
+
+    Each label gives every fold its share of rows, as `stratified_split` does. A label with fewer rows than folds is missing
+    in some.
+    """
+    folds = np.full(len(targets), num_folds - 1, dtype=np.int64)
+    left = np.arange(len(targets))
+    for fold in range(num_folds - 1):
+        kept, drawn = stratified_split(targets[left], fraction=1 / (num_folds - fold), seed=seed + fold)
+        folds[left[drawn]] = fold
+        left = left[kept]
+    return folds
 
 
 def _drawn_by_class(targets: Targets, fraction: float, generator: np.random.Generator) -> Indices:

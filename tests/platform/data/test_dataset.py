@@ -30,14 +30,14 @@ def train(tmp_path: Path) -> str:
 
 
 def test_rows_are_set_aside_class_by_class(train: str) -> None:
-    data = load_dataset(DataConfig(train=train))
+    data = load_dataset(DataConfig(train=train, validation_fraction=0.1))
     assert data.class_counts("train") == {"a": 48, "b": 24, "c": 8}
     assert data.class_counts("validation") == data.class_counts("test") == {"a": 6, "b": 3, "c": 1}
     assert sorted(text for name in SPLITS for text in data.split(name).texts) == sorted(f"text {i}" for i in range(100))
 
 
 def test_texts_keep_their_labels(train: str) -> None:
-    data = load_dataset(DataConfig(train=train))
+    data = load_dataset(DataConfig(train=train, validation_fraction=0.1))
     for name in SPLITS:
         split = data.split(name)
         assert [data.labels.names[target] for target in split.targets] == [
@@ -94,7 +94,7 @@ def test_the_task_can_be_chosen(tmp_path: Path, train: str) -> None:
 
 def test_no_split_is_empty_because_of_too_few_rows(tmp_path: Path) -> None:
     location = csv(tmp_path / "few.csv", [(f"text {i}", i % 2) for i in range(6)])
-    data = load_dataset(DataConfig(train=location))
+    data = load_dataset(DataConfig(train=location, validation_fraction=0.1))
     assert [len(data.split(name)) for name in SPLITS] == [2, 2, 2]
 
 
@@ -102,7 +102,47 @@ def test_too_few_rows_to_set_any_aside_are_refused(tmp_path: Path) -> None:
     """With two rows of each class, one goes to test and the other must stay: no validation row is left to choose by."""
     location = csv(tmp_path / "few.csv", [(f"text {i}", i % 2) for i in range(4)])
     with pytest.raises(InputError, match="validation"):
-        load_dataset(DataConfig(train=location))
+        load_dataset(DataConfig(train=location, validation_fraction=0.1))
+
+
+def rows_of_two(path: Path, count: int) -> str:
+    return csv(path, [(f"text {number}", "ab"[number % 2]) for number in range(count)])
+
+
+def test_few_rows_are_cross_validated_and_all_of_them_trained_on(train: str) -> None:
+    data = load_dataset(DataConfig(train=train))
+    assert data.class_counts("train") == {"a": 54, "b": 27, "c": 9}
+    assert data.folds is not None
+    assert np.bincount(data.folds).tolist() == [30, 30, 30]
+    for target, count in enumerate((18, 9, 3)):  # every fold has its share of every label
+        assert [int((data.train.targets[data.folds == fold] == target).sum()) for fold in range(3)] == [count] * 3
+    assert data.sizes == "90 train (cross-validated in 3 folds), 10 test rows"
+    assert not data.warnings  # training and validation rows are the same, and not by mistake
+    again = load_dataset(DataConfig(train=train))
+    assert again.folds is not None
+    assert again.folds.tolist() == data.folds.tolist()
+
+
+def test_from_500_training_rows_on_a_tenth_is_set_aside(tmp_path: Path) -> None:
+    test = rows_of_two(tmp_path / "test.csv", 20)
+    few = load_dataset(DataConfig(train=rows_of_two(tmp_path / "few.csv", 498), test=test))
+    many = load_dataset(DataConfig(train=rows_of_two(tmp_path / "many.csv", 500), test=test))
+    assert (few.folds is None, len(few.train)) == (False, 498)
+    assert (many.folds, len(many.train), len(many.validation)) == (None, 450, 50)
+
+
+def test_given_validation_rows_and_fractions_are_heeded(train: str, tmp_path: Path) -> None:
+    given = load_dataset(DataConfig(train=train, validation=csv(tmp_path / "v.csv", [("new a", "a"), ("new b", "b")])))
+    assert (given.folds, len(given.validation)) == (None, 2)
+    asked = load_dataset(DataConfig(train=train, validation_fraction=0.2))
+    assert (asked.folds, len(asked.validation)) == (None, 20)
+
+
+def test_folds_of_several_labels_a_row(tmp_path: Path) -> None:
+    data = load_dataset(DataConfig(train=multilabel_csv(tmp_path / "t.csv")), task="multilabel")
+    assert data.folds is not None
+    for fold in range(3):
+        assert (data.train.targets[data.folds == fold].sum(axis=0) > 0).all()
 
 
 @pytest.mark.parametrize("sample", ["support", "reviews"])
@@ -173,7 +213,7 @@ def multilabel_csv(path: Path) -> str:
 
 
 def test_several_labels_a_row_are_split_with_their_shares(tmp_path: Path) -> None:
-    data = load_dataset(DataConfig(train=multilabel_csv(tmp_path / "t.csv")), task="multilabel")
+    data = load_dataset(DataConfig(train=multilabel_csv(tmp_path / "t.csv"), validation_fraction=0.1), task="multilabel")
     assert data.labels == LabelSpace(("a", "b", "c"), "multilabel")
     assert data.class_counts("train") == {"a": 24, "b": 16, "c": 4}
     assert data.class_counts("validation") == data.class_counts("test") == {"a": 3, "b": 2, "c": 1}

@@ -30,7 +30,7 @@ def feedback(folder: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def rows_of(config: DataConfig, name: str) -> dict[Any, str]:
-    data = load_dataset(config)
+    data = load_dataset(config.model_copy(update={"validation_fraction": 0.1}))
     split = data.split(name)
     assert len(set(split.texts)) == len(split.texts)
     return {text: data.labels.names[target] for text, target in zip(split.texts, split.targets, strict=True)}
@@ -43,7 +43,7 @@ def test_new_texts_are_added_known_ones_are_corrected_and_the_rest_stays(train: 
     config = DataConfig(train=train, feedback=feedback(tmp_path, said))
     assert rows_of(config, "train") == before["train"] | {"quite new": "b", known: "b"}
     assert {name: rows_of(config, name) for name in SPLITS[1:]} == {name: before[name] for name in SPLITS[1:]}
-    warnings = " ".join(load_dataset(config).warnings)
+    warnings = " ".join(load_dataset(config.model_copy(update={"validation_fraction": 0.1})).warnings)
     assert "texts of the feedback that join the training rows: 1 (" in warnings
     assert f"training rows with another label than the feedback, which counts: 1 ('{known}' is now b)." in warnings
 
@@ -52,7 +52,8 @@ def test_texts_of_validation_and_test_rows_are_not_trained_on(train: str, tmp_pa
     held_out = [next(iter(rows_of(DataConfig(train=train), name))) for name in SPLITS[1:]]
     config = DataConfig(train=train, feedback=feedback(tmp_path, [{"text": text, "label": "b"} for text in held_out]))
     assert rows_of(config, "train") == rows_of(DataConfig(train=train), "train")
-    assert any("validation or test rows, and not trained on: 2." in warning for warning in load_dataset(config).warnings)
+    warnings = load_dataset(config.model_copy(update={"validation_fraction": 0.1})).warnings
+    assert any("validation or test rows, and not trained on: 2." in warning for warning in warnings)
 
 
 def test_the_last_word_on_a_text_counts(train: str, tmp_path: Path) -> None:
