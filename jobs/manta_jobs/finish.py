@@ -12,7 +12,7 @@ from manta.artifact import MANIFEST_FILE, ModelArtifact, with_card, with_metrics
 from manta.baseline import Baseline
 from manta.behaviour import find_suite
 from manta.config import ExperimentConfig
-from manta.data.dataset import SPLITS
+from manta.data.dataset import NUM_FOLDS
 from manta.data.encode import seen_tokens
 from manta.errors import RunError
 from manta.frozen_rows import FrozenRows
@@ -107,8 +107,7 @@ def finish(
     artifact = record_golden_on_cluster(artifact, dataset.test, logits=logits, console=console)
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
     artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
-    num_rows = {name: len(dataset.split(name)) for name in SPLITS}
-    artifact = with_card(artifact, model_card(artifact, num_rows=num_rows))
+    artifact = with_card(artifact, model_card(artifact, num_rows=dataset.num_rows))
     fit = assess_fit(
         history,
         config,
@@ -143,6 +142,9 @@ def finish(
             "calibration": artifact.manifest.model_dump(mode="json", include={"calibration"})["calibration"],
             "baseline": before.get("baseline"),
             "preflight": {name: before[name] for name in ("checks", "memory") if name in before},
+            "chosen": prepared.folder.read_facts().get("chosen", ""),
+            "rows": dataset.num_rows,
+            "num_folds": 0 if dataset.folds is None else NUM_FOLDS,
             "best_epoch": fit.best_epoch,
             "fit": asdict(fit),
             "history": history,

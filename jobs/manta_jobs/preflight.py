@@ -117,9 +117,10 @@ def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: Pre
     chosen = resolved(
         config,
         num_rows=num_rows,
-        num_labels=2 if is_multilabel else len(labels.names),  # each label applies or does not
+        num_labels=len(labels.names),
         hidden_size=hidden_size,
         num_layers=getattr(encoder, "num_hidden_layers", None),
+        is_multilabel=is_multilabel,
     )
     classes = f"{len(labels.names)} {'labels that apply or not' if is_multilabel else 'classes'}"
     return chosen, choice_sentence(config, chosen, num_rows=num_rows, classes=classes, hidden_size=hidden_size)

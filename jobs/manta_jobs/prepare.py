@@ -69,7 +69,7 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
     show_concerns(found, console)
     folder = inputs.storage.new_run(config.name, verb=verb)
     write_config(config, folder.config_path)
-    folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash})
+    folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash, "chosen": inputs.chosen})
     keep_preflight(found, folder)
     data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
     store(folder.path)

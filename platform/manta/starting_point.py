@@ -1,13 +1,15 @@
-"""Where a run starts that was not told: the learning rate, the epochs and the searched ranges, by one rule.
+"""The values of `auto`: learning rate, epochs and searched ranges, by one rule.
 
-The rule was fitted to runs of MiniLM-L6 (384 wide) on four sets of rows and to the rates usual for BERT; the measurements and
-what each factor is for are in docs/decisions/0006-where-auto-starts.md.
+The rule was fitted to runs of MiniLM-L6 (384 wide) and to the rates usual for BERT. docs/decisions/0006-where-auto-starts.md has
+the measurements and the purpose of each factor.
 
+    wanted steps  = 30 + 12 x labels, at most 1,000
+    epochs        = wanted steps / steps of an epoch, rounded up, 3 to 30
     steps         = epochs x rows / batch size, each epoch's rounded up
-    learning rate = 1e-4 x 384 / width x sqrt(log2(classes)) x sqrt(1000 / steps)
+    learning rate = 7e-5 x 384 / width x sqrt(log2(classes)) x (1000 / steps)^(1/4)
 
-The last factor stays between 1/4 and 4, the learning rate between 5e-6 and 1e-3, rounded to two digits. Adapters (`model.lora`),
-and a head on an encoder that is frozen as a whole, learn ten times as fast. Epochs are as many as make 1,000 steps, but 3 to 10.
+The last factor stays between 1/3 and 3, the learning rate between 5e-6 and 1e-3, rounded to two digits. Adapters (`model.lora`),
+and a head on an encoder that is frozen as a whole, learn ten times as fast.
 """
 
 from __future__ import annotations
@@ -16,39 +18,45 @@ import math
 
 from manta.config import ExperimentConfig, Range
 
-BASE_LEARNING_RATE = 1e-4
+BASE_LEARNING_RATE = 7e-5
 """For an encoder of `BASE_WIDTH`, two classes and `BASE_STEPS` steps."""
 BASE_WIDTH = 384
 BASE_STEPS = 1000
-MOST_FOR_STEPS = 4.0
+MOST_FOR_STEPS = 3.0
 """Neither few nor many steps change the rate by more than this factor."""
 FROZEN_FACTOR = 10.0
 """For weights that begin at zero beside an encoder that stays: RoBERTa-base learns GLUE with LoRA at 4e-4 to 5e-4 (Hu et al.,
 2021, https://arxiv.org/abs/2106.09685), RoBERTa as a whole at 1e-5 to 3e-5 (Liu et al., 2019,
 https://arxiv.org/abs/1907.11692)."""
 LEARNING_RATES = (5e-6, 1e-3)
-ENOUGH_STEPS = 1000
+STEPS_OF_ANY_RUN, STEPS_PER_LABEL, MOST_STEPS = 30, 12, 1000
 """Small data is trained for more epochs: with few steps a fine-tuned encoder is not there yet, and differs from seed to seed
-(Mosbach et al., 2021, https://arxiv.org/abs/2006.04884)."""
-EPOCHS = (3, 10)
+(Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
+EPOCHS = (3, 30)
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """How far the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)
 
 
 def resolved(
-    config: ExperimentConfig, *, num_rows: int, num_labels: int, hidden_size: int, num_layers: int | None = None
+    config: ExperimentConfig,
+    *,
+    num_rows: int,
+    num_labels: int,
+    hidden_size: int,
+    num_layers: int | None = None,
+    is_multilabel: bool = False,
 ) -> ExperimentConfig:
     """The config with a number for each `auto` of learning rate and epochs, and with a space to search.
 
-    `num_rows` are the training rows, `num_labels` the classes that exclude each other (2 where several labels may apply), and
-    `hidden_size` and `num_layers` the encoder's. What the config says itself stays.
+    `num_rows` are the training rows, `hidden_size` and `num_layers` the encoder's. Where several labels may apply, each has two
+    classes: it applies or not. What the config says itself stays.
     """
     steps_per_epoch = math.ceil(num_rows / config.train.batch_size)
-    epochs = auto_epochs(steps_per_epoch) if config.train.num_epochs == "auto" else config.train.num_epochs
+    epochs = auto_epochs(steps_per_epoch, num_labels=num_labels) if config.train.num_epochs == "auto" else config.train.num_epochs
     rate = auto_learning_rate(
         num_steps=epochs * steps_per_epoch,
-        num_labels=num_labels,
+        num_classes=2 if is_multilabel else num_labels,
         hidden_size=hidden_size,
         is_frozen=config.model.lora is not None or config.model.freeze_layers == num_layers,
     )
@@ -60,16 +68,17 @@ def resolved(
     return config.with_values(values)
 
 
-def auto_epochs(steps_per_epoch: int) -> int:
-    """As many epochs as make `ENOUGH_STEPS`, within `EPOCHS`."""
-    return int(_within(math.ceil(ENOUGH_STEPS / steps_per_epoch), *EPOCHS))
+def auto_epochs(steps_per_epoch: int, *, num_labels: int) -> int:
+    """The passes over the rows that the rule at the top of this file wants."""
+    wanted = min(STEPS_OF_ANY_RUN + STEPS_PER_LABEL * num_labels, MOST_STEPS)
+    return int(_within(math.ceil(wanted / steps_per_epoch), *EPOCHS))
 
 
-def auto_learning_rate(*, num_steps: int, num_labels: int, hidden_size: int, is_frozen: bool = False) -> float:
+def auto_learning_rate(*, num_steps: int, num_classes: int, hidden_size: int, is_frozen: bool = False) -> float:
     """The peak learning rate of a run of `num_steps` optimizer steps, by the rule at the top of this file."""
     for_width = BASE_WIDTH / hidden_size
-    for_classes = math.sqrt(max(1.0, math.log2(num_labels)))
-    for_steps = _within(math.sqrt(BASE_STEPS / num_steps), 1 / MOST_FOR_STEPS, MOST_FOR_STEPS)
+    for_classes = math.sqrt(max(1.0, math.log2(num_classes)))
+    for_steps = _within((BASE_STEPS / num_steps) ** 0.25, 1 / MOST_FOR_STEPS, MOST_FOR_STEPS)
     rate = BASE_LEARNING_RATE * for_width * for_classes * for_steps * (FROZEN_FACTOR if is_frozen else 1.0)
     return _two_digits(_within(rate, *LEARNING_RATES))
 

@@ -32,7 +32,7 @@ def fit(verdict: Verdict, *, num_epochs: int, usual_rate: float) -> Fit:
 def said(accuracy: float = 0.698, *, classes: int = 77, steps: int = 939, verdict: Verdict = "fits", **train: Any) -> str | None:
     config = ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}, "train": {"num_epochs": 3} | train})
     compared = Comparison("accuracy", accuracy, 0.894)
-    usual_rate = auto_learning_rate(num_steps=steps, num_labels=classes, hidden_size=384)
+    usual_rate = auto_learning_rate(num_steps=steps, num_classes=classes, hidden_size=384)
     found = fit(verdict, num_epochs=config.train.planned_epochs, usual_rate=usual_rate)
     return losing_paragraph(compared, config, found, num_classes=classes, num_steps=steps)
 

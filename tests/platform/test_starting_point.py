@@ -30,7 +30,7 @@ def of_minilm(config: ExperimentConfig, *, num_rows: int = 1462, num_labels: int
     ],
 )
 def test_rates_measured_as_good_on_minilm_are_met(num_labels: int, num_steps: int, good: tuple[float, float]) -> None:
-    rate = auto_learning_rate(num_steps=num_steps, num_labels=num_labels, hidden_size=384)
+    rate = auto_learning_rate(num_steps=num_steps, num_classes=num_labels, hidden_size=384)
     assert good[0] / 1.6 <= rate <= good[1] * 1.6
 
 
@@ -55,19 +55,19 @@ def test_small_data_is_trained_for_more_epochs() -> None:
 
 def test_the_rate_falls_with_width_and_steps_and_climbs_with_classes() -> None:
     def rate(**changed: int) -> float:
-        return auto_learning_rate(**{"num_steps": 1000, "num_labels": 4, "hidden_size": 768} | changed)
+        return auto_learning_rate(**{"num_steps": 1000, "num_classes": 4, "hidden_size": 768} | changed)
 
     assert rate(hidden_size=1024) < rate() < rate(hidden_size=384)
     assert rate(num_steps=4000) < rate() < rate(num_steps=250)
-    assert rate(num_labels=2) < rate() < rate(num_labels=100)
-    assert rate(num_labels=1) == rate(num_labels=2)
+    assert rate(num_classes=2) < rate() < rate(num_classes=100)
+    assert rate(num_classes=1) == rate(num_classes=2)
     assert rate(num_steps=10**6) == rate(num_steps=16_000)
 
 
 def test_the_rate_stays_within_its_limits_and_has_two_digits() -> None:
-    assert auto_learning_rate(num_steps=10, num_labels=50, hidden_size=64) == LEARNING_RATES[1]
-    assert auto_learning_rate(num_steps=10**6, num_labels=2, hidden_size=4096) == LEARNING_RATES[0]
-    assert auto_learning_rate(num_steps=777, num_labels=5, hidden_size=512) == float("1.3e-4")
+    assert auto_learning_rate(num_steps=10, num_classes=50, hidden_size=64) == LEARNING_RATES[1]
+    assert auto_learning_rate(num_steps=10**6, num_classes=2, hidden_size=4096) == LEARNING_RATES[0]
+    assert auto_learning_rate(num_steps=777, num_classes=5, hidden_size=512) == float("1.3e-4")
 
 
 @pytest.mark.parametrize("settings", [{"model__lora__rank": 8}, {"model__freeze_layers": 6}])

@@ -65,6 +65,11 @@ class TextDataset:
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     @property
+    def num_rows(self) -> dict[str, int]:
+        """Rows of each split; a cross-validated dataset has none for validation alone."""
+        return {name: len(self.split(name)) for name in SPLITS if self.folds is None or name != "validation"}
+
+    @property
     def sizes(self) -> str:
         """The number of rows of each split, in words."""
         if self.folds is None:
