@@ -175,13 +175,17 @@ def scaler_state(engine: DeepSpeedEngine) -> dict[str, Any] | None:
 
 
 def restore_scaler(engine: DeepSpeedEngine, state: dict[str, Any] | None) -> None:
-    """Go on with the loss scaling of a checkpoint."""
+    """Go on with the loss scaling of a checkpoint.
+
+    ZeRO 0 keeps it in another form than ZeRO 1 to 3. Between the two only the scale itself is taken over.
+    """
     if state is None:
         return
-    if engine.torch_autocast_z0_gradscaler is not None:
-        engine.torch_autocast_z0_gradscaler.load_state_dict(state)
+    whole = engine.torch_autocast_z0_gradscaler
+    if whole is not None:
+        whole.load_state_dict(whole.state_dict() | ({"scale": state["cur_scale"]} if "cur_scale" in state else state))
     elif engine.fp16_enabled():
-        vars(engine.optimizer.loss_scaler).update(state)
+        vars(engine.optimizer.loss_scaler).update({"cur_scale": state["scale"]} if "scale" in state else state)
 
 
 def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
