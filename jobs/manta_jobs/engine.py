@@ -90,7 +90,7 @@ def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: i
     precision = resolve_precision(config)
     on_gpu = torch.cuda.is_available()
     # Contiguous gradients help a GPU's allocator, and are one more copy of them on a CPU.
-    zero: dict[str, Any] = {"stage": config.zero_stage, "overlap_comm": on_gpu, "contiguous_gradients": on_gpu}
+    zero: dict[str, Any] = {"stage": config.chosen_zero_stage, "overlap_comm": on_gpu, "contiguous_gradients": on_gpu}
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if config.offload_parameters:
@@ -105,7 +105,7 @@ def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: i
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
-    if precision == "fp16" and config.zero_stage > 0:
+    if precision == "fp16" and config.chosen_zero_stage > 0:
         document["fp16"] = {"enabled": True}
     elif precision != "fp32":
         document["torch_autocast"] = {"enabled": True, "dtype": "bfloat16" if precision == "bf16" else "float16"}

@@ -52,7 +52,7 @@ def test_the_engine_gets_the_settings_of_the_config(stage: int) -> None:
 def auto_dtype() -> str | None:
     """What matrices are multiplied in where nobody said it; None for float32."""
     dtype: str | None = (
-        deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1).get("torch_autocast", {}).get("dtype")
+        deepspeed_config(TrainConfig(zero_stage=0), micro_batch_size=8, num_micro=1).get("torch_autocast", {}).get("dtype")
     )
     return dtype
 
@@ -116,6 +116,11 @@ def test_the_loss_scale_is_taken_over_between_stages_that_keep_it_in_different_f
     ):
         restore_scaler(engine_, state)
         assert scaler_state(engine_) == state
+
+
+def test_the_engine_is_not_built_before_the_stage_is_chosen() -> None:
+    with pytest.raises(ValueError, match=r"train\.zero_stage is still auto; the workers replace it"):
+        deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1)
 
 
 def test_offload_and_raw_settings_are_merged() -> None:
