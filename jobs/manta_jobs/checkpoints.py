@@ -62,6 +62,10 @@ class TrainingState:
     """The steps from which training went on after it was interrupted."""
     scaler: dict[str, Any] | None = None
     """Loss scaling of fp16."""
+    world_size: int | None = None
+    """How many workers trained …"""
+    zero_stage: int | None = None
+    """… and at which ZeRO stage: as many go on at the same one, as each rounds its sums in its own way."""
     distribution: dict[str, Any] | None = None
     """How the work was spread, see `distribution.py`."""
 

@@ -111,16 +111,20 @@ def check_memory(estimate: MemoryEstimate, *, available: int | None) -> Check:
     )
     listed = ", ".join(f"{name} {bytes_phrase(count)}" for name, count in parts if count)
     words = f"about {bytes_phrase(estimate.needed)} a worker ({listed})"
+    if estimate.stage_reason:
+        words += f" at ZeRO {estimate.zero_stage} (auto: {estimate.stage_reason})"
     if available is None:
         return Check("memory", "OK", f"{words}; a GPU's memory is looked at by `manta preflight`, and by each worker.")
     words += f", of {bytes_phrase(available)} on its {estimate.device}."
     held = estimate.parameters + estimate.gradients + estimate.optimizer + estimate.process
     row = estimate.activations // estimate.micro_batch_size
     if held + row > available:
+        can_split_more = not estimate.stage_reason and estimate.zero_stage < 3
+        more = "train.zero_stage or train.num_workers" if can_split_more else "train.num_workers"
         return Check(
             "memory",
             "cannot work",
-            f"{words} Not even one row at a time fits; raise train.zero_stage or train.num_workers on more nodes, lower "
+            f"{words} Not even one row at a time fits; raise {more} on more nodes, lower "
             "model.max_length, set model.lora, or choose a smaller model.pretrained.",
         )
     if estimate.needed > usable_bytes(available):

@@ -90,7 +90,7 @@ def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: i
     precision = resolve_precision(config)
     on_gpu = torch.cuda.is_available()
     # Contiguous gradients help a GPU's allocator, and are one more copy of them on a CPU.
-    zero: dict[str, Any] = {"stage": config.zero_stage, "overlap_comm": on_gpu, "contiguous_gradients": on_gpu}
+    zero: dict[str, Any] = {"stage": config.chosen_zero_stage, "overlap_comm": on_gpu, "contiguous_gradients": on_gpu}
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if config.offload_parameters:
@@ -105,7 +105,7 @@ def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: i
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
-    if precision == "fp16" and config.zero_stage > 0:
+    if precision == "fp16" and config.chosen_zero_stage > 0:
         document["fp16"] = {"enabled": True}
     elif precision != "fp32":
         document["torch_autocast"] = {"enabled": True, "dtype": "bfloat16" if precision == "bf16" else "float16"}
@@ -175,13 +175,17 @@ def scaler_state(engine: DeepSpeedEngine) -> dict[str, Any] | None:
 
 
 def restore_scaler(engine: DeepSpeedEngine, state: dict[str, Any] | None) -> None:
-    """Go on with the loss scaling of a checkpoint."""
+    """Go on with the loss scaling of a checkpoint.
+
+    ZeRO 0 keeps it in another form than ZeRO 1 to 3. Between the two only the scale itself is taken over.
+    """
     if state is None:
         return
-    if engine.torch_autocast_z0_gradscaler is not None:
-        engine.torch_autocast_z0_gradscaler.load_state_dict(state)
+    whole = engine.torch_autocast_z0_gradscaler
+    if whole is not None:
+        whole.load_state_dict(whole.state_dict() | ({"scale": state["cur_scale"]} if "cur_scale" in state else state))
     elif engine.fp16_enabled():
-        vars(engine.optimizer.loss_scaler).update(state)
+        vars(engine.optimizer.loss_scaler).update({"cur_scale": state["scale"]} if "scale" in state else state)
 
 
 def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

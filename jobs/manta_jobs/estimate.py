@@ -13,7 +13,15 @@ from manta.errors import InputError
 from manta.model import pretrained_source
 from manta_jobs.checkpoints import NUM_NEWEST_KEPT
 from manta_jobs.confirm import num_confirming
-from manta_jobs.memory import BACKWARD_FACTOR, USABLE_SHARE, choose_micro_batch_size
+from manta_jobs.memory import (
+    BACKWARD_FACTOR,
+    USABLE_SHARE,
+    Room,
+    choose_micro_batch_size,
+    choose_zero_stage,
+    held_bytes,
+    stage_reason,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -125,6 +133,9 @@ class MemoryEstimate:
     """Programs and libraries."""
     micro_batch_size: int
     """Rows computed at a time."""
+    zero_stage: int
+    stage_reason: str
+    """Why this stage, where `train.zero_stage` is auto; else empty."""
 
     @property
     def needed(self) -> int:
@@ -145,30 +156,36 @@ def estimate_memory(
     Without the libraries it is 1.19 GB for MiniLM-L6 with 32 rows of 82 tokens on a CPU, where a process took 1.20, and 3.67 GB
     with 128 rows, where it took 3.39.
     """
-    stage = config.zero_stage
-    learning = size.num_learning * FLOAT32
-    parameters = size.num_parameters * FLOAT32 // (world_size if stage == 3 else 1)
-    gradients = learning // (world_size if stage >= 2 else 1)
-    optimizer = (3 if stage else 2) * learning // (world_size if stage else 1)
-    if use_gpu:
-        optimizer = 0 if config.offload_optimizer else optimizer
-        parameters = 0 if config.offload_parameters else parameters
     # `auto` precision is bf16 on most GPUs.
     num_bytes = 2 if config.precision in ("bf16", "fp16") or (use_gpu and config.precision == "auto") else FLOAT32
     row = activation_bytes(size, num_tokens=num_tokens, num_bytes=num_bytes, checkpointing=config.gradient_checkpointing)
     process = 0 if use_gpu else PROCESS_BYTES
-    held = parameters + gradients + optimizer + process
-    free = max(0, available - held) if available is not None else 2**62
+    room = Room(
+        parameters=size.num_parameters * FLOAT32,
+        learning=size.num_learning * FLOAT32,
+        row=row,
+        available=None if available is None else max(0, available - process),
+        world_size=world_size,
+        on_gpu=use_gpu,
+    )
+    stage = choose_zero_stage(config, room)
+    reason = stage_reason(config, stage, world_size=world_size)
+    if reason and world_size > 1 and available is None:
+        reason = "the workers take a higher one if this does not fit"
+    held = held_bytes(config, room, zero_stage=stage)
+    free = 2**62 if room.available is None else max(0, room.available - held.total)
     rows = choose_micro_batch_size(config, row_bytes=row, free_bytes=free, world_size=world_size, limit=None)
     return MemoryEstimate(
         device="GPU" if use_gpu else "CPU",
-        parameters=parameters,
-        gradients=gradients,
-        optimizer=optimizer,
+        parameters=held.parameters,
+        gradients=held.gradients,
+        optimizer=held.optimizer,
         activations=round(rows * row * BACKWARD_FACTOR),
-        checkpoint=0 if use_gpu else checkpoint_bytes(size),
+        checkpoint=0 if use_gpu else room.checkpoint,
         process=process,
         micro_batch_size=rows,
+        zero_stage=stage,
+        stage_reason=reason,
     )
 
 

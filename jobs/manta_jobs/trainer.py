@@ -187,4 +187,5 @@ def workers_phrase(config: ExperimentConfig) -> str:
     """Who trains, in words."""
     least, most = config.train.min_workers, config.train.max_workers
     count = str(most) if least == most else f"{least} to {most}"
-    return f"{count} worker{'s' if most > 1 else ''} with DeepSpeed ZeRO {config.train.zero_stage}"
+    stage = "" if config.train.zero_stage == "auto" else f" ZeRO {config.train.zero_stage}"
+    return f"{count} worker{'s' if most > 1 else ''} with DeepSpeed{stage}"

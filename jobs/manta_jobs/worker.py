@@ -89,7 +89,9 @@ class WorkerSetup:
 def train_worker(arguments: dict[str, Any]) -> None:
     """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
     kept = quick_dropout.install()  # noqa: F841  # for as long as training goes on
-    begun(arguments["setup"]).run(report=reported)
+    training = begun(arguments["setup"])
+    training.say_zero_stage()
+    training.run(report=reported)
 
 
 def begun(setup: WorkerSetup) -> Training:
@@ -152,7 +154,11 @@ class Training:
         found = agreed_checkpoint(Path(setup.checkpoints)) if fold is None else None
         self.state = found[1] if found else TrainingState()
         model = self._model(found[0] if found else None)
-        self.micro_batch_size = self._micro_batch_size(model)
+        room = self._room(model)
+        zero_stage, self.stage_reason = memory.agreed_zero_stage(self.config, room, before=self.state)
+        self.config = self.config.model_copy(update={"zero_stage": zero_stage})
+        self.state.world_size, self.state.zero_stage = self.world_size, zero_stage
+        self.micro_batch_size = self._micro_batch_size(room)
         self.num_micro = num_micro_batches(
             self.config.batch_size, world_size=self.world_size, micro_batch_size=self.micro_batch_size
         )
@@ -192,6 +198,14 @@ class Training:
         )
         if self.rank == 0 and self.device.type == "cpu" and ray.get_gpu_ids():
             setup.board.say(setup.run_name, NO_CUDA)
+
+    def say_zero_stage(self) -> None:
+        """Tell people which ZeRO stage several workers chose and why; nothing where it was set, or is that of a checkpoint."""
+        if self.rank == 0 and self.world_size > 1 and self.stage_reason:
+            self.setup.board.say(
+                self.setup.run_name,
+                f"The {self.world_size} workers train at ZeRO {self.config.chosen_zero_stage} (auto: {self.stage_reason}).",
+            )
 
     def run(self, *, report: Callable[[dict[str, Any]], bool]) -> None:
         """The training loop. `report` takes each epoch's metrics and says whether to go on, the same to all workers."""
@@ -348,24 +362,28 @@ class Training:
         )
         return TrainedClassifier(model, loss).to(self.device)
 
-    def _micro_batch_size(self, model: TrainedClassifier) -> int:
+    def _room(self, model: TrainedClassifier) -> memory.Room:
         longest = np.argmax(self.train.lengths, keepdims=True)
         inputs, targets = self._load(longest)
         model.train()
+        return memory.measured_room(
+            model,
+            row=memory.bytes_per_row(model, inputs, targets),
+            device=self.device,
+            world_size=self.world_size,
+            workers_here=ray.train.get_context().get_local_world_size(),
+        )
+
+    def _micro_batch_size(self, room: memory.Room) -> int:
+        held = memory.held_bytes(self.config, room, zero_stage=self.config.chosen_zero_stage)
         chosen = memory.choose_micro_batch_size(
             self.config,
-            row_bytes=memory.bytes_per_row(model, inputs, targets),
-            free_bytes=memory.free_memory(
-                model,
-                device=self.device,
-                zero_stage=self.config.zero_stage,
-                world_size=self.world_size,
-                workers_here=ray.train.get_context().get_local_world_size(),
-            ),
+            row_bytes=room.row,
+            free_bytes=max(0, (room.available or 0) - held.total),
             world_size=self.world_size,
             limit=self.setup.board.micro_batch_limit(self.setup.run_name),
         )
-        return memory.least_over_workers(chosen)
+        return min(memory.of_all_workers(chosen))
 
     def _restore(self, checkpoint: Path) -> None:
         from safetensors.torch import load_file

@@ -196,8 +196,9 @@ class TrainConfig(Section):
     it, else fp32. fp16 scales its loss."""
     gradient_checkpointing: bool = False
     """Whether activations are computed anew in the backward pass: far less memory, about a third more time."""
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    """What DeepSpeed splits over the workers: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
+    zero_stage: Literal[0, 1, 2, 3, "auto"] = "auto"
+    """What DeepSpeed splits over the workers: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters. `auto` splits
+    no more than it takes to fit each worker's memory, and nothing on one worker. Set a number for the same stage everywhere."""
     offload_optimizer: bool = False
     """Whether the optimizer state lives in the machine's memory instead of the GPU's (ZeRO 1 to 3)."""
     offload_parameters: bool = False
@@ -237,7 +238,7 @@ class TrainConfig(Section):
     def _offload(self) -> TrainConfig:
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError("train.offload_optimizer needs train.zero_stage 1, 2 or 3, not 0")
-        if self.offload_parameters and self.zero_stage != 3:
+        if self.offload_parameters and self.zero_stage not in (3, "auto"):
             raise ValueError(f"train.offload_parameters needs train.zero_stage 3, not {self.zero_stage}")
         return self
 
@@ -285,6 +286,24 @@ class TrainConfig(Section):
         if self.num_epochs == "auto":
             raise ValueError("train.num_epochs is still auto; starting_point.resolved replaces it once the data is known")
         return self.num_epochs
+
+    @property
+    def lowest_zero_stage(self) -> Literal[0, 1, 3]:
+        """The stage that `auto` begins with: 0, or the first that can offload what is to be offloaded."""
+        if self.offload_parameters:
+            return 3
+        return 1 if self.offload_optimizer else 0
+
+    @property
+    def chosen_zero_stage(self) -> int:
+        """The ZeRO stage as a number, which it is on workers that have begun to train.
+
+        Raises:
+            ValueError: it is still `auto`.
+        """
+        if self.zero_stage == "auto":
+            raise ValueError("train.zero_stage is still auto; the workers replace it once they know their memory")
+        return self.zero_stage
 
     @property
     def metric_mode(self) -> Literal["min", "max"]:

@@ -141,6 +141,7 @@ def test_zero_splits_what_it_promises() -> None:
     assert (one.gradients, one.optimizer) == (weights, 3 * weights // 2)  # moments and float32 copies, halved
     assert (two.gradients, two.parameters) == (weights // 2, weights)
     assert three.parameters == weights // 2
+    assert [each.zero_stage for each in (whole, one, two, three)] == [0, 1, 2, 3]
     assert whole.needed > one.needed > two.needed > three.needed
 
 
@@ -193,9 +194,23 @@ def test_memory_that_is_not_there() -> None:
     assert "manta preflight" in checks.check_memory(memory_of(available=None), available=None).words
     tight = memory_of(available=int(1.5e9), micro_batch_size=16)
     assert checks.check_memory(tight, available=int(1.5e9)).status == "warning"
-    none = checks.check_memory(memory_of(available=int(5e8)), available=int(5e8))
+    none = checks.check_memory(memory_of(available=int(5e8), zero_stage=2), available=int(5e8))
     assert none.status == "cannot work"
-    assert "Not even one row at a time fits; raise train.zero_stage" in none.words
+    assert "Not even one row at a time fits; raise train.zero_stage or train.num_workers on more nodes" in none.words
+    for highest in ({"zero_stage": 3}, {}):
+        none = checks.check_memory(memory_of(available=int(5e8), **highest), available=int(5e8))
+        assert "Not even one row at a time fits; raise train.num_workers on more nodes" in none.words
+
+
+def test_the_stage_is_said_with_its_reason_where_it_is_auto() -> None:
+    def said(available: int | None, **settings: Any) -> str:
+        return checks.check_memory(memory_of(available=available, **settings), available=available).words
+
+    assert " at ZeRO 0 (auto: everything fits each worker), of 8.0 GB on its CPU." in said(int(8e9))
+    assert " at ZeRO 2 (auto: it fits with optimizer state and gradients split), of" in said(int(1.35e9))
+    assert " at ZeRO 0 (auto: one worker has nothing to split), of" in said(int(8e9), workers=1)
+    assert " at ZeRO 0 (auto: the workers take a higher one if this does not fit); a GPU's memory is looked at" in said(None)
+    assert "ZeRO" not in said(int(8e9), zero_stage=2)
 
 
 def test_the_workers_of_a_node_share_its_memory() -> None:

@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from manta.config import TrainConfig
 from manta_jobs import engine
-from manta_jobs.engine import deepspeed_config, schedule
+from manta_jobs.engine import deepspeed_config, restore_scaler, scaler_state, schedule
 
 
 def rates(num_steps: int, **settings: Any) -> list[float]:
@@ -50,7 +51,9 @@ def test_the_engine_gets_the_settings_of_the_config(stage: int) -> None:
 
 def auto_dtype() -> str | None:
     """What matrices are multiplied in where nobody said it; None for float32."""
-    dtype: str | None = deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1).get("torch_autocast", {}).get("dtype")
+    dtype: str | None = (
+        deepspeed_config(TrainConfig(zero_stage=0), micro_batch_size=8, num_micro=1).get("torch_autocast", {}).get("dtype")
+    )
     return dtype
 
 
@@ -81,6 +84,43 @@ def test_workers_on_different_hardware_agree_on_what_all_can_do(monkeypatch: pyt
     monkeypatch.setattr(engine.dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(engine.dist, "all_gather_object", gather)
     assert engine.agreed_precision(TrainConfig()) == agreed
+
+
+class Scaler:
+    """Stands where torch's scaler of fp16 does at ZeRO 0."""
+
+    def __init__(self) -> None:
+        self.state = {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 0}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+
+def test_the_loss_scale_is_taken_over_between_stages_that_keep_it_in_different_forms() -> None:
+    whole: Any = SimpleNamespace(torch_autocast_z0_gradscaler=Scaler())
+    split: Any = SimpleNamespace(
+        torch_autocast_z0_gradscaler=None,
+        fp16_enabled=lambda: True,
+        optimizer=SimpleNamespace(loss_scaler=SimpleNamespace(cur_scale=65536.0, cur_iter=0)),
+    )
+    restore_scaler(whole, {"cur_scale": 256.0, "cur_iter": 9})
+    assert scaler_state(whole) == {"scale": 256.0, "growth_factor": 2.0, "_growth_tracker": 0}
+    restore_scaler(split, {"scale": 512.0, "growth_factor": 2.0, "_growth_tracker": 7})
+    assert scaler_state(split) == {"cur_scale": 512.0, "cur_iter": 0}
+    for engine_, state in (
+        (whole, {"scale": 8.0, "growth_factor": 2.0, "_growth_tracker": 7}),
+        (split, {"cur_scale": 8.0, "cur_iter": 9}),
+    ):
+        restore_scaler(engine_, state)
+        assert scaler_state(engine_) == state
+
+
+def test_the_engine_is_not_built_before_the_stage_is_chosen() -> None:
+    with pytest.raises(ValueError, match=r"train\.zero_stage is still auto; the workers replace it"):
+        deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1)
 
 
 def test_offload_and_raw_settings_are_merged() -> None:

@@ -11,7 +11,8 @@ from manta.labels import LabelSpace
 from manta.loss import ClassificationLoss, TrainedClassifier
 from manta.model import build_model
 from manta_jobs import memory
-from manta_jobs.memory import bytes_per_row, choose_micro_batch_size
+from manta_jobs.checkpoints import TrainingState
+from manta_jobs.memory import Room, agreed_zero_stage, bytes_per_row, choose_micro_batch_size, choose_zero_stage, stage_reason
 
 LABELS = LabelSpace(("a", "b", "c"), "multiclass")
 MIB = 1024**2
@@ -37,6 +38,63 @@ def test_a_given_size_is_kept_within_the_share() -> None:
 def test_after_running_out_of_memory_the_limit_holds_for_both() -> None:
     assert chosen(100_000, limit=8) == 8
     assert chosen(100_000, limit=8, micro_batch_size=16) == 8
+
+
+def room(available_mib: float | None, *, world_size: int = 2, on_gpu: bool = True) -> Room:
+    """Of a model of 100 MiB, all of which learns; a row keeps 10 MiB."""
+    available = None if available_mib is None else int(available_mib * MIB)
+    return Room(100 * MIB, 100 * MIB, row=10 * MIB, available=available, world_size=world_size, on_gpu=on_gpu)
+
+
+def test_one_worker_splits_nothing_however_little_memory_there_is() -> None:
+    assert [choose_zero_stage(TrainConfig(), room(mib, world_size=1)) for mib in (10_000, 100, None)] == [0, 0, 0]
+
+
+def test_several_workers_split_no_more_than_they_must() -> None:
+    # Weights, gradients, and moments with copies of two workers, in units of 100 MiB, and 15 MiB for a row.
+    needs = [4 + 0.15, 2 + 1.5 + 0.15, 1 + 0.5 + 1.5 + 0.15, 0.5 + 0.5 + 1.5 + 0.15]
+    config = TrainConfig()
+    for stage, need in enumerate(needs):
+        enough = 100 * need / memory.USABLE_SHARE
+        assert choose_zero_stage(config, room(enough + 1)) == stage
+        assert choose_zero_stage(config, room(enough - 1)) == min(stage + 1, 3)
+    assert choose_zero_stage(config, room(None)) == 0
+
+
+def test_on_a_cpu_there_is_room_for_a_checkpoints_copies() -> None:
+    only_a_row, with_copies = ((4 + peak) * 100 / memory.USABLE_SHARE + 1 for peak in (0.15, 3))
+    assert choose_zero_stage(TrainConfig(), room(only_a_row, on_gpu=False)) > 0
+    assert choose_zero_stage(TrainConfig(), room(with_copies, on_gpu=False)) == 0
+
+
+def test_a_given_stage_is_kept_and_offloading_has_auto_begin_higher() -> None:
+    assert choose_zero_stage(TrainConfig(zero_stage=2), room(10_000, world_size=1)) == 2
+    for settings, stage in (({"offload_optimizer": True}, 1), ({"offload_parameters": True}, 3)):
+        assert [choose_zero_stage(TrainConfig(**settings), room(10_000, world_size=size)) for size in (1, 2)] == [stage, stage]
+    # What is offloaded takes no room on a GPU.
+    tight = room(100 * 2.15 / memory.USABLE_SHARE + 1)
+    assert choose_zero_stage(TrainConfig(), tight) == 3
+    assert choose_zero_stage(TrainConfig(offload_optimizer=True), tight) == 1
+
+
+def test_the_reason_is_said_where_it_is_auto() -> None:
+    said = {stage: stage_reason(TrainConfig(), stage, world_size=2) for stage in range(4)}
+    assert said[0] == "everything fits each worker"
+    assert said[2] == "it fits with optimizer state and gradients split"
+    assert stage_reason(TrainConfig(), 0, world_size=1) == "one worker has nothing to split"
+    assert stage_reason(TrainConfig(offload_optimizer=True), 1, world_size=1) == "train.offload_optimizer needs 1 or more"
+    assert stage_reason(TrainConfig(zero_stage=0), 0, world_size=2) == ""
+
+
+def test_the_worker_with_the_least_memory_decides_and_a_resumed_run_keeps_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "of_all_workers", lambda mine: [mine, 2])
+    config, roomy = TrainConfig(), room(10_000)
+    assert agreed_zero_stage(config, roomy, before=TrainingState()) == (2, "it fits with optimizer state and gradients split")
+    assert agreed_zero_stage(config, roomy, before=TrainingState(world_size=2, zero_stage=1)) == (1, "")
+    # With another number of workers it is a choice anew, and what the config says goes first.
+    assert agreed_zero_stage(config, roomy, before=TrainingState(world_size=3, zero_stage=1))[0] == 2
+    monkeypatch.setattr(memory, "of_all_workers", lambda mine: [mine])
+    assert agreed_zero_stage(TrainConfig(zero_stage=3), roomy, before=TrainingState(world_size=2, zero_stage=1)) == (3, "")
 
 
 def measured(tiny_model: Path, *, rows: int, tokens: int, checkpointing: bool = False) -> int:

@@ -168,6 +168,7 @@ def test_preflight_then_a_run_that_shows_estimate_and_baseline(
     by_name = {check["name"]: check for check in answer["checks"]}
     assert by_name["tokens"]["status"] == "warning"
     assert "cuts 100.0%" in by_name["tokens"]["words"]
+    assert "at ZeRO 0 (auto: everything fits each worker), of" in by_name["memory"]["words"]
     assert answer["time"]["run_s"] > 0
     assert answer["time"]["run_cost"] > 0
     assert "Preflight of tiny" in output.err
@@ -179,9 +180,13 @@ def test_preflight_then_a_run_that_shows_estimate_and_baseline(
     report = json.loads(Path(result["report"]).read_text())
     assert report["baseline"] == result["baseline"]
     assert report["preflight"]["memory"]["needed"] > 0
+    assert report["distribution"]["zero_stage"] == 0
+    assert "zero_stage: auto" in (Path(result["report"]).parent / "config.yaml").read_text()
     peaks = [worker["peak_bytes"] for worker in report["distribution"]["workers"]]
     assert 0.5 < max(peaks) / report["preflight"]["memory"]["needed"] < 2
     shown = " ".join(output.err.split())
+    assert "Training on 2 workers with DeepSpeed; if it is interrupted" in shown
+    assert shown.count("The 2 workers train at ZeRO 0 (auto: everything fits each worker).") == 1
     assert f"TF-IDF {report['baseline']['test']['accuracy']:.4f}" in shown
     needed = checks.bytes_phrase(report["preflight"]["memory"]["needed"])
     assert f"Memory of a worker: {needed} estimated before the run, {checks.bytes_phrase(max(peaks))} measured." in shown

@@ -50,7 +50,7 @@ def test_two_workers_train_the_model_that_one_worker_trains(
     """At ZeRO 0 to 3 in fp32 without dropout: the global batch is the same, so the weights are, but for rounding."""
     config = experiment(two_classes, tiny_model, num_epochs=1, micro_batch_size=4)  # gradients are accumulated, too
     variants: dict[str, dict[str, Any]] = {f"zero-{stage}": {"train.zero_stage": stage} for stage in STAGES}
-    variants["still"] = {"train.learning_rate": 1e-30}  # too small to change a weight
+    variants["still"] = {"train.learning_rate": 1e-30}  # too small to change a weight; the stage is auto
     one = outcomes(config, variants, folder=tmp_path / "one", num_workers=1)
     two = outcomes(config, variants, folder=tmp_path / "two", num_workers=2)
     initial = load_file(tiny_model / "model.safetensors")
@@ -71,6 +71,11 @@ def test_two_workers_train_the_model_that_one_worker_trains(
     # A third of the vocabulary is in no training text and does not learn.
     words = "embeddings.word_embeddings.weight"
     assert {len(run[stage].weights[f"bert.{words}"]) for run in (one, two) for stage in run} == {len(initial[words]) - 10}
+
+    # Nothing is split where everything fits, and a checkpoint says so.
+    for size, run in ((1, one["still"].state), (2, two["still"].state)):
+        assert (run.distribution or {})["zero_stage"] == 0
+        assert (run.world_size, run.zero_stage) == (size, 0)
 
     # What ZeRO promises, as the report shows it: half the bytes on each of two workers.
     def held(stage: int, what: str) -> list[int]:

@@ -345,6 +345,7 @@ def test_the_hint_names_the_nearest_or_all(name: str, hint: str) -> None:
         ("train", {"num_workers": [1, 64]}, "leaves some of the 64 workers without a row"),
         ("train", {"offload_optimizer": True, "zero_stage": 0}, "train.offload_optimizer needs train.zero_stage 1, 2 or 3"),
         ("train", {"offload_parameters": True, "zero_stage": 2}, "train.offload_parameters needs train.zero_stage 3, not 2"),
+        ("train", {"offload_parameters": True, "zero_stage": 0}, "train.offload_parameters needs train.zero_stage 3, not 0"),
         ("train", {"deepspeed": {"optimizer": {}}}, "optimizer contradicts train.learning_rate"),
         ("train", {"deepspeed": {"bf16": {"enabled": True}}}, "bf16 contradicts train.precision"),
         ("train", {"deepspeed": {"train_batch_size": 8}}, "train_batch_size contradicts train.batch_size"),
@@ -358,6 +359,17 @@ def test_settings_that_contradict_each_other_are_refused_by_name(section: str, v
     with pytest.raises(ValidationError) as refused:
         ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}, section: values})
     assert words in str(refused.value)
+
+
+def test_the_stage_is_auto_and_begins_where_offloading_works() -> None:
+    assert TrainConfig().zero_stage == "auto"
+    assert [
+        TrainConfig(**settings).lowest_zero_stage
+        for settings in ({}, {"offload_optimizer": True}, {"offload_parameters": True, "offload_optimizer": True})
+    ] == [0, 1, 3]
+    assert TrainConfig(zero_stage=2).chosen_zero_stage == 2
+    with pytest.raises(ValueError, match=r"train\.zero_stage is still auto"):
+        TrainConfig().chosen_zero_stage  # noqa: B018  # it is the question that fails
 
 
 def test_workers_may_be_a_number_or_a_range() -> None:

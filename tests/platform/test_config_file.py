@@ -56,7 +56,7 @@ def test_a_key_like_no_other_lists_the_known_ones(experiment: Path) -> None:
             ["train.learning_rate: 'fast'", "Allowed: auto or a number. Peak learning rate of AdamW"],
         ),
         ("train: {num_epochs: 2.5}", ["train.num_epochs: 2.5", "integer", "Passes over the training rows"]),
-        ("train: {zero_stage: 7}", ["train.zero_stage: 7", "Allowed: 0, 1, 2, 3.", "What DeepSpeed splits"]),
+        ("train: {zero_stage: 7}", ["train.zero_stage: 7", "Allowed: 0, 1, 2, 3, auto.", "What DeepSpeed splits"]),
         ("train: {metric: auc}", ["train.metric: 'auc'", "Allowed: accuracy, f1_macro"]),
         ("model: {task: ranking}", ["model.task: 'ranking'", "Allowed: auto, binary, multiclass, multilabel."]),
         ("model: {dropout: 1.0}", ["model.dropout: 1.0", "less than 1", "Probability of every dropout"]),

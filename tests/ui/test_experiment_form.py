@@ -25,7 +25,7 @@ def test_each_field_of_the_form_is_a_setting_with_its_own_explanation() -> None:
     assert len(set(names)) == len(names)
     assert all(form_field(name).explanation.endswith(".") for name in names)
     zero = form_field("train.zero_stage")
-    assert (zero.kind, zero.choices, zero.default) == ("choice", ("0", "1", "2", "3"), "2")
+    assert (zero.kind, zero.choices, zero.default) == ("choice", ("0", "1", "2", "3", "auto"), "auto")
     assert form_field("registry.promote").kind == "switch"
     assert form_field("train.learning_rate").default == "auto"
 
@@ -50,6 +50,7 @@ def test_what_is_filled_in_is_written_and_what_is_emptied_goes() -> None:
         "model": {"dropout": 0.2},
         "registry": {"promote": False},
     }
+    assert "zero_stage" not in yaml.safe_load(with_value(text, form_field("train.zero_stage"), "auto"))["train"]
     text = with_value(text, form_field("registry.promote"), True)
     assert "registry" not in yaml.safe_load(text)
     assert ExperimentConfig.model_validate(yaml.safe_load(text)).model.dropout == 0.2

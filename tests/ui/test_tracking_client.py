@@ -14,11 +14,11 @@ import pytest
 
 from manta.storage import Storage
 from manta_ui.accounts import Accounts
-from manta_ui.model_views import confusion_html, versions_html
+from manta_ui.model_views import confusion_html, version_html, versions_html
 from manta_ui.searches import read_search
 from manta_ui.services import Services
 from manta_ui.tabs import models, tuning
-from manta_ui.tracking_client import NothingRecordedError, TrackingClient, TrackingError, TrackingStartingError
+from manta_ui.tracking_client import NothingRecordedError, Run, TrackingClient, TrackingError, TrackingStartingError, Version
 from manta_ui.tracking_server import TrackingServer
 
 from .recorded import EVIL, SEARCH, record_search, record_versions
@@ -140,6 +140,13 @@ def test_names_tags_labels_and_configs_are_shown_as_text(recorded: Recorded) -> 
     pieces += [search.config, search.note]
     assert sum("&lt;img src=x" in piece for piece in pieces) >= 5
     assert not [piece for piece in pieces if "<img" in piece]
+
+
+def test_an_auto_stage_is_shown_with_the_one_that_ran() -> None:
+    run = Run("1", "run", "FINISHED", 0, 1, metrics={}, settings={"train.zero_stage": "auto"}, tags={})
+    version = Version("desk", 1, (), 0, lineage={}, run_id="1", run=run)
+    assert "1 (auto)" in version_html(version, {"distribution": {"zero_stage": 1}}, "")
+    assert ">auto<" in version_html(version, {}, "")
 
 
 def test_a_multilabel_report_shows_found_missed_and_wrongly_given() -> None:

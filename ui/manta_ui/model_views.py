@@ -186,7 +186,10 @@ def _tiles_html(metrics: Mapping[str, float]) -> str:
 
 
 def _facts(version: Version, report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    settings = version.run.settings if version.run else {}
+    settings = dict(version.run.settings) if version.run else {}
+    ran = (report.get("distribution") or {}).get("zero_stage")
+    if settings.get("train.zero_stage") == "auto" and ran is not None:
+        settings["train.zero_stage"] = f"{ran} (auto)"
     facts = [("made (UTC)", moment(version.created_ms)), ("run", version.lineage.get("run", ""))]
     facts += [(words, version.lineage.get(key, "")[:MOST_CHARACTERS]) for key, words in LINEAGE]
     facts += [(name.rsplit(".", 1)[-1].replace("_", " "), settings.get(name, "")) for name in SETTINGS]

@@ -291,7 +291,7 @@ def settings_of(config: ExperimentConfig) -> list[tuple[str, str]]:
         ("seed of the draws", str(tune.seed)),
         ("seed of training", str(train.seed)),
         ("epochs of a trial", f"at most {train.planned_epochs}" if "train.num_epochs" not in tune.searched else "searched"),
-        ("workers of a trial", f"{workers}, ZeRO {train.zero_stage}"),
+        ("workers of a trial", f"{workers}, ZeRO stage {train.zero_stage}"),
         ("encoder", config.model.pretrained),
         ("training rows", config.data.train),
     ]
