@@ -103,6 +103,7 @@ def setfit(task: Task) -> dict[str, Any]:
 
 def trainer(task: Task, *, learning_rate: float, num_epochs: int) -> dict[str, Any]:
     """Hugging Face Trainer as its guide shows it (https://huggingface.co/docs/transformers/tasks/sequence_classification)."""
+    import torch
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     from manta_jobs.engine import computes_bf16
@@ -119,6 +120,7 @@ def trainer(task: Task, *, learning_rate: float, num_epochs: int) -> dict[str, A
         max_grad_norm=MAX_GRAD_NORM,
         seed=task.seed,
         bf16=computes_bf16(),
+        use_cpu=not torch.cuda.is_available(),
         train_sampling_strategy="group_by_length",
         eval_strategy="no",
         save_strategy="no",
