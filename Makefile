@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 ARGS ?=
 
-.PHONY: help install demo test test-fast test-faults check lock bench bench-train bench-tune bench-predict bench-serve bench-page soak screenshots clean
+.PHONY: help install demo test test-fast test-faults check lock bench bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,8 +45,17 @@ lock: install ## Compile requirements.lock from pyproject.toml
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
 	sed -i -E -e 's/^(torch==[0-9.]+)\+.*/\1/' -e '/^manta-platform @/d' requirements.lock
 
-bench: install ## Measure what fine-tuning and tuning bring on the bundled rows
-	$(BIN)/python benchmarks/accuracy.py $(ARGS)
+bench: install ## Measure what the defaults are worth beside other ways to use the encoder (ARGS="--data DIR"), without SetFit
+	$(BIN)/python benchmarks/quality.py $(ARGS)
+
+bench-quality: install $(PEERS_STAMP) ## The same with SetFit and frozen embeddings, which get an environment of their own
+	$(BIN)/python benchmarks/quality.py --peers-python $(PEERS)/bin/python $(ARGS)
+
+$(PEERS_STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet --constraint requirements.lock ".[quality-peers]"
+	touch $(PEERS_STAMP)
 
 bench-train: install ## Measure training speed beside Hugging Face Trainer and a plain loop
 	$(BIN)/python benchmarks/train.py $(ARGS)
@@ -68,5 +79,5 @@ screenshots: install ## Take the README's pictures from the real page
 	$(BIN)/python docs/screenshots.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,13 +16,15 @@ from machine import environment
 from workload import Workload
 
 PEERS = ("hf-trainer", "hf-trainer-grouped", "hf-trainer-grouped-bf16", "plain-torch")
-MANTA = {  # workers, ZeRO stage
-    "manta": (1, 0),
-    "manta-fp32": (1, 0),
-    "manta-zero-2": (1, 2),
-    "manta-2-workers": (2, 0),
-    "manta-2-workers-zero-2": (2, 2),
+MANTA: dict[str, tuple[int, dict[str, Any]]] = {  # workers, and what is set
+    "manta": (1, {}),
+    "manta-fp32": (1, {"train.precision": "fp32"}),
+    "manta-zero-0": (1, {"train.zero_stage": 0}),
+    "manta-zero-2": (1, {"train.zero_stage": 2}),
+    "manta-2-workers-zero-0": (2, {"train.zero_stage": 0}),
+    "manta-2-workers-zero-2": (2, {"train.zero_stage": 2}),
 }
+"""`manta` is `manta train` as it comes: stage, precision and threads are what it chooses."""
 SYSTEMS = (*PEERS, *MANTA)
 LIMIT_S = 6 * 3600
 
@@ -67,11 +69,10 @@ def run_peer(system: str, workload: Workload, num_threads: int, folder: Path) ->
 
 def run_manta(system: str, workload: Workload, num_threads: int, folder: Path) -> Run:
     """The product as people run it: `manta train`, up to the registered model."""
-    num_workers, zero_stage = MANTA[system]
+    num_workers, settings = MANTA[system]
     per_worker = max(1, num_threads // num_workers)
-    values = {"train.num_workers": num_workers, "train.zero_stage": zero_stage, "train.cpus_per_worker": per_worker}
-    overrides = [f"{name}={value}" for name, value in values.items()]
-    overrides += ["train.precision=fp32"] if system == "manta-fp32" else []
+    workers = {"train.num_workers": num_workers} if num_workers > 1 else {}
+    overrides = [f"{name}={value}" for name, value in (settings | workers).items()]
     answer, whole_run_s = run_verb(
         "train", workload.experiment, overrides, storage=folder, num_threads=per_worker, num_gpus=num_workers
     )

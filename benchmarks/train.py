@@ -5,9 +5,9 @@ Each system gets the same rows, settings and cores, trains in a process of its o
 - `hf-trainer` Hugging Face Trainer with its defaults, `hf-trainer-grouped` with `train_sampling_strategy="group_by_length"`,
   `hf-trainer-grouped-bf16` with `bf16=True`, too;
 - `plain-torch` a plain loop over Manta's batches, in Manta's precision: Manta without Ray Train and DeepSpeed;
-- `manta` one worker with all threads and ZeRO 0, as it comes: in bfloat16 where the processor computes in it; `manta-fp32` in
-  float32, as Trainer's defaults are; `manta-zero-2` with ZeRO 2; `manta-2-workers` and `manta-2-workers-zero-2`
-  the same with two workers that share the threads.
+- `manta` as it comes, with one worker: stage, precision and threads are what it chooses; `manta-fp32` in float32, as Trainer's
+  defaults are; `manta-zero-0` and `manta-zero-2` at these stages; `manta-2-workers-zero-0` and `manta-2-workers-zero-2` with two
+  workers that share the cores.
 
 Speeds are those of the training steps, the first ones included, without loading, evaluating and saving; `whole run` is a command's
 time from start to saved (for Manta: registered) model and test metrics. With a GPU, all train on it in bfloat16.
@@ -53,10 +53,10 @@ COMPARISONS = (
     Comparison("Trainer grouping by length, both in float32", "manta-fp32", "hf-trainer-grouped"),
     Comparison("Trainer grouping by length, both in bfloat16", "manta", "hf-trainer-grouped-bf16"),
     Comparison("plain loop (DeepSpeed costs at most 10%)", "manta", "plain-torch", 0.9),
-    Comparison("2 workers against 1, ZeRO 0", "manta-2-workers", "manta", 0.8),
-    Comparison("2 workers with ZeRO 2 against 1 with ZeRO 0", "manta-2-workers-zero-2", "manta", 0.65),
+    Comparison("2 workers against 1, ZeRO 0", "manta-2-workers-zero-0", "manta-zero-0", 0.8),
+    Comparison("2 workers with ZeRO 2 against 1 with ZeRO 0", "manta-2-workers-zero-2", "manta-zero-0", 0.65),
     Comparison("2 workers against 1, ZeRO 2", "manta-2-workers-zero-2", "manta-zero-2"),
-    Comparison("ZeRO 2 against ZeRO 0, 1 worker", "manta-zero-2", "manta"),
+    Comparison("ZeRO 2 against ZeRO 0, 1 worker", "manta-zero-2", "manta-zero-0"),
 )
 
 
@@ -117,7 +117,7 @@ def parsed_arguments() -> argparse.Namespace:
 def usable_systems(systems: list[str], console: Console) -> list[str]:
     """Without those that need more GPUs than there are: on GPUs, a worker takes one each."""
     num_gpus = visible_gpus()
-    usable = [system for system in systems if not num_gpus or MANTA.get(system, (1, 0))[0] <= num_gpus]
+    usable = [system for system in systems if not num_gpus or MANTA.get(system, (1, {}))[0] <= num_gpus]
     for system in sorted(set(systems) - set(usable)):
         console.print(f"{system} is left out: its workers take a GPU each, and there is {num_gpus}.")
     return usable

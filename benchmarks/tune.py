@@ -67,7 +67,7 @@ def main() -> None:
 
 def overheads(folder: Path, arguments: argparse.Namespace, *, num_threads: int, console: Console) -> list[dict[str, Any]]:
     """Both ways of searching, in a process of their own each."""
-    overrides = ["train.num_epochs=1", "train.zero_stage=0", "tune.scheduler=none", "tune.confirm=null"]
+    overrides = ["train.num_epochs=1", "tune.scheduler=none", "tune.confirm=null"]
     overrides += [f"tune.budget.num_trials={arguments.trials}", f"train.cpus_per_worker={num_threads}", "train.learning_rate=1e-4"]
     workload = write_workload(
         load_rows("sample:support"), folder, case="support", overrides=overrides, num_rows=arguments.rows, num_eval_rows=64
@@ -126,7 +126,7 @@ def searches(folder: Path, settings: list[str], *, num_threads: int, console: Co
     """The same 12 trials with ASHA and without: how long, and which won."""
     experiment = folder / "support.yaml"
     experiment.write_text("name: support\ndata: {train: sample:support}\n", encoding="utf-8")
-    common = [f"tune.budget.num_trials={NUM_SEARCHED}", "tune.confirm=null", "train.zero_stage=0", *settings]
+    common = [f"tune.budget.num_trials={NUM_SEARCHED}", "tune.confirm=null", *settings]
     table = Table(title=f"{NUM_SEARCHED} trials on support", title_justify="left")
     for heading in ("scheduler", "seconds", "epochs", "best validation accuracy", "test accuracy"):
         table.add_column(heading, justify="right")
