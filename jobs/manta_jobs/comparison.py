@@ -60,7 +60,9 @@ def losing_paragraph(compared: Comparison, config: ExperimentConfig, fit: Fit, *
 
 def _why(config: ExperimentConfig, fit: Fit, *, num_classes: int, num_steps: int) -> str:
     rate, usual, epochs = config.train.peak_learning_rate, fit.usual_rate, config.train.planned_epochs
-    usual_epochs = auto_epochs(math.ceil(num_steps / fit.num_epochs), num_labels=num_classes)
+    batch_size = config.train.batch_size
+    num_rows = math.ceil(num_steps / fit.num_epochs) * batch_size
+    usual_epochs = auto_epochs(num_rows, num_labels=num_classes, batch_size=batch_size)
     if fit.verdict in ("diverged", "underfits") and rate >= TOO_HIGH * usual:
         return (
             f"A learning rate of {rate:.2g} is so high that it can wipe out the pretraining; try train.learning_rate: {usual:.2g}."

@@ -4,9 +4,9 @@ The rule was fitted to runs of MiniLM-L6 (384 wide) and to the rates usual for B
 the measurements and the purpose of each factor.
 
     wanted steps  = 30 + 12 x labels, at most 1,000
-    epochs        = wanted steps / steps of an epoch, rounded up, 3 to 30
+    epochs        = wanted steps / steps of an epoch, rounded up, 3 to 30, and at least 5 below 200 rows a label
     steps         = epochs x rows / batch size, each epoch's rounded up
-    learning rate = 7e-5 x 384 / width x sqrt(log2(classes)) x (1000 / steps)^(1/4)
+    learning rate = 7e-5 x 384 / width x (1 + log2(classes)) / 2 x (1000 / steps)^(1/4)
 
 The last factor stays between 1/3 and 3, the learning rate between 5e-6 and 1e-3, rounded to two digits. Adapters (`model.lora`),
 and a head on an encoder that is frozen as a whole, learn ten times as fast.
@@ -33,6 +33,7 @@ STEPS_OF_ANY_RUN, STEPS_PER_LABEL, MOST_STEPS = 30, 12, 1000
 """Small data is trained for more epochs: with few steps a fine-tuned encoder is not there yet, and differs from seed to seed
 (Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
 EPOCHS = (3, 30)
+FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 200, 5
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """How far the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)
@@ -53,7 +54,11 @@ def resolved(
     classes: it applies or not. What the config says itself stays.
     """
     steps_per_epoch = math.ceil(num_rows / config.train.batch_size)
-    epochs = auto_epochs(steps_per_epoch, num_labels=num_labels) if config.train.num_epochs == "auto" else config.train.num_epochs
+    epochs = (
+        auto_epochs(num_rows, num_labels=num_labels, batch_size=config.train.batch_size)
+        if config.train.num_epochs == "auto"
+        else config.train.num_epochs
+    )
     rate = auto_learning_rate(
         num_steps=epochs * steps_per_epoch,
         num_classes=2 if is_multilabel else num_labels,
@@ -68,16 +73,18 @@ def resolved(
     return config.with_values(values)
 
 
-def auto_epochs(steps_per_epoch: int, *, num_labels: int) -> int:
+def auto_epochs(num_rows: int, *, num_labels: int, batch_size: int) -> int:
     """The passes over the rows that the rule at the top of this file wants."""
     wanted = min(STEPS_OF_ANY_RUN + STEPS_PER_LABEL * num_labels, MOST_STEPS)
-    return int(_within(math.ceil(wanted / steps_per_epoch), *EPOCHS))
+    has_few = num_rows < FEW_ROWS_PER_LABEL * num_labels
+    least = LEAST_EPOCHS_WITH_FEW if has_few else EPOCHS[0]
+    return int(_within(math.ceil(wanted / math.ceil(num_rows / batch_size)), least, EPOCHS[1]))
 
 
 def auto_learning_rate(*, num_steps: int, num_classes: int, hidden_size: int, is_frozen: bool = False) -> float:
     """The peak learning rate of a run of `num_steps` optimizer steps, by the rule at the top of this file."""
     for_width = BASE_WIDTH / hidden_size
-    for_classes = math.sqrt(max(1.0, math.log2(num_classes)))
+    for_classes = (1 + math.log2(max(2, num_classes))) / 2
     for_steps = _within((BASE_STEPS / num_steps) ** 0.25, 1 / MOST_FOR_STEPS, MOST_FOR_STEPS)
     rate = BASE_LEARNING_RATE * for_width * for_classes * for_steps * (FROZEN_FACTOR if is_frozen else 1.0)
     return _two_digits(_within(rate, *LEARNING_RATES))

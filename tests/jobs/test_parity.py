@@ -18,7 +18,7 @@ from manta.console import people_console
 from manta.predictor import Predictor
 from manta.storage import RunFolder
 from manta_jobs.batch_prediction import predict
-from manta_jobs.finish import best_artifact
+from manta_jobs.finish import kept_artifact
 from manta_serve.api import create_api
 from manta_serve.served_model import ServedModel
 
@@ -47,7 +47,7 @@ def test_every_way_to_ask_gives_the_engines_logits(
         run = RunFolder(tmp_path / "finished" / name)
         run.path.mkdir(parents=True)
         prepared = dataclasses.replace(outcome.prepared, folder=run)
-        best_artifact(prepared, config.with_values(VARIANTS[name]), best=outcome.state.history[0])
+        kept_artifact(prepared, config.with_values(VARIANTS[name]), kept=outcome.state.history[0])
         artifact = ModelArtifact.load(run.artifact)
         names, texts = list(artifact.manifest.labels), [str(text) for text in prepared.dataset.validation.texts]
         assert outcome.logits.shape == (len(texts), 3)
