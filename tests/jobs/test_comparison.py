@@ -60,8 +60,8 @@ def test_banking77_at_5e_5_is_told_that_the_learning_rate_is_too_low() -> None:
     ("settings", "words"),
     [
         ({"learning_rate": 8e-4, "num_epochs": 1, "steps": 90}, "90 steps are few for 77 classes"),
-        ({"learning_rate": 8e-4, "num_epochs": 1, "steps": 90}, "try train.num_epochs: 10,"),
-        ({"learning_rate": 1e-5, "steps": 200}, "try train.learning_rate: 0.00056."),
+        ({"learning_rate": 8e-4, "num_epochs": 1, "steps": 90}, "try train.num_epochs: 11,"),
+        ({"learning_rate": 1e-5, "steps": 200}, "try train.learning_rate: 0.00038."),
         (
             {"learning_rate": 1e-3, "verdict": "underfits"},
             "so high that it can wipe out the pretraining; try train.learning_rate: 0.00026.",

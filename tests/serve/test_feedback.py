@@ -55,7 +55,7 @@ def test_training_reads_what_was_kept(tmp_path: Path, kind: str) -> None:
             else:
                 store.add(said(text, label if kind == "single" else [label, "urgent"] if number % 2 else []))
     columns: Any = ("first", "second") if kind == "pair" else "text"
-    dataset = load_dataset(DataConfig(train=str(store.path), text=columns), task="auto")
+    dataset = load_dataset(DataConfig(train=str(store.path), text=columns, validation_fraction=0.1), task="auto")
     splits = (dataset.train, dataset.validation, dataset.test)
     assert sum(len(split) for split in splits) == 40
     assert dataset.labels.names == (("billing", "delivery", "urgent") if kind == "multilabel" else ("billing", "delivery"))
