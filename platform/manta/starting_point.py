@@ -4,7 +4,7 @@ The rule was fitted to runs of MiniLM-L6 (384 wide) and to the rates usual for B
 the measurements and the purpose of each factor.
 
     wanted steps  = 30 + 12 x labels, at most 1,000
-    epochs        = wanted steps / steps of an epoch, rounded up, 3 to 30, and at least 5 below 200 rows a label
+    epochs        = wanted steps / steps of an epoch, rounded up, 3 to 30, and at least 5 below 150 rows a label
     steps         = epochs x rows / batch size, each epoch's rounded up
     learning rate = 7e-5 x 384 / width x (1 + log2(classes)) / 2 x (1000 / steps)^(1/4)
 
@@ -33,7 +33,7 @@ STEPS_OF_ANY_RUN, STEPS_PER_LABEL, MOST_STEPS = 30, 12, 1000
 """Small data is trained for more epochs: with few steps a fine-tuned encoder is not there yet, and differs from seed to seed
 (Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
 EPOCHS = (3, 30)
-FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 200, 5
+FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """How far the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)
