@@ -70,9 +70,17 @@ class Interpreters:
         """Which revision of Manta runs, on which versions of what it is built on."""
         done = subprocess.run([self.python, "-c", PROBE], check=True, stdout=subprocess.PIPE, text=True, env=self.variables())
         origin, versions = json.loads(done.stdout)
-        describe = ["git", "-C", str(Path(origin).parent), "describe", "--always", "--tags", "--dirty"]
-        revision = subprocess.run(describe, check=False, capture_output=True, text=True).stdout.strip()
-        return {"revision": revision or "unknown", "versions": versions}
+        return {"revision": revision_of(Path(origin).parent.parent.parent), "versions": versions}
+
+
+def revision_of(checkout: Path) -> str:
+    """The commit of a checkout, with `-dirty` where its components differ from it; a new line of results is no difference."""
+    git = ["git", "-C", str(checkout)]
+    named = subprocess.run([*git, "describe", "--always", "--tags"], check=False, capture_output=True, text=True)
+    if named.returncode != 0:
+        return "unknown"
+    changed = subprocess.run([*git, "status", "--porcelain", "--", *COMPONENTS], check=False, capture_output=True, text=True).stdout
+    return named.stdout.strip() + ("-dirty" if changed.strip() else "")
 
 
 def why_skipped(system: str, *, rows_per_class: int, interpreters: Interpreters) -> str | None:

@@ -125,7 +125,7 @@ def difference(found: dict[tuple[str, str], dict[int, Result]], case: str, colum
 def manta_page(results: list[Result], column: str) -> Page:
     """Manta against the plain loop, and what it trained to get there."""
     found = by_job(results)
-    headings = ["case", f"minus {AGAINST}", "standard error", "seeds", "", "training s", f"{TRAINER} training s"]
+    headings = ["case", f"minus {AGAINST}", "standard error", "seeds", "verdict", "training s", f"{TRAINER} training s"]
     headings += ["epochs", "kept epoch", "kept share", "validation rows"]
     rows: list[list[str]] = []
     means: list[float] = []
