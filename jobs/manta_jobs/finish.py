@@ -143,7 +143,7 @@ def finish(
             "baseline": before.get("baseline"),
             "preflight": {name: before[name] for name in ("checks", "memory") if name in before},
             "chosen": prepared.folder.read_facts().get("chosen", ""),
-            "rows": dataset.num_rows,
+            "num_rows": dataset.num_rows,
             "num_folds": 0 if dataset.folds is None else NUM_FOLDS,
             "best_epoch": fit.best_epoch,
             "fit": asdict(fit),
