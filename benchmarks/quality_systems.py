@@ -143,13 +143,15 @@ def manta_figures(report: dict[str, Any]) -> dict[str, Any]:
     epochs_s = [epoch_seconds(epoch, num_rows=num_rows.get("train")) for epoch in history]
     seconds = [value for value in epochs_s if value is not None]
     is_known = bool(seconds) and len(seconds) == len(history)
-    train_s = sum(seconds) if is_known else None
+    folds_s = float(report.get("folds_s") or 0.0)  # a cross-validation, which comes before
+    train_s = folds_s + sum(seconds) if is_known else None
     kept_s = None
     if is_known and kept is not None:
         numbered = zip(history, seconds, strict=True)
-        kept_s = sum(value for epoch, value in numbered if int(epoch.get("epoch", 0)) <= int(kept))
+        kept_s = folds_s + sum(value for epoch, value in numbered if int(epoch.get("epoch", 0)) <= int(kept))
     return {
         "train_s": train_s,
+        "folds_s": folds_s,
         "kept_s": None if kept_s is None else round(kept_s, 2),
         "kept_share": None if kept_s is None or not train_s else round(kept_s / train_s, 4),
         "num_epochs": len(history) or None,

@@ -53,6 +53,8 @@ class TrainingState:
     """Of their losses."""
     train_s: float = 0.0
     """Seconds they took."""
+    folds_s: float = 0.0
+    """Seconds that the folds of a cross-validation took before."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
     best_step: int | None = None

@@ -145,6 +145,7 @@ def finish(
             "chosen": prepared.folder.read_facts().get("chosen", ""),
             "num_rows": dataset.num_rows,
             "num_folds": 0 if dataset.folds is None else NUM_FOLDS,
+            "folds_s": round(trained.folds_s, 1),
             "best_epoch": fit.best_epoch,
             "fit": asdict(fit),
             "history": history,
