@@ -143,12 +143,13 @@ def manta_figures(report: dict[str, Any]) -> dict[str, Any]:
     epochs_s = [epoch_seconds(epoch, num_rows=num_rows.get("train")) for epoch in history]
     seconds = [value for value in epochs_s if value is not None]
     is_known = bool(seconds) and len(seconds) == len(history)
-    folds_s = float(report.get("folds_s") or 0.0)  # a cross-validation, which comes before
-    train_s = folds_s + sum(seconds) if is_known else None
+    folds_s = report.get("folds_s")  # of a cross-validation, which comes before
+    before_s = float(folds_s or 0.0)
+    train_s = before_s + sum(seconds) if is_known else None
     kept_s = None
     if is_known and kept is not None:
         numbered = zip(history, seconds, strict=True)
-        kept_s = folds_s + sum(value for epoch, value in numbered if int(epoch.get("epoch", 0)) <= int(kept))
+        kept_s = before_s + sum(value for epoch, value in numbered if int(epoch.get("epoch", 0)) <= int(kept))
     return {
         "train_s": train_s,
         "folds_s": folds_s,

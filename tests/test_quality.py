@@ -165,3 +165,5 @@ def test_a_report_says_what_was_kept_and_may_leave_things_out() -> None:
     assert (figures["num_epochs"], figures["kept_epoch"], figures["num_validation_rows"]) == (3, 2, 100)
     assert (figures["learning_rate"], figures["zero_stage"]) == (1e-4, 0)
     assert set(quality_systems.manta_figures({}).values()) == {None}
+    crossed = quality_systems.manta_figures(report | {"folds_s": 30.0})
+    assert (crossed["train_s"], crossed["kept_s"], crossed["folds_s"]) == (75.0, 57.0, 30.0)
