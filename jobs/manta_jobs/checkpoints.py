@@ -85,6 +85,13 @@ def kept_epoch(history: list[dict[str, Any]], config: TrainConfig) -> dict[str, 
     return choose(reversed(history), key=lambda metrics: float(metrics[config.metric]))
 
 
+def epochs_without_gain(history: list[dict[str, Any]], config: TrainConfig) -> int:
+    """Epochs since `metric` last got better than in all epochs before; an equal value is no gain."""
+    choose = max if config.metric_mode == "max" else min
+    best = choose(history, key=lambda metrics: float(metrics[config.metric]))  # the first of equal ones
+    return len(history) - 1 - history.index(best)
+
+
 class CheckpointWriter:
     """Writes checkpoints on a thread of its own while training goes on. Worker 0 has one; the others have nothing to write."""
 

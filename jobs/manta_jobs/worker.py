@@ -34,6 +34,7 @@ from manta_jobs.checkpoints import (
     CheckpointWriter,
     TrainingState,
     checkpoint_name,
+    epochs_without_gain,
     kept_epoch,
     latest_checkpoint,
 )
@@ -310,7 +311,7 @@ class Training:
         state.best_step = kept["step"]
         state.epoch, state.batch, state.loss_sum, state.train_s = state.epoch + 1, 0, 0.0, 0.0
         patience = self.config.early_stopping if self.fold is None else None
-        is_patient = patience is None or len(state.history) - kept["epoch"] < patience
+        is_patient = patience is None or epochs_without_gain(state.history, self.config) < patience
         state.finished = state.epoch == self.config.planned_epochs or not is_patient or self.out_of_time
         state.distribution = self._distribution(weights_hash) if self.fold is None else None
         if state.finished:

@@ -14,6 +14,7 @@ from manta_jobs.checkpoints import (
     WEIGHTS_FILE,
     CheckpointWriter,
     TrainingState,
+    epochs_without_gain,
     kept_epoch,
     latest_checkpoint,
     read_state,
@@ -52,6 +53,11 @@ def test_the_last_epoch_is_kept_whatever_few_validation_rows_say() -> None:
 def test_early_stopping_keeps_the_best_epoch_and_of_equal_ones_the_later() -> None:
     assert kept_epoch(HISTORY, TrainConfig(early_stopping=2))["epoch"] == 2
     assert kept_epoch(HISTORY, TrainConfig(early_stopping=2, metric="loss"))["epoch"] == 2
+
+
+def test_an_equal_epoch_is_no_gain() -> None:
+    assert [epochs_without_gain(HISTORY[:count], TrainConfig(early_stopping=2)) for count in (1, 2, 3)] == [0, 1, 2]
+    assert epochs_without_gain(HISTORY, TrainConfig(early_stopping=2, metric="loss")) == 1
 
 
 def test_there_may_be_none(tmp_path: Path) -> None:

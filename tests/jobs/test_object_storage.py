@@ -86,8 +86,7 @@ def test_a_run_leaves_everything_in_the_bucket(
     folder = run_of(storage, "train")
     expected = {"artifact", "checkpoints", "config.yaml", "curves.png", "data", "mlflow.json", "preflight.json"}
     assert set(names(folder)) == expected | {"report.json", "run.json", "steps.jsonl"}
-    best = max(model.history, key=lambda epoch: float(epoch["accuracy"]))["step"]
-    assert names(folder / "checkpoints") == sorted({f"step-{step:08d}" for step in (best, model.history[-1]["step"])})
+    assert names(folder / "checkpoints") == [f"step-{model.history[-1]['step']:08d}"]  # the last epoch is the one that is kept
 
     forget(storage, node_cache)
     assert ModelArtifact.load(fetch(folder / "artifact")).manifest == model.artifact.manifest

@@ -30,7 +30,7 @@ def experiment(data: Path, model: Path, *, data_settings: dict[str, Any], task: 
     return ExperimentConfig.model_validate(
         {
             "name": "tiny",
-            "data": {"train": str(data), **data_settings},
+            "data": {"train": str(data), "validation_fraction": 0.1, **data_settings},
             "model": {"pretrained": str(model), "max_length": 32, "task": task},
             "train": settings | train_settings,
             "registry": {"onnx": False},

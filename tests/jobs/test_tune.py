@@ -29,7 +29,7 @@ def search(data: Path, model: Path, **tune_settings: Any) -> ExperimentConfig:
     return ExperimentConfig.model_validate(
         {
             "name": "searched",
-            "data": {"train": str(data)},
+            "data": {"train": str(data), "validation_fraction": 0.1},
             "model": {"pretrained": str(model), "max_length": 32},
             "train": {"num_workers": 2, "learning_rate": 1e-6, "num_epochs": 3, "batch_size": 16, "cpus_per_worker": 2},
             "tune": {
