@@ -66,7 +66,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """What the systems are given."""
+    """The training and test rows that every system gets."""
 
     train: Rows
     test: Rows

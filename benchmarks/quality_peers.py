@@ -33,7 +33,7 @@ FIGURES = ("accuracy", "f1_macro", "train_s")
 
 @dataclass(frozen=True)
 class Task:
-    """What one peer is given."""
+    """The input of one peer."""
 
     folder: Path
     encoder: str

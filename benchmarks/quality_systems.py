@@ -43,7 +43,7 @@ print(json.dumps([importlib.util.find_spec("manta").origin, {name: importlib.met
 
 @dataclass(frozen=True)
 class Interpreters:
-    """What runs Manta, and what runs the peers that have an environment of their own."""
+    """The interpreters of Manta and of the peers that have an environment of their own."""
 
     manta: str | None = None
     """Of another environment, to which this one's search path means nothing; None for this one."""
@@ -53,7 +53,7 @@ class Interpreters:
 
     @property
     def python(self) -> str:
-        """What runs Manta."""
+        """The interpreter that runs Manta."""
         return self.manta or sys.executable
 
     def variables(self) -> dict[str, str]:
@@ -135,7 +135,7 @@ def run_manta(system: str, folder: Path, *, seed: int, interpreters: Interpreter
 
 
 def manta_figures(report: dict[str, Any]) -> dict[str, Any]:
-    """What a run's report says about what was trained and kept; None for what it does not say."""
+    """A run's training figures from its report; None for those that the report lacks."""
     history: list[dict[str, Any]] = report.get("history") or []
     train = (report.get("config") or {}).get("train") or {}
     num_rows = report.get("num_rows") or (report.get("baseline") or {}).get("num_rows") or {}

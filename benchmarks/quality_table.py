@@ -32,7 +32,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Difference:
-    """What one system has over another on a case, seed by seed."""
+    """The gap between two systems on a case, over the seeds that both have."""
 
     mean: float
     standard_error: float | None
@@ -53,7 +53,7 @@ def print_tables(results: list[Result], *, as_markdown: bool) -> None:
 
 
 def metric_of(case: str) -> str:
-    """What counts in a case."""
+    """The metric that a case is judged by."""
     return "f1_macro" if case in UNBALANCED else "accuracy"
 
 

@@ -28,7 +28,7 @@ class Draws(Protocol):
         """A trial of an interrupted search had these; they take the place of a draw."""
 
     def told(self, values: dict[str, Any], score: float) -> None:
-        """What came of values: the metric that compares trials, after the last epoch."""
+        """Take the result of drawn values: the metric that compares trials, after the last epoch."""
 
 
 class ListedDraws:

@@ -33,7 +33,7 @@ STAGE_REASONS = (
 
 @dataclass(frozen=True)
 class Room:
-    """What one worker has memory for, in bytes, and what a model would take of it."""
+    """A worker's free memory and a model's needs, in bytes."""
 
     parameters: int
     """All weights, whole."""
@@ -54,7 +54,7 @@ class Room:
 
 @dataclass(frozen=True)
 class HeldBytes:
-    """What one worker holds of the model while it trains, by what it is for."""
+    """Bytes of the model that one worker holds in training, by purpose."""
 
     parameters: int
     gradients: int
@@ -110,7 +110,7 @@ def exhaustion_named(micro_batch_size: int) -> Iterator[None]:
 
 
 def held_bytes(config: TrainConfig, room: Room, *, zero_stage: int) -> HeldBytes:
-    """What a worker holds of the model at a stage."""
+    """Bytes of the model that a worker holds at a ZeRO stage."""
     split = room.world_size
     copies = 3 if zero_stage else 2
     return HeldBytes(

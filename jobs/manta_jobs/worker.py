@@ -423,7 +423,7 @@ class Training:
         return answer[0]
 
     def _part(self) -> Part:
-        """Where this training stands among the folds of a cross-validation and what follows them."""
+        """The position of this training among the folds of a cross-validation and the training after them."""
         if self.setup.folds is None:
             return Part(num_steps=self.num_steps)
         steps = steps_of_parts(self.setup.folds, batch_size=self.config.batch_size, num_epochs=self.config.planned_epochs)
