@@ -21,7 +21,7 @@ from machine import synchronize
 from manta.config import ExperimentConfig
 from manta.config_file import load_config
 from manta.model import build_model, load_tokenizer, pretrained_source, set_dropout
-from manta_jobs.engine import computes_bf16
+from manta_jobs.training.engine import computes_bf16
 
 EVALUATION_BATCH_SIZE = 64  # as Manta's
 TextFunction = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
@@ -110,7 +110,7 @@ def plain_torch(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
 
     from manta.data import load_dataset
     from manta.data.encode import EncodedSplit, write_encoded
-    from manta_jobs.batches import TrainingBatches
+    from manta_jobs.training.batches import TrainingBatches
 
     settings, device = config.train, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer, dataset = load_tokenizer(config.model), load_dataset(config.data)
@@ -170,7 +170,7 @@ def decayed_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str
 
 def plain_accuracy(model: Any, split: Any, *, pad_id: int) -> float:
     """Accuracy on a split, in batches of like length."""
-    from manta_jobs.batches import evaluation_batches
+    from manta_jobs.training.batches import evaluation_batches
 
     num_right = 0
     model.eval()

@@ -27,7 +27,7 @@ from rich.table import Table
 from cluster_model import BERT_BASE, BERT_LARGE, FLOAT32, GPUS_PER_NODE, Encoder, Hardware, Measured, Step, step
 from figures import write_results
 from machine import environment, machine_facts, use_cores
-from manta_jobs.batches import TrainingBatches
+from manta_jobs.training.batches import TrainingBatches
 from systems import run_verb
 from tune import overheads_of, trials_of
 from workload import Workload, load_rows, write_workload

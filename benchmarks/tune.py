@@ -109,7 +109,7 @@ def overheads_of(trials: list[dict[str, float]]) -> list[float]:
 
 def trials_of(run: Path) -> list[dict[str, float]]:
     """When each trial of a finished search ended, and the seconds its workers trained and validated."""
-    from manta_jobs.trials import Journal
+    from manta_jobs.tuning.journal import Journal
 
     trials = Journal(run / "trials.jsonl").trials
     return [{"ended_s": float(trial.ended_s or 0), "trained_s": trained_s(run / "trials" / name)} for name, trial in trials.items()]
@@ -158,10 +158,10 @@ def documented_search(experiment: Path, target: Path) -> None:
 
     from manta.config_file import load_config
     from manta.console import people_console
-    from manta_jobs.draws import make_draws
-    from manta_jobs.prepare import prepare
-    from manta_jobs.progress import Board
-    from manta_jobs.worker import WorkerSetup, train_worker
+    from manta_jobs.runs.prepare import prepare
+    from manta_jobs.training.loop import WorkerSetup, train_worker
+    from manta_jobs.training.progress import Board
+    from manta_jobs.tuning.samplers import make_draws
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     prepared = prepare(load_config(experiment), verb="tune", console=people_console())

@@ -109,7 +109,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("package", ["manta.cli", "manta_jobs.commands", "manta_serve.commands", "manta_ui.commands"])
+@pytest.mark.parametrize("package", ["manta.cli", "manta_jobs.cli.commands", "manta_serve.commands", "manta_ui.commands"])
 def test_importing_the_command_line_loads_nothing_heavy(package: str) -> None:
     heavy = ("torch", "ray", "transformers", "mlflow", "gradio", "deepspeed")
     code = f"import sys, {package}; print([name for name in {heavy} if name in sys.modules])"
@@ -119,6 +119,6 @@ def test_importing_the_command_line_loads_nothing_heavy(package: str) -> None:
 
 @pytest.mark.slow
 def test_a_driver_does_not_import_deepspeed() -> None:
-    code = "import sys, manta_jobs.train, manta_jobs.tune, manta_jobs.worker; print('deepspeed' in sys.modules)"
+    code = "import sys, manta_jobs.runs.train, manta_jobs.runs.tune, manta_jobs.training.loop; print('deepspeed' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

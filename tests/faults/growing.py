@@ -20,7 +20,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 from ray.autoscaler._private.util import prepare_config
 from ray.util import get_node_ip_address
 
-from manta_jobs.local_cluster import LocalCluster
+from manta_jobs.cluster.local import LocalCluster
 
 CLUSTER_FILE = Path(__file__).parents[2] / "cluster.yaml"
 PROVIDER = f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}"

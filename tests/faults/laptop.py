@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
-from manta_jobs.local_cluster import LocalCluster
+from manta_jobs.cluster.local import LocalCluster
 
 COMMAND = [sys.executable, "-m", "manta.cli"]
 

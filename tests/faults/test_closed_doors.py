@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from manta_jobs.local_cluster import LocalCluster
+from manta_jobs.cluster.local import LocalCluster
 
 WRONG = "0" * 32
 PATHS = [

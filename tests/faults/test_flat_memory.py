@@ -17,9 +17,9 @@ from manta.data.dataset import Split
 from manta.data.encode import write_encoded, write_seen_tokens
 from manta.labels import LabelSpace
 from manta.model import load_tokenizer
-from manta_jobs.cluster import interruptible
-from manta_jobs.progress import Board
-from manta_jobs.worker import Training, WorkerSetup
+from manta_jobs.cluster.connection import interruptible
+from manta_jobs.training.loop import Training, WorkerSetup
+from manta_jobs.training.progress import Board
 
 NUM_STEPS = 20
 

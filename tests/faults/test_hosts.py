@@ -17,7 +17,7 @@ import requests
 
 from manta.registry import ModelRegistry
 from manta.storage import Storage
-from manta_jobs.local_cluster import LocalCluster
+from manta_jobs.cluster.local import LocalCluster
 
 from ..conftest import rows_of
 from ..jobs.registered import LABELS, register, train_tiny

@@ -14,7 +14,7 @@ import yaml
 
 from manta.registry import ModelRegistry
 from manta.storage import Storage
-from manta_jobs.local_cluster import LocalCluster
+from manta_jobs.cluster.local import LocalCluster
 
 from ..ui.recorded import record_versions
 from ..ui.visits import choose, chromium, page_process, violations, visiting

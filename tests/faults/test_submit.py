@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manta_jobs.local_cluster import LocalCluster
+from manta_jobs.cluster.local import LocalCluster
 
 from .laptop import laptop, write_experiment
 

@@ -16,7 +16,7 @@ import pytest
 
 from manta.registry import ModelRegistry
 from manta.storage import Storage
-from manta_jobs.checkpoints import STATE_FILE
+from manta_jobs.training.checkpoints import STATE_FILE
 
 from .conftest import Nodes, Run
 

@@ -17,13 +17,13 @@ from safetensors.numpy import load_file
 from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.storage import Storage
-from manta_jobs import quick_dropout
-from manta_jobs.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
-from manta_jobs.cluster import interruptible
-from manta_jobs.evaluation import all_logits
-from manta_jobs.prepare import PreparedRun, prepare
-from manta_jobs.progress import Board
-from manta_jobs.worker import Training, WorkerSetup, reported
+from manta_jobs.cluster.connection import interruptible
+from manta_jobs.runs.prepare import PreparedRun, prepare
+from manta_jobs.training import quick_dropout
+from manta_jobs.training.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
+from manta_jobs.training.loop import Training, WorkerSetup, reported
+from manta_jobs.training.progress import Board
+from manta_jobs.training.validation import all_logits
 
 from ..conftest import rows_of
 from .registered import KINDS, Trained, train_tiny
@@ -77,7 +77,7 @@ def train_all(arguments: dict[str, Any]) -> None:
 
 def _let_the_cpu_compute_in_fp16() -> None:
     """DeepSpeed refuses fp16 on processors without fast half precision; slow is good enough here."""
-    from manta_jobs.engine import import_deepspeed
+    from manta_jobs.training.engine import import_deepspeed
 
     import_deepspeed()
     from deepspeed.accelerator import get_accelerator

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from manta.config import ExperimentConfig
-from manta_jobs.trials import Confirmation, Trial, TrialStatus
+from manta_jobs.tuning.journal import Confirmation, Trial, TrialStatus
 
 SPACE = {"train.learning_rate": {"loguniform": [3e-5, 1e-3]}, "model.dropout": {"uniform": [0.0, 0.4]}}
 EPOCH_S = 10.0

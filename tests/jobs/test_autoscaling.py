@@ -11,11 +11,11 @@ from rich.console import Console
 
 from manta.config import ExperimentConfig, TrainConfig
 from manta.errors import InputError
-from manta_jobs.autoscaling import Growth, asked_nodes, grown_nodes
-from manta_jobs.cluster import Cluster, WorkerResources, fit_workers, num_workers_at_once
-from manta_jobs.cluster_check import read_plan
-from manta_jobs.trainer import num_workers_asked
-from manta_jobs.waiting import Waiting, starting, workers_wanted
+from manta_jobs.cluster.autoscaling import Growth, asked_nodes, grown_nodes
+from manta_jobs.cluster.check import read_plan
+from manta_jobs.cluster.connection import Cluster, WorkerResources, fit_workers, num_workers_at_once
+from manta_jobs.cluster.waiting import Waiting, starting, workers_wanted
+from manta_jobs.training.trainer import num_workers_asked
 
 PLAN = read_plan(Path(__file__).parents[2] / "cluster.yaml")
 HEAD = {"CPU": 0.0, "memory": 8e9}

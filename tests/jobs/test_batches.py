@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from manta_jobs.batches import Share, TrainingBatches, evaluation_batches, num_micro_batches, shares
+from manta_jobs.training.batches import Share, TrainingBatches, evaluation_batches, num_micro_batches, shares
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=203)
 

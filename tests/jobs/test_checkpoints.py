@@ -8,7 +8,7 @@ import torch
 
 from manta.config import TrainConfig
 from manta.object_store import discard, here, mirror_of, names, store
-from manta_jobs.checkpoints import (
+from manta_jobs.training.checkpoints import (
     OPTIMIZER_FILE,
     STATE_FILE,
     WEIGHTS_FILE,

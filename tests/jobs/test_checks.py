@@ -16,11 +16,11 @@ from manta.errors import InputError
 from manta.labels import LabelSpace
 from manta.model import load_model_config
 from manta.storage import Storage
-from manta_jobs import checks
-from manta_jobs.autoscaling import Growth
-from manta_jobs.checks import Check
-from manta_jobs.cluster import Cluster, WorkerResources
-from manta_jobs.estimate import (
+from manta_jobs.cluster.autoscaling import Growth
+from manta_jobs.cluster.connection import Cluster, WorkerResources
+from manta_jobs.preflight import checks
+from manta_jobs.preflight.checks import Check
+from manta_jobs.preflight.estimate import (
     ModelSize,
     activation_bytes,
     checkpoint_bytes,
@@ -29,9 +29,9 @@ from manta_jobs.estimate import (
     model_size,
     run_disk_bytes,
 )
-from manta_jobs.preflight import Placement, load_inputs
-from manta_jobs.probe import ProbeResult, ProbeSetup, measure, probe_batches
-from manta_jobs.tokens import TokenSample, histogram, sample_tokens
+from manta_jobs.preflight.probe import ProbeResult, ProbeSetup, measure, probe_batches
+from manta_jobs.preflight.run import Placement, load_inputs
+from manta_jobs.preflight.tokens import TokenSample, histogram, sample_tokens
 
 from .conftest import experiment
 
@@ -157,7 +157,7 @@ def test_the_counted_activations_are_about_those_that_a_pass_keeps(tiny_model: P
 
     from manta.loss import ClassificationLoss, TrainedClassifier
     from manta.model import build_model
-    from manta_jobs.memory import bytes_per_row
+    from manta_jobs.training.memory import bytes_per_row
 
     labels, config = LabelSpace(("a", "b", "c"), "multiclass"), ModelConfig(pretrained=str(tiny_model), max_length=32)
     model = TrainedClassifier(
@@ -383,8 +383,8 @@ def test_the_probe_takes_real_steps(three_classes: Path, tiny_model: Path, monke
     """The task's own work, in this process."""
     import time
 
-    monkeypatch.setattr("manta_jobs.probe.TRAIN_S", 0.2)
-    monkeypatch.setattr("manta_jobs.probe.EVALUATION_S", 0.1)
+    monkeypatch.setattr("manta_jobs.preflight.probe.TRAIN_S", 0.2)
+    monkeypatch.setattr("manta_jobs.preflight.probe.EVALUATION_S", 0.1)
     inputs = load_inputs(experiment(three_classes, tiny_model))
     sample = sample_tokens(inputs.dataset.train, inputs.tokenizer)
     batches = probe_batches(inputs.config, sample)

@@ -10,7 +10,7 @@ import yaml
 
 from manta.config import ExperimentConfig
 from manta.errors import InputError
-from manta_jobs.cluster_check import check_cluster, read_plan
+from manta_jobs.cluster.check import check_cluster, read_plan
 
 SHIPPED = Path(__file__).parents[2] / "cluster.yaml"
 SEARCH = {"train": {"num_workers": 2, "use_gpu": True}, "tune": {"budget": {"num_trials": 4}}}

@@ -164,7 +164,7 @@ def test_the_options_of_evaluate_say_how_to_read_the_rows(
         asked.update(arguments["settings"])
         raise InputError("that is all")
 
-    monkeypatch.setattr("manta_jobs.evaluate.evaluate", remember)
+    monkeypatch.setattr("manta_jobs.runs.evaluate.evaluate", remember)
     assert run(monkeypatch, "evaluate", "desk", "rows.csv", *options) == 2
     assert asked | settings == asked
 
@@ -183,7 +183,7 @@ def test_columns_that_do_not_fit_the_model_are_refused(
     num_texts: int, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     artifact = SimpleNamespace(manifest=SimpleNamespace(num_texts=num_texts))
-    monkeypatch.setattr("manta_jobs.evaluate.find_model", lambda _: (artifact, None))
+    monkeypatch.setattr("manta_jobs.runs.evaluate.find_model", lambda _: (artifact, None))
     assert run(monkeypatch, "evaluate", "desk", "rows.csv", *options) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert message in error

@@ -9,8 +9,8 @@ import pytest
 from manta.baseline import Baseline
 from manta.config import ExperimentConfig
 from manta.starting_point import auto_learning_rate
-from manta_jobs.comparison import Comparison, compare, losing_paragraph
-from manta_jobs.overfitting import Fit, Verdict
+from manta_jobs.packaging.comparison import Comparison, compare, losing_paragraph
+from manta_jobs.packaging.overfitting import Fit, Verdict
 
 BASELINE = Baseline(validation={}, test={"accuracy": 0.894, "loss": 0.5}, num_rows={}, is_sample=False, seconds=1.0)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from manta_jobs.confirm import confirm, num_confirming, ranked, runs_to_confirm, why_it_stays, winner_first, winning_run
-from manta_jobs.trials import Confirmation, Trial
+from manta_jobs.tuning.confirm import confirm, num_confirming, ranked, runs_to_confirm, why_it_stays, winner_first, winning_run
+from manta_jobs.tuning.journal import Confirmation, Trial
 
 from .searches import config_of
 

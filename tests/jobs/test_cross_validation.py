@@ -12,9 +12,9 @@ import pytest
 from manta.data.encode import EncodedSplit
 from manta.errors import RunError
 from manta.metrics import classification_metrics
-from manta_jobs import train
-from manta_jobs.checkpoints import CHECKPOINTS
-from manta_jobs.cross_validation import HELD_OUT_FILE, held_out_logits, joined, read_logits, steps_of_parts, write_logits
+from manta_jobs.runs import train
+from manta_jobs.training.checkpoints import CHECKPOINTS
+from manta_jobs.training.cross_validation import HELD_OUT_FILE, held_out_logits, joined, read_logits, steps_of_parts, write_logits
 
 from .conftest import experiment, people_console
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from manta_jobs.curves import MAX_POINTS, draw_results, series, thinned, write_curves
+from manta_jobs.reporting.curves import MAX_POINTS, draw_results, series, thinned, write_curves
 
 
 def steps_of(count: int, *, per_epoch: int = 10) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from manta.config import TrainConfig
-from manta_jobs import engine
-from manta_jobs.engine import deepspeed_config, restore_scaler, scaler_state, schedule
+from manta_jobs.training import engine
+from manta_jobs.training.engine import deepspeed_config, restore_scaler, scaler_state, schedule
 
 
 def rates(num_steps: int, **settings: Any) -> list[float]:

@@ -21,11 +21,11 @@ from manta.cli import main
 from manta.data import Split
 from manta.errors import InputError, RunError
 from manta.labels import LabelSpace
-from manta_jobs.evaluation_report.assessment import Assessment, Subject, assess
-from manta_jobs.evaluation_report.measure import Latency, Measured
-from manta_jobs.evaluation_report.report import check_target, write_report
-from manta_jobs.evaluation_report.sections import worst_sentence
-from manta_jobs.evaluation_report.slices import Slice, checked_patterns, slices_of, wilson_interval, worst_slice
+from manta_jobs.reporting.evaluation.assessment import Assessment, Subject, assess
+from manta_jobs.reporting.evaluation.measure import Latency, Measured
+from manta_jobs.reporting.evaluation.report import check_target, write_report
+from manta_jobs.reporting.evaluation.sections import worst_sentence
+from manta_jobs.reporting.evaluation.slices import Slice, checked_patterns, slices_of, wilson_interval, worst_slice
 
 LATENCY = Latency(10.0, 12.0, 20.0, 50, 100.0, "a processor", 2)
 SUBJECT = Subject("desk", 3, "/models/desk", "rows.csv", "2026-01-01T00:00:00+00:00")
@@ -215,7 +215,7 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypa
         (folder / "half.png").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("manta_jobs.evaluation_report.report.picture_of", full)
+    monkeypatch.setattr("manta_jobs.reporting.evaluation.report.picture_of", full)
     with pytest.raises(RunError, match="could not be written \\(No space left on device\\)"):
         write_report(drawn(2, num_rows=20), tmp_path / "report")
     assert list(tmp_path.iterdir()) == []

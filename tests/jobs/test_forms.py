@@ -15,9 +15,9 @@ from manta.data import load_dataset
 from manta.predictor import Predictor
 from manta.registry import ModelRegistry
 from manta.storage import Storage
-from manta_jobs.evaluate import logits_on_cluster
-from manta_jobs.forms import make_forms_on_cluster
-from manta_jobs.train import train
+from manta_jobs.packaging.onnx import make_forms_on_cluster
+from manta_jobs.runs.evaluate import logits_on_cluster
+from manta_jobs.runs.train import train
 
 from .conftest import experiment
 

@@ -10,9 +10,16 @@ from manta.config import ModelConfig, TrainConfig
 from manta.labels import LabelSpace
 from manta.loss import ClassificationLoss, TrainedClassifier
 from manta.model import build_model
-from manta_jobs import memory
-from manta_jobs.checkpoints import TrainingState
-from manta_jobs.memory import Room, agreed_zero_stage, bytes_per_row, choose_micro_batch_size, choose_zero_stage, stage_reason
+from manta_jobs.training import memory
+from manta_jobs.training.checkpoints import TrainingState
+from manta_jobs.training.memory import (
+    Room,
+    agreed_zero_stage,
+    bytes_per_row,
+    choose_micro_batch_size,
+    choose_zero_stage,
+    stage_reason,
+)
 
 LABELS = LabelSpace(("a", "b", "c"), "multiclass")
 MIB = 1024**2

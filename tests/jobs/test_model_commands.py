@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from manta.artifact import ModelArtifact
 from manta.errors import InputError
 from manta.registry import ModelRegistry
-from manta_jobs.model_commands import models
+from manta_jobs.cli.model_commands import models
 
 from .registered import Trained, register
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from manta_jobs import network
+from manta_jobs.cluster import network
 
 
 def test_the_interface_is_the_one_with_the_nodes_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,10 @@ from manta.object_store import fetch, names, store
 from manta.ports import free_ports
 from manta.registry import ModelRegistry
 from manta.storage import Storage
-from manta_jobs import tune as job
-from manta_jobs.finish import TrainedModel
-from manta_jobs.prepare import prepare
-from manta_jobs.train import resume, train
+from manta_jobs.runs import tune as job
+from manta_jobs.runs.finish import TrainedModel
+from manta_jobs.runs.prepare import prepare
+from manta_jobs.runs.train import resume, train
 
 from ..platform.test_tracking import mlflow_server
 from .conftest import experiment

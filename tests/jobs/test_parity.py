@@ -18,7 +18,7 @@ from manta.console import people_console
 from manta.predictor import Predictor
 from manta.storage import RunFolder
 from manta_jobs.batch_prediction import predict
-from manta_jobs.finish import kept_artifact
+from manta_jobs.runs.finish import kept_artifact
 from manta_serve.api import create_api
 from manta_serve.served_model import ServedModel
 

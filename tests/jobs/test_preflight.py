@@ -16,13 +16,14 @@ from manta.artifact import ModelArtifact
 from manta.cli import main
 from manta.console import people_console
 from manta.errors import InputError
-from manta_jobs import checks, preflight
-from manta_jobs.checks import Check
-from manta_jobs.cluster import Cluster, WorkerResources
-from manta_jobs.preflight import Preflight, examine, kept_preflight, load_inputs
-from manta_jobs.prepare import prepare
-from manta_jobs.probe import ProbeError, ProbeResult
-from manta_jobs.tokens import TokenSample
+from manta_jobs.cluster.connection import Cluster, WorkerResources
+from manta_jobs.preflight import checks
+from manta_jobs.preflight import run as preflight
+from manta_jobs.preflight.checks import Check
+from manta_jobs.preflight.probe import ProbeError, ProbeResult
+from manta_jobs.preflight.run import Preflight, examine, kept_preflight, load_inputs
+from manta_jobs.preflight.tokens import TokenSample
+from manta_jobs.runs.prepare import prepare
 
 from .conftest import experiment
 
@@ -125,8 +126,8 @@ def test_what_cannot_work_leaves_with_2_and_nothing_on_disk(
         words = "0.0 MB free"
     elif fault == "memory":
         # Of this machine, and of the session's cluster, which is there when other tests have asked for it before.
-        monkeypatch.setattr("manta_jobs.memory.free_host_memory", lambda: 1_000_000)
-        monkeypatch.setattr("manta_jobs.cluster.cluster_nodes", lambda: [{"CPU": 4.0, "memory": 1e6}])
+        monkeypatch.setattr("manta_jobs.training.memory.free_host_memory", lambda: 1_000_000)
+        monkeypatch.setattr("manta_jobs.cluster.connection.cluster_nodes", lambda: [{"CPU": 4.0, "memory": 1e6}])
         words = "Not even one row at a time fits"
     else:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -160,7 +161,7 @@ def test_preflight_then_a_run_that_shows_estimate_and_baseline(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("manta_jobs.probe.TRAIN_S", 0.5)
+    monkeypatch.setattr("manta_jobs.preflight.probe.TRAIN_S", 0.5)
     path = written(tmp_path, three_classes, tiny_model, num_workers=2, cpus_per_worker=1, num_epochs=1, learning_rate=1e-6)
     assert run(monkeypatch, "preflight", path, "--json", "--set", "model.max_length=5", "--set", "train.cost_per_hour=2") == 0
     output = capsys.readouterr()

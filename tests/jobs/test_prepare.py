@@ -10,7 +10,7 @@ from rich.console import Console
 
 from manta.config import ExperimentConfig
 from manta.config_file import load_config
-from manta_jobs.prepare import PreparedRun, prepare, reopen
+from manta_jobs.runs.prepare import PreparedRun, prepare, reopen
 
 
 def prepared(data: Path, encoder: Path, *, separator: str = "|", **sections: Any) -> tuple[PreparedRun, str]:

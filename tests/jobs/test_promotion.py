@@ -14,7 +14,7 @@ from manta.config import ExperimentConfig
 from manta.errors import InputError
 from manta.frozen_rows import FrozenRows, text_hashes
 from manta.registry import ModelRegistry, RegisteredVersion
-from manta_jobs.promotion import Promotion, promote, rollback, settle, show_promotion
+from manta_jobs.registry.promotion import Promotion, promote, rollback, settle, show_promotion
 
 from .registered import Trained, register
 

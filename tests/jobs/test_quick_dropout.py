@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from manta_jobs import quick_dropout
-from manta_jobs.quick_dropout import bernoulli_
+from manta_jobs.training import quick_dropout
+from manta_jobs.training.quick_dropout import bernoulli_
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.errors import RunError
 from manta.storage import RunFolder, Storage
-from manta_jobs import record as module
-from manta_jobs.record import RunRecord, follow, read_steps
+from manta_jobs.training import tracking as module
+from manta_jobs.training.tracking import RunRecord, follow, read_steps
 
 
 def step(number: int, loss: float = 1.0) -> dict[str, Any]:

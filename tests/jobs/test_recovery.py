@@ -6,8 +6,8 @@ from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from manta.errors import RunError
-from manta_jobs.memory import OutOfMemory
-from manta_jobs.recovery import Recovery, is_own_error
+from manta_jobs.training.memory import OutOfMemory
+from manta_jobs.training.recovery import Recovery, is_own_error
 
 
 class Said:

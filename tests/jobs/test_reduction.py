@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from manta_jobs.reduction import MIN_ROWS, average_gradients
+from manta_jobs.training.reduction import MIN_ROWS, average_gradients
 
 WORLD_SIZE = 2
 

@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from manta.config import ExperimentConfig
-from manta_jobs.search_report.importance import LEAST_TRIALS, importance
-from manta_jobs.search_report.report import write_search_report
-from manta_jobs.search_report.results import SearchResults, log_ticks, short_text, value_text
-from manta_jobs.search_report.savings import savings
-from manta_jobs.search_report.sections import range_text
-from manta_jobs.trials import Confirmation, Trial
+from manta_jobs.tuning.journal import Confirmation, Trial
+from manta_jobs.tuning.report.importance import LEAST_TRIALS, importance
+from manta_jobs.tuning.report.report import write_search_report
+from manta_jobs.tuning.report.results import SearchResults, log_ticks, short_text, value_text
+from manta_jobs.tuning.report.savings import savings
+from manta_jobs.tuning.report.sections import range_text
 
 _spec = importlib.util.spec_from_file_location("searches", Path(__file__).with_name("searches.py"))
 assert _spec is not None

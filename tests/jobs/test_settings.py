@@ -14,8 +14,8 @@ from manta.data import load_dataset
 from manta.metrics import classification_metrics
 from manta.model import load_model_config, load_tokenizer
 from manta.predictor import Predictor
-from manta_jobs.finish import plain_weights
-from manta_jobs.prepare import TokenizedData
+from manta_jobs.runs.finish import plain_weights
+from manta_jobs.runs.prepare import TokenizedData
 
 from .conftest import Outcome, experiment
 

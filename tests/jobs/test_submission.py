@@ -15,11 +15,11 @@ from manta import cluster_job
 from manta.cluster_job import SUPPORTED_PYTHON, code_package
 from manta.clusters import CLUSTERS_FILE, connection, jobs_address
 from manta.errors import InputError
+from manta_jobs.cli.submit_commands import verb_params, whereabouts
 from manta_jobs.submission.cargo import packed_inputs
 from manta_jobs.submission.follow import Transcript
 from manta_jobs.submission.job_start import MARK, placed_inputs
 from manta_jobs.submission.jobs_api import JobsApi, check_version
-from manta_jobs.submit_commands import verb_params, whereabouts
 
 
 @pytest.fixture(autouse=True)

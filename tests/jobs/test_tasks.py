@@ -18,11 +18,11 @@ from manta.data import load_dataset
 from manta.errors import InputError
 from manta.metrics import METRIC_NAMES, best_thresholds
 from manta.predictor import Predictor
-from manta_jobs.calibrate import calibrate_artifact
-from manta_jobs.evaluate import evaluate
-from manta_jobs.evaluation_report.terminal import show_evaluation
-from manta_jobs.report import show_trained, shown_metrics
-from manta_jobs.train import train
+from manta_jobs.cli.show_run import show_trained, shown_metrics
+from manta_jobs.packaging.calibrate import calibrate_artifact
+from manta_jobs.reporting.evaluation.terminal import show_evaluation
+from manta_jobs.runs.evaluate import evaluate
+from manta_jobs.runs.train import train
 
 
 def experiment(data: Path, model: Path, *, data_settings: dict[str, Any], task: str, **train_settings: Any) -> ExperimentConfig:

@@ -25,11 +25,11 @@ from manta.errors import InputError, RunError
 from manta.predictor import Predictor
 from manta.registry import ModelRegistry
 from manta.storage import Storage
-from manta_jobs.distribution import agreed_hash
-from manta_jobs.progress import Board
-from manta_jobs.recovery import Recovery
-from manta_jobs.train import train
-from manta_jobs.trainer import fit
+from manta_jobs.runs.train import train
+from manta_jobs.training.distribution import agreed_hash
+from manta_jobs.training.progress import Board
+from manta_jobs.training.recovery import Recovery
+from manta_jobs.training.trainer import fit
 
 from .conftest import Outcome, experiment
 

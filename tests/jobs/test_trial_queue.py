@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from manta_jobs.trial_queue import Assignment, Wait, _TrialQueue
-from manta_jobs.trials import Journal
+from manta_jobs.tuning.journal import Journal
+from manta_jobs.tuning.trial_queue import Assignment, Wait, _TrialQueue
 
 
 def queue_of(

@@ -18,10 +18,10 @@ from manta.config_file import load_config
 from manta.console import people_console
 from manta.registry import ModelRegistry
 from manta.storage import Storage
-from manta_jobs.prepare import prepare
-from manta_jobs.train import train
-from manta_jobs.trials import Confirmation, Journal, Trial, TrialStatus
-from manta_jobs.tune import TunedModel, as_ended, makes_forms, no_model_sentence, resume, run, tune
+from manta_jobs.runs.prepare import prepare
+from manta_jobs.runs.train import train
+from manta_jobs.runs.tune import TunedModel, as_ended, makes_forms, no_model_sentence, resume, run, tune
+from manta_jobs.tuning.journal import Confirmation, Journal, Trial, TrialStatus
 
 
 def search(data: Path, model: Path, **tune_settings: Any) -> ExperimentConfig:

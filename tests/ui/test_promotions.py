@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from manta_jobs import model_commands
+from manta_jobs.cli import model_commands
 from manta_ui.promotions import Step, promotion_job
 
 REGISTRY = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}

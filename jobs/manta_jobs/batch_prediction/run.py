@@ -27,7 +27,7 @@ from manta_jobs.batch_prediction.partial import PartialOutput, Task, opened
 from manta_jobs.batch_prediction.plan import Plan, make_plan
 from manta_jobs.batch_prediction.view import shown_rows
 from manta_jobs.batch_prediction.workers import core_remarks_in, finished_parts, fit_pool
-from manta_jobs.cluster import connected, present_cluster
+from manta_jobs.cluster.connection import connected, present_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from manta_jobs.progress import PLAIN_LINE_EVERY_S, duration
+from manta_jobs.training.progress import PLAIN_LINE_EVERY_S, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

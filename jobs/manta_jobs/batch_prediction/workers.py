@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from manta_jobs.autoscaling import Node
     from manta_jobs.batch_prediction.partial import PartialOutput
+    from manta_jobs.cluster.autoscaling import Node
 
 WORKER_BYTES = 2**30
 """Memory of a worker beside the weights, which it holds twice while it loads them."""

@@ -12,7 +12,7 @@ import yaml
 from manta.cluster_job import INPUTS
 from manta.config_file import DATA_FILES, anchor_paths, build_config, read_document
 from manta.errors import InputError
-from manta_jobs.checks import bytes_phrase
+from manta_jobs.preflight.checks import bytes_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

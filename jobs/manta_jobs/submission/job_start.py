@@ -28,7 +28,7 @@ def main() -> int:
         import torch  # noqa: F401
         import transformers  # noqa: F401
 
-        from manta_jobs import commands, model_commands
+        from manta_jobs.cli import commands, model_commands
     except ImportError as error:
         return failed(
             f"the cluster's {sys.executable} lacks {error.name}; install the project's requirements.lock on its nodes.", 2
@@ -36,7 +36,7 @@ def main() -> int:
     import typer
 
     from manta.errors import MantaError
-    from manta_jobs.cluster import connected
+    from manta_jobs.cluster.connection import connected
 
     if order["code"] is not None:
         from manta.cluster_job import code_package

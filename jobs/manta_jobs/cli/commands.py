@@ -1,0 +1,188 @@
+"""The job verbs of the `manta` command. Each parses, loads the config, calls one function and says what came of it.
+
+Ray, torch and DeepSpeed are imported when a verb runs, so that `manta --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from manta.config_file import load_config
+from manta.console import people_console, print_result
+from manta.errors import InputError
+
+ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's YAML file.", metavar="EXPERIMENT.yaml")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Replace a setting: --set train.learning_rate=3e-5.", metavar="NAME=VALUE")
+]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Ray cluster to run on; $RAY_ADDRESS, else one on this machine.", metavar="ADDRESS")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+
+
+def train(
+    experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="[EXPERIMENT.yaml]")] = None,
+    set_: SetOption = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this interrupted run instead.", metavar="RUN")] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fine-tune one model, evaluate it on the test rows and register it."""
+    check_what_to_run(experiment, set_=set_, resume=resume)
+    config = load_config(experiment, overrides=set_) if experiment is not None else None
+    from manta_jobs.cli.show_run import show_trained, trained_result
+    from manta_jobs.runs import train as job
+
+    console = people_console()
+    if config is not None:
+        model = job.train(config, console=console, address=address)
+    else:
+        model = job.resume(str(resume), console=console, address=address)
+    show_trained(model, console, experiment=experiment)
+    print_result(trained_result(model), as_json=json)
+
+
+def preflight(
+    experiment: ExperimentArgument, set_: SetOption = None, address: AddressOption = None, json: JsonOption = False
+) -> None:
+    """Check everything before a run: data, memory, cluster, disk, time, and what fine-tuning must beat."""
+    config = load_config(experiment, overrides=set_)
+    from manta_jobs.preflight import run as job
+
+    result = job.preflight(config, console=people_console(), address=address)
+    print_result(result.to_dict(), as_json=json)
+    result.refuse()
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Check that everything answers, stop it again and exit.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
+    ui_port: Annotated[int, typer.Option(help="Port of the page.", min=1, max=65535)] = 7860,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Tune on the bundled messages, register, serve and open the page: everything once, offline."""
+    from manta_jobs.cli import demo as job
+    from manta_jobs.cli.show_run import tuned_result
+
+    config = job.demo_config(overrides=set_)
+    result = job.demo(config, console=people_console(), api_port=port, page_port=ui_port, once=once)
+    answers = [{"text": text, "label": label, "score": score} for text, label, score in result.answers]
+    urls = {"api": result.api_url, "page": result.page_url}
+    print_result(tuned_result(result.tuned) | urls | {"answers": answers, "wall_s": round(result.wall_s, 1)}, as_json=json)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A registered model, NAME@VERSION, or a model folder.")],
+    data: Annotated[str, typer.Argument(help="Labelled rows: a file, URL or sample as in data.test.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="The text column (text); a position where there is no header. Give it twice for text pairs."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="The label column; a position where there is no header.")] = "label",
+    label_separator: Annotated[str, typer.Option(help="What stands between the labels of a multilabel row.")] = "|",
+    header: Annotated[bool, typer.Option(help="Whether CSV and TSV files name their columns.")] = True,
+    slice_: Annotated[
+        list[str] | None, typer.Option("--slice", help="A column to show results by; repeatable.", metavar="COLUMN")
+    ] = None,
+    slice_pattern: Annotated[
+        list[str] | None, typer.Option(help="Show results of rows in which it is found; repeatable.", metavar="NAME=REGEX")
+    ] = None,
+    behaviour: Annotated[
+        Path | None, typer.Option(help="Behaviour tests to run, instead of those of the model's data.", metavar="SUITE.yaml")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the report; one in the storage unless given.")] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Look at a finished model from all sides, on labelled rows: scores, slices, mistakes, calibration, behaviour tests, speed."""
+    from manta_jobs.reporting.evaluation.terminal import evaluation_result, show_evaluation
+    from manta_jobs.runs import evaluate as job
+
+    texts = [_column(name, header=header) for name in text or ["text"]]
+    settings = {
+        "text": texts[0] if len(texts) == 1 else texts,
+        "label": _column(label, header=header),
+        "label_separator": label_separator,
+        "header": header,
+    }
+    console = people_console()
+    found = job.evaluate(
+        model,
+        data,
+        settings=settings,
+        console=console,
+        address=address,
+        columns=[_column(name, header=header) for name in slice_ or []],
+        patterns=slice_pattern or [],
+        behaviour=behaviour,
+        out=out,
+    )
+    show_evaluation(found.assessment, found.page, console)
+    print_result(evaluation_result(found.assessment, found.page), as_json=json)
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="A registered model, NAME@VERSION, or a model folder.")],
+    source: Annotated[
+        str, typer.Argument(help="CSV, TSV, JSONL or Parquet: a file, a folder of such files, or a URL.", metavar="INPUT")
+    ],
+    out: Annotated[Path, typer.Option(help="Ends in .csv, .jsonl or .parquet; without an ending, a folder of files.")],
+    text: Annotated[list[str] | None, typer.Option(help="The text column (text). Give it twice for text pairs.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT, and an interrupted prediction of other rows or another model.")
+    ] = False,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Classify every row of a file or folder; an interrupted run goes on when it is started again."""
+    from manta_jobs.batch_prediction import predict as job
+    from manta_jobs.batch_prediction.view import show_predicted
+
+    console = people_console()
+    result = job(model, source, out=out, text_columns=text or ["text"], overwrite=overwrite, console=console, address=address)
+    show_predicted(result, console)
+    print_result(result.to_dict(), as_json=json)
+
+
+def tune(
+    experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="[EXPERIMENT.yaml]")] = None,
+    set_: SetOption = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this interrupted search instead.", metavar="RUN")] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search learning rate, dropout or any other setting; register the best trial."""
+    check_what_to_run(experiment, set_=set_, resume=resume)
+    config = load_config(experiment, overrides=set_) if experiment is not None else None
+    from manta_jobs.cli.show_run import show_tuned, tuned_result
+    from manta_jobs.runs import tune as job
+
+    console = people_console()
+    if config is not None:
+        tuned = job.tune(config, console=console, address=address)
+    else:
+        tuned = job.resume(str(resume), console=console, address=address)
+    show_tuned(tuned, console)
+    print_result(tuned_result(tuned), as_json=json)
+
+
+def check_what_to_run(experiment: Path | None, *, set_: list[str] | None, resume: str | None) -> None:
+    """A new run, or one to go on with.
+
+    Raises:
+        InputError: neither or both were given.
+    """
+    if experiment is None and resume is None:
+        raise InputError("which experiment? Give its YAML file, or --resume RUN to go on with an interrupted one.")
+    if resume is not None and (experiment is not None or set_):
+        raise InputError("--resume goes on with the run's own config; give it without an experiment file and without --set.")
+
+
+def _column(name: str, *, header: bool) -> str | int:
+    """A column as the config has it: its position where there is no header to name it."""
+    return int(name) if not header and name.isdecimal() else name

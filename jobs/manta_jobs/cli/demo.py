@@ -1,0 +1,213 @@
+"""`manta demo`: the whole way on the bundled messages, from tuning to a page in the browser.
+
+Serving and the page run as processes of their own, started through the `manta` command; the demo stops them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from manta.config_file import load_config
+from manta.errors import InputError, RunError
+from manta.ports import check_port
+from manta.storage import Storage
+from manta_jobs.cli.show_run import registered_as
+from manta_jobs.cluster.connection import num_cores
+from manta_jobs.runs.tune import TunedModel, tune
+from manta_jobs.training.progress import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from manta.config import ExperimentConfig
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 60.0
+MIN_FREE_BYTES = 3 * 1024**3
+SELF_CHECK_TEXTS = (
+    "The parcel was promised for Monday and it is Thursday now",
+    "cant get in, it says my password is wrong",
+    "You took the money twice for one kettle",
+)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made and checked."""
+
+    tuned: TunedModel
+    answers: list[tuple[str, str, float]]
+    """Text, label and probability of each text that was classified over HTTP."""
+    api_url: str
+    page_url: str
+    wall_s: float
+
+
+def demo_config(*, overrides: list[str] | None = None) -> ExperimentConfig:
+    """The experiment that the demo runs; its file is a good one to start from."""
+    import importlib.resources
+
+    with importlib.resources.as_file(importlib.resources.files("manta") / "samples" / "support.yaml") as path:
+        return load_config(path, overrides=overrides)
+
+
+def demo(config: ExperimentConfig, *, console: Console, api_port: int, page_port: int, once: bool) -> DemoResult:
+    """Tune, register, serve, classify over HTTP and open the page; stay there until Ctrl-C unless `once`.
+
+    Raises:
+        InputError: a port is taken or there is too little disk.
+        RunError: a step failed.
+    """
+    started = time.monotonic()
+    storage = Storage.resolve(config.storage)
+    preflight(storage, ports=(api_port, page_port), console=console)
+    tuned = tune(config, console=console)
+    api_url, page_url = f"http://{HOST}:{api_port}", f"http://{HOST}:{page_port}"
+    logs = tuned.model.run.path
+    for number in (signal.SIGINT, signal.SIGTERM):  # either one ends what is started below; Ray had handlers of its own
+        signal.signal(number, signal.default_int_handler)
+    with ExitStack() as stack:
+        serve_command = ["serve", tuned.model.version.name, "--host", HOST, "--port", str(api_port)]
+        stack.enter_context(
+            service(serve_command, log=logs / "serve.log", url=f"{api_url}/readyz", storage=storage, console=console)
+        )
+        answers = [classify(api_url, text) for text in SELF_CHECK_TEXTS]
+        ui_command = ["ui", "--api", api_url, "--host", HOST, "--port", str(page_port)]
+        stack.enter_context(service(ui_command, log=logs / "ui.log", url=page_url, storage=storage, console=console))
+        result = DemoResult(tuned, answers, api_url, page_url, time.monotonic() - started)
+        show(result, console)
+        if not once:
+            console.print("Ctrl-C stops the API and the page; the model stays registered.")
+            with suppress(KeyboardInterrupt):
+                signal.pause()
+    return result
+
+
+def preflight(storage: Storage, *, ports: tuple[int, ...], console: Console) -> None:
+    """Look at the machine before work starts.
+
+    Raises:
+        InputError: a port is taken or there is too little disk.
+    """
+    for port in ports:
+        check_port(HOST, port)
+    existing = next(folder for folder in (storage.root, *storage.root.parents) if folder.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < MIN_FREE_BYTES:
+        raise InputError(
+            f"{storage.root} has {free_bytes / 1024**3:.1f} GiB free; the demo needs 3. Set MANTA_STORAGE to another disk."
+        )
+    console.print(f"Preflight: {num_cores()} cores, {free_bytes / 1024**3:.0f} GiB free at {storage.root}, ports free")
+
+
+@contextmanager
+def service(command: list[str], *, log: Path, url: str, storage: Storage, console: Console) -> Iterator[None]:
+    """Run `manta COMMAND` as a process of its own for as long as the body lasts, ready when `url` answers.
+
+    Raises:
+        RunError: it ended before it answered; the message is its last line.
+    """
+    environment = os.environ | {"MANTA_STORAGE": str(storage.root)}
+    environment.pop("RAY_ADDRESS", None)
+    with log.open("w") as output:
+        process = subprocess.Popen(  # noqa: S603  # our own command
+            [sys.executable, "-m", "manta.cli", *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        with console.status(f"Starting manta {command[0]}"):
+            _wait_until_ready(process, url, log)
+        yield
+    finally:
+        _stop(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            raise RunError(f"manta {log.stem} ended at once: {lines[-1] if lines else 'no output'} (all of it: {log})")
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  # our own http address
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.25)
+    raise RunError(f"{url} did not answer within {START_TIMEOUT_S:.0f} s; see {log}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def classify(api_url: str, text: str) -> tuple[str, str, float]:
+    """One text through the API: text, label and probability."""
+    request = urllib.request.Request(  # noqa: S310  # our own http address
+        f"{api_url}/v1/classify", data=json.dumps({"texts": [text]}).encode(), headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+        prediction: dict[str, Any] = json.load(response)["predictions"][0]
+    return text, str(prediction["label"]), float(prediction["score"])
+
+
+def show(result: DemoResult, console: Console) -> None:
+    """Print the closing table."""
+    model = result.tuned.model
+    metrics = model.artifact.manifest.metrics
+    answers = Table(title="Classified over HTTP", title_justify="left")
+    for heading in ("text", "label", "probability"):
+        answers.add_column(heading)
+    for text, label, score in result.answers:
+        answers.add_row(text, label, f"{score:.2f}")
+    console.print(answers)
+    table = Table(title="Done", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in (
+        ("test accuracy", f"{metrics['accuracy']:.4f}"),
+        ("test macro F1", f"{metrics['f1_macro']:.4f}"),
+        ("learning rate", f"{model.config.train.peak_learning_rate:.3g}"),
+        ("dropout", f"{model.config.model.dropout:.3g}"),
+        (
+            "trials",
+            f"{len(result.tuned.trials)}, {sum(trial.status == 'stopped early' for trial in result.tuned.trials)} stopped early",
+        ),
+        ("model", registered_as(model)),
+        ("model folder", str(model.artifact.path)),
+        ("best config", str(result.tuned.best_config_path)),
+        ("API", f"{result.api_url} (docs at /docs)"),
+        ("page", result.page_url),
+        ("took", duration(result.wall_s)),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    console.print("Next:")
+    console.print(f"  manta serve {model.version.name}   [dim]# answer over HTTP again[/]")
+    console.print("  manta ui   [dim]# the page in front of it[/]")
+    console.print(f"  manta train {result.tuned.best_config_path}   [dim]# repeat the best trial[/]")

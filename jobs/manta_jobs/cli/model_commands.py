@@ -1,0 +1,147 @@
+"""`manta models`: list the registered versions, look at one, compare two, and say which is served."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from manta.console import people_console, print_result
+from manta.errors import InputError
+
+if TYPE_CHECKING:
+    from manta.registry import ModelRegistry, RegisteredVersion
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+VersionArgument = Annotated[str, typer.Argument(help="NAME@VERSION, or NAME for its champion.", metavar="MODEL[@VERSION]")]
+OneVersionArgument = Annotated[str, typer.Argument(help="NAME@VERSION, or NAME@candidate.", metavar="MODEL@VERSION")]
+
+models = typer.Typer(help="Look at the registered models, and say which version is served.", no_args_is_help=True)
+
+
+@models.command("list")
+def list_models(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, json: JsonOption = False) -> None:
+    """List versions, newest first, with the one that is served marked."""
+    from manta_jobs.cli.show_models import versions_table
+
+    versions = _registry().versions(model)
+    console = people_console()
+    console.print(versions_table(versions) if versions else "No models yet; `manta train EXPERIMENT.yaml` makes one.")
+    rows = [{"model": item.name, "version": item.version, "aliases": item.aliases, "metrics": item.metrics} for item in versions]
+    print_result({"models": rows}, as_json=json)
+
+
+@models.command()
+def show(model: VersionArgument, json: JsonOption = False) -> None:
+    """Show where a version comes from, how good it is, and what was decided about it."""
+    from manta_jobs.cli.show_models import describe, show_description
+
+    registry = _registry()
+    description = describe(registry, registry.find(model))
+    show_description(description, people_console())
+    print_result(description, as_json=json)
+
+
+@models.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="NAME@VERSION, or NAME for its champion.", metavar="A")],
+    second: Annotated[str, typer.Argument(help="The same.", metavar="B")],
+    json: JsonOption = False,
+) -> None:
+    """Show two versions side by side: metrics, settings, data, and the rows that only one of them has right."""
+    from manta_jobs.registry.compare import compare_versions, show_comparison
+
+    registry = _registry()
+    comparison = compare_versions(registry, registry.find(first), registry.find(second))
+    show_comparison(comparison, people_console())
+    print_result(comparison.to_dict(), as_json=json)
+
+
+@models.command()
+def promote(
+    model: OneVersionArgument,
+    force: Annotated[
+        str | None, typer.Option(help="Promote it whatever the gate says, for this reason, which is recorded.", metavar="WHY")
+    ] = None,
+    allow_equal: Annotated[
+        bool, typer.Option("--allow-equal", help="Let it pass if it is surely not much worse (registry.gate.equal_margin).")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the gate would decide; nothing changes.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a version the champion, if the gate finds it better on the champion's test rows."""
+    from manta_jobs.registry import promotion as job
+
+    registry = _registry()
+    version = _one_version(registry, model)
+    console = people_console()
+    with console.status(f"Comparing {version} with the champion"):
+        result = job.promote(registry, version, force=force, allow_equal=allow_equal, dry_run=dry_run)
+    job.show_promotion(result, console)
+    print_result(result.to_dict(), as_json=json)
+    if not (result.passes if dry_run else result.promoted):
+        raise typer.Exit(1)
+
+
+@models.command()
+def rollback(model: Annotated[str, typer.Argument(help="The model's name.")], json: JsonOption = False) -> None:
+    """Make the champion before this one the champion again; once more goes one further back."""
+    from manta_jobs.registry import promotion as job
+
+    result = job.rollback(_registry(), model)
+    job.show_promotion(result, people_console())
+    print_result(result.to_dict(), as_json=json)
+
+
+@models.command()
+def delete(
+    model: OneVersionArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Delete a version and its artifact; refused while it is the champion or the candidate."""
+    from manta.decisions import Decision
+
+    registry = _registry()
+    version = _one_version(registry, model)
+    registry.check_deletable(version)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError(f"{version} would be deleted with its artifact, for good; add --yes if that is meant.")
+        typer.confirm(f"Delete {version} with its artifact, for good?", abort=True, err=True)
+    registry.record(version.name, Decision(action="deleted", version=version.version))
+    registry.delete(version)
+    people_console().print(f"{version} is deleted.")
+    print_result({"model": version.name, "version": version.version, "deleted": True}, as_json=json)
+
+
+@models.command()
+def export(
+    model: VersionArgument,
+    to: Annotated[Path, typer.Option(help="Folder that is made for it.", metavar="DIR")],
+    json: JsonOption = False,
+) -> None:
+    """Write a version as a folder that plain transformers loads, with its model card."""
+    from manta.export import export_model
+
+    registry = _registry()
+    version = registry.find(model)
+    folder = export_model(registry.fetch(version), to=to)
+    people_console().print(f"{version} is in {folder}")
+    print_result({"model": version.name, "version": version.version, "folder": str(folder)}, as_json=json)
+
+
+def _registry() -> ModelRegistry:
+    from manta.registry import ModelRegistry
+    from manta.storage import Storage
+
+    return ModelRegistry(Storage.resolve(None))
+
+
+def _one_version(registry: ModelRegistry, model: str) -> RegisteredVersion:
+    """A version that was named as such: what changes things does not guess."""
+    if "@" not in model:
+        raise InputError(f"{model}: which version? Give it as {model}@3; `manta models list {model}` has them.")
+    return registry.find(model)

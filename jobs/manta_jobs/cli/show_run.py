@@ -1,0 +1,230 @@
+"""What a finished run says: the result, where the model is, and what to type next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from manta.object_store import shown
+from manta_jobs.packaging.comparison import compare, losing_paragraph
+from manta_jobs.preflight.checks import bytes_phrase
+from manta_jobs.registry.promotion import show_promotion
+from manta_jobs.training.distribution import PHASES
+from manta_jobs.training.progress import duration
+from manta_jobs.training.tracking import CURVES_FILE
+from manta_jobs.tuning.confirm import why_it_stays
+from manta_jobs.tuning.live_table import short
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from manta.artifact import ModelArtifact
+    from manta_jobs.packaging.overfitting import Fit
+    from manta_jobs.runs.finish import TrainedModel
+    from manta_jobs.runs.tune import TunedModel
+
+MOST_WORKERS = 16
+SHOWN_METRICS = (
+    ("accuracy", "accuracy"),
+    ("f1_micro", "micro F1"),
+    ("f1_macro", "macro F1"),
+    ("f1_weighted", "weighted F1"),
+    ("precision_macro", "macro precision"),
+    ("recall_macro", "macro recall"),
+    ("loss", "loss"),
+)
+
+
+def show_trained(model: TrainedModel, console: Console, *, experiment: Path | None) -> None:
+    """Print a finished run's closing table and the next commands."""
+    metrics = model.artifact.manifest.metrics
+    table = Table(title=f"{model.version.name} version {model.version.version}", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path must be whole, to be copied
+    baseline = model.baseline
+    for key, words in shown_metrics(model.artifact):
+        if key in metrics:
+            beside = f"   TF-IDF {baseline.test[key]:.4f}" if baseline is not None else ""
+            table.add_row(f"test {words}", f"{metrics[key]:.4f}{beside}")
+    table.add_row("test rows", f"{model.num_test_rows:,}")
+    table.add_row("learning rate", f"{model.config.train.peak_learning_rate:.3g}")
+    table.add_row("dropout", f"{model.config.model.dropout:.3g}")
+    table.add_row("took", duration(model.wall_s))
+    table.add_row("model folder", shown(model.artifact.path))
+    table.add_row("report", shown(model.run.path / "report.json"))
+    table.add_row("curves", shown(model.run.path / CURVES_FILE))
+    table.add_row("registered as", registered_as(model))
+    console.print(table)
+    show_distribution(model.distribution, console)
+    show_memory(model, console)
+    show_comparison(model, console)
+    show_fit(model.fit, console)
+    show_calibration(model.artifact, console)
+    show_promotion(model.promotion, console)
+    console.print("Next:")
+    for command, what in next_commands(model, experiment):
+        console.print(f"  {command}   [dim]# {what}[/]")
+
+
+def show_distribution(facts: dict[str, Any], console: Console) -> None:
+    """Print what each worker held and computed: the proof that the run was distributed."""
+    size, nodes = facts["world_size"], facts["num_nodes"]
+    table = Table(title=f"Distribution: {distribution_phrase(facts)}", title_justify="left")
+    for heading in ("worker", "host", "device"):
+        table.add_column(heading)
+    for heading in ("parameters", "gradients", "optimizer", "examples/s"):
+        table.add_column(heading, justify="right")
+    for rank, worker in list(enumerate(facts["workers"]))[:MOST_WORKERS]:
+        held = (f"{worker['bytes'][kind] / 1e6:.1f} MB" for kind in ("parameters", "gradients", "optimizer"))
+        table.add_row(str(rank), worker["host"], worker["device"], *held, f"{worker['examples_per_s']:.1f}")
+    console.print(table)
+    seconds = facts["workers"][0]["seconds"]
+    console.print(f"Time of worker 0: {', '.join(f'{phase} {seconds[phase]:.1f} s' for phase in PHASES)}")
+    if size > 1:
+        first, last = (facts["weights_sha256"][when][:12] for when in ("first_step", "last_step"))
+        console.print(
+            f"All {size} workers on {nodes} node(s) held the same weights after the first step ({first}) and the last ({last})."
+        )
+    if facts["scaling"] is not None:
+        scaling = facts["scaling"]
+        console.print(
+            f"{scaling['speedup']:.2f} times as fast as one worker "
+            f"({scaling['one_worker_examples_per_s']:.1f} examples/s in {scaling['one_worker_run']})."
+        )
+
+
+def show_memory(model: TrainedModel, console: Console) -> None:
+    """Print the memory of a worker as estimated before the run beside the most that was measured."""
+    estimated = model.preflight.get("memory")
+    measured = [worker["peak_bytes"] for worker in model.distribution["workers"] if "peak_bytes" in worker]
+    if estimated and measured:
+        before, most = bytes_phrase(estimated["needed"]), bytes_phrase(max(measured))
+        console.print(f"Memory of a worker: {before} estimated before the run, {most} measured.")
+
+
+def show_comparison(model: TrainedModel, console: Console) -> None:
+    """Print, when fine-tuning does not beat the baseline, that it does not, why, and what to try."""
+    paragraph = model_comparison(model)
+    if paragraph is not None:
+        console.print(f"[yellow]{paragraph}[/]")
+
+
+def model_comparison(model: TrainedModel) -> str | None:
+    """That paragraph; None when the model is better, or nothing is known of a baseline."""
+    if model.baseline is None:
+        return None
+    metric = model.config.train.metric
+    return losing_paragraph(
+        compare(model.artifact.manifest.metrics, model.baseline, metric=metric),
+        model.config,
+        model.fit,
+        num_classes=len(model.artifact.manifest.labels),
+        num_steps=int(model.history[-1]["step"]),
+    )
+
+
+def distribution_phrase(facts: dict[str, Any]) -> str:
+    """World size, ZeRO stage, precision and batch, in words."""
+    size, passes = facts["world_size"], facts["micro_batches_per_step"]
+    micro = f", {passes} passes of at most {facts['micro_batch_size']} rows per step" if passes > 1 else ""
+    resumed = f", resumed at step {', '.join(map(str, facts['resumed_at_steps']))}" if facts["resumed_at_steps"] else ""
+    return f"{size} worker{'s' if size > 1 else ''}, ZeRO {facts['zero_stage']}, {facts['precision']}{micro}{resumed}"
+
+
+def show_fit(fit: Fit, console: Console) -> None:
+    """Print how training and validation loss stand to each other, in a line, and what to try next."""
+    console.print(f"Fit: {fit.sentence()}")
+    for sentence in fit.advice:
+        console.print(f"  • {sentence}")
+
+
+def show_calibration(artifact: ModelArtifact, console: Console) -> None:
+    """Print what the temperature did for the probabilities, and how many rows are answered at what precision."""
+    if artifact.manifest.calibration is not None:
+        for sentence in artifact.manifest.calibration.sentences():
+            console.print(sentence)
+
+
+def shown_metrics(artifact: ModelArtifact) -> list[tuple[str, str]]:
+    """The metrics that say something of a model, with their words: micro F1 only where it is not accuracy again."""
+    if artifact.manifest.task != "multilabel":
+        return [(key, words) for key, words in SHOWN_METRICS if key != "f1_micro"]
+    return [(key, "accuracy (all labels of a row right)" if key == "accuracy" else words) for key, words in SHOWN_METRICS]
+
+
+def registered_as(model: TrainedModel) -> str:
+    """Name, version and aliases."""
+    aliases = f" ({', '.join(model.version.aliases)})" if model.version.aliases else ""
+    return f"{model.version.name} version {model.version.version}{aliases}"
+
+
+def next_commands(model: TrainedModel, experiment: Path | None) -> list[tuple[str, str]]:
+    """What people usually type after a run."""
+    commands = [(f"manta serve {model.version.name}", "answer over HTTP"), ("manta ui", "try it in the browser")]
+    if experiment is not None:
+        commands.append((f"manta tune {experiment}", "search a better learning rate and dropout"))
+    return commands
+
+
+def trained_result(model: TrainedModel) -> dict[str, Any]:
+    """The result as `--json` prints it."""
+    return {
+        "run": model.run.name,
+        "model": model.version.name,
+        "version": model.version.version,
+        "promotion": model.promotion.to_dict(),
+        "metrics": model.artifact.manifest.metrics,
+        "baseline": model.preflight.get("baseline"),
+        "artifact": shown(model.artifact.path),
+        "report": shown(model.run.path / "report.json"),
+        "fit": asdict(model.fit),
+        "wall_s": round(model.wall_s, 1),
+    }
+
+
+def show_tuned(tuned: TunedModel, console: Console) -> None:
+    """Print the trials, best first, what confirming came to, and then the best one as a finished run."""
+    config = tuned.model.config
+    metric = config.train.metric
+    table = Table(title="Trials, best first", title_justify="left")
+    names = list(tuned.trials[0].values)
+    for heading in ("", *(name.rsplit(".", 1)[-1] for name in names), "epochs", f"validation {metric}", ""):
+        table.add_column(heading)
+    for trial in tuned.trials:
+        score = trial.score(config)
+        ending = f"failed: {trial.reason}" if trial.status == "failed" else "" if trial.status == "done" else trial.status
+        cells = [trial.name, *(short(trial.values[name]) for name in names), str(len(trial.history))]
+        style = "red" if trial.status == "failed" else ""
+        table.add_row(*cells, "" if score is None else f"{score:.4f}", escape(ending), style=style)
+    console.print(table)
+    for item in tuned.confirmed:
+        console.print(
+            f"{item.trial.name} with {len(item.scores)} other seeds: validation {metric} {item.mean:.4f} ± {item.std:.4f}"
+        )
+    if why := why_it_stays(tuned.confirmed, config):
+        console.print(why)
+    if not tuned.confirmed and config.tune.confirm is not None and len(tuned.trials) > 1:
+        console.print("[yellow]The winner was not confirmed with other seeds: there was no time left.[/]")
+    show_trained(tuned.model, console, experiment=None)
+    console.print(f"  manta train {tuned.best_config_path}   [dim]# repeat the best trial[/]")
+    console.print(f"Report with plots: {tuned.page}")
+
+
+def tuned_result(tuned: TunedModel) -> dict[str, Any]:
+    """The result as `--json` prints it."""
+    statuses = Counter(trial.status for trial in tuned.trials)
+    return trained_result(tuned.model) | {
+        "best_values": tuned.winner.values,
+        "best_config": shown(tuned.best_config_path),
+        "page": str(tuned.page),
+        "num_trials": len(tuned.trials),
+        "num_stopped_early": statuses["stopped early"],
+        "num_failed": statuses["failed"],
+        "num_not_run": statuses["not run"],
+        "confirmed": [{"trial": item.trial.name, "mean": item.mean, "std": item.std} for item in tuned.confirmed],
+    }

@@ -1,0 +1,1 @@
+"""The Ray cluster: connecting, checking, growing, and a local one."""

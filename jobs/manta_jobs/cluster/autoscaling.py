@@ -1,0 +1,106 @@
+"""A cluster that starts nodes as they are needed: which nodes it can have, as far as that is known.
+
+Ray's scheduler counts the nodes that are there, and of a cluster that starts from zero that is a head which runs no workers. Ray
+tells that an autoscaler runs, and which requests wait for it, but not which kinds of nodes it can start. On the head, those
+stand in the file that `ray up` leaves there; see docs/decisions/0012-clusters-that-grow.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply, NodeStatus
+
+from manta.errors import InputError
+from manta_jobs.cluster.check import ClusterPlan, read_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta.config import TrainConfig
+
+Node = dict[str, float]
+"""A node's resources as Ray names them: CPU, GPU, memory (bytes) and more."""
+
+LAUNCHER_FILE = "ray_bootstrap_config.yaml"
+"""In the home folder of the head: the cluster's file as the autoscaler reads it."""
+HEAD = "node:__internal_head__"
+"""A resource that only the head has."""
+ASK_WITHIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class Growth:
+    """That a cluster grows, and how far."""
+
+    nodes: Sequence[Node]
+    """Each node that there can be at the same time; where that is not known, those that are there and those that a run asks for."""
+    is_known: bool
+    """Whether anybody tells which nodes the autoscaler can start."""
+
+
+def growth(train: TrainConfig | None = None) -> Growth | None:
+    """What the connected cluster can grow to for a run, or for work that takes GPUs if there are any; None if it does not grow."""
+    status = cluster_status()
+    states = status.cluster_resource_state.node_states
+    head = next((state for state in states if HEAD in state.total_resources), None)
+    # An autoscaler that only looks on reports, too. One that starts nodes has given the head the name of its kind.
+    if head is None or not head.ray_node_type_name or not status.autoscaling_state.autoscaler_state_version:
+        return None
+    living = [state for state in states if state.status != NodeStatus.DEAD]
+    if head.node_id.hex() == ray.get_runtime_context().get_node_id() and (plan := launched_plan()):
+        return Growth(grown_nodes(plan, living, prefer_gpus=train is None or train.use_gpu is not False), is_known=True)
+    nodes = [dict(state.total_resources) for state in living]
+    return Growth(nodes + ([] if train is None else asked_nodes(train, nodes)), is_known=False)
+
+
+def cluster_status() -> Any:
+    """The connected cluster's nodes, and what its autoscaler says of what waits for more; Ray has no public call for that."""
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(GcsClient(address=ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=ASK_WITHIN_S))
+    return reply
+
+
+def launched_plan() -> ClusterPlan | None:
+    """What stands in the file that Ray's launcher left on this machine; None if there is none that says what nodes have."""
+    path = Path.home() / LAUNCHER_FILE
+    try:
+        return read_plan(path) if path.is_file() else None
+    except InputError:
+        return None
+
+
+def grown_nodes(plan: ClusterPlan, living: Sequence[Any], *, prefer_gpus: bool) -> list[Node]:
+    """A cluster that has grown as far as it can in the way a run wants: `living` are the states of the nodes that are there.
+
+    Nodes of other kinds that are there make room by themselves when they are idle.
+    """
+    there: dict[str, list[Node]] = defaultdict(list)
+    for state in living:
+        there[state.ray_node_type_name].append(dict(state.total_resources))
+    kinds = {kind.name for kind in plan.workers}
+    nodes = [node for name, group in there.items() if name not in kinds for node in group]
+    left = plan.most_workers
+
+    def wanted(resources: Any) -> tuple[bool, float]:
+        return bool(resources.get("GPU")) == prefer_gpus, resources.get("CPU", 0.0)
+
+    for kind in sorted(plan.workers, key=lambda kind: wanted(kind.resources), reverse=True):
+        count = min(kind.most, left)
+        known = there[kind.name][:count]  # these say how much memory they have
+        nodes += known + [dict(kind.resources)] * (count - len(known))
+        left -= count
+    return nodes
+
+
+def asked_nodes(train: TrainConfig, living: Sequence[Node]) -> list[Node]:
+    """A node for each worker that the living ones have no room for: what a run will ask for, as nobody tells what can be had."""
+    use_gpu = any(node.get("GPU") for node in living) if train.use_gpu == "auto" else train.use_gpu
+    worker = {"CPU": 1.0 if train.cpus_per_worker == "auto" else float(train.cpus_per_worker)} | ({"GPU": 1.0} if use_gpu else {})
+    room = sum(int(min(node.get(kind, 0.0) // need for kind, need in worker.items())) for node in living)
+    return [dict(worker) for _ in range(train.max_workers - room)]

@@ -1,0 +1,42 @@
+"""After training: the validation rows choose temperature and thresholds, and the test rows say what they come to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from manta.answer_profile import profile_of
+from manta.artifact import ModelArtifact, with_calibration
+from manta.calibration import calibrate, figures_on
+from manta_jobs.runs.evaluate import logits_on_cluster
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from manta.data import Split
+    from manta.labels import Floats, Targets
+
+
+def calibrate_artifact(
+    artifact: ModelArtifact, split: Split, *, logits: Floats | None, target_precision: float | None, console: Console
+) -> ModelArtifact:
+    """The artifact with its calibration, label thresholds and the profile of its answers in its manifest.
+
+    It is as it was if an interrupted run put them there. The split is the validation rows': on the test rows they would make
+    their own scores too good. Cross-validated rows bring their `logits` `(rows, outputs)`; for others the model computes them.
+    """
+    if artifact.manifest.calibration is not None:
+        return artifact
+    if logits is None:
+        logits = logits_on_cluster(artifact, split, console=console)
+    labels, calibration = calibrate(logits, split.targets, labels=artifact.manifest.label_space, target_precision=target_precision)
+    answers = profile_of(logits, labels=labels)
+    return with_calibration(artifact, calibration, thresholds=labels.thresholds, answers=answers)
+
+
+def with_test_figures(artifact: ModelArtifact, logits: Floats, targets: Targets) -> ModelArtifact:
+    """A calibrated artifact with what its calibration comes to on the test rows' logits `(rows, labels)`."""
+    manifest = artifact.manifest
+    if manifest.calibration is None:
+        raise ValueError(f"{artifact.path} is not calibrated")
+    figures = figures_on(manifest.calibration, logits, targets, labels=manifest.label_space)
+    return with_calibration(artifact, manifest.calibration.model_copy(update={"test": figures}), thresholds=manifest.thresholds)

@@ -1,0 +1,309 @@
+"""`manta preflight`: what can be known before a run starts, in one table. `manta train` and `manta tune` look first, too.
+
+They leave out the timed probe, and print only what needs attention.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from manta.baseline import Baseline, fit_baseline
+from manta.data import TextDataset, load_dataset
+from manta.data.dataset import NUM_FOLDS
+from manta.errors import InputError
+from manta.loss import resolve_class_weights
+from manta.model import load_model_config, load_tokenizer
+from manta.starting_point import choice_sentence, resolved
+from manta.storage import RunFolder, Storage, write_atomically
+from manta_jobs.cluster.connection import coming_cluster, connected, num_workers_at_once
+from manta_jobs.preflight import checks
+from manta_jobs.preflight.checks import Check
+from manta_jobs.preflight.estimate import MemoryEstimate, TimeEstimate, estimate_memory, estimate_time, model_size
+from manta_jobs.preflight.probe import ProbeError, run_probe
+from manta_jobs.preflight.tokens import sample_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from manta.config import ExperimentConfig
+    from manta_jobs.cluster.autoscaling import Node
+    from manta_jobs.cluster.connection import Cluster, WorkerResources
+    from manta_jobs.preflight.estimate import ModelSize
+    from manta_jobs.preflight.probe import ProbeResult
+    from manta_jobs.preflight.tokens import TokenSample
+
+    Probe = Callable[[TokenSample, WorkerResources], ProbeResult]
+
+PREFLIGHT_FILE = "preflight.json"
+COLOURS = {"OK": "green", "warning": "yellow", "cannot work": "red"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from, checked as far as each part can be by itself."""
+
+    config: ExperimentConfig
+    """With a number in the place of every `auto`."""
+    chosen: str
+    """Which numbers those are and why, in a sentence; empty where nothing was `auto`."""
+    storage: Storage
+    dataset: TextDataset
+    model_config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Every check, and the figures that a run's report shows again."""
+
+    checks: tuple[Check, ...]
+    memory: MemoryEstimate | None = None
+    baseline: Baseline | None = None
+    time: TimeEstimate | None = None
+
+    @property
+    def faults(self) -> tuple[Check, ...]:
+        """The checks that say the run cannot work."""
+        return tuple(check for check in self.checks if check.status == "cannot work")
+
+    def refuse(self) -> None:
+        """Go no further when something cannot work.
+
+        Raises:
+            InputError: a sentence for each such check.
+        """
+        if self.faults:
+            raise InputError("\n".join(check.words for check in self.faults))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of `--json` and of `preflight.json`."""
+        return {
+            "can_work": not self.faults,
+            "checks": [dataclasses.asdict(check) for check in self.checks],
+            "memory": self.memory.to_dict() if self.memory else None,
+            "baseline": self.baseline.to_dict() if self.baseline else None,
+            "time": dataclasses.asdict(self.time) if self.time else None,
+        }
+
+
+def load_inputs(config: ExperimentConfig) -> Inputs:
+    """Read data, architecture and tokenizer.
+
+    Raises:
+        InputError: one of them is missing or wrong.
+    """
+    dataset = load_dataset(config.data, task=config.model.task)
+    model_config = load_model_config(config.model, dataset.labels)
+    tokenizer = load_tokenizer(config.model)
+    resolve_class_weights(config.train, dataset.labels, dataset.train.targets)
+    config, chosen = without_auto(config, dataset=dataset, encoder=model_config)
+    return Inputs(config, chosen, Storage.resolve(config.storage), dataset, model_config, tokenizer)
+
+
+def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> tuple[ExperimentConfig, str]:
+    """The config with learning rate, epochs and searched ranges that suit the data and the encoder, and a sentence that says so."""
+    labels, num_rows = dataset.labels, len(dataset.train)
+    hidden_size = int(getattr(encoder, "hidden_size", None) or encoder.dim)  # DistilBERT's name is dim
+    is_multilabel = labels.task == "multilabel"
+    chosen = resolved(
+        config,
+        num_rows=num_rows,
+        num_labels=len(labels.names),
+        hidden_size=hidden_size,
+        num_layers=getattr(encoder, "num_hidden_layers", None),
+        is_multilabel=is_multilabel,
+    )
+    classes = f"{len(labels.names)} {'labels that apply or not' if is_multilabel else 'classes'}"
+    return chosen, choice_sentence(config, chosen, num_rows=num_rows, classes=classes, hidden_size=hidden_size)
+
+
+def usual_rate(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> float:
+    """The learning rate that the config's own would be as `auto`, all else equal."""
+    return without_auto(config.with_values({"train.learning_rate": "auto"}), dataset=dataset, encoder=encoder)[
+        0
+    ].train.peak_learning_rate
+
+
+def preflight(config: ExperimentConfig, *, console: Console, address: str | None = None) -> Preflight:
+    """Make every check, the timed probe among them, and print the table. Nothing is written.
+
+    The search is looked at, too, where the config says something of it.
+
+    Raises:
+        InputError: the data, model or config is wrong by itself.
+        RunError: no cluster answers at the address.
+    """
+    inputs = load_inputs(config)
+    searches = "tune" in config.model_fields_set
+    config = inputs.config
+    if inputs.chosen:
+        console.print(inputs.chosen)
+
+    def probe(sample: TokenSample, resources: WorkerResources) -> ProbeResult:
+        with connected(address, num_workers=config.train.max_workers):
+            return run_probe(config, inputs.dataset.labels, sample, resources=resources)
+
+    result = examine(
+        inputs,
+        cluster=coming_cluster(address, train=config.train, storage=inputs.storage.root),
+        searches=searches,
+        probe=probe,
+    )
+    show_preflight(result, console, title=f"Preflight of {config.name}")
+    return result
+
+
+def examine(
+    inputs: Inputs,
+    *,
+    cluster: Cluster,
+    searches: bool,
+    probe: Probe | None = None,
+) -> Preflight:
+    """All checks of a run, or of a search with it. When something cannot work, what takes long is left out."""
+    config, dataset, nodes = inputs.config, inputs.dataset, cluster.nodes
+    size = model_size(inputs.model_config, config.model)
+    sample = sample_tokens(dataset.train, inputs.tokenizer)
+    found = [
+        checks.check_data(dataset),
+        checks.check_labels(dataset, config),
+        checks.check_tokens(sample, max_length=config.model.max_length),
+    ]
+    workers, resources = checks.check_workers(config, cluster)
+    found.append(workers)
+    at_once: int | None = None
+    if searches and resources is not None:
+        search, at_once = checks.check_search(config, nodes, resources)
+        found.append(search)
+    if inputs.storage.url is not None:
+        found.append(checks.check_object_store(inputs.storage.url, strangers=cluster.strangers, num_nodes=len(cluster.living)))
+    elif len(cluster.living) > 1:
+        found.append(checks.check_shared(inputs.storage, strangers=cluster.strangers, num_nodes=len(cluster.living)))
+    found.append(checks.check_disk(config, inputs.storage, size, at_once=at_once))
+    found.append(checks.check_registry(inputs.storage))
+    if resources is None:
+        return Preflight(tuple(found))
+    place = Placement(nodes, resources, min(config.train.max_workers, num_workers_at_once(resources, nodes)), at_once)
+    memory, said = checked_memory(inputs, size, sample, place, available=place.available_bytes())
+    found.append(said)
+    time, pace = None, None
+    if probe is not None and not num_workers_at_once(resources, cluster.living):
+        found.append(Check("time", "warning", "the time is not known: no node that a worker could be timed on is there yet."))
+    elif probe is not None and not has_fault(found):
+        timed, pace, time = probed(inputs, sample, place, probe)
+        if pace is not None and pace.device_bytes is not None:
+            memory, found[-1] = checked_memory(inputs, size, sample, place, available=pace.device_bytes)
+        found.append(timed)
+    if has_fault(found):
+        return Preflight(tuple(found), memory=memory, time=time)
+    baseline = fit_baseline(dataset)
+    found.append(checks.check_baseline(baseline))
+    return Preflight(tuple(found), memory=memory, baseline=baseline, time=time)
+
+
+def has_fault(found: Sequence[Check]) -> bool:
+    """Whether something cannot work."""
+    return any(check.status == "cannot work" for check in found)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the workers of a run will be, or those of all trials that run at the same time."""
+
+    nodes: Sequence[Node]
+    resources: WorkerResources
+    world_size: int
+    """Workers that a run will have: as many as it asks for, or as many as fit of a range."""
+    at_once: int | None
+    """Trials at the same time; None for a single run."""
+
+    def available_bytes(self) -> int | None:
+        """Memory of the machine that one worker may take, on the node with the least for each; of GPUs, none is known."""
+        if self.resources.use_gpu:
+            return None
+        num_workers = self.world_size * (self.at_once or 1)
+        shares: list[int] = []
+        for node in self.nodes:
+            here = min(num_workers, num_workers_at_once(self.resources, [node]))
+            if here and "memory" in node:
+                # Ray counts what it sets aside for its object store apart; it is used as it is needed.
+                shares.append(int(node["memory"] + node.get("object_store_memory", 0.0)) // here)
+        return min(shares, default=None)
+
+
+def checked_memory(
+    inputs: Inputs, size: ModelSize, sample: TokenSample, place: Placement, *, available: int | None
+) -> tuple[MemoryEstimate, Check]:
+    """Memory of one worker at the longest text, and whether there is as much."""
+    memory = estimate_memory(
+        inputs.config.train,
+        size,
+        num_tokens=sample.longest(inputs.config.model.max_length),
+        world_size=place.world_size,
+        use_gpu=place.resources.use_gpu,
+        available=available,
+    )
+    return memory, checks.check_memory(memory, available=available)
+
+
+def probed(
+    inputs: Inputs, sample: TokenSample, place: Placement, probe: Probe
+) -> tuple[Check, ProbeResult | None, TimeEstimate | None]:
+    """The timed probe and what follows from it."""
+    try:
+        pace = probe(sample, place.resources)
+    except ProbeError as error:
+        return Check("time", "warning", f"the time is not known: {error}."), None, None
+    time = estimate_time(
+        inputs.config,
+        pace,
+        num_train_rows=len(inputs.dataset.train),
+        num_validation_rows=len(inputs.dataset.validation),
+        num_folds=0 if inputs.dataset.folds is None else NUM_FOLDS,
+        world_size=place.world_size,
+        runs_at_once=place.at_once,
+    )
+    return checks.check_time(time, pace, inputs.config), pace, time
+
+
+def show_preflight(result: Preflight, console: Console, *, title: str) -> None:
+    """The whole table."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for column in ("check", "status"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("words", overflow="fold")
+    for check in result.checks:
+        table.add_row(check.name, f"[{COLOURS[check.status]}]{check.status}[/]", escape(check.words))
+    console.print(table)
+
+
+def show_concerns(result: Preflight, console: Console) -> None:
+    """What needs attention, and what is to be beaten, in a few lines; of the data, the run has said it already."""
+    for check in result.checks:
+        if check.status == "warning" and check.name != "data":
+            console.print(f"[yellow]Warning:[/] {check.name}: {escape(check.words)}")
+        elif check.name == "baseline":
+            console.print(f"To beat: {escape(check.words)}")
+
+
+def keep_preflight(result: Preflight, folder: RunFolder) -> None:
+    """Write it into the run's folder, where the report finds it, after an interruption, too."""
+    write_atomically(folder.path / PREFLIGHT_FILE, json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+def kept_preflight(folder: RunFolder) -> dict[str, Any]:
+    """What `keep_preflight` wrote; empty for a run of an earlier version."""
+    try:
+        document: dict[str, Any] = json.loads((folder.path / PREFLIGHT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document

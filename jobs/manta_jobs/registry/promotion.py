@@ -1,0 +1,239 @@
+"""Which version is served: the gate between a candidate and the champion, and the way back. Every decision is recorded.
+
+The decision is written down before the alias moves: one that could not be recorded does not happen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from rich.markup import escape
+from rich.table import Table
+
+from manta.config import ExperimentConfig, GateConfig, MetricName
+from manta.decisions import Action, Decision, line_of_champions
+from manta.errors import InputError, MantaError
+from manta.gate import Verdict, judge
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from manta.artifact import ModelArtifact
+    from manta.registry import ModelRegistry, RegisteredVersion
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of a version that wanted to be the champion."""
+
+    version: RegisteredVersion
+    champion: RegisteredVersion | None
+    """The champion until then."""
+    action: Action | None
+    """None where nothing was decided: the version waits as the candidate."""
+    verdict: Verdict | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it is the champion now."""
+        return self.action in {"first", "promoted", "forced"}
+
+    @property
+    def passes(self) -> bool:
+        """Whether it may be the champion by what is known: nobody is there, or the gate lets it pass."""
+        return self.champion is None if self.verdict is None else self.verdict.passed
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as `--json` prints it."""
+        return {
+            "model": self.version.name,
+            "version": self.version.version,
+            "promoted": self.promoted,
+            "action": self.action,
+            "previous": None if self.champion is None else self.champion.version,
+            "lines": [line.model_dump() for line in self.verdict.lines] if self.verdict else [],
+            "notes": list(self.notes),
+        }
+
+
+def promote(
+    registry: ModelRegistry,
+    version: RegisteredVersion,
+    *,
+    artifact: ModelArtifact | None = None,
+    force: str | None = None,
+    allow_equal: bool = False,
+    dry_run: bool = False,
+) -> Promotion:
+    """Make a version the champion if the gate lets it pass, or in spite of it for the reason `force`; recorded either way.
+
+    With `dry_run` the gate only says what it would decide: nothing is recorded, and no alias moves.
+
+    Raises:
+        InputError: it is the champion already, its artifact is gone, the reason is empty, or it cannot be compared.
+        RunError: the registry cannot be reached.
+    """
+    if force is not None and not force.strip():
+        raise InputError("--force needs a reason, which is kept in the log: --force 'the labels were wrong'.")
+    champion = registry.with_alias(version.name, "champion")
+    if champion is not None and champion.version == version.version:
+        raise InputError(f"{version} is the champion already.")
+    artifact = artifact or registry.fetch(version)
+    if champion is None and dry_run:
+        return Promotion(version, None, None, None, ("There is no champion yet, so it would become that without comparison.",))
+    if champion is None:
+        return _decided(registry, Promotion(version, None, "forced" if force else "first", None), why=force or "there was none")
+    try:
+        verdict, notes = compared(registry, champion, version, artifact=artifact, allow_equal=allow_equal)
+    except InputError as error:
+        if force is None or dry_run:
+            raise InputError(f"{error} To promote it all the same: {forcing(version)}") from None
+        return _decided(registry, Promotion(version, champion, "forced", None, (str(error),)), why=force)
+    if dry_run:
+        return Promotion(version, champion, None, verdict, tuple(notes))
+    action: Action = "promoted" if verdict.passed else "refused" if force is None else "forced"
+    why = force or ("equals are allowed" if allow_equal else "")
+    return _decided(registry, Promotion(version, champion, action, verdict, tuple(notes)), why=why)
+
+
+def compared(
+    registry: ModelRegistry,
+    champion: RegisteredVersion,
+    version: RegisteredVersion,
+    *,
+    artifact: ModelArtifact,
+    allow_equal: bool = False,
+) -> tuple[Verdict, list[str]]:
+    """The gate's verdict on a version beside the champion, by the settings the version was trained with.
+
+    Raises:
+        InputError: they cannot be compared.
+        RunError: the registry cannot be reached.
+    """
+    from manta_jobs.registry.side_by_side import behaviour_pairs, measured_costs, set_side_by_side
+
+    both = set_side_by_side(registry, champion, version)
+    gate, main_metric = gate_settings(artifact)
+    verdict = judge(
+        *both.answers,
+        gate=gate,
+        main_metric=main_metric,
+        behaviour=behaviour_pairs(both),
+        costs=measured_costs(both),
+        allow_equal=allow_equal,
+    )
+    return verdict, both.notes
+
+
+def gate_settings(artifact: ModelArtifact) -> tuple[GateConfig, MetricName]:
+    """The gate's settings and the metric that a model was trained with; the defaults for one of an earlier version."""
+    config = artifact.manifest.config
+    try:
+        gate = GateConfig.model_validate(config.get("registry", {}).get("gate", {}))
+    except ValidationError:
+        gate = GateConfig()
+    return gate, config.get("train", {}).get("metric", "accuracy")
+
+
+def settle(
+    registry: ModelRegistry,
+    version: RegisteredVersion,
+    config: ExperimentConfig,
+    *,
+    artifact: ModelArtifact,
+) -> Promotion:
+    """At the end of a run: promote the new version if it may be. Whatever stands in the way, the version stays registered."""
+    earlier = [decision for decision in registry.decisions(version.name) if decision.version == version.version]
+    champion = registry.with_alias(version.name, "champion")
+    if champion is not None and champion.version == version.version:
+        return Promotion(version, None, "promoted", None, ("It is the champion.",))  # by the part of the run before it broke off
+    if not config.registry.promote:
+        return Promotion(version, champion, None, None, ("It waits as the candidate: registry.promote is false.",))
+    if earlier:
+        return Promotion(version, champion, earlier[-1].action, None, ("It was decided before the run broke off.",))
+    try:
+        return promote(registry, version, artifact=artifact)
+    except MantaError as error:
+        return Promotion(version, champion, None, None, (f"It waits as the candidate: {error}",))
+
+
+def rollback(registry: ModelRegistry, name: str) -> Promotion:
+    """Make the champion before this one the champion again; once more goes one further back, never forth.
+
+    Versions that were deleted, or whose artifact is gone, are passed over.
+
+    Raises:
+        InputError: there is no champion, or none before it.
+        RunError: the registry cannot be reached.
+    """
+    champion = registry.get(name)
+    line = line_of_champions(registry.decisions(name))
+    if champion.version in line:  # what is recorded after it never became the champion
+        del line[len(line) - 1 - line[::-1].index(champion.version) :]
+    versions = {version.version: version for version in registry.versions(name)}
+    notes: list[str] = []
+    for number in reversed(line):
+        version = versions.get(number)
+        if version is not None and version.version != champion.version and registry.has_artifact(version):
+            return _decided(registry, Promotion(version, champion, "rolled back", None, tuple(notes)), why="")
+        if number != champion.version:
+            notes.append(
+                f"Version {number} is passed over: it is {'deleted' if version is None else 'registered, its files gone'}."
+            )
+    raise InputError(f"{name}: there is no champion before version {champion.version} to go back to.")
+
+
+def _decided(registry: ModelRegistry, promotion: Promotion, *, why: str) -> Promotion:
+    """Record a decision, then do what it says."""
+    version, champion, action = promotion.version, promotion.champion, promotion.action
+    if action is None:
+        raise ValueError("nothing was decided")
+    figures = promotion.verdict.lines if promotion.verdict else ()
+    previous = None if champion is None else champion.version
+    registry.record(version.name, Decision(action=action, version=version.version, previous=previous, why=why, figures=figures))
+    if action != "refused":
+        registry.set_champion(version)
+    return promotion
+
+
+def forcing(version: RegisteredVersion) -> str:
+    """The command that promotes a version in spite of the gate."""
+    return f'manta models promote {version} --force "why"'
+
+
+def show_promotion(promotion: Promotion, console: Console) -> None:
+    """Print the gate's table, the lines that refuse in red, and what came of it."""
+    version, champion = promotion.version, promotion.champion
+    if promotion.verdict is not None and champion is not None:
+        console.print(gate_table(promotion.verdict, champion=champion, candidate=version))
+    for note in promotion.notes:
+        console.print(escape(note))
+    if promotion.action == "refused":
+        console.print(f"[red]{version} is not promoted:[/] {champion} stays the champion.")
+        for line in promotion.verdict.failing if promotion.verdict else ():
+            console.print(f"  [red]• {escape(line.sentence)}[/]")
+        console.print(f"  {escape(forcing(version))}   [dim]# promote it all the same[/]")
+        console.print(f"  manta models compare {champion} {version}   [dim]# see where they differ[/]")
+    elif promotion.action == "rolled back":
+        console.print(f"{version} is the champion again, {champion} no longer.")
+    elif promotion.promoted and champion is not None:
+        console.print(f"{version} is the champion now; back to {champion}: manta models rollback {version.name}")
+    elif promotion.action is None and promotion.verdict is not None:
+        console.print(f"The gate would {'let ' + str(version) + ' pass' if promotion.passes else 'refuse ' + str(version)}.")
+    elif promotion.action == "first":
+        console.print(f"{version} is the champion: there was none to compare it with.")
+
+
+def gate_table(verdict: Verdict, *, champion: RegisteredVersion, candidate: RegisteredVersion) -> Table:
+    """Both figures of every line and its bound."""
+    table = Table(title=f"{candidate} beside the champion {champion}, on {verdict.num_rows:,} test rows", title_justify="left")
+    for heading in ("", f"{champion}", f"{candidate}", "bound", ""):
+        table.add_column(heading)
+    for line in verdict.lines:
+        ending = "ok" if line.passed else "no"
+        figures = (f"{figure:.4g}" for figure in (line.champion, line.candidate))
+        table.add_row(escape(line.name), *figures, line.bound, ending, style="" if line.passed else "red")
+    return table

@@ -1,0 +1,174 @@
+"""What needs the model itself: logits, latency and behaviour tests, in one task on one node of the connected cluster."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from manta.artifact import ModelArtifact
+from manta.object_store import fetch, store
+from manta_jobs.cluster.connection import one_node_task
+from manta_jobs.training.progress import PLAIN_LINE_EVERY_S, UPDATE_EVERY_S, Board, RunProgress, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from rich.console import Console
+
+    from manta.behaviour import Suite, SuiteResult
+    from manta.labels import Floats
+    from manta.predictor import Predictor
+    from manta.texts import Text
+
+NUM_WARM_UPS = 3
+MOST_SINGLE_TEXTS = 200
+MOST_SINGLE_S = 10.0
+SHOWN_AFTER_S = 3.0
+RUN = "evaluation"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How fast answers come, tokenising included."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    """Of single texts, one after another."""
+    num_texts: int
+    """How many single texts that is."""
+    rows_per_s: float
+    """All rows at once, in batches."""
+    device: str
+    num_threads: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came back from the cluster."""
+
+    logits: Floats
+    latency: Latency
+    behaviour: SuiteResult | None
+
+
+def measure_on_cluster(artifact: ModelArtifact, texts: list[Text], *, suite: Suite | None, console: Console) -> Measured:
+    """Ask the model about every row and every behaviour test, on one node, with a GPU if there is any; a bar says how far it is."""
+    task, num_cpus = one_node_task(_measure)
+    store(artifact.path)
+    board = Board()
+    board.started(RUN, RunProgress(len(texts), phase="rows"), after_step=0)
+    result = task.remote(artifact.path, texts, suite, num_cpus, board)
+    show = _show_bar if console.is_terminal else _show_lines
+    show(result, board, console)
+    measured: Measured = ray.get(result)
+    return measured
+
+
+def _measure(path: Path, texts: list[Text], suite: Suite | None, num_threads: int, board: Board) -> Measured:
+    """The same in this process."""
+    import torch
+
+    from manta.behaviour import run_suite
+    from manta.predictor import Predictor
+
+    torch.set_num_threads(num_threads)
+    predictor = Predictor(ModelArtifact.load(fetch(path)))
+    _warm_up(predictor, texts)
+    report = _Report(board)
+    started = time.perf_counter()
+    logits = predictor.logits(texts, on_rows_done=report.rows_done)
+    rows_per_s = len(texts) / (time.perf_counter() - started)
+    board.update(RUN, done_steps=len(texts), phase="single texts")
+    latency = _latency(predictor, texts, rows_per_s=rows_per_s, num_threads=num_threads)
+    board.update(RUN, done_steps=len(texts), phase="behaviour tests")
+    return Measured(logits, latency, None if suite is None else run_suite(suite, predictor, texts=texts))
+
+
+class _Report:
+    """Tells the board how many rows are done, not more often than anyone looks."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._done, self._last = 0, time.monotonic()
+
+    def rows_done(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._last >= UPDATE_EVERY_S / 2:
+            self._last = time.monotonic()
+            self._board.update(RUN, done_steps=self._done, phase="rows")
+
+
+def _warm_up(predictor: Predictor, texts: Sequence[Text]) -> None:
+    for text in texts[:NUM_WARM_UPS]:
+        predictor.logits([text])
+
+
+def _latency(predictor: Predictor, texts: Sequence[Text], *, rows_per_s: float, num_threads: int) -> Latency:
+    """Times of single texts, taken evenly from all of them, for at most ten seconds."""
+    picked = np.unique(np.linspace(0, len(texts) - 1, MOST_SINGLE_TEXTS).astype(int))
+    order = np.random.default_rng(0).permutation(picked)  # a cut-off by time is no cut-off by place
+    until, times = time.perf_counter() + MOST_SINGLE_S, []
+    for row in order:
+        started = time.perf_counter()
+        predictor.predict([texts[row]])
+        times.append(1e3 * (time.perf_counter() - started))
+        if time.perf_counter() > until:
+            break
+    p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
+    return Latency(p50, p90, p99, len(times), rows_per_s, _device_name(predictor.device), num_threads)
+
+
+def _device_name(device: torch.device) -> str:
+    """What computes, as its maker calls it."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "CPU"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+
+
+def _waits(result: Any) -> bool:
+    return not ray.wait([result], timeout=UPDATE_EVERY_S)[0]
+
+
+def _show_bar(result: Any, board: Board, console: Console) -> None:
+    columns = (TextColumn("Evaluating {task.description}"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"))
+    until = time.monotonic() + SHOWN_AFTER_S
+    while _waits(result):
+        if time.monotonic() > until:
+            break
+    else:
+        return
+    with Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=console, transient=True) as bars:
+        bar = bars.add_task("rows", total=board.snapshot()[RUN].total_steps)
+        while _waits(result):
+            run = board.snapshot().get(RUN)
+            if run is not None:
+                bars.update(bar, description=run.phase, completed=run.done_steps)
+
+
+def _show_lines(result: Any, board: Board, console: Console) -> None:
+    first: tuple[float, int] | None = None
+    last = time.monotonic()
+    while _waits(result):
+        run = board.snapshot().get(RUN)
+        now = time.monotonic()
+        if run is None or run.phase != "rows" or not run.done_steps:
+            continue
+        first = first or (now, run.done_steps)
+        if now - last >= PLAIN_LINE_EVERY_S and run.done_steps > first[1]:
+            remaining_s = (now - first[0]) / (run.done_steps - first[1]) * (run.total_steps - run.done_steps)
+            console.print(f"Evaluating rows: {run.done_steps:,}/{run.total_steps:,}, ETA {duration(remaining_s)}")
+            last = now

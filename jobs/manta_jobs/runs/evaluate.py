@@ -1,0 +1,155 @@
+"""`manta evaluate`: how a finished model does on labelled rows, through the same `Predictor` that serves it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import ray
+from pydantic import ValidationError
+
+from manta.artifact import ModelArtifact
+from manta.behaviour import find_suite, load_suite
+from manta.calibration import ReliabilityBin, claims, reliability_bins
+from manta.config import DataConfig
+from manta.data import Split, load_labelled
+from manta.errors import InputError
+from manta.inference_form import SAFETENSORS
+from manta.metrics import classification_metrics, confusion_counts, per_class_metrics
+from manta.object_store import fetch, store
+from manta.registry import find_model
+from manta.storage import Storage
+from manta.texts import wrong_kind_sentence
+from manta_jobs.cluster.connection import connected, one_node_task
+from manta_jobs.reporting.evaluation.assessment import Assessment, Subject, assess
+from manta_jobs.reporting.evaluation.measure import measure_on_cluster
+from manta_jobs.reporting.evaluation.report import check_target, write_report
+from manta_jobs.reporting.evaluation.slices import checked_patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+    from rich.console import Console
+
+    from manta.inference_form import FormName
+    from manta.labels import Floats, LabelSpace
+    from manta.texts import Text
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics over all rows and by label, and what people look at to believe them."""
+
+    num_rows: int
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    confusion: npt.NDArray[np.int64]
+    """As `confusion_counts` has it."""
+    reliability: list[ReliabilityBin]
+    """How often answers of like confidence are right."""
+
+
+@dataclass(frozen=True)
+class FinishedEvaluation:
+    """What `manta evaluate` found, and the page that shows it."""
+
+    artifact: ModelArtifact
+    assessment: Assessment
+    page: Path
+
+
+def evaluate(
+    model: str,
+    data: str,
+    *,
+    settings: Mapping[str, Any],
+    console: Console,
+    address: str | None = None,
+    columns: Sequence[str | int] = (),
+    patterns: Sequence[str] = (),
+    behaviour: Path | None = None,
+    out: Path | None = None,
+) -> FinishedEvaluation:
+    """Evaluate a registered model (`NAME` for its champion, `NAME@VERSION`) or a model folder on labelled rows.
+
+    `settings` are the fields of `DataConfig` that say how to read the rows. Results are sliced by `columns` and by `patterns`
+    (`NAME=REGEX`). `behaviour` is a suite of behaviour tests; without it, the one of the model's config while it is there.
+    `out` is the folder of the report, a new one in the storage unless given.
+
+    Raises:
+        InputError: the model, the rows or the suite cannot be found or are faulty, or an option is wrong.
+        RunError: the report cannot be written.
+    """
+    artifact, version = find_model(model)
+    checked = checked_patterns(patterns)
+    config = _data_config(data, settings)
+    manifest = artifact.manifest
+    if len(config.text_columns) != manifest.num_texts:
+        times = "once" if manifest.num_texts == 1 else "twice, a column each"
+        raise InputError(f"{model}: {wrong_kind_sentence(manifest.num_texts)}: give --text {times}.")
+    folder = out if out is not None else _new_folder(manifest.name, version)
+    check_target(folder)
+    labels = manifest.label_space
+    split = load_labelled(data, config, labels=labels, columns=list(dict.fromkeys(columns)))
+    path = behaviour if behaviour is not None else find_suite(manifest.config.get("data", {}))
+    suite = None if path is None else load_suite(path, labels=labels, num_texts=manifest.num_texts)
+    with connected(address, num_workers=1):
+        measured = measure_on_cluster(artifact, split.texts, suite=suite, console=console)
+    subject = Subject(manifest.name, version, str(artifact.path), data, manifest.created)
+    assessment = assess(subject, split, measured, labels=labels, patterns=checked)
+    page = write_report(assessment, folder)
+    store(folder)
+    return FinishedEvaluation(artifact, assessment, page)
+
+
+def _data_config(data: str, settings: Mapping[str, Any]) -> DataConfig:
+    try:
+        return DataConfig.model_validate({"train": data, **settings})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{first.get('ctx', {}).get('error') or first['msg']}; see the options of manta evaluate.") from None
+
+
+def _new_folder(name: str, version: int | None) -> Path:
+    """Where a report goes unless one says otherwise; it is not made yet."""
+    what = "folder" if version is None else str(version)
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return Storage.resolve(None).root / "evaluations" / f"{name}-{what}-{stamp}"
+
+
+def evaluation_of(logits: Floats, split: Split, *, labels: LabelSpace) -> Evaluation:
+    """What a split's logits come to."""
+    probabilities = labels.probabilities(logits)
+    return Evaluation(
+        len(split),
+        classification_metrics(logits, split.targets, labels=labels),
+        per_class_metrics(logits, split.targets, labels=labels),
+        confusion_counts(probabilities, split.targets, labels=labels),
+        reliability_bins(*claims(probabilities, split.targets, labels=labels)),
+    )
+
+
+def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName | Literal["auto"]) -> Floats:
+    """Logits of an artifact in this process."""
+    import torch
+
+    from manta.predictor import Predictor
+
+    torch.set_num_threads(num_threads)
+    return Predictor(ModelArtifact.load(fetch(path)), form=form).logits(texts)
+
+
+def logits_on_cluster(
+    artifact: ModelArtifact, split: Split, *, console: Console, form: FormName | Literal["auto"] = SAFETENSORS
+) -> Floats:
+    """Logits of every row by one form of the model, from one node of the connected cluster, with a GPU if it has any."""
+    task, num_cpus = one_node_task(_logits_of)
+    with console.status(f"Evaluating on {len(split):,} rows"):
+        store(artifact.path)
+        logits: Floats = ray.get(task.remote(artifact.path, split.texts, num_cpus, form))
+    return logits

@@ -1,0 +1,211 @@
+"""After training: the kept checkpoint becomes an artifact, is evaluated on the test rows, registered and reported."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manta.adapt import adapt, merged
+from manta.artifact import MANIFEST_FILE, ModelArtifact, with_card, with_metrics, write_artifact
+from manta.baseline import Baseline
+from manta.behaviour import find_suite
+from manta.config import ExperimentConfig
+from manta.data.dataset import NUM_FOLDS
+from manta.data.encode import seen_tokens
+from manta.errors import RunError
+from manta.frozen_rows import FrozenRows
+from manta.model import build_model, load_model_config, load_tokenizer
+from manta.model_card import model_card
+from manta.object_store import discard, fetch, shown
+from manta.registry import ModelRegistry, RegisteredVersion
+from manta.seen_rows import train_seen_rows, with_whole_embedding
+from manta.storage import RunFolder
+from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
+from manta_jobs.packaging.golden import record_golden_on_cluster
+from manta_jobs.packaging.onnx import make_forms_on_cluster
+from manta_jobs.packaging.overfitting import Fit, assess_fit, guessing_loss
+from manta_jobs.packaging.scaling import compared_with_one_worker
+from manta_jobs.preflight.run import kept_preflight, usual_rate
+from manta_jobs.registry.promotion import Promotion, settle
+from manta_jobs.reporting.curves import write_curves
+from manta_jobs.runs.evaluate import evaluation_of, logits_on_cluster
+from manta_jobs.runs.prepare import PreparedRun, TokenizedData
+from manta_jobs.training.checkpoints import kept_epoch
+from manta_jobs.training.cross_validation import held_out_logits
+from manta_jobs.training.tracking import CURVES_FILE, RunRecord
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from manta_jobs.training.checkpoints import TrainingState
+
+NUM_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a finished run leaves behind."""
+
+    run: RunFolder
+    config: ExperimentConfig
+    artifact: ModelArtifact
+    version: RegisteredVersion
+    promotion: Promotion
+    """Whether the version became the champion, and why not."""
+    history: list[dict[str, Any]]
+    """The metrics of each epoch."""
+    fit: Fit
+    """How training and validation went together, and what to try."""
+    distribution: dict[str, Any]
+    """How the work was spread over workers, as `report.json` has it."""
+    preflight: dict[str, Any]
+    """What was known before it started, as `preflight.json` has it."""
+    num_test_rows: int
+    wall_s: float
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What TF-IDF and logistic regression reach on the same rows; None for a run of an earlier version."""
+        document = self.preflight.get("baseline")
+        return Baseline.from_dict(document) if document else None
+
+
+def finish(
+    prepared: PreparedRun,
+    config: ExperimentConfig,
+    *,
+    trained: TrainingState,
+    record: RunRecord,
+    console: Console,
+    started: float,
+    forms: bool,
+) -> TrainedModel:
+    """Turn the kept checkpoint into an artifact, read the test split once, register, and write the report.
+
+    With `forms`, the artifact gets its ONNX forms.
+    """
+    history, dataset = trained.history, prepared.dataset
+    record.catch_up(history)
+    kept = kept_epoch(history, config.train)
+    artifact = kept_artifact(prepared, config, kept=kept)
+    validation_logits = None
+    if dataset.folds is not None:
+        validation_logits = held_out_logits(fetch(Path(kept["checkpoint"]).parent), num_epochs=int(kept["epoch"]))
+    artifact = calibrate_artifact(
+        artifact,
+        dataset.validation,
+        logits=validation_logits,
+        target_precision=config.registry.target_precision,
+        console=console,
+    )
+    logits = logits_on_cluster(artifact, dataset.test, console=console)
+    if forms:
+        artifact = make_forms_on_cluster(artifact, dataset.test, logits=logits, console=console)
+    artifact = record_golden_on_cluster(artifact, dataset.test, logits=logits, console=console)
+    evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
+    artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
+    artifact = with_card(artifact, model_card(artifact, num_rows=dataset.num_rows))
+    fit = assess_fit(
+        history,
+        config,
+        best_epoch=int(kept["epoch"]),
+        guess_loss=guessing_loss(dataset.class_counts("train").values(), num_rows=len(dataset.train), task=dataset.labels.task),
+        usual_rate=usual_rate(config, dataset=dataset, encoder=load_model_config(config.model, dataset.labels)),
+        num_train_rows=len(dataset.train),
+    )
+    write_curves(history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch)
+    registry = ModelRegistry(prepared.storage)
+    version = registry.version_of_run(artifact.manifest.name, prepared.folder.name) or registry.register(
+        artifact, run_id=record.run_id, frozen=frozen_rows(prepared)
+    )
+    with console.status("Comparing with the champion"):
+        promotion = settle(registry, version, config, artifact=artifact)
+    version = registry.get(version.name, version=version.version)
+    facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)
+    before = kept_preflight(prepared.folder)
+    wall_s = time.monotonic() - started
+    prepared.folder.write_report(
+        {
+            "run": prepared.folder.name,
+            "model": version.name,
+            "version": version.version,
+            "promotion": promotion.to_dict(),
+            "metrics": artifact.manifest.metrics,
+            "labels": artifact.manifest.labels,
+            "task": artifact.manifest.task,
+            "per_class": evaluation.per_class,
+            "confusion": evaluation.confusion.tolist(),
+            "reliability": [asdict(part) for part in evaluation.reliability],
+            "calibration": artifact.manifest.model_dump(mode="json", include={"calibration"})["calibration"],
+            "baseline": before.get("baseline"),
+            "preflight": {name: before[name] for name in ("checks", "memory") if name in before},
+            "chosen": prepared.folder.read_facts().get("chosen", ""),
+            "num_rows": dataset.num_rows,
+            "num_folds": 0 if dataset.folds is None else NUM_FOLDS,
+            "folds_s": round(trained.folds_s, 1),
+            "best_epoch": fit.best_epoch,
+            "fit": asdict(fit),
+            "history": history,
+            "distribution": facts,
+            "data_hash": artifact.manifest.data_hash,
+            "config": artifact.manifest.config,
+            "wall_s": round(wall_s, 1),
+            "artifact": shown(artifact.path),
+        }
+    )
+    return TrainedModel(
+        prepared.folder, config, artifact, version, promotion, history, fit, facts, before, len(dataset.test), wall_s
+    )
+
+
+def frozen_rows(prepared: PreparedRun) -> FrozenRows:
+    """The run's test rows and behaviour tests, on which later versions will be compared with this one."""
+    suite = find_suite(prepared.config.data.model_dump())
+    return FrozenRows.of(prepared.dataset, suite=None if suite is None else suite.read_text(encoding="utf-8"))
+
+
+def kept_artifact(prepared: PreparedRun, config: ExperimentConfig, *, kept: dict[str, Any]) -> ModelArtifact:
+    """The artifact of the kept epoch's checkpoint, written unless an interrupted run has written it already."""
+    if (prepared.folder.artifact / MANIFEST_FILE).exists():
+        return ModelArtifact.recover(prepared.folder.artifact)
+    discard(prepared.folder.artifact)  # what of it a driver that was lost had put into an object store
+    facts = {
+        "name": config.registered_name,
+        "num_texts": len(config.data.text_columns),
+        "max_length": config.model.max_length,
+        "metrics": {f"validation_{key}": float(kept[key]) for key in ("accuracy", "f1_macro", "loss")},
+        "examples": prepared.dataset.test.texts[:NUM_EXAMPLES],
+        "data_hash": prepared.dataset.content_hash,
+        "config": config.document(),
+        "run": prepared.folder.name,
+        "pretrained": config.model.pretrained,
+    }
+    return write_artifact(
+        prepared.folder.artifact,
+        weights=plain_weights(fetch(Path(kept["checkpoint"])), config, prepared.data),
+        model_config=load_model_config(config.model, prepared.data.labels),
+        tokenizer=load_tokenizer(config.model),
+        labels=prepared.data.labels,
+        facts=facts,
+    )
+
+
+def plain_weights(checkpoint: Path, config: ExperimentConfig, data: TokenizedData) -> dict[str, torch.Tensor]:
+    """The checkpoint's weights as plain `transformers` knows them: LoRA's adapters merged in, and all rows of the word embeddings.
+
+    Raises:
+        RunError: the checkpoint is gone or altered.
+    """
+    from safetensors.torch import load_file
+
+    from manta_jobs.training.checkpoints import WEIGHTS_FILE, read_state
+
+    if read_state(checkpoint) is None:
+        raise RunError(f"{checkpoint}: the kept epoch's checkpoint is gone or damaged; train again.")
+    model = adapt(build_model(config.model, data.labels), config.model)
+    train_seen_rows(model, seen_tokens(data.folder))
+    model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
+    return dict(merged(with_whole_embedding(model)).state_dict())

@@ -1,0 +1,140 @@
+"""Before training: everything checked, the run's folder made, its texts tokenised. Or an interrupted run opened again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.config import ExperimentConfig
+from manta.config_file import DATA_FILES, load_config, write_config
+from manta.data import TextDataset, load_dataset
+from manta.data.split import Indices
+from manta.errors import InputError
+from manta.labels import LabelSpace
+from manta.model import load_tokenizer
+from manta.object_store import fetch, mirror_of, shown, store, url_of
+from manta.storage import RunFolder, Storage
+from manta_jobs.cluster.connection import coming_cluster
+from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_concerns
+from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from transformers import PreTrainedTokenizerBase
+
+
+OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, "ray")
+"""What a run's workers, and Ray, put into its folder; the driver takes from there only what it asks for."""
+
+
+@dataclass(frozen=True)
+class TokenizedData:
+    """What training needs of the data: small enough to travel to every worker."""
+
+    folder: Path
+    """Holds `train.arrow`, the token ids that it has and perhaps `validation.arrow`, see `manta.data.encode`."""
+    labels: LabelSpace
+    pad_id: int
+    folds: Indices | None = None
+    """The fold of each training row, where there is no validation split."""
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run whose data and model were checked and whose splits are tokenised on disk."""
+
+    config: ExperimentConfig
+    storage: Storage
+    folder: RunFolder
+    dataset: TextDataset
+    data: TokenizedData
+
+
+def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: str | None = None) -> PreparedRun:
+    """Check everything that can be checked, then create the run folder and tokenise the splits into it.
+
+    Raises:
+        InputError: something is wrong, or cannot work on the cluster that there will be; nothing has been written.
+        RunError: no cluster answers at the address.
+    """
+    inputs = load_inputs(config)
+    config = inputs.config
+    show_dataset(inputs.dataset, console)
+    if inputs.chosen:
+        console.print(inputs.chosen)
+    cluster = coming_cluster(address, train=config.train, storage=inputs.storage.root)
+    found = examine(inputs, cluster=cluster, searches=verb == "tune")
+    found.refuse()
+    show_concerns(found, console)
+    folder = inputs.storage.new_run(config.name, verb=verb)
+    write_config(config, folder.config_path)
+    folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash, "chosen": inputs.chosen})
+    keep_preflight(found, folder)
+    data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
+    store(folder.path)
+    return PreparedRun(config, inputs.storage, folder, inputs.dataset, data)
+
+
+def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
+    """Open a run that was interrupted, as `prepare` left it.
+
+    Raises:
+        InputError: there is no such run, it is of another kind or finished, or its data is not what it was.
+    """
+    storage = Storage.resolve(None)
+    fetch(mirror_of(name) if "://" in name else storage.runs / name, without=OF_WORKERS)
+    folder = storage.find_run(name)
+    config = with_data_here(load_config(folder.config_path))
+    facts = folder.read_facts()
+    if facts["verb"] != verb:
+        raise InputError(f"{folder.name} was started by manta {facts['verb']}; only a run of manta {verb} can be resumed here.")
+    if folder.report_path.exists():
+        artifact, report = shown(folder.artifact), shown(folder.report_path)
+        raise InputError(f"{folder.name} is finished: its model is in {artifact} and its report in {report}.")
+    storage = Storage(folder.path.parent.parent)
+    dataset = load_dataset(config.data, task=config.model.task)
+    if dataset.content_hash != facts["data_hash"]:
+        raise InputError(f"{config.data.train}: the rows are not those that {folder.name} began with; start a new run.")
+    show_dataset(dataset, console)
+    data = tokenized(dataset, folder, config=config, tokenizer=load_tokenizer(config.model))
+    return PreparedRun(config, storage, folder, dataset, data)
+
+
+def keep(folder: RunFolder) -> None:
+    """At the end of a run, put what the driver has written into the object store, if the storage is one.
+
+    Raises:
+        RunError: it cannot be reached.
+    """
+    store(folder.path, without=OF_WORKERS)
+
+
+def with_data_here(config: ExperimentConfig) -> ExperimentConfig:
+    """The config with the data that a submitted job has brought into an object store fetched to this node."""
+    named = {f"data.{key}": Path(getattr(config.data, key) or "") for key in DATA_FILES}
+    brought = {name: str(fetch(path)) for name, path in named.items() if url_of(path)}
+    return config.with_values(brought) if brought else config
+
+
+def tokenized(
+    dataset: TextDataset, folder: RunFolder, *, config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase
+) -> TokenizedData:
+    """The splits that training reads, tokenised on disk; what is there already is kept."""
+    from manta.data.encode import write_encoded, write_seen_tokens
+
+    pad_id = int(tokenizer.pad_token_id or 0)
+    for name in ("train", "validation") if dataset.folds is None else ("train",):
+        path = folder.data / f"{name}.arrow"
+        if not path.exists():
+            write_encoded(dataset.split(name), path, tokenizer=tokenizer, max_length=config.model.max_length)
+            if name == "train":
+                write_seen_tokens(folder.data, pad_id=pad_id)
+    return TokenizedData(folder.data, dataset.labels, pad_id, dataset.folds)
+
+
+def show_dataset(dataset: TextDataset, console: Console) -> None:
+    """Say how many rows and labels there are, and what is odd about them."""
+    console.print(f"Data: {dataset.sizes}, {len(dataset.labels.names)} labels ({dataset.labels.task})")
+    for warning in dataset.warnings:
+        console.print(f"[yellow]Warning:[/] {warning}")

@@ -1,0 +1,92 @@
+"""`manta train`: from an experiment to a registered model, or on with a run that was interrupted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from manta.config import ExperimentConfig
+from manta_jobs.cluster.connection import connected, fit_workers, interruptible, present_cluster
+from manta_jobs.cluster.waiting import look_while_waiting
+from manta_jobs.runs.finish import TrainedModel, finish
+from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
+from manta_jobs.training.checkpoints import CHECKPOINTS
+from manta_jobs.training.progress import Board, shown_progress
+from manta_jobs.training.tracking import RunRecord
+from manta_jobs.training.trainer import fit, run_trainer, workers_phrase
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def train(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TrainedModel:
+    """Check, prepare, train, evaluate on test and register.
+
+    Raises:
+        InputError: the data, model or config is wrong; nothing has been written.
+        RunError: training failed; the message is the worker's own.
+    """
+    started = time.monotonic()
+    prepared = prepare(config, verb="train", console=console, address=address)
+    return run(prepared, console=console, address=address, started=started)
+
+
+def resume(name: str, *, console: Console, address: str | None = None) -> TrainedModel:
+    """Go on with a run that was interrupted, from its last whole checkpoint.
+
+    It is given by its name or its folder.
+
+    Raises:
+        InputError: there is no such run, it is finished, or its data is not what it was.
+        RunError: training failed; the message is the worker's own.
+    """
+    started = time.monotonic()
+    return run(reopen(name, verb="train", console=console), console=console, address=address, started=started)
+
+
+def run(prepared: PreparedRun, *, console: Console, address: str | None, started: float) -> TrainedModel:
+    """Train a prepared run from its last checkpoint, or from the start where it has none, and finish it."""
+    config = prepared.config
+    with connected(address, num_workers=config.train.max_workers):
+        board = Board()
+        cluster = present_cluster(config.train)
+        resources = fit_workers(config.train, cluster)
+        trainer = run_trainer(
+            prepared.data, config, board=board, resources=resources, folder=prepared.folder.path, name=CHECKPOINTS
+        )
+        with RunRecord(
+            prepared.folder,
+            prepared.storage,
+            config,
+            console=console,
+            new_steps=new_steps(board),
+            history=lambda: board.history(CHECKPOINTS),
+        ) as record:
+            console.print(
+                f"Training on {workers_phrase(config)}; if it is interrupted: manta train --resume {prepared.folder.handle}"
+            )
+            with shown_progress(board, console, num_epochs=config.train.planned_epochs):
+                trained = interruptible(
+                    lambda: fit(trainer, prepared.folder.path / CHECKPOINTS),
+                    console=console,
+                    look=look_while_waiting(config.train, resources, cluster, console),
+                )
+            model = finish(
+                prepared, config, trained=trained, record=record, console=console, started=started, forms=config.registry.onnx
+            )
+    keep(prepared.folder)
+    return model
+
+
+def new_steps(board: Board) -> Callable[[], list[dict[str, Any]]]:
+    """A function that gives the steps that were recorded since it was last called."""
+    last = 0
+
+    def give() -> list[dict[str, Any]]:
+        nonlocal last
+        steps = board.steps_after(CHECKPOINTS, last)
+        last = max([last, *(int(step["step"]) for step in steps)])
+        return steps
+
+    return give

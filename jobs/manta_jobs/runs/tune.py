@@ -1,0 +1,287 @@
+"""`manta tune`: search the config's fields over Ray Tune. Every trial is the same distributed training run as `manta train`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from manta.config import ExperimentConfig
+from manta.config_file import write_config
+from manta.errors import RunError
+from manta.object_store import discard, names
+from manta_jobs.cluster.connection import (
+    Cluster,
+    connected,
+    fit_workers,
+    interruptible,
+    num_workers_at_once,
+    present_cluster,
+)
+from manta_jobs.cluster.waiting import look_while_waiting
+from manta_jobs.runs.finish import TrainedModel, finish
+from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
+from manta_jobs.training.checkpoints import OPTIMIZER_FILE, TRIALS_FOLDER, WEIGHTS_FILE, checkpoint_name, saved_steps
+from manta_jobs.training.progress import Board
+from manta_jobs.training.tracking import RunRecord
+from manta_jobs.training.trainer import lane_trainer
+from manta_jobs.tuning.confirm import confirm, num_confirming, ranked, winning_run
+from manta_jobs.tuning.journal import Confirmation, Journal, Trial
+from manta_jobs.tuning.live_table import SearchView
+from manta_jobs.tuning.ray_tune import build_tuner
+from manta_jobs.tuning.report import write_search_report
+from manta_jobs.tuning.samplers import make_draws
+from manta_jobs.tuning.tracking import TrialRecords
+from manta_jobs.tuning.trial_queue import TrialQueue
+from manta_jobs.tuning.trial_workers import Lanes
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+    from rich.console import Console
+
+    from manta_jobs.training.checkpoints import TrainingState
+
+JOURNAL_FILE = "trials.jsonl"
+FINISHING_S = 15.0
+"""Kept back from a limit in time for what follows training: the test rows, the registry and the report."""
+FORMS_S = 25.0
+"""Likewise, for the ONNX forms."""
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """What a search leaves behind: the best trial as a finished model, and how the others did."""
+
+    model: TrainedModel
+    best_config_path: Path
+    winner: Trial
+    """The run whose model was kept."""
+    trials: list[Trial]
+    """Best first, then those without a score."""
+    confirmed: list[Confirmation]
+    """The winner first; none where there was nothing to confirm or no time for it."""
+    page: Path
+    """The search's report for people, with its plots."""
+
+
+def tune(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TunedModel:
+    """Search, choose the best trial on validation, evaluate it on test once and register it.
+
+    Raises:
+        InputError: the data, model, space or config is wrong; nothing has been written.
+        RunError: every trial failed.
+    """
+    started = time.monotonic()
+    return run(prepare(config, verb="tune", console=console, address=address), console=console, address=address, started=started)
+
+
+def resume(name: str, *, console: Console, address: str | None = None) -> TunedModel:
+    """Go on with a search that was interrupted: ended trials stay as they are, the others go on from their checkpoints.
+
+    Raises:
+        InputError: there is no such run, it is finished, or its data is not what it was.
+        RunError: every trial failed.
+    """
+    started = time.monotonic()
+    return run(reopen(name, verb="tune", console=console), console=console, address=address, started=started)
+
+
+def run(prepared: PreparedRun, *, console: Console, address: str | None, started: float) -> TunedModel:
+    """Search over a prepared run's data, or go on with the search that its journal tells of, and finish it."""
+    config = prepared.config
+    with connected(address, num_workers=config.train.max_workers):
+        cluster = present_cluster(config.train)
+        search = Search(prepared, cluster=cluster, started=started)
+        view = SearchView(config, search.queue, search.board, console)
+        with RunRecord(
+            prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.searched
+        ) as record:
+            records = TrialRecords(prepared, search.queue, search.board, parent_id=record.run_id)
+            console.print(f"If the search is interrupted: manta tune --resume {prepared.folder.handle}")
+            with view.shown(), records.kept():
+                look = look_while_waiting(config.train, search.resources, cluster, console)
+                best, confirmed = interruptible(search.run, console=console, look=look)
+            trials = list(search.queue.snapshot().values())
+            if not best:
+                raise RunError(no_model_sentence(trials))
+            winner = winning_run(best, confirmed, config)
+            best_config = config.with_values(winner.values)
+            best_path = prepared.folder.path / "best.yaml"
+            write_config(best_config, best_path)
+            ordered = best + [trial for trial in trials if trial.is_drawn and trial not in best]
+            write_trials(ordered, confirmed, prepared.folder.path / "trials.yaml", config=config)
+            record.chosen({name: winner.values[name] for name in config.tune.searched})
+            trained = state_of(winner, prepared)
+            record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
+            forms = makes_forms(config)
+            if config.registry.onnx and not forms:
+                console.print("No ONNX forms, which serve faster: they would take too much of the limit in time.")
+            model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started, forms=forms)
+            page = write_search_report(
+                config,
+                trials=ordered,
+                confirmations=confirmed,
+                best=best_config,
+                test_metrics=model.artifact.manifest.metrics,
+                folder=prepared.folder.path,
+                baseline_metrics=None if model.baseline is None else model.baseline.test,
+            )
+    free_disk(prepared.folder.path / TRIALS_FOLDER, winner=winner.name)
+    keep(prepared.folder)
+    return TunedModel(model, best_path, winner, ordered, confirmed, page)
+
+
+class Search:
+    """A search under way: its queue, its lanes of workers, and Ray Tune in front of them."""
+
+    def __init__(self, prepared: PreparedRun, *, cluster: Cluster, started: float) -> None:
+        """Open the journal, which an interrupted search has left; nothing runs yet.
+
+        Raises:
+            InputError: a trial's workers do not fit the cluster.
+        """
+        self.prepared, self.config = prepared, prepared.config
+        self.resources = fit_workers(self.config.train, cluster)
+        self.board = Board()
+        budget = self.config.tune.budget
+        journal = Journal(prepared.folder.path / JOURNAL_FILE)
+        self._begun = journal.trials
+        self._started = started - journal.elapsed_s
+        most = budget.num_trials + num_confirming(self.config)
+        num_workers = num_workers_at_once(self.resources, cluster.nodes)
+        self.num_lanes = max(1, min(most, num_workers // self.config.train.max_workers))
+        self._ends_s = self._end_of_time()
+        self.queue = TrialQueue(
+            prepared.folder.path / JOURNAL_FILE,
+            num_expected=most,
+            started_s=self._now(),
+            deadline_s=self._ends_s,
+            max_losses=self.config.train.max_failures,
+            rounds_kept=math.ceil(num_confirming(self.config) / self.num_lanes),
+        )
+
+    def run(self) -> tuple[list[Trial], list[Confirmation]]:
+        """Search and confirm; the trials that have a score, best first, and what their confirmation came to."""
+        config = self.config
+        lanes = Lanes(self.queue, self.board, num_lanes=self.num_lanes, build=self._lane)
+        lanes.start()
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row, not a traceback
+        build_tuner(
+            config,
+            queue=self.queue,
+            draws=make_draws(config, config.tune.searched),
+            begun=self._begun,
+            at_once=self.num_lanes,
+            folder=self.prepared.folder.path,
+            is_over=self.queue.is_late,
+        ).fit()
+        best = ranked([trial for trial in self.queue.snapshot().values() if trial.is_drawn], config)
+        self.queue.set_deadline(self._ends_s)
+        confirmed = confirm(best, config, self.queue)
+        self.queue.expect(0)
+        lanes.join()
+        return as_ended(best, confirmed, self.queue.snapshot(), config)
+
+    def _lane(self, name: str) -> TorchTrainer:
+        return lane_trainer(
+            self.prepared.data,
+            self.config,
+            queue=self.queue,
+            board=self.board,
+            resources=self.resources,
+            folder=self.prepared.folder.path,
+            trials=TRIALS_FOLDER,
+            name=name,
+            num_trials=self.config.tune.budget.num_trials + num_confirming(self.config),
+        )
+
+    def _now(self) -> float:
+        """Seconds since the search started, those before an interruption included."""
+        return time.monotonic() - self._started
+
+    def _end_of_time(self) -> float | None:
+        """When training must be over, on the same clock; None without a limit."""
+        budget = self.config.tune.budget
+        workers = self.num_lanes * self.config.train.max_workers
+        ends = []
+        if budget.wall_clock_s is not None:
+            finishing_s = FINISHING_S + (FORMS_S if makes_forms(self.config) else 0.0)
+            ends.append(budget.wall_clock_s - min(finishing_s, budget.wall_clock_s / 4))
+        if budget.worker_hours is not None:
+            ends.append(self._now() + budget.worker_hours * 3600 / workers)
+        return min(ends, default=None)
+
+
+def makes_forms(config: ExperimentConfig) -> bool:
+    """Whether the winner gets the ONNX forms that it should have: not if they took too much of a short limit in time."""
+    limit = config.tune.budget.wall_clock_s
+    return config.registry.onnx and (limit is None or limit / 4 >= FINISHING_S + FORMS_S)
+
+
+def as_ended(
+    best: list[Trial], confirmed: list[Confirmation], trials: dict[str, Trial], config: ExperimentConfig
+) -> tuple[list[Trial], list[Confirmation]]:
+    """Ranked and confirmed trials as they are by now: one that was told to stop was in its epoch still when it was ranked."""
+    now = ranked([trials[trial.name] for trial in best], config)
+    return now, [replace(item, trial=trials[item.trial.name]) for item in confirmed]
+
+
+def no_model_sentence(trials: list[Trial]) -> str:
+    """Why a search has nothing to show."""
+    failed = [trial for trial in trials if trial.status == "failed"]
+    if failed:
+        return f"every trial failed; the first one said: {failed[0].reason}"
+    return "the search's time was over before any trial had trained a step; raise tune.budget."
+
+
+def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path, *, config: ExperimentConfig) -> None:
+    """Write every trial's values and epochs as YAML, best first, and what confirming came to."""
+    rows: list[dict[str, Any]] = [
+        {
+            "trial": trial.name,
+            "values": trial.values,
+            "status": trial.status,
+            "reason": trial.reason,
+            "score": trial.score(config),
+            "epochs": trial.history,
+        }
+        for trial in trials
+    ]
+    again = [
+        {
+            "trial": item.trial.name,
+            "mean": item.mean,
+            "std": item.std,
+            "runs": {run.name: score for run, score in zip(item.runs, item.scores, strict=True)},
+        }
+        for item in confirmed
+    ]
+    path.write_text(yaml.safe_dump({"trials": rows, "confirmed": again}, sort_keys=False), encoding="utf-8")
+
+
+def free_disk(trials: Path, *, winner: str) -> None:
+    """Remove the weights of trials that did not win; what they came to stays in their `state.json` and the journal."""
+    for trial in set(names(trials)) - {winner}:
+        for step in saved_steps(trials / trial):
+            for weights in (WEIGHTS_FILE, OPTIMIZER_FILE):
+                discard(trials / trial / checkpoint_name(step) / weights)
+
+
+def state_of(trial: Trial, prepared: PreparedRun) -> TrainingState:
+    """What a trial's last checkpoint says.
+
+    Raises:
+        RunError: it is gone.
+    """
+    from manta_jobs.training.checkpoints import latest_checkpoint
+
+    folder = prepared.folder.path / TRIALS_FOLDER / trial.name
+    found = latest_checkpoint(folder)
+    if found is None:
+        raise RunError(f"the best trial's checkpoints in {folder} are gone; is that folder shared by all nodes?")
+    return found[1]

@@ -1,0 +1,229 @@
+"""What memory decides: the ZeRO stage, and how many rows a worker computes at a time, while the batch stays what was asked for."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from manta.config import TrainConfig
+    from manta_jobs.training.checkpoints import TrainingState
+
+# What the backward pass holds beside the saved activations: their gradients, and what one layer computes in between.
+BACKWARD_FACTOR = 1.5
+# Left free for what others on the machine take meanwhile, and for fragmentation.
+USABLE_SHARE = 0.85
+CGROUP = Path("/sys/fs/cgroup")
+STAGE_REASONS = (
+    "everything fits each worker",
+    "it fits with the optimizer state split",
+    "it fits with optimizer state and gradients split",
+    "no lower stage fits",
+)
+"""Why `train.zero_stage: auto` came to each stage on several workers."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """A worker's free memory and a model's needs, in bytes."""
+
+    parameters: int
+    """All weights, whole."""
+    learning: int
+    """Of them, those that are not frozen."""
+    row: int
+    """Activations that the longest row keeps for the backward pass."""
+    available: int | None
+    """For everything together, the weights among it; None if it is not known."""
+    world_size: int
+    on_gpu: bool
+
+    @property
+    def checkpoint(self) -> int:
+        """A checkpoint's copies in the machine's memory: weights and both of AdamW's moments."""
+        return self.parameters + 2 * self.learning
+
+
+@dataclass(frozen=True)
+class HeldBytes:
+    """Bytes of the model that one worker holds in training, by purpose."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    """AdamW's moments and, where ZeRO splits it, the float32 copies that it updates."""
+
+    @property
+    def total(self) -> int:
+        """Everything together."""
+        return self.parameters + self.gradients + self.optimizer
+
+
+class OutOfMemory(RuntimeError):  # noqa: N818  # it is a report more than an error: the run goes on with fewer rows
+    """A worker ran out of memory; `micro_batch_size` rows at a time were too many."""
+
+    def __init__(self, micro_batch_size: int) -> None:
+        super().__init__(micro_batch_size)
+        self.micro_batch_size = micro_batch_size
+
+    def __str__(self) -> str:
+        return (
+            f"out of memory with {self.micro_batch_size} rows at a time; lower train.micro_batch_size or model.max_length, "
+            "or set train.gradient_checkpointing: true"
+        )
+
+
+def halved_phrase(rank: int, error: OutOfMemory) -> str:
+    """What is done about it, in words."""
+    return (
+        f"Worker {rank} ran out of memory with {error.micro_batch_size} rows at a time; going on from the last checkpoint with "
+        f"{error.micro_batch_size // 2} (the batch of a step stays the same)."
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python could not get memory, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+@contextmanager
+def exhaustion_named(micro_batch_size: int) -> Iterator[None]:
+    """Training with so many rows at a time.
+
+    Raises:
+        OutOfMemory: the body ran out of memory, in a step, an evaluation or on the way to a checkpoint.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(micro_batch_size) from None
+        raise
+
+
+def held_bytes(config: TrainConfig, room: Room, *, zero_stage: int) -> HeldBytes:
+    """Bytes of the model that a worker holds at a ZeRO stage."""
+    split = room.world_size
+    copies = 3 if zero_stage else 2
+    return HeldBytes(
+        parameters=0 if room.on_gpu and config.offload_parameters else room.parameters // (split if zero_stage == 3 else 1),
+        gradients=room.learning // (split if zero_stage >= 2 else 1),
+        optimizer=0 if room.on_gpu and config.offload_optimizer else copies * room.learning // (split if zero_stage else 1),
+    )
+
+
+def choose_zero_stage(config: TrainConfig, room: Room) -> int:
+    """The stage that the config says, or the lowest at which one row at a time fits; the highest where none does.
+
+    One worker splits nothing: there, a higher stage only adds copies. Where memory is not known, everything counts as fitting.
+    """
+    if config.zero_stage != "auto":
+        return config.zero_stage
+    lowest = config.lowest_zero_stage
+    if room.world_size == 1 or room.available is None:
+        return lowest
+    # A checkpoint is copied between steps, when no activations are there.
+    peak = max(round(room.row * BACKWARD_FACTOR), 0 if room.on_gpu else room.checkpoint)
+    usable = room.available * USABLE_SHARE
+    fitting = (stage for stage in range(lowest, 3) if held_bytes(config, room, zero_stage=stage).total + peak <= usable)
+    return next(fitting, 3)
+
+
+def agreed_zero_stage(config: TrainConfig, room: Room, *, before: TrainingState) -> tuple[int, str]:
+    """The stage of all workers, and why where it was chosen anew: the one with the least memory decides.
+
+    As many workers as left a checkpoint take its stage. All workers must call it together.
+    """
+    if config.zero_stage == "auto" and before.zero_stage is not None and before.world_size == room.world_size:
+        return before.zero_stage, ""
+    stage = max(of_all_workers(choose_zero_stage(config, room)))
+    return stage, stage_reason(config, stage, world_size=room.world_size)
+
+
+def stage_reason(config: TrainConfig, zero_stage: int, *, world_size: int) -> str:
+    """Why `auto` came to this stage; empty where the config says it."""
+    if config.zero_stage != "auto":
+        return ""
+    if zero_stage == config.lowest_zero_stage > 0:
+        return "train.offload_parameters needs 3" if zero_stage == 3 else "train.offload_optimizer needs 1 or more"
+    return "one worker has nothing to split" if world_size == 1 else STAGE_REASONS[zero_stage]
+
+
+def choose_micro_batch_size(config: TrainConfig, *, row_bytes: int, free_bytes: int, world_size: int, limit: int | None) -> int:
+    """Rows at a time for one worker: what the config says, or the most that fit, but never more than its share of a batch.
+
+    `limit` is what the run fell back to after it ran out of memory.
+    """
+    share = -(-config.batch_size // world_size)
+    if config.micro_batch_size != "auto":
+        fitting = config.micro_batch_size
+    else:
+        fitting = int(free_bytes * USABLE_SHARE // (row_bytes * BACKWARD_FACTOR))
+    return max(1, min(fitting, share, limit or share))
+
+
+def bytes_per_row(model: torch.nn.Module, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> int:
+    """Bytes of activations that a forward pass of these rows keeps for its backward pass, divided by the rows."""
+    counted: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            counted[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        model(labels=labels, **inputs)
+    return max(1, sum(counted.values()) // len(labels))
+
+
+def measured_room(model: torch.nn.Module, *, row: int, device: torch.device, world_size: int, workers_here: int) -> Room:
+    """What this worker has memory for now, where the model is on its device already, whole, and nothing else of it."""
+    on_gpu = device.type == "cuda"
+    parameters = sum(parameter.nbytes for parameter in model.parameters())
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_host_memory() // workers_here
+    return Room(
+        parameters=parameters,
+        learning=sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad),
+        row=row,
+        available=free + parameters,
+        world_size=world_size,
+        on_gpu=on_gpu,
+    )
+
+
+def free_host_memory() -> int:
+    """Bytes free on this machine, or in the container that holds this process if that is less."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - used))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has held: of the GPU in tensors, else of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def of_all_workers(value: int) -> list[int]:
+    """Every worker's value. All workers must call it together."""
+    values = [0] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

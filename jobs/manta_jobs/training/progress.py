@@ -1,0 +1,293 @@
+"""How far a run is: workers write to a small actor, the terminal reads from it and shows bars with an ETA."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from manta_jobs.training.checkpoints import TrainingState
+
+UPDATE_EVERY_S = 1.0
+PLAIN_LINE_EVERY_S = 15.0
+
+
+@dataclass
+class RunProgress:
+    """What is known of one run, or one trial."""
+
+    total_steps: int
+    done_steps: int = 0
+    phase: str = "training"
+    num_workers: int = 1
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The metrics of each finished epoch."""
+    messages: list[str] = field(default_factory=list)
+    """What people should know, such as that a worker was lost."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A training among those of a run: a fold of its cross-validation, or the one that gives the model."""
+
+    name: str = ""
+    """To be put before what is happening; empty for the one that gives the model."""
+    num_steps_before: int = 0
+    """Optimizer steps of the parts before it."""
+    num_steps: int = 0
+    """Optimizer steps of all parts."""
+
+
+class _Board:
+    def __init__(self) -> None:
+        self._runs: dict[str, RunProgress] = {}
+        self._steps: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._limits: dict[str, int] = {}
+
+    def started(self, name: str, run: RunProgress, after_step: int) -> None:
+        before = self._runs.get(name)
+        run.messages = before.messages if before else []
+        self._runs[name] = run
+        self._steps[name] = [step for step in self._steps[name] if step["step"] <= after_step]
+
+    def update(self, name: str, done_steps: int, phase: str, step: dict[str, Any] | None) -> None:
+        run = self._runs[name]
+        run.done_steps, run.phase = done_steps, phase
+        if step is not None:
+            self._steps[name].append(step)
+
+    def epoch_done(self, name: str, metrics: dict[str, Any]) -> None:
+        self._runs[name].history.append(metrics)
+
+    def say(self, name: str, message: str) -> None:
+        self._runs.setdefault(name, RunProgress(0)).messages.append(message)
+
+    def limit_micro_batch(self, name: str, rows: int) -> None:
+        self._limits[name] = rows
+
+    def micro_batch_limit(self, name: str) -> int | None:
+        return self._limits.get(name)
+
+    def steps_after(self, name: str, step: int) -> list[dict[str, Any]]:
+        return [record for record in self._steps[name] if record["step"] > step]
+
+    def snapshot(self) -> dict[str, RunProgress]:
+        return self._runs
+
+
+class Board:
+    """Handle of the actor that holds the progress of every run of a job; workers and the driver share it.
+
+    It lives beside the driver: a node may be lost, and what is known of the run is not.
+    """
+
+    def __init__(self) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+
+    def started(self, name: str, run: RunProgress, *, after_step: int) -> None:
+        """Say that a run's workers are up, for the first time or again, and go on after an optimizer step.
+
+        Records of later steps are forgotten. It is known when this returns.
+        """
+        ray.get(self._actor.started.remote(name, run, after_step))
+
+    def update(self, name: str, *, done_steps: int, phase: str, step: dict[str, Any] | None = None) -> None:
+        """Say how far a run is, with the record of a step if there is one. Does not wait."""
+        self._actor.update.remote(name, done_steps, phase, step)
+
+    def epoch_done(self, name: str, metrics: dict[str, Any]) -> None:
+        """Add the metrics of a finished epoch; they are there when this returns."""
+        ray.get(self._actor.epoch_done.remote(name, metrics))
+
+    def say(self, name: str, message: str) -> None:
+        """Tell people something about a run."""
+        ray.get(self._actor.say.remote(name, message))
+
+    def limit_micro_batch(self, name: str, rows: int) -> None:
+        """Have the run's workers compute at most so many rows at a time when they start again."""
+        ray.get(self._actor.limit_micro_batch.remote(name, rows))
+
+    def micro_batch_limit(self, name: str) -> int | None:
+        """What `limit_micro_batch` was told, if anything."""
+        limit: int | None = ray.get(self._actor.micro_batch_limit.remote(name))
+        return limit
+
+    def steps_after(self, name: str, step: int) -> list[dict[str, Any]]:
+        """Records of the steps after the one with this number; nothing while the cluster is being stopped."""
+        try:
+            steps: list[dict[str, Any]] = ray.get(self._actor.steps_after.remote(name, step))
+        except ray.exceptions.RayError:
+            return []
+        return steps
+
+    def history(self, name: str) -> list[dict[str, Any]]:
+        """The metrics of a run's finished epochs; none before its workers are up."""
+        run = self.snapshot().get(name)
+        return run.history if run else []
+
+    def snapshot(self) -> dict[str, RunProgress]:
+        """What is known now, by run name; nothing while the cluster is being stopped."""
+        try:
+            runs: dict[str, RunProgress] = ray.get(self._actor.snapshot.remote())
+        except ray.exceptions.RayError:
+            return {}
+        return runs
+
+
+class StepReporter:
+    """Rank 0's voice: it says how far the run is. The other ranks say nothing."""
+
+    def __init__(
+        self,
+        board: Board,
+        name: str,
+        *,
+        state: TrainingState,
+        num_steps: int,
+        part: Part,
+        num_epochs: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._board = board if rank == 0 else None
+        self._name, self._part = name, part
+        self._steps_per_epoch = num_steps / num_epochs
+        self._last = (time.monotonic(), state.step)
+        if self._board is not None:
+            done = part.num_steps_before + state.step
+            run = RunProgress(part.num_steps, done, num_workers=world_size, history=list(state.history))
+            self._board.started(name, run, after_step=state.step)
+
+    def step(self, state: TrainingState, *, loss: float, learning_rate: float, grad_norm: float | None, batch_size: int) -> None:
+        """Record an optimizer step: the mean loss since the last record, and how fast it went."""
+        now = time.monotonic()
+        seconds, steps = now - self._last[0], state.step - self._last[1]
+        self._last = (now, state.step)
+        record = {
+            "step": state.step,
+            "epoch": state.step / self._steps_per_epoch,
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "grad_norm": None if grad_norm is None else float(grad_norm),
+            "examples_per_s": steps * batch_size / max(seconds, 1e-9),
+        }
+        self._send(state, f"epoch {state.epoch + 1}", record)
+
+    def evaluating(self, state: TrainingState) -> None:
+        """Say that the epoch's steps are done and the validation rows are next."""
+        self._send(state, f"validating epoch {state.epoch + 1}")
+
+    def epoch_done(self, metrics: dict[str, Any]) -> None:
+        """Pass on an epoch's metrics."""
+        self._last = (time.monotonic(), self._last[1])
+        if self._board is not None and not self._part.name:
+            self._board.epoch_done(self._name, metrics)
+
+    def _send(self, state: TrainingState, phase: str, record: dict[str, Any] | None = None) -> None:
+        if self._board is not None:
+            done = self._part.num_steps_before + state.step
+            self._board.update(self._name, done_steps=done, phase=self._part.name + phase, step=None if self._part.name else record)
+
+
+@contextmanager
+def shown_progress(board: Board, console: Console, *, num_epochs: int) -> Iterator[None]:
+    """Show the one run on the board while the body runs: a bar in a terminal, a line now and then elsewhere."""
+    stop = threading.Event()
+    show = _show_bar if console.is_terminal else _show_lines
+    thread = threading.Thread(target=show, args=(board, console, num_epochs, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+
+
+class News:
+    """What a run has to say since one last looked: finished epochs, each once, and messages."""
+
+    def __init__(self, num_epochs: int) -> None:
+        self._num_epochs = num_epochs
+        self._epoch, self._messages = 0, 0
+
+    def since_last(self, run: RunProgress) -> list[str]:
+        """The new lines."""
+        lines = [f"[yellow]{message}[/]" for message in run.messages[self._messages :]]
+        self._messages = len(run.messages)
+        new = [metrics for metrics in run.history if metrics["epoch"] > self._epoch]
+        self._epoch += len(new)
+        return lines + [epoch_line(metrics, self._num_epochs) for metrics in new]
+
+
+def _only_run(board: Board) -> RunProgress | None:
+    return next(iter(board.snapshot().values()), None)
+
+
+def _show_bar(board: Board, console: Console, num_epochs: int, stop: threading.Event) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), console=console) as bars:
+        task: TaskID = bars.add_task("starting workers", total=None)
+        news, stopped = News(num_epochs), False
+        while not stopped:
+            stopped = stop.wait(UPDATE_EVERY_S)
+            run = _only_run(board)
+            if run is None:
+                continue
+            bars.update(task, description=f"{run.phase} of {num_epochs}", completed=run.done_steps, total=run.total_steps)
+            for line in news.since_last(run):
+                bars.console.print(line)
+
+
+def _show_lines(board: Board, console: Console, num_epochs: int, stop: threading.Event) -> None:
+    news, last = News(num_epochs), 0.0
+    started: tuple[float, int] | None = None
+    stopped = False
+    while not stopped:
+        stopped = stop.wait(UPDATE_EVERY_S)
+        run = _only_run(board)
+        if run is None:
+            continue
+        now = time.monotonic()
+        if started is None or run.done_steps < started[1]:
+            started = (now, run.done_steps)
+        for line in news.since_last(run):
+            console.print(line)
+        if now - last >= PLAIN_LINE_EVERY_S and run.done_steps > started[1]:
+            remaining_s = (now - started[0]) / (run.done_steps - started[1]) * (run.total_steps - run.done_steps)
+            console.print(f"{run.phase} of {num_epochs}: {run.done_steps}/{run.total_steps} steps, ETA {duration(remaining_s)}")
+            last = now
+
+
+def epoch_line(metrics: dict[str, Any], num_epochs: int) -> str:
+    """One finished epoch in a line."""
+    return (
+        f"epoch {metrics['epoch']}/{num_epochs}: training loss {metrics['train_loss']:.4f}, validation loss {metrics['loss']:.4f}, "
+        f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, {metrics['examples_per_s']:.0f} examples/s"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them, such as `2 min 05 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def stderr_console() -> Console:
+    """The console everything meant for people goes to; stdout is kept for `--json`."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)

@@ -1,0 +1,191 @@
+"""The Ray trainer of a run, shared by `manta train` and every trial of `manta tune`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manta.config import ExperimentConfig
+from manta.errors import RunError
+from manta_jobs.cluster.connection import WorkerResources
+from manta_jobs.runs.prepare import TokenizedData
+from manta_jobs.training.progress import Board
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ray.train import UserCallback
+    from ray.train.torch import TorchTrainer
+
+    from manta_jobs.training.checkpoints import TrainingState
+    from manta_jobs.training.loop import WorkerSetup
+    from manta_jobs.tuning.trial_queue import TrialQueue
+
+ASK_WORKERS_EVERY_S = 0.25
+"""A worker that reports an epoch waits until Ray's controller asks it the next time; with Ray's own 2 s that is seconds a run."""
+WAIT_FOR_LOST_NODES_S = 15
+"""Ray Train counts a lost node for up to 20 s more and waits for it; with a range of workers, it then goes on with those it has.
+Ray's own limit is a minute."""
+
+
+def build_trainer(
+    loop: Callable[[dict[str, Any]], None],
+    arguments: dict[str, Any],
+    config: ExperimentConfig,
+    *,
+    resources: WorkerResources,
+    folder: Path,
+    name: str,
+    callback: UserCallback,
+    max_failures: int,
+) -> TorchTrainer:
+    """Workers that run `loop` with `arguments`, not yet started: those of one run, or those that train a search's trials."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from manta_jobs.cluster.network import ReachableTorchConfig
+
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(ASK_WORKERS_EVERY_S))
+    if config.train.min_workers < config.train.max_workers:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(WAIT_FOR_LOST_NODES_S))
+    return TorchTrainer(
+        loop,
+        train_loop_config=arguments,
+        torch_config=ReachableTorchConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers_asked(config, resources),
+            use_gpu=resources.use_gpu,
+            resources_per_worker=resources.bundle(),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(folder / "ray"),
+            failure_config=FailureConfig(max_failures=max_failures, max_preemption_failures=-1),
+            callbacks=[callback],
+        ),
+    )
+
+
+def num_workers_asked(config: ExperimentConfig, resources: WorkerResources) -> int | tuple[int, int]:
+    """How many workers Ray Train is told to start: a number, or the fewest and the most.
+
+    It has the autoscaler make room for the most, and one that cannot makes room for none: so no more are asked for than fit.
+    """
+    least, most = config.train.min_workers, config.train.max_workers
+    if least == most:
+        return most
+    return least, most if resources.most is None else min(most, resources.most)
+
+
+def run_trainer(
+    data: TokenizedData, config: ExperimentConfig, *, board: Board, resources: WorkerResources, folder: Path, name: str
+) -> TorchTrainer:
+    """The distributed run of `config`. Checkpoints go to `folder/name`; where there are some, it goes on from the newest."""
+    from manta_jobs.training.loop import train_worker
+    from manta_jobs.training.recovery import Recovery
+
+    setup = worker_setup(data, config, board=board, resources=resources, folder=folder, name=name)
+    return build_trainer(
+        train_worker,
+        {"setup": setup},
+        config,
+        resources=resources,
+        folder=folder,
+        name=name,
+        callback=Recovery(board, name, max_failures=config.train.max_failures),
+        max_failures=config.train.max_failures + 1,  # one more to go on with fewer rows at a time; losses are counted there
+    )
+
+
+def lane_trainer(
+    data: TokenizedData,
+    config: ExperimentConfig,
+    *,
+    queue: TrialQueue,
+    board: Board,
+    resources: WorkerResources,
+    folder: Path,
+    trials: str,
+    name: str,
+    num_trials: int,
+) -> TorchTrainer:
+    """Workers that train one trial of a search after another, see `lanes.py`. Trials' checkpoints go to `folder/trials/TRIAL`."""
+    from manta_jobs.tuning.trial_workers import Lane, LaneRecovery, train_trials
+
+    lane = Lane(name, queue, worker_setup(data, config, board=board, resources=resources, folder=folder, name=trials))
+    return build_trainer(
+        train_trials,
+        {"lane": lane},
+        config,
+        resources=resources,
+        folder=folder,
+        name=name,
+        callback=LaneRecovery(lane),
+        max_failures=config.train.max_failures * num_trials + num_trials,  # each trial's own limit is the queue's
+    )
+
+
+def worker_setup(
+    data: TokenizedData, config: ExperimentConfig, *, board: Board, resources: WorkerResources, folder: Path, name: str
+) -> WorkerSetup:
+    """What the workers of a run need to know."""
+    from manta_jobs.training.loop import WorkerSetup
+
+    return WorkerSetup(
+        config=config,
+        labels=data.labels,
+        data_folder=str(data.folder),
+        checkpoints=str(folder / name),
+        pad_id=data.pad_id,
+        num_threads=resources.num_cpus,
+        board=board,
+        run_name=name,
+        folds=data.folds,
+    )
+
+
+def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState:
+    """Run the trainer to its end; what its last checkpoint says.
+
+    Raises:
+        RunError: a worker failed; the message is the worker's own.
+    """
+    from ray.train import ControllerError, TrainingFailedError
+
+    from manta_jobs.training.checkpoints import latest_checkpoint
+
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    try:
+        trainer.fit()
+    except (TrainingFailedError, ControllerError) as error:
+        raise RunError(failure_sentence(error)) from error
+    found = latest_checkpoint(checkpoints)
+    if found is None or not found[1].finished:
+        raise RunError(f"training ended without its last checkpoint in {checkpoints}; is that folder shared by all nodes?")
+    return found[1]
+
+
+def failure_sentence(error: Exception) -> str:
+    """The first failing worker's own message."""
+    from manta_jobs.training.recovery import is_own_error, last_line, own_sentence
+
+    cause: Any = error
+    while hasattr(cause, "controller_failure"):
+        cause = cause.controller_failure
+    if isinstance(cause, RunError):
+        return str(cause)
+    failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {}
+    own = {rank: failure for rank, failure in failures.items() if is_own_error(failure)}
+    if own or failures:
+        return own_sentence(*min((own or failures).items()))
+    return f"training failed: {last_line(str(cause))}"
+
+
+def workers_phrase(config: ExperimentConfig) -> str:
+    """Who trains, in words."""
+    least, most = config.train.min_workers, config.train.max_workers
+    count = str(most) if least == most else f"{least} to {most}"
+    stage = "" if config.train.zero_stage == "auto" else f" ZeRO {config.train.zero_stage}"
+    return f"{count} worker{'s' if most > 1 else ''} with DeepSpeed{stage}"

@@ -1,0 +1,121 @@
+"""The honest winner: the best trials are trained again with other seeds, and the best mean over those wins.
+
+The config as it stands is always among them, and stays unless a mean is better by more than one standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from manta_jobs.tuning.journal import SEED_MARK, Confirmation, Trial
+from manta_jobs.tuning.samplers import value_of
+
+if TYPE_CHECKING:
+    from manta.config import ExperimentConfig
+    from manta_jobs.tuning.trial_queue import TrialQueue
+
+SEED = "train.seed"
+
+
+def ranked(trials: list[Trial], config: ExperimentConfig) -> list[Trial]:
+    """Those that finished an epoch without failing, best first; of equals, the one with the lower number first.
+
+    Lanes begin trials in an order of chance, which decides nothing.
+    """
+    sign = -1 if config.train.metric_mode == "max" else 1
+    scored = [(score, trial) for trial in trials if trial.status != "failed" and (score := trial.score(config)) is not None]
+    return [trial for score, trial in sorted(scored, key=lambda pair: (sign * pair[0], len(pair[1].name), pair[1].name))]
+
+
+def runs_to_confirm(best: list[Trial], config: ExperimentConfig) -> dict[str, list[Trial]]:
+    """For each of the best `top_k` and for the config's own values, by trial, the runs with other seeds.
+
+    None where there is nothing to decide.
+    """
+    wanted = config.tune.confirm
+    if wanted is None or len(best) < 2:  # one trial wins in any case
+        return {}
+    own = [trial for trial in best[wanted.top_k :] if is_own(trial, config)]
+    seeds = range(config.train.seed + 1, config.train.seed + 1 + wanted.seeds)
+    return {
+        trial.name: [Trial(f"{trial.name}{SEED_MARK}{seed}", trial.values | {SEED: seed}) for seed in seeds]
+        for trial in [*best[: wanted.top_k], *own[:1]]
+    }
+
+
+def is_own(trial: Trial, config: ExperimentConfig) -> bool:
+    """Whether a trial's values are those of the config as it stands."""
+    return all(value_of(config, name) == value for name, value in trial.values.items())
+
+
+def num_confirming(config: ExperimentConfig) -> int:
+    """Runs that confirming takes at most."""
+    wanted = config.tune.confirm
+    num_trials = config.tune.budget.num_trials
+    return 0 if wanted is None or num_trials < 2 else min(wanted.top_k + 1, num_trials) * wanted.seeds
+
+
+def confirm(best: list[Trial], config: ExperimentConfig, queue: TrialQueue) -> list[Confirmation]:
+    """Train the best trials again and wait for all of them; the winner first. A trial without a finished run is left out.
+
+    A seed's turn comes for all of them before the next seed's, so that they had equally many where time runs out. A run that
+    was cut short does not count.
+    """
+    planned = runs_to_confirm(best, config)
+    for turn in zip(*planned.values(), strict=True):
+        for run in turn:
+            queue.submit(run.name, run.values, free=True)
+    by_name = {trial.name: trial for trial in best}
+    confirmed: list[Confirmation] = []
+    for name, runs in planned.items():
+        ended = [queue.outcome(run.name) for run in runs]
+        finished = ranked([run for run in ended if run.status == "done"], config)
+        if finished:
+            scores = [score for run in finished if (score := run.score(config)) is not None]
+            confirmed.append(Confirmation(by_name[name], finished, scores))
+    return winner_first(confirmed, config)
+
+
+def winner_first(confirmed: list[Confirmation], config: ExperimentConfig) -> list[Confirmation]:
+    """Best mean first; but the config as it stands before all others, if the best one's lead over it is within chance.
+
+    The one-standard-error rule: of settings that differ by no more, the plainer one, here the one that was there before
+    (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
+    """
+    ordered = by_mean(confirmed, config)
+    own = next((item for item in ordered if is_own(item.trial, config)), None)
+    if own is None or abs(ordered[0].mean - own.mean) > standard_error(ordered[0], own):
+        return ordered
+    return [own, *(item for item in ordered if item is not own)]
+
+
+def why_it_stays(confirmed: list[Confirmation], config: ExperimentConfig) -> str:
+    """A sentence where the winner, the first, has not the best mean; else nothing."""
+    if not confirmed:
+        return ""
+    winner, best = confirmed[0], by_mean(confirmed, config)[0]
+    lead = abs(best.mean - winner.mean)
+    if not lead or not is_own(winner.trial, config):
+        return ""
+    return (
+        f"The mean of {best.trial.name} is {lead:.4f} better than that of {winner.trial.name}; one standard error is "
+        f"{standard_error(best, winner):.4f}. That may be chance, so the config as it stands stays."
+    )
+
+
+def by_mean(confirmed: list[Confirmation], config: ExperimentConfig) -> list[Confirmation]:
+    """Best mean first; of equals, the one that came first."""
+    return sorted(confirmed, key=lambda item: item.mean, reverse=config.train.metric_mode == "max")
+
+
+def standard_error(one: Confirmation, other: Confirmation) -> float:
+    """Of the difference of two means over seeds; 0 where both have one seed only, as then nothing is known of chance."""
+    return math.sqrt(sum(item.std**2 / len(item.scores) for item in (one, other)))
+
+
+def winning_run(best: list[Trial], confirmed: list[Confirmation], config: ExperimentConfig) -> Trial:
+    """The run whose model is kept: of the winning values, the seed that did best on validation."""
+    if not confirmed:
+        return best[0]
+    return ranked([confirmed[0].trial, *confirmed[0].runs], config)[0]

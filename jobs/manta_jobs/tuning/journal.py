@@ -1,0 +1,141 @@
+"""What is known of a search's trials: their values, their epochs and how they ended, kept on disk line by line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from manta.config import ExperimentConfig
+from manta.object_store import store
+from manta_jobs.training.checkpoints import kept_epoch
+
+TrialStatus = Literal["running", "done", "stopped early", "out of time", "failed", "not run"]
+
+SEED_MARK = "-seed-"
+"""In the name of a run that trains a trial again with another seed."""
+
+
+@dataclass
+class Trial:
+    """One training run of a search."""
+
+    name: str
+    """Such as `trial-003`; its checkpoints are in a folder of that name."""
+    values: dict[str, Any]
+    """The searched fields, by dotted name."""
+    status: TrialStatus = "not run"
+    reason: str | None = None
+    """Why it failed."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The metrics of each finished epoch, see `worker.EPOCH_FIELDS`."""
+    clone_of: tuple[str, int] | None = None
+    """In population-based training: the trial it goes on from, and after which epoch, until it has trained an epoch itself."""
+    started_s: float | None = None
+    """When it started, in seconds after the search did."""
+    ended_s: float | None = None
+    """When it ended, likewise."""
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the search drew it, and did not train another trial again."""
+        return SEED_MARK not in self.name
+
+    def score(self, config: ExperimentConfig) -> float | None:
+        """The metric that compares trials after the epoch whose model it keeps; None without a finite number."""
+        if not self.history:
+            return None
+        patience = self.values.get("train.early_stopping", config.train.early_stopping)
+        train = config.train.model_copy(update={"early_stopping": patience})
+        value = float(kept_epoch(self.history, train)[config.train.metric])
+        return value if math.isfinite(value) else None
+
+    def planned_epochs(self, config: ExperimentConfig) -> int:
+        """Epochs it trains for unless it is stopped; also where its values contradict each other, and it failed by that."""
+        return int(self.values.get("train.num_epochs", config.train.planned_epochs))
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """One of the best trials, trained again with other seeds."""
+
+    trial: Trial
+    runs: list[Trial]
+    """One for each seed, best first; those that failed are left out."""
+    scores: list[float]
+    """Of those runs."""
+
+    @property
+    def mean(self) -> float:
+        """What the winner is chosen by."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over the seeds; 0 with one."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+class Journal:
+    """`trials.jsonl` of a search: a line for each event, kept before the search goes on. A resumed search reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trials: dict[str, Trial] = {}
+        self.elapsed_s = 0.0
+        """Seconds the search had taken when the last line was written."""
+        if path.exists():
+            text = path.read_text(encoding="utf-8")
+            if text and not text.endswith("\n"):
+                with path.open("a", encoding="utf-8") as file:
+                    file.write("\n")  # or the next event would go on in the line that a crash cut short
+            for line in text.splitlines():
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                self._apply(event)
+
+    def drawn(self, name: str, values: dict[str, Any], *, at_s: float) -> None:
+        """A trial's values were drawn."""
+        self._write({"trial": name, "event": "drawn", "values": values, "at_s": at_s})
+
+    def cloned(self, name: str, values: dict[str, Any], *, donor: str, epochs: int, at_s: float) -> None:
+        """A trial of a population goes on from another one's checkpoint, with other values."""
+        self._write({"trial": name, "event": "cloned", "values": values, "donor": donor, "epochs": epochs, "at_s": at_s})
+
+    def epoch(self, name: str, metrics: dict[str, Any], *, at_s: float) -> None:
+        """A trial finished an epoch; one that is known already is not written again."""
+        if metrics["epoch"] > len(self.trials[name].history):
+            self._write({"trial": name, "event": "epoch", "metrics": metrics, "at_s": at_s})
+
+    def ended(self, name: str, status: TrialStatus, *, at_s: float, reason: str | None = None) -> None:
+        """A trial ended."""
+        self._write({"trial": name, "event": "ended", "status": status, "reason": reason, "at_s": at_s})
+
+    def _write(self, event: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        store(self.path)
+        self._apply(event)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        at_s = self.elapsed_s = float(event["at_s"])
+        if event["event"] == "drawn":
+            self.trials[event["trial"]] = Trial(event["trial"], event["values"], "running", started_s=at_s)
+            return
+        trial = self.trials[event["trial"]]
+        if event["event"] == "epoch":
+            trial.history.append(event["metrics"])
+            trial.clone_of = None
+        elif event["event"] == "cloned":
+            trial.values, trial.clone_of = event["values"], (event["donor"], event["epochs"])
+            trial.history = self.trials[event["donor"]].history[: event["epochs"]]
+        else:
+            trial.status, trial.reason, trial.ended_s = event["status"], event["reason"], at_s

@@ -1,0 +1,6 @@
+"""What a search came to, as one self-contained page with its plots: `write_search_report`."""
+
+from manta_jobs.tuning.report.report import write_search_report
+from manta_jobs.tuning.report.savings import Savings, savings
+
+__all__ = ["Savings", "savings", "write_search_report"]

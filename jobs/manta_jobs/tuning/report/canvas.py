@@ -1,0 +1,171 @@
+"""What the pictures of a search have in common: colours for light and dark pages, axes, legends, and sentences instead of plots."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from manta_jobs.reporting.curves import BLUE, GREEN, GREY
+from manta_jobs.tuning.report.results import SearchedField, SearchResults
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+PAPER, INK, GRID, RED = "#ffffff", "#1f2429", "#dde1e6", "#c1272d"
+DARK = {  # each colour's stand-in on a dark page
+    PAPER: "#14181d",
+    INK: "#e3e6ea",
+    GRID: "#333a42",
+    RED: "#ff7b72",
+    BLUE: "#4aa3ea",
+    GREEN: "#2fc394",
+    GREY: "#9aa4ae",
+}
+COLOUR_MAP, COLOUR_RANGE = "viridis", (0.28, 0.9)
+"""Without the ends, which fade into dark and light pages."""
+CLIP_FROM = 2.0
+"""The worst trials share the end of the colour scale once they are this many times further off than the middle half is wide."""
+MARGIN = 0.06
+SPREAD = 0.02
+"""How far apart trials of the same values are drawn, in shares of an axis."""
+NARROW_BELOW_IN = 6.0
+
+
+def is_narrow(figure: Any) -> bool:
+    """Whether a figure is for a phone."""
+    return width_pt(figure) < 72 * NARROW_BELOW_IN
+
+
+def width_pt(figure: Any) -> float:
+    """A figure's width in points, as letters are measured."""
+    return float(72 * figure.get_figwidth())
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib shows as it is: a dollar sign starts no formula."""
+    return text.replace("$", r"\$")
+
+
+def say(figure: Figure, sentence: str) -> None:
+    """A sentence in place of a picture."""
+    lines = textwrap.fill(sentence, 34 if is_narrow(figure) else 62)
+    figure.text(0.5, 0.5, plain(lines), ha="center", va="center", fontsize=13, color=INK, linespacing=1.5)
+
+
+def halo() -> list[Any]:
+    """An outline in the colour of the page, so that letters can be read on top of lines."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3, foreground=PAPER)]
+
+
+def finish_panel(panel: Axes) -> None:
+    """Grid, frame and the colour of the letters."""
+    panel.set_facecolor(PAPER)
+    panel.grid(color=GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color(GREY)
+    panel.tick_params(color=GREY, labelcolor=INK)
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.label.set_color(INK)
+
+
+def set_field_ticks(panel: Axes, *, across: SearchedField, up: SearchedField) -> None:
+    """The ticks and names of two fields; long words across are tilted."""
+    for axis, field in ((panel.xaxis, across), (panel.yaxis, up)):
+        ticks = field.ticks()
+        axis.set_ticks([place for place, _ in ticks], labels=[plain(text) for _, text in ticks])
+        axis.set_label_text(plain(field.label))
+    room = 0.6 * width_pt(panel.figure)
+    if sum(len(text) + 2 for _, text in across.ticks()) * 5.5 > room:
+        panel.tick_params(axis="x", labelrotation=30)
+        for label in panel.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+
+
+def set_epoch_ticks(panel: Axes, last: int) -> None:
+    """Whole epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    margin = 0.04 * (last - 1) or 0.5
+    panel.set_xlim(1 - margin, last + margin)
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
+    panel.set_xlabel("epoch")
+
+
+def colour_scale(results: SearchResults) -> ScalarMappable:
+    """A colour for each score, bright for good ones; a few very bad trials do not make all others look the same."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    full = colormaps[COLOUR_MAP]
+    start, end = COLOUR_RANGE if results.higher_is_better else COLOUR_RANGE[::-1]
+    shades = [full(start + (end - start) * step / 255) for step in range(256)]
+    low, high = colour_bounds(results)
+    return ScalarMappable(Normalize(low, high, clip=True), LinearSegmentedColormap.from_list("scores", shades))
+
+
+def colour_bounds(results: SearchResults) -> tuple[float, float]:
+    """The scores at the ends of the colour scale."""
+    scores = [score for trial in results.ranked if (score := results.score(trial)) is not None] or [0.0, 1.0]
+    scores.sort(reverse=results.higher_is_better)
+    best, quarter, worst = scores[0], scores[(3 * (len(scores) - 1)) // 4], scores[-1]
+    if abs(worst - quarter) > CLIP_FROM * abs(quarter - best) > 0:
+        worst = quarter + (quarter - best) / 2
+    low, high = sorted((best, worst))
+    return (low, high) if high > low else (low - 0.005, high + 0.005)
+
+
+def add_colour_bar(figure: Figure, panel: Axes, colours: ScalarMappable, results: SearchResults) -> None:
+    """What the colours mean; a pointed end says that there are scores beyond it."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = colour_bounds(results)
+    scores = [score for trial in results.ranked if (score := results.score(trial)) is not None]
+    beyond = {(True, False): "min", (False, True): "max"}.get((min(scores) < low, max(scores) > high), "neither")
+    place: dict[str, Any] = {"location": "top", "aspect": 32} if is_narrow(figure) else {"location": "right", "aspect": 26}
+    bar = figure.colorbar(colours, ax=panel, extend=beyond, pad=0.03, **place)
+    bar.set_label(plain(results.metric_label), color=INK)
+    bar.ax.tick_params(color=GREY, labelcolor=INK)
+    bar.outline.set_edgecolor(GREY)
+    bar.locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
+
+
+def add_legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]]) -> None:
+    """What marks and lines mean, below the picture."""
+    from matplotlib.lines import Line2D
+
+    if not entries:
+        return
+    handles = [
+        Line2D([], [], label=words, **{key: value for key, value in style.items() if key != "zorder"}) for words, style in entries
+    ]
+    columns = 2 if is_narrow(figure) else min(len(handles), 6)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        labelcolor=INK,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
+
+
+def spread(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Trials of the same values side by side instead of on top of each other, in a small circle."""
+    groups: dict[tuple[float, float], list[int]] = defaultdict(list)
+    for index, (x, y) in enumerate(places):
+        groups[round(x, 3), round(y, 3)].append(index)
+    moved = list(places)
+    for members in (group for group in groups.values() if len(group) > 1):
+        for turn, index in enumerate(members):
+            angle, (x, y) = 2 * math.pi * turn / len(members), places[index]
+            moved[index] = (x + SPREAD * math.cos(angle), y + SPREAD * math.sin(angle))
+    return moved

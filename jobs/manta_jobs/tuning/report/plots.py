@@ -1,0 +1,158 @@
+"""The five pictures of a search: `search_plots` gives them, with a caption each, as PNG and as SVG for light and dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta_jobs.tuning.report.canvas import DARK, PAPER
+from manta_jobs.tuning.report.drawings import draw_confirmation, draw_importance, draw_learning_curves, draw_parallel, draw_scatter
+from manta_jobs.tuning.report.importance import Importance
+from manta_jobs.tuning.report.results import SearchedField, SearchResults
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PREFERRED = ("train.learning_rate", "model.dropout")
+"""The fields that a plot of two shows, where they were searched."""
+WIDE, NARROW = (8.0, 4.7), (4.3, 5.0)
+"""Inches; the narrow one is for phones, with letters of the same size."""
+CONFIRMATION_CAPTION = (
+    "Each dot is a run with another seed, the diamond their mean and the bar one standard deviation to each side: "
+    "trials whose bars overlap may differ by luck."
+)
+MOST_AXES_ON_PHONES = 4
+PNG_DPI = 160
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One picture, not yet drawn."""
+
+    name: str
+    """Also its file's name."""
+    title: str
+    caption: str
+    """One sentence on how to read it; empty where the picture is a sentence itself."""
+    alt: str
+    """What it shows, for those who cannot see it."""
+    draw: Callable[[Figure], None]
+    height_in: float | None = None
+    """What its rows need, where it has rows."""
+    width_in: float | None = None
+    """What its columns need, where they are many."""
+    scrolls: bool = False
+    """Whether it is too much for the width of a phone, and is scrolled there."""
+
+    def figure(self, *, narrow: bool = False) -> Figure:
+        """The picture, drawn and laid out."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+        width, height = NARROW if narrow and not self.scrolls else WIDE
+        figure = Figure(
+            figsize=(self.width_in or width, self.height_in or height),
+            layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
+            facecolor=PAPER,
+            dpi=PNG_DPI,  # letters are as wide as in the PNG
+        )
+        FigureCanvasAgg(figure)
+        self.draw(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it is laid out, and need not be again for each format
+        return figure
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write a picture for documents and slides."""
+    figure.savefig(path, format="png")
+
+
+def svg_of(figure: Figure) -> str:
+    """A picture for a light page."""
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def darkened(svg: str) -> str:
+    """The same picture for a dark page."""
+    for light, dark in DARK.items():
+        svg = svg.replace(light.lower(), dark)
+    return svg
+
+
+def search_plots(results: SearchResults, importance: Importance) -> list[Plot]:
+    """The pictures in the order of the report."""
+    across, up = scatter_fields(results, importance)
+    names = " and ".join(field.label for field in (across, up) if field is not None) or "no searched field"
+    better = "higher" if results.higher_is_better else "lower"
+    metric = results.metric_label
+    return [
+        Plot(
+            "scatter",
+            f"{names[0].upper()}{names[1:]}",
+            f"Each mark is a trial and its colour the best {metric} ({better} is better): look for where the bright ones lie.",
+            f"Scatter plot of {names}, coloured by {metric}.",
+            partial(draw_scatter, results=results, across=across, up=up),
+        ),
+        Plot(
+            "learning_curves",
+            "Learning curves",
+            f"Each line is a trial's {metric} after each epoch; one that ends in a mark was stopped, cut short or failed there.",
+            f"Line plot of {metric} by epoch for each trial.",
+            partial(draw_learning_curves, results=results),
+        ),
+        Plot(
+            "parallel_coordinates",
+            "All settings together",
+            f"Follow a trial's line from axis to axis to its {metric} (up is better): where good lines meet, a setting matters.",
+            f"Parallel coordinates of {', '.join(field.label for field in results.fields) or 'no field'} and {metric}.",
+            partial(draw_parallel, results=results),
+            scrolls=len(results.fields) > MOST_AXES_ON_PHONES,
+        ),
+        Plot(
+            "importance",
+            "What mattered",
+            importance_caption(results, importance),
+            "Bar chart of how important each searched setting is." if importance.shares else str(importance.reason),
+            partial(draw_importance, results=results, importance=importance),
+            height_in=max(1.9, 1.3 + 0.55 * len(importance.shares)),
+        ),
+        Plot(
+            "confirmation",
+            "Trained again with other seeds",
+            CONFIRMATION_CAPTION if results.confirmations else "",
+            f"Dot plot of {metric} of each confirmed trial and seed, with mean and standard deviation."
+            if results.confirmations
+            else "No trial was trained again with other seeds.",
+            partial(draw_confirmation, results=results),
+            height_in=max(1.9, 1.4 + 1.0 * len(results.confirmations)),
+        ),
+    ]
+
+
+def importance_caption(results: SearchResults, importance: Importance) -> str:
+    """How to read the bars; the picture itself says why there are none."""
+    if not importance.shares:
+        return ""
+    return (
+        f"From {importance.num_trials} trials, each by the epoch that it keeps: how much worse a trial's {results.metric_label} is "
+        "predicted from the other trials when a setting is not known; a bar whose error line reaches zero may be chance."
+    )
+
+
+def scatter_fields(results: SearchResults, importance: Importance) -> tuple[SearchedField | None, SearchedField | None]:
+    """The two fields that are shown: learning rate and dropout, then numbers before words, the important ones first."""
+
+    def order(field: SearchedField) -> tuple[int, bool, float]:
+        preferred = PREFERRED.index(field.name) if field.name in PREFERRED else len(PREFERRED)
+        return preferred, field.scale == "category", -importance.shares.get(field.name, 0.0)
+
+    first, second, *_ = [*sorted(results.fields, key=order), None, None]
+    return first, second

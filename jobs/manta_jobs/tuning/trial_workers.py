@@ -1,0 +1,209 @@
+"""Lanes: groups of Ray Train workers that stay up and train one trial of a search after another.
+
+Starting four processes that import torch and DeepSpeed takes longer than a small trial trains. A lane is one `TorchTrainer`;
+each trial in it starts from the pretrained weights and its own seed, as if it were alone. Ray Train replaces lost workers as in
+any run, and the trial goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from pydantic import ValidationError
+from ray.train import UserCallback
+
+from manta.errors import InputError, RunError
+from manta.object_store import discard, fetch, here, names, store
+from manta_jobs.training import quick_dropout
+from manta_jobs.training.checkpoints import latest_checkpoint
+from manta_jobs.training.loop import Training, WorkerSetup, begun
+from manta_jobs.training.memory import OutOfMemory, halved_phrase
+from manta_jobs.training.progress import Board
+from manta_jobs.training.recovery import is_own_error, last_line, lost_phrase, own_sentence
+from manta_jobs.tuning.trial_queue import Assignment, TrialQueue, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ray.train.torch import TorchTrainer
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What the workers of a lane need to know."""
+
+    name: str
+    queue: TrialQueue
+    setup: WorkerSetup
+    """Of the search's own config; `checkpoints` is the folder that holds a folder for each trial."""
+
+
+class WorkersMustRestartError(Exception):
+    """A trial failed on one of several workers and the others wait for it; Ray Train starts all of them anew."""
+
+
+def train_trials(arguments: dict[str, Any]) -> None:
+    """What every worker of a lane runs: take a trial, train it, until there are no more."""
+    kept = quick_dropout.install()  # noqa: F841  # for as long as training goes on
+    lane: Lane = arguments["lane"]
+    while (assignment := next_trial(lane)) is not None:
+        if isinstance(assignment, Wait):
+            continue
+        try:
+            train_trial(lane, assignment)
+        except Exception as error:  # noqa: BLE001  # put down to the trial, or raised again
+            failed(lane, assignment.name, error)
+
+
+def next_trial(lane: Lane) -> Assignment | Wait | None:
+    """Worker 0 asks, all get the answer."""
+    answer: list[Any] = [lane.queue.take(lane.name) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(answer, src=0)
+    taken: Assignment | Wait | None = answer[0]
+    return taken
+
+
+def train_trial(lane: Lane, assignment: Assignment) -> None:
+    """The same training as any run's, with the trial's values in its config."""
+    checkpoints = Path(lane.setup.checkpoints) / assignment.name
+    if assignment.clone is not None:
+        if dist.get_rank() == 0:
+            copy_checkpoint(Path(assignment.clone), here(checkpoints))
+        dist.barrier()
+    training = begun(
+        dataclasses.replace(
+            lane.setup,
+            config=lane.setup.config.with_values(assignment.values),
+            checkpoints=str(checkpoints),
+            run_name=assignment.name,
+            seconds=assignment.seconds,
+        )
+    )
+    try:
+        training.run(report=lambda metrics: goes_on(lane.queue, training, assignment, metrics))
+    finally:
+        training.close()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def copy_checkpoint(donor: Path, folder: Path) -> None:
+    """Put another trial's checkpoint, or its newest where that one has been pruned, in the place of a trial's own."""
+    found = None if donor.name in names(donor.parent) else latest_checkpoint(donor.parent)
+    chosen = fetch(donor) if found is None else found[0]
+    discard(folder)
+    shutil.copytree(chosen, folder / chosen.name)
+    store(folder / chosen.name)
+
+
+def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metrics: dict[str, Any]) -> bool:
+    """Report an epoch and hear whether to train on. An ended trial's checkpoint is on disk before anyone knows of its end."""
+    name, is_first = assignment.name, dist.get_rank() == 0
+    is_over = training.state.finished
+    has_turned = assignment.until is not None and metrics["epoch"] >= assignment.until
+    if has_turned:
+        training.save_for_good()
+    if is_first:
+        queue.epoch_done(name, metrics, status=None if not is_over else "out of time" if training.out_of_time else "done")
+    if is_over or has_turned:
+        return False
+    answer: list[Any] = [queue.may_go_on(name, epochs=metrics["epoch"]) if is_first else None]
+    dist.broadcast_object_list(answer, src=0)
+    if not answer[0]:
+        training.save_for_good()
+        if is_first:
+            queue.ended(name, "stopped early")
+    return bool(answer[0])
+
+
+def failed(lane: Lane, name: str, error: Exception) -> None:
+    """Put the failure down to its trial and be ready for the next.
+
+    Raises:
+        WorkersMustRestartError: other workers do not know of it and wait.
+        Exception: the error itself, where another worker's loss caused it.
+    """
+    board = lane.setup.board
+    if not is_own_error(error):
+        raise error
+    is_halved = isinstance(error, OutOfMemory) and error.micro_batch_size > 1 and board.micro_batch_limit(name) is None
+    if is_halved and isinstance(error, OutOfMemory):
+        board.limit_micro_batch(name, error.micro_batch_size // 2)
+        board.say(name, halved_phrase(dist.get_rank(), error))
+    else:
+        lane.queue.ended(name, "failed", f"{type(error).__name__}: {last_line(str(error))}")
+    is_common = isinstance(error, ArithmeticError | InputError | ValidationError)  # raised by all workers at the same place
+    if dist.get_world_size() > 1 and not is_common:
+        raise WorkersMustRestartError(name) from error
+
+
+class LaneRecovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
+    """Ray Train's callback at the failure of a lane's workers, run by its controller."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Tell people what was lost; Ray starts the workers anew.
+
+        Raises:
+            RunError: a worker failed outside of any trial, which would only happen again.
+        """
+        restarts = [error for error in worker_exceptions.values() if isinstance(error, WorkersMustRestartError)]
+        own = {rank: error for rank, error in worker_exceptions.items() if is_own_error(error)}
+        if own and not restarts:
+            raise RunError(own_sentence(*min(own.items())))
+        if not restarts:
+            trial = self._lane.queue.current(self._lane.name) or self._lane.name
+            self._lane.setup.board.say(trial, f"{lost_phrase(worker_exceptions)}; going on from the last checkpoint.")
+
+
+class Lanes:
+    """The lanes of a search, as a context: they run while the body does, and end when the queue has no more to train."""
+
+    def __init__(self, queue: TrialQueue, board: Board, *, num_lanes: int, build: Callable[[str], TorchTrainer]) -> None:
+        self._queue = queue
+        self._threads = [
+            threading.Thread(target=self._run, args=(f"lane-{number}", build), daemon=True) for number in range(1, num_lanes + 1)
+        ]
+        self._num_alive = num_lanes
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Ask for the workers; does not wait."""
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        """Return when all workers are gone. The queue must have been told how many trials there are."""
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, name: str, build: Callable[[str], TorchTrainer]) -> None:
+        from ray.train import ControllerError, TrainingFailedError
+
+        from manta_jobs.training.trainer import failure_sentence
+
+        reason = "its workers ended"
+        try:
+            build(name).fit()
+        except (TrainingFailedError, ControllerError) as error:
+            reason = failure_sentence(error)
+        current = self._queue.current(name)
+        if current is not None:
+            self._queue.ended(current, "failed", reason)
+        with self._lock:
+            self._num_alive -= 1
+            if self._num_alive == 0:
+                self._queue.abandon(reason)
