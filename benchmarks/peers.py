@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 
 from machine import synchronize
 from manta.config import ExperimentConfig
-from manta.config_file import load_config
+from manta.config.file import load_config
 from manta.model import build_model, load_tokenizer, pretrained_source, set_dropout
 from manta_jobs.training.engine import computes_bf16
 

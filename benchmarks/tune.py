@@ -156,7 +156,7 @@ def documented_search(experiment: Path, target: Path) -> None:
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    from manta.config_file import load_config
+    from manta.config.file import load_config
     from manta.console import people_console
     from manta_jobs.runs.prepare import prepare
     from manta_jobs.training.loop import WorkerSetup, train_worker

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from manta.config import DataConfig, ExperimentConfig, ModelConfig
-from manta.config_file import build_config, write_config
+from manta.config.file import build_config, write_config
 from manta.data import Split, TextDataset, load_dataset
 from manta.data.dataset import SPLITS
 from manta.labels import LabelSpace

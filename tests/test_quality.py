@@ -6,8 +6,7 @@ import argparse
 import json
 import math
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,9 @@ import quality_results
 import quality_systems
 import quality_table
 from quality_results import Job
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

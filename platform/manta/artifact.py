@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+
 MANIFEST_FILE = "manta.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from manta.data import Split
 from manta.data.split import Indices, stratified_split
-from manta.labels import LabelSpace
 from manta.metrics import best_thresholds, classification_metrics
 
 if TYPE_CHECKING:
-    from manta.data import TextDataset
+    from manta.data import Split, TextDataset
+    from manta.labels import LabelSpace
     from manta.texts import Text
 
 Logits = npt.NDArray[np.float64]

@@ -28,7 +28,7 @@ from manta.behaviour_suite import (
     shown,
 )
 from manta.config import nearest
-from manta.config_file import read_document
+from manta.config.file import read_document
 from manta.errors import InputError
 from manta.labels import LabelSpace
 from manta.perturbations import PERTURBATIONS, add_sentence, changed_parts, expanded, fields_of, filled, parts_of, swap
@@ -36,6 +36,7 @@ from manta.texts import NumTexts, Text, first_of_wrong_kind, wrong_kind_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
 SUITE_FILE = "behaviour.yaml"
 MOST_FAILURES_SHOWN = 5
 EXAMPLE = "tests: [{name: …, kind: …, texts: […]}]"

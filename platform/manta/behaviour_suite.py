@@ -16,6 +16,7 @@ from manta.texts import Text
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+
 Sentence = Annotated[str, Field(min_length=1)]
 TextOrPair = Sentence | tuple[Sentence, Sentence]
 

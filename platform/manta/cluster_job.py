@@ -13,10 +13,12 @@ import json
 import secrets
 import time
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SUPPORTED_PYTHON = ((3, 11), (3, 13))
 """From the first on, and before the second: `requires-python` of the package."""
@@ -82,7 +84,7 @@ def cluster_job(
         "storage": storage,
         "code": code.digest if image_code else None,
     }
-    script = (_roots()["manta_jobs"] / "submission" / START_SCRIPT).read_bytes()
+    script = (_roots()["manta_jobs"] / "cli" / START_SCRIPT).read_bytes()
     entries = {"order.json": json.dumps(order, indent=2).encode(), START_SCRIPT: script}
     work = _package(entries | {f"inputs/{file}": content for file, content in files.items()})
     runtime_env: dict[str, Any] = {"working_dir": work.uri}

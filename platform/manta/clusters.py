@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from manta.config_file import explain, read_document
+from manta.config.file import explain, read_document
 from manta.errors import InputError
 
 CLUSTERS_FILE = "~/.config/manta/clusters.yaml"

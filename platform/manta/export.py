@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manta.artifact import CARD_FILE, MANIFEST_FILE, ModelArtifact, with_card
 from manta.errors import InputError
 from manta.model_card import model_card
 from manta.storage import written_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def export_model(artifact: ModelArtifact, to: Path) -> Path:

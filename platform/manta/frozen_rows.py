@@ -9,20 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from manta.errors import InputError
-from manta.labels import LabelSpace, RowLabels, Targets
-from manta.texts import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from manta.data import TextDataset
+    from manta.labels import LabelSpace, RowLabels, Targets
+    from manta.texts import Text
 
 ROWS_FILE = "test.jsonl"
 SEEN_FILE = "seen.npy"

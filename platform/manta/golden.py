@@ -11,25 +11,20 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from manta.inference_form import SAFETENSORS, FormName
+from manta.inference_form import FormName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from manta.artifact import ModelArtifact
     from manta.labels import Floats
-    from manta.texts import Text
 
 GOLDEN_FILE = "golden.json"
 NUM_GOLDEN = 16
-MAX_CHARACTERS = 500
-"""Longer texts are cut: they are there to be computed, not to be right."""
 TOLERANCE = 1e-3
 """How far a probability computed in fp32 may be from the recorded one: processors and versions add in other orders."""
 REDUCED_TOLERANCE = 0.03
 """The same for int8, where a difference in the last bit may round an activation to the next integer, and for what a GPU computes
 in fewer bits. A wrong model is further off on some of the texts."""
-DECIMALS = 6
 
 
 class GoldenPredictions(BaseModel):
@@ -74,20 +69,6 @@ class GoldenPredictions(BaseModel):
         )
 
 
-def record_golden(artifact: ModelArtifact, texts: Sequence[Text]) -> GoldenPredictions:
-    """What each form of a calibrated model that may answer gives the texts on a CPU, one at a time."""
-    from manta.predictor import Predictor
-
-    cut = tuple(_cut(text) for text in texts)
-    forms: list[FormName] = [SAFETENSORS, *(form.name for form in artifact.manifest.forms if form.accepted)]
-    probabilities: dict[FormName, tuple[tuple[float, ...], ...]] = {}
-    for form in forms:
-        predictor = Predictor(artifact, device="cpu", form=form)
-        rows = [predictor.labels.probabilities(predictor.logits([text]))[0] for text in cut]
-        probabilities[form] = tuple(tuple(round(float(value), DECIMALS) for value in row) for row in rows)
-    return GoldenPredictions(texts=cut, probabilities=probabilities)
-
-
 def spread_rows(decided: Sequence[object], *, count: int = NUM_GOLDEN) -> list[int]:
     """Indices of up to `count` rows, taken in turn from the rows of each decision, so that rare ones are among them."""
     groups: dict[object, list[int]] = {}
@@ -95,7 +76,3 @@ def spread_rows(decided: Sequence[object], *, count: int = NUM_GOLDEN) -> list[i
         groups.setdefault(decision, []).append(row)
     turns = sorted((turn, group[turn]) for group in groups.values() for turn in range(min(len(group), count)))
     return sorted(row for _, row in turns[:count])
-
-
-def _cut(text: Text) -> Text:
-    return text[:MAX_CHARACTERS] if isinstance(text, str) else (text[0][:MAX_CHARACTERS], text[1][:MAX_CHARACTERS])

@@ -14,13 +14,13 @@ import torch
 from torch.nn import functional
 
 from manta.errors import InputError
-from manta.labels import LabelSpace
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedModel
 
     from manta.config import TrainConfig
+    from manta.labels import LabelSpace
 
 
 class ClassificationLoss(torch.nn.Module):

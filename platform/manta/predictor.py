@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from manta.artifact import ModelArtifact
 from manta.errors import InputError
 from manta.forward import Forward, OnnxForward, TorchForward
 from manta.inference_form import FORM_FILES, SAFETENSORS, FormName, fastest
-from manta.labels import LabelSpace
 from manta.texts import Text, TokenLists, first_of_wrong_kind, token_ids, wrong_kind_sentence
 
 if TYPE_CHECKING:
@@ -21,7 +19,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from manta.labels import Floats
+    from manta.artifact import ModelArtifact
+    from manta.labels import Floats, LabelSpace
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +27,8 @@ from manta.storage import Storage
 from manta.tracking import PARENT_TAG, open_mlflow, store_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"

@@ -14,17 +14,18 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from manta.errors import InputError, RunError
-from manta.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+
+    from manta.storage import Storage
 
 SERVER = "MLFLOW_TRACKING_URI"
 ANSWER_WITHIN_S = 10.0

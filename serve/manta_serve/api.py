@@ -28,6 +28,7 @@ from manta_serve.explain import Explainer
 from manta_serve.exposition import CONTENT_TYPE, Family, exposition
 from manta_serve.extra_versions import RETRY_S, BusyLoadingError, RefusedVersionError, UnknownVersionError
 from manta_serve.feedback import Feedback, FeedbackFullError, FeedbackStore, Said
+from manta_serve.metric_families import families_of
 from manta_serve.models import NotLoadedError
 from manta_serve.problems import JSON, ApiProblem, broken, invalid, refused, told
 from manta_serve.schemas import (
@@ -43,14 +44,13 @@ from manta_serve.schemas import (
     feedback_request,
 )
 from manta_serve.service import ClientGoneError, Service, until_disconnected
-from manta_serve.service_metrics import families_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from manta.artifact import Manifest
     from manta.attribution import Explanation
-    from manta_serve.service import Answer
+    from manta_serve.answer import Answer
 
 SMALL_BODY_BYTES = 64 * 1024
 """Up to here a body is checked at once; a larger one in a thread, so that others do not wait for the milliseconds it takes."""

@@ -19,11 +19,12 @@ from manta_serve.batching import TextBatcher
 from manta_serve.feedback import FeedbackStore
 from manta_serve.guard import guarded
 from manta_serve.keys import KeyStore
+from manta_serve.metric_families import families_of
 from manta_serve.models import ServedModels
 from manta_serve.profiles import HA_PROXY
 from manta_serve.request_log import log_as_json
 from manta_serve.service import Service
-from manta_serve.service_metrics import ServiceMetrics, families_of
+from manta_serve.service_metrics import ServiceMetrics
 from manta_serve.shadow import Shadow
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from manta.config_file import load_config
+from manta.config.file import load_config
 from manta.console import people_console
 from manta_serve.profiles import ProfileName
 

@@ -11,7 +11,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from manta.config import ServeConfig
 from manta.errors import InputError, RunError
 from manta.ports import check_port, is_loopback
 from manta.registry import ModelRegistry, RegisteredVersion
@@ -22,6 +21,7 @@ from manta_serve.profiles import Ingress, ProfileName, ingress_of
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from manta.config import ServeConfig
     from manta_serve.app import ServeArguments
 
 APPLICATION = "manta"

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from manta.attribution import Explanation
     from manta.config import ServeConfig
     from manta.predictor import Prediction
+    from manta_serve.answer import Answer
     from manta_serve.feedback import FeedbackSummary
     from manta_serve.models import Refusal
     from manta_serve.served_model import ServedModel
-    from manta_serve.service import Answer, Service
+    from manta_serve.service import Service
 
 MAX_EXPLAINED = 8
 """Texts that one request may have explained: each takes as long as some hundred answers."""

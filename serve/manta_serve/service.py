@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from manta.errors import MantaError
+from manta_serve.answer import Answer, Models
 from manta_serve.batching import DeadlineError
 from manta_serve.service_metrics import ServiceMetrics
 
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from manta.config import ServeConfig
-    from manta.predictor import Prediction
     from manta.texts import Text
     from manta_serve.batching import TextBatcher
-    from manta_serve.models import Refusal
     from manta_serve.served_model import ServedModel
     from manta_serve.shadow import Shadow
 
@@ -29,55 +27,6 @@ T = TypeVar("T")
 
 class ClientGoneError(MantaError):
     """The client went before it was answered (499)."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to one request, all of it by one version."""
-
-    model: ServedModel
-    predictions: list[Prediction]
-    """One for each text, in order."""
-    queued_s: float
-    """Seconds from the request's arrival to its first text being computed."""
-    computed_s: float
-    """Seconds from then to its last text being computed."""
-
-
-class Models(Protocol):
-    """Which versions are loaded."""
-
-    @property
-    def current(self) -> ServedModel:
-        """The champion."""
-        ...
-
-    @property
-    def candidate(self) -> ServedModel | None:
-        """The candidate, where it is loaded and is not the champion."""
-        ...
-
-    @property
-    def loaded(self) -> Sequence[ServedModel]:
-        """Every version in memory that may answer."""
-        ...
-
-    @property
-    def refused(self) -> Sequence[Refusal]:
-        """The versions that the registry asks for and that were not taken."""
-        ...
-
-    async def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
-        """Who answers a request: the pinned version, loaded if need be, else by the key's share of the traffic.
-
-        Raises:
-            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version cannot be had.
-        """
-        ...
-
-    def stop(self) -> None:
-        """Look no more for other versions."""
-        ...
 
 
 class Service:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from manta.predictor import Prediction
     from manta.texts import Text
+    from manta_serve.answer import Answer, Models
     from manta_serve.served_model import ServedModel
-    from manta_serve.service import Answer, Models
 
 MOST_WAITING_TEXTS = 64
 MOST_AGE_S = 2.0

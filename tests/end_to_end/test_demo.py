@@ -11,10 +11,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -23,6 +22,9 @@ from manta.ports import free_ports
 from manta.predictor import Predictor
 from manta.registry import ModelRegistry
 from manta.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 TEXTS = ["Where is the parcel that was promised for Monday?", "locked out", "You took my money twice, and the receipt says once!"]
 START_TIMEOUT_S = 400

@@ -7,14 +7,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import yaml
 from ray.cluster_utils import Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class Nodes:

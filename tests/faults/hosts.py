@@ -7,7 +7,10 @@ import os
 import string
 import subprocess
 from contextlib import ExitStack
-from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 NETWORK = "10.213.77"
 LETTERS = itertools.cycle(string.ascii_lowercase)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import psutil
@@ -14,6 +14,9 @@ from manta.labels import LabelSpace
 from ..serve.bad_bodies import VALID, bad_requests, send_all
 from ..serve.live_api import live_api
 from ..serve.untrained import artifact_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COUNT = int(os.environ.get("MANTA_FUZZ_REQUESTS", "20000"))
 MOST_GROWTH_BYTES = 20 * 1024**2

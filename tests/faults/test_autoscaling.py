@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from .growing import GrowingCluster
 from .laptop import COMMAND, laptop, write_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 IDLE_MINUTES = 0.3
 PLACEMENT = """

@@ -8,13 +8,16 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ..test_repository import commands
 from .laptop import COMMAND, local_cluster, write_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 DOCS = Path(__file__).parents[2] / "docs"
 MANTA = shlex.join(COMMAND)

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -17,6 +16,10 @@ from mlflow import MlflowClient
 
 from manta.registry import ModelRegistry
 from manta.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(("verb", "sign"), [("train", "epoch 2/"), ("tune", "epoch 2,")])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -14,6 +14,9 @@ from manta.clusters import connection
 from manta_jobs.submission.jobs_api import JobsApi
 
 from .laptop import local_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
-from .conftest import Nodes, Run
 from .test_survival import past, registered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import psutil
+
+    from .conftest import Nodes, Run
 
 ROWS_AT_A_TIME = 64
 LEEWAY_BYTES = 16 * 2**20  # for what is no tensor of a batch

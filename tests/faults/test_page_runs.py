@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +18,9 @@ from ..ui.recorded import record_versions
 from ..ui.visits import choose, chromium, page_process, violations, visiting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from ..ui.visits import Visit
 
 pytestmark = [pytest.mark.page, pytest.mark.timeout(420)]

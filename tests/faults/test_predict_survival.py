@@ -10,9 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -21,7 +19,12 @@ from manta.predictor import Predictor
 from manta_jobs.batch_prediction.plan import CHUNK_ROWS
 
 from ..platform.conftest import make_artifact  # noqa: F401
-from .conftest import Nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .conftest import Nodes
 
 NUM_ROWS = 40_000
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -15,7 +13,11 @@ import yaml
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 
-from .conftest import Nodes, Run
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .conftest import Nodes, Run
 
 NUM_TRIALS = 8  # of one worker each, on a cluster that holds two
 SEARCH = {

@@ -10,10 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -24,19 +22,23 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions
 from manta.artifact import WEIGHTS_FILE, with_golden
 from manta.config import ServeConfig
 from manta.decisions import Action, Decision
-from manta.golden import record_golden
 from manta.labels import LabelSpace
 from manta.ports import free_ports
 from manta.predictor import Predictor
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta.tracking import RunTracker
+from manta_jobs.packaging.golden import record_golden
 from manta_serve.app import ServeArguments, deployment
 from manta_serve.keys import KeyStore
 from manta_serve.takeover import TOGETHER_AFTER
 
 from ..serve.untrained import artifact_of
 from .serving_load import Asked, Expected, Load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(600)
 LABELS = LabelSpace.from_labels(["account", "billing", "delivery"])

@@ -6,9 +6,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -16,6 +15,10 @@ import yaml
 from manta_jobs.cluster.local import LocalCluster
 
 from .laptop import laptop, write_experiment
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 

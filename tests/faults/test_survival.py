@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -18,7 +17,10 @@ from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta_jobs.training.checkpoints import STATE_FILE
 
-from .conftest import Nodes, Run
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import Nodes, Run
 
 INTERVAL = 10
 MID_EPOCH = 30

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,14 +18,17 @@ from manta.console import people_console
 from manta.storage import Storage
 from manta_jobs.cluster.connection import interruptible
 from manta_jobs.runs.prepare import PreparedRun, prepare
-from manta_jobs.training import quick_dropout
 from manta_jobs.training.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
+from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training, WorkerSetup, reported
 from manta_jobs.training.progress import Board
 from manta_jobs.training.validation import all_logits
 
 from ..conftest import rows_of
 from .registered import KINDS, Trained, train_tiny
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def train_all(arguments: dict[str, Any]) -> None:
     for setup in arguments["setups"]:
         if setup.config.train.precision == "fp16":
             _let_the_cpu_compute_in_fp16()
-        kept = quick_dropout.install()  # noqa: F841  # as `train_worker` does, which lets go of the engine
+        kept = install_quick_dropout()  # noqa: F841  # as `train_worker` does, which lets go of the engine
         training = Training(setup)
         training.run(report=reported)
         logits = all_logits(training.engine, training.validation, pad_id=setup.pad_id)

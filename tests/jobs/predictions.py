@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from manta.predictor import Predictor
 from manta_jobs.batch_prediction.classify import Classifier
 from manta_jobs.batch_prediction.destination import Destination
 from manta_jobs.batch_prediction.join import join
 from manta_jobs.batch_prediction.locate import locate
 from manta_jobs.batch_prediction.partial import Task, opened
 from manta_jobs.batch_prediction.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.predictor import Predictor
 
 VERSION = "desk@1"
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,8 +14,12 @@ from manta.frozen_rows import FrozenRows
 from manta.labels import LabelSpace
 from manta.model import build_model, load_tokenizer
 from manta.registry import ModelRegistry, RegisteredVersion
-from manta.storage import Storage
 from manta.tracking import RunTracker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.storage import Storage
 
 LABELS = LabelSpace(("account", "billing", "delivery"), "multiclass")
 KINDS = {"good": (60, 30), "worse": (6, 20), "better": (120, 70)}

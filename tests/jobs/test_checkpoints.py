@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -20,6 +20,9 @@ from manta_jobs.training.checkpoints import (
     read_state,
     write_checkpoint,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WEIGHTS = {"weight": torch.arange(1000.0)}
 MOMENTS = {"exp_avg.weight": torch.ones(1000)}

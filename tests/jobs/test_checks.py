@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -34,6 +33,9 @@ from manta_jobs.preflight.run import Placement, load_inputs
 from manta_jobs.preflight.tokens import TokenSample, histogram, sample_tokens
 
 from .conftest import experiment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NODE = {"CPU": 4.0, "memory": 8e9}
 MINILM = ModelSize(num_parameters=22_716_296, num_learning=22_716_296, num_layers=6, width=384, inner_width=1536, num_heads=12)

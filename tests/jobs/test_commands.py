@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 import sys
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from manta.cli import main
 from manta.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GOOD_ROWS = "text,label\n" + "".join(f"text number {number},{'ab'[number % 2]}\n" for number in range(20))
 

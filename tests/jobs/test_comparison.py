@@ -9,8 +9,7 @@ import pytest
 from manta.baseline import Baseline
 from manta.config import ExperimentConfig
 from manta.starting_point import auto_learning_rate
-from manta_jobs.packaging.comparison import Comparison, compare, losing_paragraph
-from manta_jobs.packaging.overfitting import Fit, Verdict
+from manta_jobs.packaging.diagnosis import BaselineComparison, Fit, Verdict, compare_with_baseline, losing_paragraph
 
 BASELINE = Baseline(validation={}, test={"accuracy": 0.894, "loss": 0.5}, num_rows={}, is_sample=False, seconds=1.0)
 
@@ -31,7 +30,7 @@ def fit(verdict: Verdict, *, num_epochs: int, usual_rate: float) -> Fit:
 
 def said(accuracy: float = 0.698, *, classes: int = 77, steps: int = 939, verdict: Verdict = "fits", **train: Any) -> str | None:
     config = ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}, "train": {"num_epochs": 3} | train})
-    compared = Comparison("accuracy", accuracy, 0.894)
+    compared = BaselineComparison("accuracy", accuracy, 0.894)
     usual_rate = auto_learning_rate(num_steps=steps, num_classes=classes, hidden_size=384)
     found = fit(verdict, num_epochs=config.train.planned_epochs, usual_rate=usual_rate)
     return losing_paragraph(compared, config, found, num_classes=classes, num_steps=steps)
@@ -43,8 +42,8 @@ def test_a_model_that_wins_needs_no_words() -> None:
 
 
 def test_lower_is_better_for_a_loss() -> None:
-    assert compare({"loss": 0.4}, BASELINE, metric="loss").is_beaten
-    assert not compare({"accuracy": 0.894}, BASELINE, metric="accuracy").is_beaten
+    assert compare_with_baseline({"loss": 0.4}, BASELINE, metric="loss").is_beaten
+    assert not compare_with_baseline({"accuracy": 0.894}, BASELINE, metric="accuracy").is_beaten
 
 
 def test_banking77_at_5e_5_is_told_that_the_learning_rate_is_too_low() -> None:

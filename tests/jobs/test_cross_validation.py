@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,9 +14,12 @@ from manta.errors import RunError
 from manta.metrics import classification_metrics
 from manta_jobs.runs import train
 from manta_jobs.training.checkpoints import CHECKPOINTS
-from manta_jobs.training.cross_validation import HELD_OUT_FILE, held_out_logits, joined, read_logits, steps_of_parts, write_logits
+from manta_jobs.training.validation import HELD_OUT_FILE, held_out_logits, joined, read_logits, steps_of_parts, write_logits
 
 from .conftest import experiment, people_console
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FOLDS = np.array([0, 1, 2, 1, 0])
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from matplotlib.figure import Figure
 
 from manta_jobs.reporting.curves import MAX_POINTS, draw_results, series, thinned, write_curves
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def steps_of(count: int, *, per_epoch: int = 10) -> list[dict[str, Any]]:

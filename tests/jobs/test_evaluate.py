@@ -6,10 +6,8 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,6 +24,10 @@ from manta_jobs.reporting.evaluation.measure import Latency, Measured
 from manta_jobs.reporting.evaluation.report import check_target, write_report
 from manta_jobs.reporting.evaluation.sections import worst_sentence
 from manta_jobs.reporting.evaluation.slices import Slice, checked_patterns, slices_of, wilson_interval, worst_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 LATENCY = Latency(10.0, 12.0, 20.0, 50, 100.0, "a processor", 2)
 SUBJECT = Subject("desk", 3, "/models/desk", "rows.csv", "2026-01-01T00:00:00+00:00")

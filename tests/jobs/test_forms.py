@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,11 +14,14 @@ from manta.data import load_dataset
 from manta.predictor import Predictor
 from manta.registry import ModelRegistry
 from manta.storage import Storage
+from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
 from manta_jobs.packaging.onnx import make_forms_on_cluster
-from manta_jobs.runs.evaluate import logits_on_cluster
 from manta_jobs.runs.train import train
 
 from .conftest import experiment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.timeout(500)

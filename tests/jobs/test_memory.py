@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from manta.config import ModelConfig, TrainConfig
 from manta.labels import LabelSpace
 from manta.loss import ClassificationLoss, TrainedClassifier
 from manta.model import build_model
+from manta_jobs.cluster import connection
 from manta_jobs.training import memory
 from manta_jobs.training.checkpoints import TrainingState
 from manta_jobs.training.memory import (
@@ -20,6 +20,9 @@ from manta_jobs.training.memory import (
     choose_zero_stage,
     stage_reason,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LABELS = LabelSpace(("a", "b", "c"), "multiclass")
 MIB = 1024**2
@@ -126,13 +129,13 @@ def test_gradient_checkpointing_keeps_less(tiny_model: Path) -> None:
 
 
 def test_a_container_with_less_memory_than_the_machine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    machine = memory.free_host_memory()
+    monkeypatch.setattr(connection, "CGROUP", tmp_path)
+    machine = connection.free_host_memory()
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    assert memory.free_host_memory() == pytest.approx(machine, rel=0.2)
+    assert connection.free_host_memory() == pytest.approx(machine, rel=0.2)
     (tmp_path / "memory.max").write_text("5000\n")
-    assert memory.free_host_memory() == 4000
+    assert connection.free_host_memory() == 4000
 
 
 def test_only_failed_allocations_are_out_of_memory() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import psutil
-import pytest
 
 from manta_jobs.cluster import network
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_the_interface_is_the_one_with_the_nodes_address(monkeypatch: pytest.MonkeyPatch) -> None:

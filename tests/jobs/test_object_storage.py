@@ -8,15 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import ray
 import yaml
 
 from manta.artifact import ModelArtifact
-from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.errors import InputError
 from manta.object_store import fetch, names, store
@@ -24,12 +22,18 @@ from manta.ports import free_ports
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta_jobs.runs import tune as job
-from manta_jobs.runs.finish import TrainedModel
 from manta_jobs.runs.prepare import prepare
 from manta_jobs.runs.train import resume, train
 
 from ..platform.test_tracking import mlflow_server
 from .conftest import experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from manta.config import ExperimentConfig
+    from manta_jobs.runs.results import TrainedModel
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 slow = pytest.mark.faults  # two minutes each, so beside those that kill processes

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from manta.config import ExperimentConfig
 from manta_jobs.cli.show_run import show_fit
-from manta_jobs.packaging.overfitting import Fit, Verdict, assess_fit, guessing_loss, judge
+from manta_jobs.packaging.diagnosis import Fit, Verdict, assess_fit, guessing_loss, judge
 
 TEN_CLASSES = math.log(10)
 NAN = math.nan

@@ -8,11 +8,9 @@ import datetime as dt
 import json
 import random
 import threading
-from collections.abc import Callable, Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +27,10 @@ from manta_jobs.batch_prediction.workers import Pool, fit_pool
 
 from ..platform.conftest import finished, make_artifact, one_thread  # noqa: F401  # fixtures
 from .predictions import VERSION, plan_of, predict_here, rows_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 WORDS = "parcel courier late charged invoice card password login email the my is please".split()
 NUM_ROWS = 50

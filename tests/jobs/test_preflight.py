@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -22,10 +22,12 @@ from manta_jobs.preflight import run as preflight
 from manta_jobs.preflight.checks import Check
 from manta_jobs.preflight.probe import ProbeError, ProbeResult
 from manta_jobs.preflight.run import Preflight, examine, kept_preflight, load_inputs
-from manta_jobs.preflight.tokens import TokenSample
 from manta_jobs.runs.prepare import prepare
 
 from .conftest import experiment
+
+if TYPE_CHECKING:
+    from manta_jobs.preflight.tokens import TokenSample
 
 NODE = {"CPU": 4.0, "memory": 8e9}
 PACE = ProbeResult(
@@ -126,7 +128,7 @@ def test_what_cannot_work_leaves_with_2_and_nothing_on_disk(
         words = "0.0 MB free"
     elif fault == "memory":
         # Of this machine, and of the session's cluster, which is there when other tests have asked for it before.
-        monkeypatch.setattr("manta_jobs.training.memory.free_host_memory", lambda: 1_000_000)
+        monkeypatch.setattr("manta_jobs.cluster.connection.free_host_memory", lambda: 1_000_000)
         monkeypatch.setattr("manta_jobs.cluster.connection.cluster_nodes", lambda: [{"CPU": 4.0, "memory": 1e6}])
         words = "Not even one row at a time fits"
     else:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from manta.config import ExperimentConfig
-from manta.config_file import load_config
+from manta.config.file import load_config
 from manta_jobs.runs.prepare import PreparedRun, prepare, reopen
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def prepared(data: Path, encoder: Path, *, separator: str = "|", **sections: Any) -> tuple[PreparedRun, str]:

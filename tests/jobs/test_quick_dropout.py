@@ -1,17 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from manta_jobs.training import quick_dropout
-from manta_jobs.training.quick_dropout import bernoulli_
+from manta_jobs.training.cpu_speedups import bernoulli_, install_quick_dropout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
 def installed() -> Iterator[None]:
-    library = quick_dropout.install()
+    library = install_quick_dropout()
     yield
     library._destroy()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from mlflow import MlflowClient
@@ -18,6 +17,9 @@ from manta.errors import RunError
 from manta.storage import RunFolder, Storage
 from manta_jobs.training import tracking as module
 from manta_jobs.training.tracking import RunRecord, follow, read_steps
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def step(number: int, loss: float = 1.0) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from manta_jobs.training.reduction import MIN_ROWS, average_gradients
+from manta_jobs.training.cpu_speedups import MIN_ROWS, average_gradients
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WORLD_SIZE = 2
 

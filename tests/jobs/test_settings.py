@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,9 +15,12 @@ from manta.metrics import classification_metrics
 from manta.model import load_model_config, load_tokenizer
 from manta.predictor import Predictor
 from manta_jobs.runs.finish import plain_weights
-from manta_jobs.runs.prepare import TokenizedData
+from manta_jobs.training.batches import TokenizedData
 
 from .conftest import Outcome, experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VARIANTS = {
     "plain": {},

@@ -15,10 +15,10 @@ from manta import cluster_job
 from manta.cluster_job import SUPPORTED_PYTHON, code_package
 from manta.clusters import CLUSTERS_FILE, connection, jobs_address
 from manta.errors import InputError
+from manta_jobs.cli.job_start import MARK, placed_inputs
 from manta_jobs.cli.submit_commands import verb_params, whereabouts
 from manta_jobs.submission.cargo import packed_inputs
 from manta_jobs.submission.follow import Transcript
-from manta_jobs.submission.job_start import MARK, placed_inputs
 from manta_jobs.submission.jobs_api import JobsApi, check_version
 
 
@@ -120,7 +120,7 @@ def test_edited_code_is_another_package_and_the_same_code_the_same_one(tmp_path:
     first = code_package()
     assert code_package() == first
     names = zipfile.ZipFile(io.BytesIO(first.content)).namelist()
-    assert {"manta/cli.py", "manta_jobs/submission/job_start.py"} <= set(names)
+    assert {"manta/cli.py", "manta_jobs/cli/job_start.py"} <= set(names)
     assert not [name for name in names if "__pycache__" in name]
     for name in ("manta", "manta_jobs"):
         (tmp_path / name).mkdir()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +22,9 @@ from manta_jobs.packaging.calibrate import calibrate_artifact
 from manta_jobs.reporting.evaluation.terminal import show_evaluation
 from manta_jobs.runs.evaluate import evaluate
 from manta_jobs.runs.train import train
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def experiment(data: Path, model: Path, *, data_settings: dict[str, Any], task: str, **train_settings: Any) -> ExperimentConfig:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ import ray
 import torch
 import torch.distributed as dist
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.numpy import load_file
@@ -32,6 +29,12 @@ from manta_jobs.training.recovery import Recovery
 from manta_jobs.training.trainer import fit
 
 from .conftest import Outcome, experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlflow.entities import Run
 
 STAGES = (0, 1, 2, 3)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from manta_jobs.tuning.journal import Journal
 from manta_jobs.tuning.trial_queue import Assignment, Wait, _TrialQueue
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def queue_of(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import ray
@@ -14,14 +13,19 @@ import yaml
 from mlflow import MlflowClient
 
 from manta.config import ExperimentConfig
-from manta.config_file import load_config
+from manta.config.file import load_config
 from manta.console import people_console
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta_jobs.runs.prepare import prepare
 from manta_jobs.runs.train import train
-from manta_jobs.runs.tune import TunedModel, as_ended, makes_forms, no_model_sentence, resume, run, tune
+from manta_jobs.runs.tune import as_ended, makes_forms, no_model_sentence, resume, run, tune
 from manta_jobs.tuning.journal import Confirmation, Journal, Trial, TrialStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta_jobs.runs.results import TunedModel
 
 
 def search(data: Path, model: Path, **tune_settings: Any) -> ExperimentConfig:

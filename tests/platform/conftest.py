@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from manta.artifact import ModelArtifact
 from manta.calibration import Calibration, CalibrationFigures
 from manta.labels import LabelSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from manta.artifact import ModelArtifact
 
 SPACES = {
     "binary": LabelSpace(("billing", "delivery"), "binary"),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -11,6 +10,9 @@ from manta.config import LoraSettings, ModelConfig
 from manta.errors import InputError
 from manta.labels import LabelSpace
 from manta.model import build_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LABELS = LabelSpace(("a", "b", "c"), "multiclass")
 

@@ -6,9 +6,8 @@ import pickletools
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,6 +25,9 @@ from manta.artifact import (
 )
 from manta.errors import InputError, RunError
 from manta.export import export_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +14,9 @@ from manta.config import DataConfig
 from manta.data import Split, TextDataset, load_dataset
 from manta.labels import LabelSpace
 from manta.metrics import METRIC_NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_it_is_scikit_learns_own_pipeline_and_says_the_same_twice() -> None:

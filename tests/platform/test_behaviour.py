@@ -6,7 +6,6 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import yaml
 
 from manta.behaviour import Suite, find_suite, load_suite, run_suite
 from manta.config import DataConfig
-from manta.config_file import load_config
+from manta.config.file import load_config
 from manta.data import load_dataset
 from manta.data.read import SAMPLES
 from manta.errors import InputError
@@ -24,6 +23,8 @@ from manta.labels import LabelSpace
 from manta.perturbations import add_sentence, contractions, expanded, filled, lower_case, punctuation, swap, typo, upper_case
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from manta.texts import Text
 
 LABELS = LabelSpace(("bad", "good"), "binary")

@@ -313,7 +313,7 @@ def test_with_values_checks_anew(name: str, value: object) -> None:
 
 
 def test_field_names_are_those_of_the_yaml() -> None:
-    names = field_names()
+    names = field_names(ExperimentConfig)
     assert names[:2] == ["name", "data.train"]
     assert {"train.learning_rate", "tune.space", "tune.budget.num_trials", "storage"} <= set(names)
     assert len(names) == len(set(names))
@@ -321,8 +321,8 @@ def test_field_names_are_those_of_the_yaml() -> None:
 
 def test_set_by_name_makes_missing_sections() -> None:
     document: dict[str, Any] = {}
-    set_by_name(document, "tune.budget.num_trials", 3)
-    set_by_name(document, "tune.space.train.batch_size", {"choice": [1]})
+    set_by_name(document, "tune.budget.num_trials", 3, section=ExperimentConfig)
+    set_by_name(document, "tune.space.train.batch_size", {"choice": [1]}, section=ExperimentConfig)
     assert document == {"tune": {"budget": {"num_trials": 3}, "space": {"train.batch_size": {"choice": [1]}}}}
 
 
@@ -409,6 +409,6 @@ def test_an_optional_section_can_be_set_and_searched_by_name() -> None:
     changed = config.with_values({"model.lora.rank": 4})
     assert changed.model.lora is not None
     assert (changed.model.lora.rank, changed.model.lora.alpha) == (4, 16.0)
-    assert {"model.lora", "model.lora.rank"} <= set(field_names())
+    assert {"model.lora", "model.lora.rank"} <= set(field_names(ExperimentConfig))
     with pytest.raises(ValueError, match=r"model.lora.rnk is not a setting; did you mean model.lora.rank"):
         config.with_values({"model.lora.rnk": 4})

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from manta.config import ExperimentConfig
-from manta.config_file import load_config, write_config
+from manta.config.file import load_config, write_config
 from manta.errors import InputError
 
 MINIMAL = "name: support\ndata: {train: train.csv}\n"

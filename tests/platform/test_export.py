@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -16,6 +15,9 @@ from manta.export import export_model
 from manta.inference_form import unmade
 from manta.model_card import base_metadata, base_model, model_card, source_name
 from manta.predictor import Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

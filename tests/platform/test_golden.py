@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from manta.artifact import ModelArtifact, with_forms, with_golden
 from manta.errors import InputError
-from manta.golden import (
-    GOLDEN_FILE,
-    MAX_CHARACTERS,
-    NUM_GOLDEN,
-    REDUCED_TOLERANCE,
-    TOLERANCE,
-    GoldenPredictions,
-    record_golden,
-    spread_rows,
-)
+from manta.golden import GOLDEN_FILE, NUM_GOLDEN, REDUCED_TOLERANCE, TOLERANCE, GoldenPredictions, spread_rows
 from manta.inference_form import SAFETENSORS, unmade
 from manta.predictor import Predictor
+from manta_jobs.packaging.golden import MAX_CHARACTERS, record_golden
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

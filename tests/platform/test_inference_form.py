@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -19,6 +18,9 @@ from manta.inference_form import FORM_FILES, InferenceForm, Measured, fastest, j
 from manta.labels import LabelSpace
 from manta.onnx_export import export_graph, feed_forward_outputs, make_forms, quantize_graph
 from manta.predictor import Predictor, chosen_form
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import urllib.request
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pyarrow import fs
@@ -14,6 +13,10 @@ from pyarrow import fs
 from manta import object_store
 from manta.errors import InputError, RunError
 from manta.object_store import check, discard, fetch, here, mirror_of, names, shown, store, url_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +11,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from manta.artifact import with_calibration
 from manta.errors import InputError
 from manta.predictor import Predictor, token_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

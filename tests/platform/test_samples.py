@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from manta.config import DataConfig
-from manta.config_file import load_config
+from manta.config.file import load_config
 from manta.data import TextDataset, load_dataset
 from manta.data.read import SAMPLES
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,9 @@ from manta.config import LoraSettings, ModelConfig
 from manta.labels import LabelSpace
 from manta.model import build_model
 from manta.seen_rows import SeenRows, train_seen_rows, with_whole_embedding
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

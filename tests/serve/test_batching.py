@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,11 +12,16 @@ import pytest
 from manta.errors import InputError
 from manta.labels import Floats, LabelSpace
 from manta.predictor import Predictor
-from manta.texts import TokenLists
 from manta_serve.batching import BatchDone, ClosedError, DeadlineError, QueueFullError, TextBatcher, pieces
 from manta_serve.served_model import ServedModel
 
 from .untrained import artifact_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from manta.texts import TokenLists
 
 LABELS = LabelSpace.from_labels(["account", "billing", "delivery"])
 TEXTS = ["the parcel is late", "my password", "charged twice and now it is still of today", "card", "hello it is the driver"]

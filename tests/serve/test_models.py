@@ -17,11 +17,11 @@ from manta.artifact import WEIGHTS_FILE, ModelArtifact, with_golden
 from manta.config import ServeConfig, TrafficConfig
 from manta.decisions import Action, Decision
 from manta.errors import InputError
-from manta.golden import record_golden
 from manta.labels import LabelSpace
 from manta.registry import ModelRegistry
 from manta.storage import Storage
 from manta.tracking import RunTracker
+from manta_jobs.packaging.golden import record_golden
 from manta_serve import models as served_models
 from manta_serve.api import create_api
 from manta_serve.batching import TextBatcher

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from manta.storage import Storage
 from manta_serve.keys import KeyStore
 from manta_serve.profiles import ingress_of
 from manta_serve.run import check_keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_one_replica_on_a_laptop_listens_itself_and_on_this_machine_only() -> None:

@@ -7,21 +7,25 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
 
 from manta.labels import Floats, LabelSpace
 from manta.predictor import Predictor
-from manta.texts import TokenLists
 from manta_serve.api import create_api
 from manta_serve.guard import guarded
 from manta_serve.served_model import ServedModel
-from manta_serve.service import Service
 
 from .untrained import artifact_of, service_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from manta.texts import TokenLists
+    from manta_serve.service import Service
 
 WAIT_S = 60.0
 TEXTS = ["the parcel is late", "my password"]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from manta.artifact import ModelArtifact, write_artifact
 from manta.config import ModelConfig, ServeConfig
-from manta.labels import LabelSpace
 from manta.model import build_model, load_model_config, load_tokenizer
 from manta_serve.batching import TextBatcher
-from manta_serve.models import Refusal
-from manta_serve.served_model import ServedModel
 from manta_serve.service import Service
 from manta_serve.service_metrics import ServiceMetrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.labels import LabelSpace
+    from manta_serve.models import Refusal
+    from manta_serve.served_model import ServedModel
 
 
 def artifact_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, seed: int = 3, **changed: Any) -> ModelArtifact:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manta.decisions import Decision
 from manta.gate import GateLine
 from manta.registry import ModelRegistry
-from manta.storage import Storage
 from manta.tracking import RunTracker, epoch_points
 
 from ..conftest import rows_of
 from ..jobs.registered import register, train_tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.storage import Storage
 
 EVIL = "<img src=x onerror=alert(1)>"
 REPORT = {

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +11,9 @@ import pytest
 
 from manta_ui import row_files
 from manta_ui.row_files import FileProblem, read_rows, write_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROWS: list[dict[str, Any]] = [
     {"id": "1", "Message": 'say "hello", twice'},

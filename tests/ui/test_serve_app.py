@@ -5,15 +5,18 @@ from __future__ import annotations
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from http.cookiejar import CookieJar
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from manta.errors import InputError
 from manta_ui.accounts import Accounts
 from manta_ui.serve_app import PageArguments, build, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 PASSWORD = "correct horse"  # noqa: S105  # of nobody
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -25,6 +23,9 @@ from .recorded import EVIL, SEARCH, record_search, record_versions
 from .visits import choose, chromium, page_process, violations, visiting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from .visits import Visit
 
 STARTS_WITHIN_S = 90.0

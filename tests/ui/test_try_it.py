@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,8 @@ from ..serve.untrained import artifact_of
 from .visits import chromium, page_process, violations, visiting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from playwright.sync_api import Browser
 
     from .visits import Visit

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from manta.config import ExperimentConfig, section_type
-from manta.config_file import parse_document
+from manta.config.file import parse_document
 from manta.errors import InputError
 
 SOURCE = "experiment"

@@ -6,16 +6,17 @@ What is uploaded to the page travels with the job. Every other path is the clust
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from manta.cluster_job import INPUTS, ClusterJob, cluster_job
-from manta.config_file import DATA_FILES, build_config, parse_document
+from manta.config.file import DATA_FILES, build_config, parse_document
 from manta.errors import InputError
 from manta_ui.experiment_form import SOURCE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from manta.config import ExperimentConfig
 
 MOST_BYTES = 100 * 1024**2

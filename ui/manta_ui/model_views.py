@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ from manta_ui.charts import Axis, Series, line_chart
 from manta_ui.tables import Cell, facts_html, figure_cell, section_html, table_html
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from manta.decisions import Decision
     from manta_ui.tracking_client import Model, Version
 

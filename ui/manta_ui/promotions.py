@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from manta.cluster_job import ClusterJob, cluster_job
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Step = Literal["check", "promote", "rollback"]
 

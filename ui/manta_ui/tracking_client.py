@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
 
 from manta.decisions import Decision, read_decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 TIMEOUT_S = 10.0
 PARENT_TAG = "mlflow.parentRunId"

@@ -4,6 +4,7 @@
 that Ray Data starts, `partial` keeps what is finished in `OUT.partial/`, and `join` makes OUT of it. `run` calls them in turn.
 """
 
-from manta_jobs.batch_prediction.run import BatchResult, predict
+from manta_jobs.batch_prediction.result import BatchResult
+from manta_jobs.batch_prediction.run import predict
 
 __all__ = ["BatchResult", "predict"]

@@ -23,6 +23,7 @@ from manta_jobs.batch_prediction.locate import InputFile, Kind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+
 CHUNK_ROWS = 2048
 """Enough that sorting by length leaves little padding, few enough that an interruption costs seconds."""
 CHUNK_BYTES = 16 * 2**20

@@ -11,9 +11,7 @@ import shutil
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from manta.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact
 from manta.errors import InputError, RunError
@@ -25,49 +23,16 @@ from manta_jobs.batch_prediction.join import join
 from manta_jobs.batch_prediction.locate import locate
 from manta_jobs.batch_prediction.partial import PartialOutput, Task, opened
 from manta_jobs.batch_prediction.plan import Plan, make_plan
+from manta_jobs.batch_prediction.result import BatchResult
 from manta_jobs.batch_prediction.view import shown_rows
 from manta_jobs.batch_prediction.workers import core_remarks_in, finished_parts, fit_pool
 from manta_jobs.cluster.connection import connected, present_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from rich.console import Console
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """What came of a prediction."""
-
-    out: Path
-    num_rows: int
-    num_resumed: int
-    """Rows that an earlier attempt had finished."""
-    num_errors: int
-    num_uncertain: int
-    labels: Counter[str]
-    """Rows by most probable label."""
-    error_column: str
-    rows_per_s: float | None
-    """Of this attempt, from the first chunk's start to the last one's end; None if nothing was left to do."""
-    wall_s: float
-    model_version: str
-    artifact: Path
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as `--json` prints it."""
-        return {
-            "model": self.model_version,
-            "artifact": str(self.artifact),
-            "out": str(self.out),
-            "rows": self.num_rows,
-            "resumed_rows": self.num_resumed,
-            "errors": self.num_errors,
-            "uncertain": self.num_uncertain,
-            "labels": dict(self.labels.most_common()),
-            "rows_per_s": self.rows_per_s and round(self.rows_per_s, 2),
-            "wall_s": round(self.wall_s, 1),
-        }
 
 
 def predict(

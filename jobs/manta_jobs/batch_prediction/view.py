@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from manta_jobs.training.progress import PLAIN_LINE_EVERY_S, duration
+from manta.console import duration
+from manta_jobs.training.progress import PLAIN_LINE_EVERY_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
 
-    from manta_jobs.batch_prediction.run import BatchResult
+    from manta_jobs.batch_prediction.result import BatchResult
 
 MOST_LABELS = 10
 Advance = Callable[[int], None]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from manta.config_file import load_config
+from manta.config.file import load_config
 from manta.console import people_console, print_result
 
 cluster = typer.Typer(help="Check a cluster's file, or try a cluster of several nodes on this machine.", no_args_is_help=True)

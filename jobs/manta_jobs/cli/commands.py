@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from manta.config_file import load_config
+from manta.config.file import load_config
 from manta.console import people_console, print_result
 from manta.errors import InputError
 

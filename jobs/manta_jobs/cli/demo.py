@@ -16,26 +16,27 @@ import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from manta.config_file import load_config
+from manta.config.file import load_config
+from manta.console import duration
 from manta.errors import InputError, RunError
 from manta.ports import check_port
 from manta.storage import Storage
 from manta_jobs.cli.show_run import registered_as
 from manta_jobs.cluster.connection import num_cores
-from manta_jobs.runs.tune import TunedModel, tune
-from manta_jobs.training.progress import duration
+from manta_jobs.runs.tune import tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rich.console import Console
 
     from manta.config import ExperimentConfig
+    from manta_jobs.runs.results import TunedModel
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0

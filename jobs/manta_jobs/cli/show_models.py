@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from manta.console import bytes_phrase
 from manta.errors import InputError
-from manta_jobs.preflight.checks import bytes_phrase
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from manta.registry import ModelRegistry, RegisteredVersion

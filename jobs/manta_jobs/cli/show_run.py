@@ -4,40 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from manta.console import bytes_phrase, duration
 from manta.object_store import shown
-from manta_jobs.packaging.comparison import compare, losing_paragraph
-from manta_jobs.preflight.checks import bytes_phrase
+from manta_jobs.packaging.diagnosis import compare_with_baseline, losing_paragraph
 from manta_jobs.registry.promotion import show_promotion
+from manta_jobs.reporting.figures import SHOWN_METRICS
 from manta_jobs.training.distribution import PHASES
-from manta_jobs.training.progress import duration
 from manta_jobs.training.tracking import CURVES_FILE
 from manta_jobs.tuning.confirm import why_it_stays
 from manta_jobs.tuning.live_table import short
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from manta.artifact import ModelArtifact
-    from manta_jobs.packaging.overfitting import Fit
-    from manta_jobs.runs.finish import TrainedModel
-    from manta_jobs.runs.tune import TunedModel
+    from manta_jobs.packaging.diagnosis import Fit
+    from manta_jobs.runs.results import TrainedModel, TunedModel
 
 MOST_WORKERS = 16
-SHOWN_METRICS = (
-    ("accuracy", "accuracy"),
-    ("f1_micro", "micro F1"),
-    ("f1_macro", "macro F1"),
-    ("f1_weighted", "weighted F1"),
-    ("precision_macro", "macro precision"),
-    ("recall_macro", "macro recall"),
-    ("loss", "loss"),
-)
 
 
 def show_trained(model: TrainedModel, console: Console, *, experiment: Path | None) -> None:
@@ -120,7 +111,7 @@ def model_comparison(model: TrainedModel) -> str | None:
         return None
     metric = model.config.train.metric
     return losing_paragraph(
-        compare(model.artifact.manifest.metrics, model.baseline, metric=metric),
+        compare_with_baseline(model.artifact.manifest.metrics, model.baseline, metric=metric),
         model.config,
         model.fit,
         num_classes=len(model.artifact.manifest.labels),

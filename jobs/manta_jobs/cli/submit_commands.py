@@ -203,7 +203,7 @@ def _how_to_go_on(job_id: str, connection: Connection) -> str:
 
 def _times(job: Job) -> tuple[str, str]:
     """When it started, and how long it took or has taken."""
-    from manta_jobs.training.progress import duration
+    from manta.console import duration
 
     if job.started_ms is None:
         return "", ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from manta.config_file import read_document
+from manta.config.file import read_document
 from manta.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,21 +11,23 @@ import threading
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from manta.config import TrainConfig
 from manta.errors import InputError, RunError
 from manta.object_store import check, url_of
 from manta_jobs.cluster.autoscaling import Growth, Node, growth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from rich.console import Console
+
+    from manta.config import TrainConfig
 
 T = TypeVar("T")
 PROBE_WITHIN_S = 60.0
@@ -174,8 +176,6 @@ def coming_cluster(address: str | None, *, train: TrainConfig, storage: Path) ->
             return dataclasses.replace(present_cluster(train), strangers=nodes_without(storage))
     import torch
 
-    from manta_jobs.training.memory import free_host_memory
-
     gpus = {"GPU": float(torch.cuda.device_count())} if torch.cuda.device_count() else {}
     return Cluster([{"CPU": float(local_cpus(train.max_workers)), "memory": float(free_host_memory()), **gpus}])
 
@@ -267,3 +267,17 @@ def num_workers_at_once(resources: WorkerResources, nodes: Sequence[Node]) -> in
     if resources.use_gpu:
         return int(sum(node.get("GPU", 0) for node in nodes))
     return sum(int(node.get("CPU", 0)) // resources.num_cpus for node in nodes)
+
+
+def free_host_memory() -> int:
+    """Bytes free on this machine, or in the container that holds this process if that is less."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - used))
+
+
+CGROUP = Path("/sys/fs/cgroup")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from manta.answer_profile import profile_of
 from manta.artifact import ModelArtifact, with_calibration
 from manta.calibration import calibrate, figures_on
-from manta_jobs.runs.evaluate import logits_on_cluster
+from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 import ray
 
 from manta.artifact import ModelArtifact, with_golden
-from manta.golden import GOLDEN_FILE, record_golden, spread_rows
+from manta.golden import GOLDEN_FILE, GoldenPredictions, spread_rows
+from manta.inference_form import SAFETENSORS, FormName
 from manta.object_store import fetch, store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import Console
 
     from manta.data import Split
-    from manta.golden import GoldenPredictions
     from manta.labels import Floats
     from manta.texts import Text
 
@@ -39,3 +40,28 @@ def record_golden_on_cluster(artifact: ModelArtifact, split: Split, *, logits: F
 
 def _record(path: Path, texts: list[Text]) -> GoldenPredictions:
     return record_golden(ModelArtifact.load(fetch(path)), texts)
+
+
+def record_golden(artifact: ModelArtifact, texts: Sequence[Text]) -> GoldenPredictions:
+    """What each form of a calibrated model that may answer gives the texts on a CPU, one at a time."""
+    from manta.predictor import Predictor
+
+    cut = tuple(_cut(text) for text in texts)
+    forms: list[FormName] = [SAFETENSORS, *(form.name for form in artifact.manifest.forms if form.accepted)]
+    probabilities: dict[FormName, tuple[tuple[float, ...], ...]] = {}
+    for form in forms:
+        predictor = Predictor(artifact, device="cpu", form=form)
+        rows = [predictor.labels.probabilities(predictor.logits([text]))[0] for text in cut]
+        probabilities[form] = tuple(tuple(round(float(value), DECIMALS) for value in row) for row in rows)
+    return GoldenPredictions(texts=cut, probabilities=probabilities)
+
+
+MAX_CHARACTERS = 500
+"""Longer texts are cut: they are there to be computed, not to be right."""
+
+
+DECIMALS = 6
+
+
+def _cut(text: Text) -> Text:
+    return text[:MAX_CHARACTERS] if isinstance(text, str) else (text[0][:MAX_CHARACTERS], text[1][:MAX_CHARACTERS])

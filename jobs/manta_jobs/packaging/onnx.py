@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
@@ -11,6 +10,8 @@ from manta.artifact import ModelArtifact
 from manta.object_store import fetch, here, store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from manta.data import Split

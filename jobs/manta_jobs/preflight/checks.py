@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from manta.console import bytes_phrase, duration
 from manta.errors import InputError
 from manta.object_store import check
 from manta.tracking import check_tracking_server
@@ -23,11 +23,11 @@ from manta_jobs.preflight.estimate import (
     usable_bytes,
 )
 from manta_jobs.preflight.tokens import TokenSample, histogram
-from manta_jobs.training.progress import duration
 from manta_jobs.tuning.samplers import grid_points
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from manta.baseline import Baseline
     from manta.config import ExperimentConfig
@@ -299,10 +299,3 @@ def total(nodes: Sequence[Node], kind: str) -> float:
 def existing_folder(path: Path) -> Path:
     """The folder itself, or the nearest one above it that is there."""
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
-
-
-def bytes_phrase(count: float) -> str:
-    """Bytes as people say them."""
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"

@@ -22,6 +22,7 @@ from manta_jobs.training.memory import (
     stage_reason,
 )
 from manta_jobs.tuning.confirm import num_confirming
+from manta_jobs.tuning.journal import longest_epochs
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -261,9 +262,3 @@ def estimate_time(
         run_cost=None if price is None else run_s * world_size / 3600 * price,
         search_cost=search_cost,
     )
-
-
-def longest_epochs(config: ExperimentConfig, *, searched: bool) -> int:
-    """Epochs of a run, or the most of a trial."""
-    space = config.tune.searched.get("train.num_epochs") if searched else None
-    return max([config.train.planned_epochs, *map(int, space.extremes if space else [])])

@@ -14,7 +14,6 @@ import numpy as np
 
 from manta.adapt import adapt, compute_only_cls, parameter_groups
 from manta.errors import InputError, MantaError
-from manta_jobs.cluster.connection import WorkerResources
 from manta_jobs.training.batches import TrainingBatches
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from manta.config import ExperimentConfig
     from manta.labels import LabelSpace, Targets
+    from manta_jobs.cluster.connection import WorkerResources
     from manta_jobs.preflight.tokens import TokenSample
 
 TRAIN_S = 4.0
@@ -123,9 +123,9 @@ def measure(setup: ProbeSetup) -> ProbeResult:
     """The work of the task: build the model as a worker does, then time it."""
     import torch
 
-    from manta_jobs.training import quick_dropout
+    from manta_jobs.training.cpu_speedups import install_quick_dropout
 
-    kept = quick_dropout.install()  # noqa: F841  # for as long as the probe goes on
+    kept = install_quick_dropout()  # noqa: F841  # for as long as the probe goes on
     torch.set_num_threads(setup.num_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(setup).to(device).train()

@@ -13,7 +13,6 @@ import numpy as np
 from manta.artifact import WEIGHTS_FILE
 from manta.behaviour import load_suite, run_suite
 from manta.errors import InputError
-from manta.frozen_rows import FrozenRows
 from manta.gate import BehaviourPair, Costs, Pair
 from manta.labels import names_of
 from manta.paired import Answers, make_answers, shared_names
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from manta.artifact import ModelArtifact
+    from manta.frozen_rows import FrozenRows
     from manta.registry import ModelRegistry, RegisteredVersion
     from manta.texts import Text
 

@@ -6,28 +6,26 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import ray
 from pydantic import ValidationError
 
-from manta.artifact import ModelArtifact
 from manta.behaviour import find_suite, load_suite
 from manta.calibration import ReliabilityBin, claims, reliability_bins
 from manta.config import DataConfig
 from manta.data import Split, load_labelled
 from manta.errors import InputError
-from manta.inference_form import SAFETENSORS
 from manta.metrics import classification_metrics, confusion_counts, per_class_metrics
-from manta.object_store import fetch, store
+from manta.object_store import store
 from manta.registry import find_model
 from manta.storage import Storage
 from manta.texts import wrong_kind_sentence
-from manta_jobs.cluster.connection import connected, one_node_task
-from manta_jobs.reporting.evaluation.assessment import Assessment, Subject, assess
+from manta_jobs.cluster.connection import connected
+from manta_jobs.reporting.evaluation.assessment import Subject, assess
 from manta_jobs.reporting.evaluation.measure import measure_on_cluster
 from manta_jobs.reporting.evaluation.report import check_target, write_report
 from manta_jobs.reporting.evaluation.slices import checked_patterns
+from manta_jobs.runs.results import FinishedEvaluation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,9 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.console import Console
 
-    from manta.inference_form import FormName
     from manta.labels import Floats, LabelSpace
-    from manta.texts import Text
 
 
 @dataclass(frozen=True)
@@ -52,15 +48,6 @@ class Evaluation:
     """As `confusion_counts` has it."""
     reliability: list[ReliabilityBin]
     """How often answers of like confidence are right."""
-
-
-@dataclass(frozen=True)
-class FinishedEvaluation:
-    """What `manta evaluate` found, and the page that shows it."""
-
-    artifact: ModelArtifact
-    assessment: Assessment
-    page: Path
 
 
 def evaluate(
@@ -132,24 +119,3 @@ def evaluation_of(logits: Floats, split: Split, *, labels: LabelSpace) -> Evalua
         confusion_counts(probabilities, split.targets, labels=labels),
         reliability_bins(*claims(probabilities, split.targets, labels=labels)),
     )
-
-
-def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName | Literal["auto"]) -> Floats:
-    """Logits of an artifact in this process."""
-    import torch
-
-    from manta.predictor import Predictor
-
-    torch.set_num_threads(num_threads)
-    return Predictor(ModelArtifact.load(fetch(path)), form=form).logits(texts)
-
-
-def logits_on_cluster(
-    artifact: ModelArtifact, split: Split, *, console: Console, form: FormName | Literal["auto"] = SAFETENSORS
-) -> Floats:
-    """Logits of every row by one form of the model, from one node of the connected cluster, with a GPU if it has any."""
-    task, num_cpus = one_node_task(_logits_of)
-    with console.status(f"Evaluating on {len(split):,} rows"):
-        store(artifact.path)
-        logits: Floats = ray.get(task.remote(artifact.path, split.texts, num_cpus, form))
-    return logits

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.adapt import adapt, merged
 from manta.artifact import MANIFEST_FILE, ModelArtifact, with_card, with_metrics, write_artifact
-from manta.baseline import Baseline
 from manta.behaviour import find_suite
-from manta.config import ExperimentConfig
 from manta.data.dataset import NUM_FOLDS
 from manta.data.encode import seen_tokens
 from manta.errors import RunError
@@ -19,58 +17,32 @@ from manta.frozen_rows import FrozenRows
 from manta.model import build_model, load_model_config, load_tokenizer
 from manta.model_card import model_card
 from manta.object_store import discard, fetch, shown
-from manta.registry import ModelRegistry, RegisteredVersion
+from manta.registry import ModelRegistry
 from manta.seen_rows import train_seen_rows, with_whole_embedding
-from manta.storage import RunFolder
 from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
+from manta_jobs.packaging.diagnosis import assess_fit, compared_with_one_worker, guessing_loss
 from manta_jobs.packaging.golden import record_golden_on_cluster
+from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
 from manta_jobs.packaging.onnx import make_forms_on_cluster
-from manta_jobs.packaging.overfitting import Fit, assess_fit, guessing_loss
-from manta_jobs.packaging.scaling import compared_with_one_worker
 from manta_jobs.preflight.run import kept_preflight, usual_rate
-from manta_jobs.registry.promotion import Promotion, settle
+from manta_jobs.registry.promotion import settle
 from manta_jobs.reporting.curves import write_curves
-from manta_jobs.runs.evaluate import evaluation_of, logits_on_cluster
-from manta_jobs.runs.prepare import PreparedRun, TokenizedData
+from manta_jobs.runs.evaluate import evaluation_of
+from manta_jobs.runs.results import TrainedModel
 from manta_jobs.training.checkpoints import kept_epoch
-from manta_jobs.training.cross_validation import held_out_logits
 from manta_jobs.training.tracking import CURVES_FILE, RunRecord
+from manta_jobs.training.validation import held_out_logits
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
+    from manta.config import ExperimentConfig
+    from manta_jobs.runs.prepare import PreparedRun
+    from manta_jobs.training.batches import TokenizedData
     from manta_jobs.training.checkpoints import TrainingState
 
 NUM_EXAMPLES = 8
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """What a finished run leaves behind."""
-
-    run: RunFolder
-    config: ExperimentConfig
-    artifact: ModelArtifact
-    version: RegisteredVersion
-    promotion: Promotion
-    """Whether the version became the champion, and why not."""
-    history: list[dict[str, Any]]
-    """The metrics of each epoch."""
-    fit: Fit
-    """How training and validation went together, and what to try."""
-    distribution: dict[str, Any]
-    """How the work was spread over workers, as `report.json` has it."""
-    preflight: dict[str, Any]
-    """What was known before it started, as `preflight.json` has it."""
-    num_test_rows: int
-    wall_s: float
-
-    @property
-    def baseline(self) -> Baseline | None:
-        """What TF-IDF and logistic regression reach on the same rows; None for a run of an earlier version."""
-        document = self.preflight.get("baseline")
-        return Baseline.from_dict(document) if document else None
 
 
 def finish(

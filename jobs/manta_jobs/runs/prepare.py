@@ -6,38 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manta.config import ExperimentConfig
-from manta.config_file import DATA_FILES, load_config, write_config
+from manta.config.file import DATA_FILES, load_config, write_config
 from manta.data import TextDataset, load_dataset
-from manta.data.split import Indices
 from manta.errors import InputError
-from manta.labels import LabelSpace
 from manta.model import load_tokenizer
 from manta.object_store import fetch, mirror_of, shown, store, url_of
 from manta.storage import RunFolder, Storage
 from manta_jobs.cluster.connection import coming_cluster
 from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_concerns
+from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER
 
 if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedTokenizerBase
 
+    from manta.config import ExperimentConfig
+
 
 OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, "ray")
 """What a run's workers, and Ray, put into its folder; the driver takes from there only what it asks for."""
-
-
-@dataclass(frozen=True)
-class TokenizedData:
-    """What training needs of the data: small enough to travel to every worker."""
-
-    folder: Path
-    """Holds `train.arrow`, the token ids that it has and perhaps `validation.arrow`, see `manta.data.encode`."""
-    labels: LabelSpace
-    pad_id: int
-    folds: Indices | None = None
-    """The fold of each training row, where there is no validation split."""
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from manta.config import ExperimentConfig
 from manta_jobs.cluster.connection import connected, fit_workers, interruptible, present_cluster
 from manta_jobs.cluster.waiting import look_while_waiting
-from manta_jobs.runs.finish import TrainedModel, finish
+from manta_jobs.runs.finish import finish
 from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
 from manta_jobs.training.checkpoints import CHECKPOINTS
 from manta_jobs.training.progress import Board, shown_progress
@@ -17,7 +15,12 @@ from manta_jobs.training.tracking import RunRecord
 from manta_jobs.training.trainer import fit, run_trainer, workers_phrase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
+
+    from manta.config import ExperimentConfig
+    from manta_jobs.runs.results import TrainedModel
 
 
 def train(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TrainedModel:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from manta.config import ExperimentConfig
-from manta.config_file import write_config
+from manta.config.file import write_config
 from manta.errors import RunError
 from manta.object_store import discard, names
 from manta_jobs.cluster.connection import (
@@ -24,12 +22,12 @@ from manta_jobs.cluster.connection import (
     present_cluster,
 )
 from manta_jobs.cluster.waiting import look_while_waiting
-from manta_jobs.runs.finish import TrainedModel, finish
+from manta_jobs.runs.finish import finish
 from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
+from manta_jobs.runs.results import TunedModel
 from manta_jobs.training.checkpoints import OPTIMIZER_FILE, TRIALS_FOLDER, WEIGHTS_FILE, checkpoint_name, saved_steps
 from manta_jobs.training.progress import Board
 from manta_jobs.training.tracking import RunRecord
-from manta_jobs.training.trainer import lane_trainer
 from manta_jobs.tuning.confirm import confirm, num_confirming, ranked, winning_run
 from manta_jobs.tuning.journal import Confirmation, Journal, Trial
 from manta_jobs.tuning.live_table import SearchView
@@ -38,12 +36,15 @@ from manta_jobs.tuning.report import write_search_report
 from manta_jobs.tuning.samplers import make_draws
 from manta_jobs.tuning.tracking import TrialRecords
 from manta_jobs.tuning.trial_queue import TrialQueue
-from manta_jobs.tuning.trial_workers import Lanes
+from manta_jobs.tuning.trial_workers import Lanes, lane_trainer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ray.train.torch import TorchTrainer
     from rich.console import Console
 
+    from manta.config import ExperimentConfig
     from manta_jobs.training.checkpoints import TrainingState
 
 JOURNAL_FILE = "trials.jsonl"
@@ -51,22 +52,6 @@ FINISHING_S = 15.0
 """Kept back from a limit in time for what follows training: the test rows, the registry and the report."""
 FORMS_S = 25.0
 """Likewise, for the ONNX forms."""
-
-
-@dataclass(frozen=True)
-class TunedModel:
-    """What a search leaves behind: the best trial as a finished model, and how the others did."""
-
-    model: TrainedModel
-    best_config_path: Path
-    winner: Trial
-    """The run whose model was kept."""
-    trials: list[Trial]
-    """Best first, then those without a score."""
-    confirmed: list[Confirmation]
-    """The winner first; none where there was nothing to confirm or no time for it."""
-    page: Path
-    """The search's report for people, with its plots."""
 
 
 def tune(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TunedModel:
@@ -101,7 +86,14 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
         with RunRecord(
             prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.searched
         ) as record:
-            records = TrialRecords(prepared, search.queue, search.board, parent_id=record.run_id)
+            records = TrialRecords(
+                prepared.folder,
+                prepared.storage,
+                search.queue,
+                search.board,
+                experiment=config.registered_name,
+                parent_id=record.run_id,
+            )
             console.print(f"If the search is interrupted: manta tune --resume {prepared.folder.handle}")
             with view.shown(), records.kept():
                 look = look_while_waiting(config.train, search.resources, cluster, console)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from manta.cluster_job import INPUTS
-from manta.config_file import DATA_FILES, anchor_paths, build_config, read_document
+from manta.config.file import DATA_FILES, anchor_paths, build_config, read_document
+from manta.console import bytes_phrase
 from manta.errors import InputError
-from manta_jobs.preflight.checks import bytes_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

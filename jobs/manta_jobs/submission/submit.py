@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.cluster_job import cluster_job
-from manta_jobs.preflight.checks import bytes_phrase
+from manta.console import bytes_phrase
 from manta_jobs.submission.cargo import packed_inputs
 
 if TYPE_CHECKING:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from manta.data.split import Indices
+    from manta.labels import LabelSpace
 
 Rows = npt.NDArray[np.int64]
 
@@ -80,3 +87,15 @@ def evaluation_batches(lengths: npt.NDArray[np.int64], *, batch_size: int, rank:
     rounds = -(-len(batches) // world_size)
     mine = [(batches[turn * world_size + rank : turn * world_size + rank + 1] or batches[:1]) for turn in range(rounds)]
     return [(batch[0], turn * world_size + rank < len(batches)) for turn, batch in enumerate(mine)]
+
+
+@dataclass(frozen=True)
+class TokenizedData:
+    """What training needs of the data: small enough to travel to every worker."""
+
+    folder: Path
+    """Holds `train.arrow`, the token ids that it has and perhaps `validation.arrow`, see `manta.data.encode`."""
+    labels: LabelSpace
+    pad_id: int
+    folds: Indices | None = None
+    """The fold of each training row, where there is no validation split."""

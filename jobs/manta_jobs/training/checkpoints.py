@@ -15,13 +15,14 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.artifact import file_sha256
 from manta.object_store import discard, fetch, names, store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from manta.config import TrainConfig

@@ -8,20 +8,20 @@ from __future__ import annotations
 import math
 import os
 from contextlib import contextmanager
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
 
 from manta.adapt import parameter_groups
-from manta.config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import ModuleType
 
     from deepspeed import DeepSpeedEngine
 
+    from manta.config import TrainConfig
     from manta.loss import TrainedClassifier
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -18,15 +18,13 @@ import torch
 import torch.distributed as dist
 
 from manta.adapt import adapt, compute_only_cls
-from manta.config import ExperimentConfig
 from manta.data.encode import EncodedSplit, seen_tokens
-from manta.labels import Floats, LabelSpace
 from manta.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
 from manta.metrics import METRIC_NAMES, classification_metrics
 from manta.model import build_model, dropout_rates
 from manta.object_store import fetch, here, url_of
 from manta.seen_rows import train_seen_rows
-from manta_jobs.training import memory, quick_dropout
+from manta_jobs.training import memory
 from manta_jobs.training.batches import Rows, TrainingBatches, num_micro_batches, shares
 from manta_jobs.training.checkpoints import (
     OPTIMIZER_FILE,
@@ -38,18 +36,20 @@ from manta_jobs.training.checkpoints import (
     kept_epoch,
     latest_checkpoint,
 )
-from manta_jobs.training.cross_validation import cross_validate, steps_of_parts
+from manta_jobs.training.cpu_speedups import average_gradients, install_quick_dropout, reduces_itself
 from manta_jobs.training.distribution import Stopwatch, agreed_hash, gathered_facts, gradient_bytes, state_bytes
 from manta_jobs.training.engine import agreed_precision, build_engine, full_weights, restore_scaler, scaler_state
 from manta_jobs.training.optimizer_state import gather_master_weights, gather_moments, restore_master_weights, restore_moments
 from manta_jobs.training.progress import Board, Part, StepReporter
-from manta_jobs.training.reduction import average_gradients, reduces_itself
-from manta_jobs.training.validation import all_logits
+from manta_jobs.training.validation import all_logits, cross_validate, steps_of_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deepspeed import DeepSpeedEngine
+
+    from manta.config import ExperimentConfig
+    from manta.labels import Floats, LabelSpace
 
 EPOCH_FIELDS = (
     *METRIC_NAMES,
@@ -89,7 +89,7 @@ class WorkerSetup:
 
 def train_worker(arguments: dict[str, Any]) -> None:
     """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
-    kept = quick_dropout.install()  # noqa: F841  # for as long as training goes on
+    kept = install_quick_dropout()  # noqa: F841  # for as long as training goes on
     training = begun(arguments["setup"])
     training.say_zero_stage()
     training.run(report=reported)

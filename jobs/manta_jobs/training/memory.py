@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 import torch.distributed as dist
+
+from manta_jobs.cluster.connection import free_host_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 BACKWARD_FACTOR = 1.5
 # Left free for what others on the machine take meanwhile, and for fragmentation.
 USABLE_SHARE = 0.85
-CGROUP = Path("/sys/fs/cgroup")
 STAGE_REASONS = (
     "everything fits each worker",
     "it fits with the optimizer state split",
@@ -199,17 +199,6 @@ def measured_room(model: torch.nn.Module, *, row: int, device: torch.device, wor
         world_size=world_size,
         on_gpu=on_gpu,
     )
-
-
-def free_host_memory() -> int:
-    """Bytes free on this machine, or in the container that holds this process if that is less."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -15,6 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from manta.console import duration
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -277,15 +279,6 @@ def epoch_line(metrics: dict[str, Any], num_epochs: int) -> str:
         f"epoch {metrics['epoch']}/{num_epochs}: training loss {metrics['train_loss']:.4f}, validation loss {metrics['loss']:.4f}, "
         f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, {metrics['examples_per_s']:.0f} examples/s"
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them, such as `2 min 05 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def stderr_console() -> Console:

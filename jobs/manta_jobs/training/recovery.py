@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 from ray.exceptions import RayError
@@ -10,7 +10,9 @@ from ray.train import UserCallback
 
 from manta.errors import RunError
 from manta_jobs.training.memory import OutOfMemory, halved_phrase
-from manta_jobs.training.progress import Board
+
+if TYPE_CHECKING:
+    from manta_jobs.training.progress import Board
 
 # What the other workers' communication says when one of them is gone.
 LOST_CONNECTION = (

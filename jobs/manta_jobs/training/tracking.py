@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -17,10 +16,11 @@ from rich.markup import escape
 from manta.errors import MantaError, RunError
 from manta.object_store import store
 from manta.storage import write_atomically
-from manta.tracking import EndStatus, RunTracker, epoch_points, flat, step_points
+from manta.tracking import EndStatus, Point, RunTracker, epoch_points, flat, step_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from rich.console import Console
@@ -85,8 +85,6 @@ class RunRecord:
         write_atomically(self._folder.path / MLFLOW_FILE, json.dumps(entry) + "\n")
         store(self._folder.path / MLFLOW_FILE)
         if self._config.train.tensorboard:
-            from manta_jobs.training.event_files import EventFiles
-
             self._events = EventFiles(self._folder.path / "tensorboard")
         self._thread.start()
         return self
@@ -214,3 +212,22 @@ def ending(error: BaseException | None) -> tuple[EndStatus, str | None]:
     if isinstance(error, Exception):
         return "FAILED", f"{type(error).__name__}: {error}"
     return "KILLED", "stopped by Ctrl-C" if isinstance(error, KeyboardInterrupt) else "stopped"
+
+
+class EventFiles:
+    """Writes a run's figures under the names that they have in MLflow; a resumed run adds a second file."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(logdir=str(folder))
+
+    def add(self, points: Sequence[Point]) -> None:
+        """Write figures; they are in the file when this returns."""
+        for point in points:
+            self._writer.add_scalar(point.name, point.value, point.step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()

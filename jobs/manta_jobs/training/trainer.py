@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manta.config import ExperimentConfig
 from manta.errors import RunError
-from manta_jobs.cluster.connection import WorkerResources
-from manta_jobs.runs.prepare import TokenizedData
-from manta_jobs.training.progress import Board
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from ray.train import UserCallback
     from ray.train.torch import TorchTrainer
 
+    from manta.config import ExperimentConfig
+    from manta_jobs.cluster.connection import WorkerResources
+    from manta_jobs.training.batches import TokenizedData
     from manta_jobs.training.checkpoints import TrainingState
     from manta_jobs.training.loop import WorkerSetup
-    from manta_jobs.tuning.trial_queue import TrialQueue
+    from manta_jobs.training.progress import Board
 
 ASK_WORKERS_EVERY_S = 0.25
 """A worker that reports an epoch waits until Ray's controller asks it the next time; with Ray's own 2 s that is seconds a run."""
@@ -96,34 +95,6 @@ def run_trainer(
         name=name,
         callback=Recovery(board, name, max_failures=config.train.max_failures),
         max_failures=config.train.max_failures + 1,  # one more to go on with fewer rows at a time; losses are counted there
-    )
-
-
-def lane_trainer(
-    data: TokenizedData,
-    config: ExperimentConfig,
-    *,
-    queue: TrialQueue,
-    board: Board,
-    resources: WorkerResources,
-    folder: Path,
-    trials: str,
-    name: str,
-    num_trials: int,
-) -> TorchTrainer:
-    """Workers that train one trial of a search after another, see `lanes.py`. Trials' checkpoints go to `folder/trials/TRIAL`."""
-    from manta_jobs.tuning.trial_workers import Lane, LaneRecovery, train_trials
-
-    lane = Lane(name, queue, worker_setup(data, config, board=board, resources=resources, folder=folder, name=trials))
-    return build_trainer(
-        train_trials,
-        {"lane": lane},
-        config,
-        resources=resources,
-        folder=folder,
-        name=name,
-        callback=LaneRecovery(lane),
-        max_failures=config.train.max_failures * num_trials + num_trials,  # each trial's own limit is the queue's
     )
 
 

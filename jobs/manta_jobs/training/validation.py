@@ -1,20 +1,34 @@
-"""Evaluation over all workers, every row counted exactly once."""
+"""Validation over all workers, every row counted exactly once; and cross-validation where rows are few.
+
+A tenth of few rows says nothing, and the model lacks it. So three folds are trained first, one after another in the same
+workers, each without a third of the rows. The logits of the rows that each fold holds out take the place of a validation split,
+and the model itself is trained on all rows. A fold's logits are on disk before the next fold starts, so a run that is
+interrupted does not train it again.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from manta.labels import Floats
+from manta.errors import RunError
+from manta.object_store import fetch, store
 from manta_jobs.training.batches import Rows, evaluation_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from deepspeed import DeepSpeedEngine
 
     from manta.data.encode import EncodedSplit
+    from manta.labels import Floats
 
 EVALUATION_BATCH_SIZE = 64
 
@@ -50,3 +64,87 @@ def in_order(parts: list[tuple[Rows, Floats]], *, num_rows: int) -> Floats:
     ordered = np.empty_like(logits)
     ordered[rows] = logits
     return ordered
+
+
+HELD_OUT_FILE = "held-out.npy"
+"""In the folder of a run's checkpoints: logits `(epochs, rows, outputs)` of all training rows."""
+
+
+def cross_validate(folder: Path, folds: Rows, *, ends_at: float, train_fold: Callable[[int, float], Floats]) -> Floats:
+    """Logits `(epochs, rows, outputs)` of every training row after each epoch of the fold that holds it out.
+
+    `train_fold` takes a fold's number and the time by which it must end, and gives `(epochs, its rows, outputs)`. Folds and the
+    training that follows share the time left evenly. All workers must call it together.
+    """
+    num_folds = int(folds.max()) + 1
+    parts: list[Floats] = []
+    for fold in range(num_folds):
+        path = folder / f"fold-{fold + 1}.npy"
+        logits = agreed_logits(path)
+        if logits is None:
+            now = time.monotonic()
+            logits = train_fold(fold, now + (ends_at - now) / (num_folds - fold + 1))
+            if dist.get_rank() == 0:
+                write_logits(path, logits)
+        parts.append(logits)
+    held_out = joined(parts, folds)
+    if dist.get_rank() == 0:
+        write_logits(folder / HELD_OUT_FILE, held_out)
+    return held_out
+
+
+def joined(parts: list[Floats], folds: Rows) -> Floats:
+    """Logits of all rows in their own order; epochs that the time sufficed for in some folds only are left out."""
+    num_epochs = min(len(part) for part in parts)
+    logits = np.empty((num_epochs, len(folds), parts[0].shape[2]), dtype=parts[0].dtype)
+    for fold, part in enumerate(parts):
+        logits[:, folds == fold] = part[:num_epochs]
+    return logits
+
+
+def steps_of_parts(folds: Rows, *, batch_size: int, num_epochs: int) -> list[int]:
+    """Optimizer steps of each fold, and last those of the training on all rows."""
+    rows = [*(len(folds) - np.bincount(folds)).tolist(), len(folds)]
+    return [math.ceil(num_rows / batch_size) * num_epochs for num_rows in rows]
+
+
+def held_out_logits(checkpoints: Path, *, num_epochs: int) -> Floats:
+    """Logits `(rows, outputs)` of all training rows after so many epochs of the folds that hold them out.
+
+    Raises:
+        RunError: they are gone.
+    """
+    logits = read_logits(checkpoints / HELD_OUT_FILE)
+    if logits is None:
+        raise RunError(f"{checkpoints / HELD_OUT_FILE}: the cross-validation's logits are gone or damaged; train again.")
+    held_out: Floats = logits[min(num_epochs, len(logits)) - 1]
+    return held_out
+
+
+def agreed_logits(path: Path) -> Floats | None:
+    """A fold's logits if worker 0 finds them on disk. All workers must call it together."""
+    found: list[Any] = [read_logits(path) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(found, src=0)
+    logits: Floats | None = found[0]
+    return logits
+
+
+def read_logits(path: Path) -> Floats | None:
+    """Logits as `write_logits` left them, fetched if need be; None where there are none."""
+    try:
+        logits: Floats = np.load(fetch(path), allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return logits
+
+
+def write_logits(path: Path, logits: Floats) -> None:
+    """Write logits to a file, whole or not at all, and into the object store if the folder is a mirror of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.save(file, logits)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    store(path)

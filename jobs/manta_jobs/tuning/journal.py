@@ -7,12 +7,15 @@ import math
 import os
 import statistics
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from manta.config import ExperimentConfig
 from manta.object_store import store
 from manta_jobs.training.checkpoints import kept_epoch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.config import ExperimentConfig
 
 TrialStatus = Literal["running", "done", "stopped early", "out of time", "failed", "not run"]
 
@@ -139,3 +142,9 @@ class Journal:
             trial.history = self.trials[event["donor"]].history[: event["epochs"]]
         else:
             trial.status, trial.reason, trial.ended_s = event["status"], event["reason"], at_s
+
+
+def longest_epochs(config: ExperimentConfig, *, searched: bool) -> int:
+    """Epochs of a run, or the most of a trial."""
+    space = config.tune.searched.get("train.num_epochs") if searched else None
+    return max([config.train.planned_epochs, *map(int, space.extremes if space else [])])

@@ -11,16 +11,18 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from manta.config import ExperimentConfig
-from manta_jobs.training.progress import Board, RunProgress, duration
+from manta.console import duration
 from manta_jobs.tuning.confirm import num_confirming, ranked
-from manta_jobs.tuning.journal import Trial
-from manta_jobs.tuning.trial_queue import TrialQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+
+    from manta.config import ExperimentConfig
+    from manta_jobs.training.progress import Board, RunProgress
+    from manta_jobs.tuning.journal import Trial
+    from manta_jobs.tuning.trial_queue import TrialQueue
 
 REFRESH_EVERY_S = 1.0
 MOST_ROWS = 20

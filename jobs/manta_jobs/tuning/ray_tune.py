@@ -16,9 +16,7 @@ from ray.tune import Callback
 from ray.tune.search import BasicVariantGenerator, Searcher
 
 from manta.object_store import shown
-from manta_jobs.preflight.estimate import longest_epochs
-from manta_jobs.tuning.samplers import Draws
-from manta_jobs.tuning.trial_queue import TrialQueue
+from manta_jobs.tuning.journal import longest_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
 
     from manta.config import ExperimentConfig, Range
     from manta_jobs.tuning.journal import Trial
+    from manta_jobs.tuning.samplers import Draws
+    from manta_jobs.tuning.trial_queue import TrialQueue
 
 TRIAL = "trial"
 """Where Tune's values hold the trial's name when it is drawn."""

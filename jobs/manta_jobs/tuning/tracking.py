@@ -16,7 +16,7 @@ from manta.tracking import EndStatus, RunTracker, epoch_points, step_points
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from manta_jobs.runs.prepare import PreparedRun
+    from manta.storage import RunFolder, Storage
     from manta_jobs.training.progress import Board
     from manta_jobs.tuning.journal import Trial, TrialStatus
     from manta_jobs.tuning.trial_queue import TrialQueue
@@ -30,10 +30,13 @@ ENDINGS: dict[TrialStatus, EndStatus] = {"failed": "FAILED", "stopped early": "K
 class TrialRecords:
     """Writes them while the search goes on. A tracking server that is lost on the way does not end the search."""
 
-    def __init__(self, prepared: PreparedRun, queue: TrialQueue, board: Board, *, parent_id: str) -> None:
-        self._prepared, self._queue, self._board = prepared, queue, board
+    def __init__(
+        self, folder: RunFolder, storage: Storage, queue: TrialQueue, board: Board, *, experiment: str, parent_id: str
+    ) -> None:
+        self._folder, self._storage, self._experiment = folder, storage, experiment
+        self._queue, self._board = queue, board
         self._parent_id = parent_id
-        self._path = prepared.folder.path / CHILDREN_FILE
+        self._path = folder.path / CHILDREN_FILE
         self._ids: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
         self._open: dict[str, RunTracker] = {}
         self._num_epochs: dict[str, int] = {}
@@ -85,10 +88,10 @@ class TrialRecords:
             del self._open[trial.name]
 
     def _opened(self, trial: Trial) -> RunTracker:
-        tracker = RunTracker(self._prepared.storage)
+        tracker = RunTracker(self._storage)
         self._ids[trial.name] = tracker.start(
-            f"{self._prepared.folder.name}-{trial.name}",
-            experiment=self._prepared.config.registered_name,
+            f"{self._folder.name}-{trial.name}",
+            experiment=self._experiment,
             config=trial.values,
             resume_id=self._ids.get(trial.name),
             parent_id=self._parent_id,

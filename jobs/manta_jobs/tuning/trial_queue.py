@@ -9,15 +9,17 @@ import asyncio
 import copy
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from manta_jobs.tuning.journal import Journal, Trial, TrialStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 WAIT_S = 20.0
 """Longest time that one call waits; who wants to wait longer asks again."""

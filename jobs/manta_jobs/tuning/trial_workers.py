@@ -23,18 +23,23 @@ from ray.train import UserCallback
 
 from manta.errors import InputError, RunError
 from manta.object_store import discard, fetch, here, names, store
-from manta_jobs.training import quick_dropout
 from manta_jobs.training.checkpoints import latest_checkpoint
+from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training, WorkerSetup, begun
 from manta_jobs.training.memory import OutOfMemory, halved_phrase
 from manta_jobs.training.progress import Board
 from manta_jobs.training.recovery import is_own_error, last_line, lost_phrase, own_sentence
+from manta_jobs.training.trainer import build_trainer, worker_setup
 from manta_jobs.tuning.trial_queue import Assignment, TrialQueue, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ray.train.torch import TorchTrainer
+
+    from manta.config import ExperimentConfig
+    from manta_jobs.cluster.connection import WorkerResources
+    from manta_jobs.training.batches import TokenizedData
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class WorkersMustRestartError(Exception):
 
 def train_trials(arguments: dict[str, Any]) -> None:
     """What every worker of a lane runs: take a trial, train it, until there are no more."""
-    kept = quick_dropout.install()  # noqa: F841  # for as long as training goes on
+    kept = install_quick_dropout()  # noqa: F841  # for as long as training goes on
     lane: Lane = arguments["lane"]
     while (assignment := next_trial(lane)) is not None:
         if isinstance(assignment, Wait):
@@ -207,3 +212,31 @@ class Lanes:
             self._num_alive -= 1
             if self._num_alive == 0:
                 self._queue.abandon(reason)
+
+
+def lane_trainer(
+    data: TokenizedData,
+    config: ExperimentConfig,
+    *,
+    queue: TrialQueue,
+    board: Board,
+    resources: WorkerResources,
+    folder: Path,
+    trials: str,
+    name: str,
+    num_trials: int,
+) -> TorchTrainer:
+    """Workers that train one trial of a search after another, see `lanes.py`. Trials' checkpoints go to `folder/trials/TRIAL`."""
+    from manta_jobs.tuning.trial_workers import Lane, LaneRecovery, train_trials
+
+    lane = Lane(name, queue, worker_setup(data, config, board=board, resources=resources, folder=folder, name=trials))
+    return build_trainer(
+        train_trials,
+        {"lane": lane},
+        config,
+        resources=resources,
+        folder=folder,
+        name=name,
+        callback=LaneRecovery(lane),
+        max_failures=config.train.max_failures * num_trials + num_trials,  # each trial's own limit is the queue's
+    )

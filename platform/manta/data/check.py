@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from manta.data.read import Rows
 from manta.errors import InputError
 from manta.labels import RowLabels, names_of
-from manta.texts import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta.data.read import Rows
+    from manta.texts import Text
 
 
 def checked_labels(rows: Rows, *, separator: str | None = None) -> list[RowLabels]:

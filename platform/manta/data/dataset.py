@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from manta.behaviour import load_suite
-from manta.config import DataConfig, TaskName
 from manta.data import check
 from manta.data.feedback import with_feedback
 from manta.data.read import Rows, read_split, read_splits
 from manta.data.split import Indices, stratified_folds, stratified_split
 from manta.errors import InputError
 from manta.labels import LabelSpace, RowLabels, Targets
-from manta.texts import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from manta.config import DataConfig, TaskName
+    from manta.texts import Text
 
 SPLITS = ("train", "validation", "test")
 FEW_TRAINING_ROWS = 500

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from manta.data.dataset import Split
-from manta.labels import Targets
 from manta.texts import token_ids
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerBase
+
+    from manta.data.dataset import Split
+    from manta.labels import Targets
 
 CHUNK_ROWS = 4096
 TOKEN_COLUMNS = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}

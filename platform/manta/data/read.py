@@ -12,13 +12,15 @@ import importlib.resources
 import io
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manta.config import DataConfig, nearest
 from manta.errors import InputError
 from manta.urls import open_filesystem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SAMPLES = ("support", "reviews")
 SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}

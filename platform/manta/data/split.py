@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from manta.labels import Targets
+if TYPE_CHECKING:
+    from manta.labels import Targets
 
 Indices = npt.NDArray[np.int64]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from manta.config import DataConfig
 from manta.data import load_dataset
 from manta.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SPLITS = ("train", "validation", "test")
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manta.calibration import claims
+from manta_jobs.reporting.canvas import GRID, INK, add_legend, finish_panel, is_narrow, plain, say
 from manta_jobs.reporting.curves import BLUE, GREEN, GREY, ORANGE
-from manta_jobs.reporting.evaluation.assessment import Assessment
 from manta_jobs.reporting.evaluation.slices import wilson_interval
-from manta_jobs.tuning.report.canvas import GRID, INK, add_legend, finish_panel, is_narrow, plain, say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from manta_jobs.reporting.evaluation.assessment import Assessment
 
 COUNTED_LABELS = 12
 """Up to so many labels, every cell of the confusion matrix has its number; beyond, the wrong ones have that fit in."""

@@ -12,9 +12,10 @@ import ray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from manta.artifact import ModelArtifact
+from manta.console import duration
 from manta.object_store import fetch, store
 from manta_jobs.cluster.connection import one_node_task
-from manta_jobs.training.progress import PLAIN_LINE_EVERY_S, UPDATE_EVERY_S, Board, RunProgress, duration
+from manta_jobs.training.progress import PLAIN_LINE_EVERY_S, UPDATE_EVERY_S, Board, RunProgress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
-from manta_jobs.reporting.evaluation.assessment import Assessment
 from manta_jobs.reporting.evaluation.drawings import (
     COUNTED_LABELS,
     SMALL_LABELS,
@@ -17,7 +17,10 @@ from manta_jobs.reporting.evaluation.drawings import (
     draw_roc,
     draw_slices,
 )
-from manta_jobs.tuning.report.plots import Plot
+from manta_jobs.reporting.page import Plot
+
+if TYPE_CHECKING:
+    from manta_jobs.reporting.evaluation.assessment import Assessment
 
 
 def evaluation_plots(assessment: Assessment) -> list[Plot]:

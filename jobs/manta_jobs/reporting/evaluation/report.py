@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from manta.errors import InputError
 from manta.storage import written_folder
-from manta_jobs.reporting.evaluation.assessment import Assessment
 from manta_jobs.reporting.evaluation.drawings import SMALL_LABELS
 from manta_jobs.reporting.evaluation.plots import evaluation_plots
 from manta_jobs.reporting.evaluation.sections import (
@@ -26,11 +25,12 @@ from manta_jobs.reporting.evaluation.sections import (
     slice_rows,
     worst_sentence,
 )
-from manta_jobs.tuning.report.report import PAGE as SHARED_PAGE
-from manta_jobs.tuning.report.report import Picture, picture_of, sha256_of
+from manta_jobs.reporting.page import BASE_STYLE, Picture, page_template, picture_of, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from manta_jobs.reporting.evaluation.assessment import Assessment
 
 PAGE = Path(__file__).parent / "page"
 PAGE_FILE = "report.html"
@@ -67,13 +67,8 @@ def write_report(assessment: Assessment, folder: Path) -> Path:
 
 def page_of(assessment: Assessment, pictures: list[Picture]) -> str:
     """The whole page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    css = "".join((page / "page.css").read_text(encoding="utf-8") for page in (SHARED_PAGE, PAGE))
-    environment = Environment(
-        loader=FileSystemLoader([PAGE, SHARED_PAGE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("page.html").render(
+    css = "".join(path.read_text(encoding="utf-8") for path in (BASE_STYLE, PAGE / "page.css"))
+    return page_template(PAGE).render(
         assessment=assessment,
         subject=assessment.subject,
         sections=list(_sections(assessment)),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from manta.behaviour import BehaviourResult, Failure
 from manta.perturbations import parts_of
-from manta_jobs.reporting.evaluation.assessment import Assessment
-from manta_jobs.reporting.evaluation.slices import Slice
-from manta_jobs.tuning.report.sections import Card, counted
+from manta_jobs.reporting.page import Card, counted
+
+if TYPE_CHECKING:
+    from manta.behaviour import BehaviourResult, Failure
+    from manta_jobs.reporting.evaluation.assessment import Assessment
+    from manta_jobs.reporting.evaluation.slices import Slice
 
 KINDS = {"invariance": "invariance", "direction": "direction", "minimum_functionality": "minimum functionality"}
 METRICS = (

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from manta_jobs.reporting.curves import BLUE, GREEN, GREY
-from manta_jobs.tuning.journal import Confirmation, Trial
-from manta_jobs.tuning.report.canvas import (
+from manta_jobs.reporting.canvas import (
     GRID,
     INK,
-    MARGIN,
     PAPER,
     RED,
-    add_colour_bar,
     add_legend,
-    colour_scale,
     finish_panel,
     halo,
     is_narrow,
     plain,
     say,
     set_epoch_ticks,
-    set_field_ticks,
-    spread,
     width_pt,
 )
-from manta_jobs.tuning.report.importance import Importance
+from manta_jobs.reporting.curves import BLUE, GREEN, GREY
+from manta_jobs.tuning.report.axes import MARGIN, add_colour_bar, colour_scale, set_field_ticks, spread
 from manta_jobs.tuning.report.results import SearchedField, SearchResults, finite_epochs, short_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
+
+    from manta_jobs.tuning.journal import Confirmation, Trial
+    from manta_jobs.tuning.report.importance import Importance
 
 CHARACTER_PT = 5.2
 """Width of a letter of 9 points, about."""

@@ -9,12 +9,13 @@ seen knows nothing of what mattered: then there is no answer, rather than a wron
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from manta_jobs.tuning.report.results import SearchResults
+if TYPE_CHECKING:
+    from manta_jobs.tuning.report.results import SearchResults
 
 Floats = npt.NDArray[np.float64]
 

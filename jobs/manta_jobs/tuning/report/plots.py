@@ -2,89 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manta_jobs.tuning.report.canvas import DARK, PAPER
+from manta_jobs.reporting.page import Plot
 from manta_jobs.tuning.report.drawings import draw_confirmation, draw_importance, draw_learning_curves, draw_parallel, draw_scatter
-from manta_jobs.tuning.report.importance import Importance
-from manta_jobs.tuning.report.results import SearchedField, SearchResults
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from manta_jobs.tuning.report.importance import Importance
+    from manta_jobs.tuning.report.results import SearchedField, SearchResults
 
 PREFERRED = ("train.learning_rate", "model.dropout")
 """The fields that a plot of two shows, where they were searched."""
-WIDE, NARROW = (8.0, 4.7), (4.3, 5.0)
-"""Inches; the narrow one is for phones, with letters of the same size."""
 CONFIRMATION_CAPTION = (
     "Each dot is a run with another seed, the diamond their mean and the bar one standard deviation to each side: "
     "trials whose bars overlap may differ by luck."
 )
 MOST_AXES_ON_PHONES = 4
-PNG_DPI = 160
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One picture, not yet drawn."""
-
-    name: str
-    """Also its file's name."""
-    title: str
-    caption: str
-    """One sentence on how to read it; empty where the picture is a sentence itself."""
-    alt: str
-    """What it shows, for those who cannot see it."""
-    draw: Callable[[Figure], None]
-    height_in: float | None = None
-    """What its rows need, where it has rows."""
-    width_in: float | None = None
-    """What its columns need, where they are many."""
-    scrolls: bool = False
-    """Whether it is too much for the width of a phone, and is scrolled there."""
-
-    def figure(self, *, narrow: bool = False) -> Figure:
-        """The picture, drawn and laid out."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-        width, height = NARROW if narrow and not self.scrolls else WIDE
-        figure = Figure(
-            figsize=(self.width_in or width, self.height_in or height),
-            layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
-            facecolor=PAPER,
-            dpi=PNG_DPI,  # letters are as wide as in the PNG
-        )
-        FigureCanvasAgg(figure)
-        self.draw(figure)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # it is laid out, and need not be again for each format
-        return figure
-
-
-def write_png(figure: Figure, path: Path) -> None:
-    """Write a picture for documents and slides."""
-    figure.savefig(path, format="png")
-
-
-def svg_of(figure: Figure) -> str:
-    """A picture for a light page."""
-    text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
-
-
-def darkened(svg: str) -> str:
-    """The same picture for a dark page."""
-    for light, dark in DARK.items():
-        svg = svg.replace(light.lower(), dark)
-    return svg
 
 
 def search_plots(results: SearchResults, importance: Importance) -> list[Plot]:

@@ -6,18 +6,15 @@ Jinja escapes all that is filled in, and the page forbids itself to load or run 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from manta.config import ExperimentConfig
-from manta.config_file import config_text
+from manta.config.file import config_text
 from manta.storage import write_atomically
+from manta_jobs.reporting.page import BASE_STYLE, Picture, page_template, picture_of, sha256_of
 from manta_jobs.tuning.confirm import why_it_stays
-from manta_jobs.tuning.journal import Confirmation, Trial
 from manta_jobs.tuning.report.importance import importance
-from manta_jobs.tuning.report.plots import Plot, darkened, search_plots, svg_of, write_png
+from manta_jobs.tuning.report.plots import search_plots
 from manta_jobs.tuning.report.results import SearchResults
 from manta_jobs.tuning.report.savings import savings
 from manta_jobs.tuning.report.sections import (
@@ -36,6 +33,10 @@ from manta_jobs.tuning.report.sections import (
 )
 from manta_jobs.tuning.samplers import value_of
 
+if TYPE_CHECKING:
+    from manta.config import ExperimentConfig
+    from manta_jobs.tuning.journal import Confirmation, Trial
+
 REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
 PAGE = Path(__file__).parent / "page"
@@ -48,21 +49,6 @@ SECTIONS = (
     ("settings", "Settings"),
     ("repeat", "Repeat it"),
 )
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One plot as the page has it: four drawings as data URIs, for phones and for dark pages."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    scrolls: bool
-    wide: str
-    wide_dark: str
-    narrow: str
-    narrow_dark: str
 
 
 def write_search_report(
@@ -102,12 +88,9 @@ def page_of(
     baseline_metrics: dict[str, float] | None,
 ) -> str:
     """The whole page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     saved = savings(results.trials, results.config)
-    css, js = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("page.html").render(
+    css, js = BASE_STYLE.read_text(encoding="utf-8"), (PAGE / "page.js").read_text(encoding="utf-8")
+    return page_template(PAGE).render(
         config=results.config,
         results=results,
         sections=SECTIONS,
@@ -133,23 +116,3 @@ def page_of(
         css_hash=sha256_of(css),
         js_hash=sha256_of(js),
     )
-
-
-def picture_of(plot: Plot, folder: Path) -> Picture:
-    """A plot, written as PNG and drawn for all four kinds of page."""
-    figure = plot.figure()
-    write_png(figure, folder / f"{plot.name}.png")
-    wide = svg_of(figure)
-    narrow = wide if plot.scrolls else svg_of(plot.figure(narrow=True))
-    drawings = [data_uri(svg) for svg in (wide, darkened(wide), narrow, darkened(narrow))]
-    return Picture(plot.name, plot.title, plot.caption, plot.alt, plot.scrolls, *drawings)
-
-
-def data_uri(svg: str) -> str:
-    """A drawing as an address that holds it."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-
-
-def sha256_of(text: str) -> str:
-    """The hash by which the page allows its own style and script, and no other."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -6,10 +6,11 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from manta.config import ExperimentConfig, Range
-from manta_jobs.tuning.journal import Confirmation, Trial
+if TYPE_CHECKING:
+    from manta.config import ExperimentConfig, Range
+    from manta_jobs.tuning.journal import Confirmation, Trial
 
 MOST_TICKS = 7
 LOG_FROM_RATIO = 8

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from manta.config import ExperimentConfig
-from manta_jobs.tuning.journal import Trial
+if TYPE_CHECKING:
+    from manta.config import ExperimentConfig
+    from manta_jobs.tuning.journal import Trial
 
 
 @dataclass(frozen=True)

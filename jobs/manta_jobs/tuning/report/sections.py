@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from manta.config import ExperimentConfig, Range
-from manta_jobs.cli.show_run import SHOWN_METRICS
-from manta_jobs.training.progress import duration
-from manta_jobs.tuning.journal import Trial
+from manta.console import duration
+from manta_jobs.reporting.figures import SHOWN_METRICS
+from manta_jobs.reporting.page import Card, counted
 from manta_jobs.tuning.report.results import SearchResults, is_number, value_text
-from manta_jobs.tuning.report.savings import Savings
+
+if TYPE_CHECKING:
+    from manta.config import ExperimentConfig, Range
+    from manta_jobs.tuning.journal import Trial
+    from manta_jobs.tuning.report.savings import Savings
 
 BASELINE = "TF-IDF with logistic regression"
 SEARCHES = {"random": "at random", "grid": "every combination", "optuna": "Optuna's TPE", "pbt": "population-based training"}
@@ -19,15 +22,6 @@ SCHEDULERS = {
     "median": "median stopping: trials below the median of the others are stopped",
     "none": "none: every trial runs to its end",
 }
-
-
-@dataclass(frozen=True)
-class Card:
-    """One figure of the headline."""
-
-    title: str
-    figure: str
-    aside: str
 
 
 @dataclass(frozen=True)
@@ -79,11 +73,6 @@ class ConfirmedRow:
     result: str
     scores: str
     is_winner: bool
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: 1 trial, 2 trials."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def headline_of(results: SearchResults) -> str:

@@ -1,14 +1,12 @@
-"""The whole run in one frozen, typed config: `ExperimentConfig`. One YAML file holds it.
+"""The sections of a config: what each setting means, its default and its bounds.
 
 The text under a field is its explanation: `manta schema` prints it, and so do error messages.
-Reading the YAML, `--set` and the wording of errors are in `config_file.py`.
 """
 
 from __future__ import annotations
 
-import copy
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -544,108 +542,3 @@ class ServeConfig(Section):
     def max_replicas(self) -> int:
         """The most replicas."""
         return self.num_replicas if isinstance(self.num_replicas, int) else self.num_replicas[1]
-
-
-class ExperimentConfig(Section):
-    """One run, from rows to a served model."""
-
-    name: Annotated[str, NAME]
-    """What the run is called; also the registered model's name unless registry.model says otherwise.
-    Letters, digits, dots, dashes and underscores."""
-    data: DataConfig
-    """Where labelled texts come from."""
-    model: ModelConfig = ModelConfig()
-    """Which pretrained encoder is adapted."""
-    train: TrainConfig = TrainConfig()
-    """How it is fine-tuned."""
-    tune: TuneConfig = TuneConfig()
-    """What `manta tune` searches."""
-    registry: RegistryConfig = RegistryConfig()
-    """Where finished models are remembered."""
-    serve: ServeConfig = ServeConfig()
-    """Where the champion answers."""
-    storage: str | None = None
-    """Folder of runs, artifacts and the registry, which all nodes share, or s3://bucket/folder, gs://… for an object store, which
-    needs MLFLOW_TRACKING_URI for the registry; $MANTA_STORAGE or ~/.manta unless given."""
-
-    @model_validator(mode="after")
-    def _searchable(self) -> ExperimentConfig:
-        from manta.search_space import check_space
-
-        check_space(self)
-        return self
-
-    @property
-    def registered_name(self) -> str:
-        """The name that versions of this run's model are registered under."""
-        return self.registry.model or self.name
-
-    def with_values(self, values: dict[str, Any]) -> ExperimentConfig:
-        """A copy with fields replaced by dotted name, such as `{"train.learning_rate": 3e-5}`, checked anew.
-
-        Raises:
-            pydantic.ValidationError: a value does not fit its field.
-            ValueError: a name is not a field.
-        """
-        document = self.document()
-        for name, value in values.items():
-            set_by_name(document, name, value)
-        if any(name.startswith("tune.") for name in values):
-            return ExperimentConfig.model_validate(document)
-        # The space was checked against the config it stands in; a value drawn from it need not go with all the others in it.
-        del document["tune"]
-        return ExperimentConfig.model_validate(document).model_copy(update={"tune": self.tune})
-
-    def document(self) -> dict[str, Any]:
-        """The config as plain data, every setting included, from which the same config is made again."""
-        document = self.model_dump(mode="json", exclude_none=True)
-        if self.tune.confirm is None:
-            document["tune"]["confirm"] = None  # left out, it would be the default
-        return document
-
-
-def field_names(section: type[BaseModel] = ExperimentConfig, prefix: str = "") -> list[str]:
-    """Every setting's dotted name, in the order of the YAML."""
-    names: list[str] = []
-    for name, field in section.model_fields.items():
-        inner = section_type(field.annotation)
-        if inner is None or inner is not field.annotation:
-            names.append(prefix + name)
-        if inner is not None:
-            names += field_names(inner, f"{prefix}{name}.")
-    return names
-
-
-def section_type(annotation: Any) -> type[Section] | None:
-    """The section behind a field's type: itself, or the one that it may also do without."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, Section):
-            return kind
-    return None
-
-
-def set_by_name(document: dict[str, Any], name: str, value: Any) -> None:
-    """Set one field of a config document in place, by its dotted name.
-
-    Raises:
-        ValueError: no such setting; the message names the nearest ones.
-    """
-    if name not in field_names() and not name.startswith("tune.space"):
-        raise ValueError(f"{name} is not a setting; {nearest(name, field_names())}")
-    head, *rest = name.split(".", 2 if name.startswith("tune.space.") else -1)
-    target = document
-    for part in rest:
-        inner = target.setdefault(head, {})
-        if not isinstance(inner, dict):
-            raise ValueError(f"{name}: {head} is a value, not a section")
-        target, head = inner, part
-    target[head] = copy.deepcopy(value)
-
-
-def nearest(name: str, allowed: list[str]) -> str:
-    """The hint behind an unknown name: the closest allowed one, or all of them."""
-    import difflib
-
-    leaf = name.rsplit(".", 1)[-1]
-    close = [full for full in allowed if full.rsplit(".", 1)[-1] == leaf] or difflib.get_close_matches(name, allowed, n=1)
-    return f"did you mean {close[0]}?" if close else f"known ones are {', '.join(allowed)}"

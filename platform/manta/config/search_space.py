@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import copy
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from manta.config import ExperimentConfig, Range, Section, field_names, nearest, section_type, set_by_name
+from manta.config.names import field_names, nearest, section_type, set_by_name
+from manta.config.sections import Range, Section
+
+if TYPE_CHECKING:
+    from manta.config.sections import TuneConfig
 
 READ_ONCE = {"model.pretrained", "model.task", "model.max_length"}
 """Texts are read and tokenised once for all trials, and these say how."""
@@ -35,13 +39,15 @@ RESOLVED_BEFORE = {"train.learning_rate", "train.num_epochs"}
 """Their `auto` is a number before the search begins, see `starting_point`."""
 
 
-def check_space(config: ExperimentConfig) -> None:
+def check_space(config: Section, *, tune: TuneConfig, document: dict[str, Any]) -> None:
     """Refuse a space that cannot be searched as `tune.search` says.
+
+    `config` is the whole config, `tune` its section and `document` the config as plain data.
 
     Raises:
         ValueError: one sentence that names the field and what to do.
     """
-    space, search = config.tune.space, config.tune.search
+    space, search = tune.space, tune.search
     if search == "grid" and space is None:
         raise ValueError(
             "tune.search: grid tries every combination of choice lists, and the default space has none; "
@@ -49,8 +55,8 @@ def check_space(config: ExperimentConfig) -> None:
         )
     for name, values in (space or {}).items():
         _check_name(name, config)
-        _check_kind(name, values)
-        _check_values(name, values, config)
+        _check_kind(_annotation(name, type(config)), name, values)
+        _check_values(name, values, type(config), document)
         if search == "grid" and values.choice is None:
             raise ValueError(
                 f"tune.space: tune.search grid tries every value of choice lists, but {name} has {values.kind}; "
@@ -68,8 +74,8 @@ def searchable(name: str) -> bool:
     return name.startswith(("model.", "train.")) and name not in NO_PROPERTY_OF_A_MODEL | READ_ONCE | {MEASURE, LUCK}
 
 
-def _check_name(name: str, config: ExperimentConfig) -> None:
-    names = field_names()
+def _check_name(name: str, config: Section) -> None:
+    names = field_names(type(config))
     if name not in names:
         raise ValueError(f"tune.space: {name} is not a setting; {nearest(name, [known for known in names if searchable(known)])}")
     if name in READ_ONCE:
@@ -97,13 +103,13 @@ def _check_name(name: str, config: ExperimentConfig) -> None:
             raise ValueError(f"tune.space: {name} is searched, but {above} is off; turn it on with {above}: {{}}")
 
 
-def _check_kind(name: str, values: Range) -> None:
+def _check_kind(annotation: Any, name: str, values: Range) -> None:
     """Whether the field can hold what a range of this kind draws."""
     if values.bounds is None:
         if "auto" in (values.choice or []) and name in RESOLVED_BEFORE:
             raise ValueError(f"tune.space: {name} is searched by numbers, and auto is none; take it out of choice")
         return
-    kinds = _kinds(_annotation(name))
+    kinds = _kinds(annotation)
     low, high = values.bounds
     if float in kinds:
         return
@@ -114,15 +120,14 @@ def _check_kind(name: str, values: Range) -> None:
         raise ValueError(f"tune.space: {name} is a whole number, which {values.kind} cannot draw; write {whole}")
 
 
-def _check_values(name: str, values: Range, config: ExperimentConfig) -> None:
+def _check_values(name: str, values: Range, kind: type[Section], document: dict[str, Any]) -> None:
     """Whether the values fit their field and the rest of the config, by making the config of such a trial."""
-    document = config.document()
-    del document["tune"]
+    untuned = {section: settings for section, settings in document.items() if section != "tune"}
     for value in values.extremes:
-        changed = copy.deepcopy(document)
-        set_by_name(changed, name, value)
+        changed = copy.deepcopy(untuned)
+        set_by_name(changed, name, value, section=kind)
         try:
-            ExperimentConfig.model_validate(changed)
+            kind.model_validate(changed)
         except ValidationError as error:
             first = error.errors()[0]
             cause = first.get("ctx", {}).get("error")
@@ -132,8 +137,8 @@ def _check_values(name: str, values: Range, config: ExperimentConfig) -> None:
             raise ValueError(f"tune.space: {name} cannot be {value!r}: {problem}; change its {values.kind}") from None
 
 
-def _annotation(name: str) -> Any:
-    section: type[Section] = ExperimentConfig
+def _annotation(name: str, kind: type[Section]) -> Any:
+    section = kind
     *parts, last = name.split(".")
     for part in parts:
         inner = section_type(section.model_fields[part].annotation)

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from manta_jobs.reporting.curves import BLUE, GREEN, GREY
-from manta_jobs.tuning.report.results import SearchedField, SearchResults
+from manta_jobs.reporting.canvas import INK, is_narrow, plain, width_pt
+from manta_jobs.reporting.curves import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-PAPER, INK, GRID, RED = "#ffffff", "#1f2429", "#dde1e6", "#c1272d"
-DARK = {  # each colour's stand-in on a dark page
-    PAPER: "#14181d",
-    INK: "#e3e6ea",
-    GRID: "#333a42",
-    RED: "#ff7b72",
-    BLUE: "#4aa3ea",
-    GREEN: "#2fc394",
-    GREY: "#9aa4ae",
-}
+    from manta_jobs.tuning.report.results import SearchedField, SearchResults
+
 COLOUR_MAP, COLOUR_RANGE = "viridis", (0.28, 0.9)
 """Without the ends, which fade into dark and light pages."""
 CLIP_FROM = 2.0
@@ -32,47 +23,6 @@ CLIP_FROM = 2.0
 MARGIN = 0.06
 SPREAD = 0.02
 """How far apart trials of the same values are drawn, in shares of an axis."""
-NARROW_BELOW_IN = 6.0
-
-
-def is_narrow(figure: Any) -> bool:
-    """Whether a figure is for a phone."""
-    return width_pt(figure) < 72 * NARROW_BELOW_IN
-
-
-def width_pt(figure: Any) -> float:
-    """A figure's width in points, as letters are measured."""
-    return float(72 * figure.get_figwidth())
-
-
-def plain(text: str) -> str:
-    """Text that matplotlib shows as it is: a dollar sign starts no formula."""
-    return text.replace("$", r"\$")
-
-
-def say(figure: Figure, sentence: str) -> None:
-    """A sentence in place of a picture."""
-    lines = textwrap.fill(sentence, 34 if is_narrow(figure) else 62)
-    figure.text(0.5, 0.5, plain(lines), ha="center", va="center", fontsize=13, color=INK, linespacing=1.5)
-
-
-def halo() -> list[Any]:
-    """An outline in the colour of the page, so that letters can be read on top of lines."""
-    from matplotlib.patheffects import withStroke
-
-    return [withStroke(linewidth=3, foreground=PAPER)]
-
-
-def finish_panel(panel: Axes) -> None:
-    """Grid, frame and the colour of the letters."""
-    panel.set_facecolor(PAPER)
-    panel.grid(color=GRID, linewidth=0.8)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.spines[["left", "bottom"]].set_color(GREY)
-    panel.tick_params(color=GREY, labelcolor=INK)
-    for axis in (panel.xaxis, panel.yaxis):
-        axis.label.set_color(INK)
 
 
 def set_field_ticks(panel: Axes, *, across: SearchedField, up: SearchedField) -> None:
@@ -86,16 +36,6 @@ def set_field_ticks(panel: Axes, *, across: SearchedField, up: SearchedField) ->
         panel.tick_params(axis="x", labelrotation=30)
         for label in panel.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
-
-
-def set_epoch_ticks(panel: Axes, last: int) -> None:
-    """Whole epochs."""
-    from matplotlib.ticker import MaxNLocator
-
-    margin = 0.04 * (last - 1) or 0.5
-    panel.set_xlim(1 - margin, last + margin)
-    panel.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
-    panel.set_xlabel("epoch")
 
 
 def colour_scale(results: SearchResults) -> ScalarMappable:
@@ -135,27 +75,6 @@ def add_colour_bar(figure: Figure, panel: Axes, colours: ScalarMappable, results
     bar.ax.tick_params(color=GREY, labelcolor=INK)
     bar.outline.set_edgecolor(GREY)
     bar.locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
-
-
-def add_legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]]) -> None:
-    """What marks and lines mean, below the picture."""
-    from matplotlib.lines import Line2D
-
-    if not entries:
-        return
-    handles = [
-        Line2D([], [], label=words, **{key: value for key, value in style.items() if key != "zorder"}) for words, style in entries
-    ]
-    columns = 2 if is_narrow(figure) else min(len(handles), 6)
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        labelcolor=INK,
-        columnspacing=1.4,
-        handletextpad=0.5,
-    )
 
 
 def spread(places: list[tuple[float, float]]) -> list[tuple[float, float]]:

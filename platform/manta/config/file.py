@@ -74,7 +74,7 @@ def build_config(document: dict[str, Any], *, source: str, overrides: list[str] 
             raise InputError(f"--set {pair}: write it as name=value, for example --set train.learning_rate=3e-5.")
         try:
             value = yaml.safe_load(text)
-            set_by_name(document, name.strip(), value)
+            set_by_name(document, name.strip(), value, section=ExperimentConfig)
         except yaml.YAMLError:
             raise InputError(f"--set {pair}: {text!r} is not a YAML value.") from None
         except ValueError as error:

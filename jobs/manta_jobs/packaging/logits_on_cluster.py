@@ -1,0 +1,42 @@
+"""Logits of many rows by a finished model, computed on one node of the connected cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import ray
+
+from manta.artifact import ModelArtifact
+from manta.inference_form import SAFETENSORS, FormName
+from manta.object_store import fetch, store
+from manta_jobs.cluster.connection import one_node_task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from manta.data.dataset import Split
+    from manta.labels import Floats
+    from manta.texts import Text
+
+
+def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName | Literal["auto"]) -> Floats:
+    """Logits of an artifact in this process."""
+    import torch
+
+    from manta.predictor import Predictor
+
+    torch.set_num_threads(num_threads)
+    return Predictor(ModelArtifact.load(fetch(path)), form=form).logits(texts)
+
+
+def logits_on_cluster(
+    artifact: ModelArtifact, split: Split, *, console: Console, form: FormName | Literal["auto"] = SAFETENSORS
+) -> Floats:
+    """Logits of every row by one form of the model, from one node of the connected cluster, with a GPU if it has any."""
+    task, num_cpus = one_node_task(_logits_of)
+    with console.status(f"Evaluating on {len(split):,} rows"):
+        store(artifact.path)
+        logits: Floats = ray.get(task.remote(artifact.path, split.texts, num_cpus, form))
+    return logits

@@ -1,0 +1,102 @@
+"""All figures of a replica as Prometheus knows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+
+from manta_serve.exposition import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from manta_serve.service import Service
+    from manta_serve.service_metrics import ServiceMetrics
+
+
+def families_of(service: Service) -> list[Family]:
+    """All figures of a replica."""
+    comparison = None if service.shadow is None else service.shadow.comparison
+    return [
+        *_requests(service.metrics),
+        *_batches(service),
+        *_models(service),
+        *_answers(service.metrics),
+        *(comparison.families() if comparison is not None else ()),
+        *_process(),
+    ]
+
+
+def _requests(metrics: ServiceMetrics) -> Iterator[Family]:
+    requests = Family("manta_requests_total", "counter", "Requests by path, status and the code of what was wrong.")
+    for (path, status, problem), count in sorted(metrics.requests.copy().items()):
+        requests.add(count, path=path, status=str(status), problem=problem)
+    yield requests
+    seconds = Family("manta_request_seconds", "histogram", "From a request's first byte to the end of its answer.")
+    for path, histogram in metrics.durations.items():
+        seconds.add_histogram(histogram, path=path)
+    yield seconds
+
+
+def _batches(service: Service) -> Iterator[Family]:
+    metrics = service.metrics
+    queued = Family("manta_queued_texts", "gauge", "Texts that wait to be computed.")
+    queued.add(service.batcher.num_queued_texts)
+    yield queued
+    for name, meaning, histogram in (
+        ("manta_batch_texts", "Texts computed together.", metrics.batch_texts),
+        ("manta_batch_tokens", "Tokens computed together, padding included.", metrics.batch_tokens),
+        ("manta_batch_seconds", "How long a batch was computed.", metrics.batch_seconds),
+    ):
+        family = Family(name, "histogram", meaning)
+        family.add_histogram(histogram)
+        yield family
+
+
+def _models(service: Service) -> Iterator[Family]:
+    models = service.models
+    ready = Family("manta_ready", "gauge", "1 while requests should be sent here, 0 while it is stopping.")
+    ready.add(service.ready)
+    info = Family("manta_model_info", "gauge", "1 for every version that is loaded: champion, candidate or another.")
+    candidate = models.candidate
+    for model in models.loaded:
+        role = "champion" if model is models.current else "candidate" if model is candidate else "other"
+        info.add(1, model=model.name, version=str(model.version), role=role, form=model.form)
+    refused = Family("manta_refused_versions", "gauge", "Versions that were to answer and could not; /v1/model says why.")
+    refused.add(len(models.refused))
+    yield from (ready, info, refused)
+
+
+def _answers(metrics: ServiceMetrics) -> Iterator[Family]:
+    labels = Family("manta_labels_total", "counter", "How often each label was answered.")
+    texts = Family("manta_texts_total", "counter", "Texts that were answered.")
+    uncertain = Family("manta_uncertain_total", "counter", "Answers less sure than the version's threshold.")
+    confidence = Family("manta_confidence", "histogram", "How sure answers are.")
+    seconds = Family("manta_answer_seconds", "histogram", "From a request's texts being queued to their being computed.")
+    queued = Family("manta_queue_seconds", "histogram", "The part of it until the first text's turn.")
+    index = Family("manta_drift_psi", "gauge", "Stability index of the latest answers against those to the validation rows.")
+    chance = Family("manta_drift_psi_by_chance", "gauge", "What it would be on average if nothing had changed.")
+    for number, of_version in metrics.versions.copy().items():
+        version = str(number)
+        for name, count in of_version.labels.copy().items():
+            labels.add(count, version=version, label=name)
+        texts.add(of_version.num_texts, version=version)
+        uncertain.add(of_version.num_uncertain, version=version)
+        confidence.add_histogram(of_version.confidence, version=version)
+        seconds.add_histogram(of_version.seconds, version=version)
+        queued.add_histogram(of_version.queued, version=version)
+        for what, drift in (of_version.drift.drift() if of_version.drift is not None else {}).items():
+            index.add(drift.index, version=version, of=what)
+            chance.add(drift.by_chance, version=version, of=what)
+    yield from (labels, texts, uncertain, confidence, seconds, queued, index, chance)
+
+
+def _process() -> Iterator[Family]:
+    process = psutil.Process()
+    memory = Family("manta_memory_bytes", "gauge", "Resident memory of the replica.")
+    memory.add(process.memory_info().rss)
+    times = process.cpu_times()
+    cpu = Family("manta_cpu_seconds_total", "counter", "Processor time that the replica has used.")
+    cpu.add(times.user + times.system)
+    yield from (memory, cpu)
