@@ -4,7 +4,7 @@ Overhead: the same trials, one after another with all cores, searched by
 
 - `ray-tune-documented` a Tune function that builds a `TorchTrainer` with `TuneReportCallback` for every trial, as Ray documents it
   (https://docs.ray.io/en/latest/train/user-guides/hyperparameter-optimization.html), around Manta's own worker loop;
-- `manta` `manta tune`'s lanes.
+- `manta` `manta tune`'s worker pools.
 
 A trial's overhead is the time from the end of the trial before it (the first: from the start) to its own end, less what its
 workers spent on training steps and validation. With `--search`, 12 trials on `support` with ASHA and then without.
@@ -161,7 +161,7 @@ def documented_search(experiment: Path, target: Path) -> None:
     from manta_jobs.runs.prepare import prepare
     from manta_jobs.training.loop import WorkerSetup, train_worker
     from manta_jobs.training.progress import Board
-    from manta_jobs.tuning.samplers import make_draws
+    from manta_jobs.tuning.samplers import make_sampler
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     prepared = prepare(load_config(experiment), verb="tune", console=people_console())
@@ -195,8 +195,8 @@ def documented_search(experiment: Path, target: Path) -> None:
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             ended[str(trial.config["trial"])] = time.perf_counter() - started
 
-    draws, num_trials = make_draws(config, config.tune.searched), config.tune.budget.num_trials
-    points = [{**(draws.draw(number) or {}), "trial": f"trial-{number}"} for number in range(num_trials)]
+    sampler, num_trials = make_sampler(config, config.tune.searched), config.tune.budget.num_trials
+    points = [{**(sampler.sample(number) or {}), "trial": f"trial-{number}"} for number in range(num_trials)]
     started = time.perf_counter()
     ray_tune.Tuner(
         ray_tune.with_resources(trial, {"CPU": 0.01}),

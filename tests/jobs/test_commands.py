@@ -87,7 +87,6 @@ def test_a_faulty_experiment_is_refused(
         ({"space": {"model.dropout": {"uniform": [0, 1]}}}, "model.dropout cannot be 1.0: input should be less than 1"),
         ({"space": {"data.train": {"choice": ["a.csv"]}}}, "data.train is no property of a model"),
         ({"search": "grid"}, "tune.search: grid tries every combination of choice lists"),
-        ({"search": "pbt", "scheduler": "asha"}, "tune.scheduler asha stops trials that fall behind"),
     ],
 )
 def test_a_search_that_cannot_work_is_refused_by_name(

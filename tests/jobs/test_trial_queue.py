@@ -26,29 +26,29 @@ def epoch(number: int, checkpoint: str = "") -> dict[str, Any]:
     return {"epoch": number, "accuracy": number / 10, "checkpoint": checkpoint}
 
 
-def test_lanes_take_trials_in_order_and_leave_when_all_have_ended(tmp_path: Path) -> None:
+def test_pools_take_trials_in_order_and_leave_when_all_have_ended(tmp_path: Path) -> None:
     async def go() -> None:
         queue = queue_of(tmp_path / "trials.jsonl")
-        await queue.submit("a", {"x": 1}, False, False, None)
-        await queue.submit("b", {"x": 2}, False, False, None)
-        assert await queue.take("lane-1") == Assignment("a", {"x": 1}, None)
-        assert await queue.take("lane-2") == Assignment("b", {"x": 2}, None)
+        await queue.submit("a", {"x": 1}, free=False)
+        await queue.submit("b", {"x": 2}, free=False)
+        assert await queue.take("pool-1") == Assignment("a", {"x": 1}, None)
+        assert await queue.take("pool-2") == Assignment("b", {"x": 2}, None)
         await queue.epoch_done("a", epoch(1), "done")
         await queue.epoch_done("b", epoch(1), "done")
-        assert await queue.take("lane-1") is None
-        assert await queue.take("lane-2") is None
+        assert await queue.take("pool-1") is None
+        assert await queue.take("pool-2") is None
 
     asyncio.run(go())
     assert [trial.status for trial in Journal(tmp_path / "trials.jsonl").trials.values()] == ["done", "done"]
 
 
-def test_a_lane_whose_workers_were_lost_gets_its_trial_again_but_not_for_ever(tmp_path: Path) -> None:
+def test_a_pool_whose_workers_were_lost_gets_its_trial_again_but_not_for_ever(tmp_path: Path) -> None:
     async def go() -> None:
         queue = queue_of(tmp_path / "trials.jsonl", max_losses=1)
-        await queue.submit("a", {}, False, False, None)
-        assert isinstance(await queue.take("lane-1"), Assignment)
-        assert isinstance(await queue.take("lane-1"), Assignment)
-        assert isinstance(await queue.take("lane-1"), Wait)
+        await queue.submit("a", {}, free=False)
+        assert isinstance(await queue.take("pool-1"), Assignment)
+        assert isinstance(await queue.take("pool-1"), Assignment)
+        assert isinstance(await queue.take("pool-1"), Wait)
         assert queue.snapshot()["a"].reason == "its workers were lost 2 times"
 
     asyncio.run(go())
@@ -56,8 +56,8 @@ def test_a_lane_whose_workers_were_lost_gets_its_trial_again_but_not_for_ever(tm
 
 def test_time_to_confirm_is_kept_back_once_a_whole_trial_has_shown_how_long_it_takes(tmp_path: Path) -> None:
     async def seconds_left(queue: _TrialQueue, name: str) -> float | None:
-        await queue.submit(name, {}, False, False, None)
-        taken = await queue.take("lane")
+        await queue.submit(name, {}, free=False)
+        taken = await queue.take("pool")
         assert isinstance(taken, Assignment)
         return taken.seconds
 
@@ -81,8 +81,8 @@ def test_time_to_confirm_is_kept_back_once_a_whole_trial_has_shown_how_long_it_t
 def test_a_trial_waits_for_the_word_after_each_epoch(tmp_path: Path) -> None:
     async def go() -> None:
         queue = queue_of(tmp_path / "trials.jsonl")
-        await queue.submit("a", {}, False, False, None)
-        await queue.take("lane-1")
+        await queue.submit("a", {}, free=False)
+        await queue.take("pool-1")
         await queue.epoch_done("a", epoch(1), None)
         told = asyncio.create_task(queue.may_go_on("a", 1))
         await asyncio.sleep(0)
@@ -101,76 +101,13 @@ def test_late_trials_are_not_run_but_one_is_where_nothing_has_begun(tmp_path: Pa
     async def go() -> None:
         queue = queue_of(tmp_path / "trials.jsonl", deadline_s=-1.0)
         for name in ("a", "b"):
-            await queue.submit(name, {}, False, False, None)
-        taken = await queue.take("lane-1")
+            await queue.submit(name, {}, free=False)
+        taken = await queue.take("pool-1")
         assert isinstance(taken, Assignment)
         assert taken.name == "a"
         assert taken.seconds is not None
         assert taken.seconds < 0
         assert queue.snapshot()["b"].status == "not run"
-
-    asyncio.run(go())
-
-
-def test_a_population_trains_in_turns_and_goes_on_as_a_clone(tmp_path: Path) -> None:
-    async def go() -> None:
-        queue = queue_of(tmp_path / "trials.jsonl")
-        for name in ("a", "b"):
-            await queue.submit(name, {"x": name}, False, True, None)
-        asks = [asyncio.create_task(queue.next_epoch(name, 0)) for name in ("a", "b")]
-        await asyncio.sleep(0)
-        for name in ("a", "b"):
-            assert await queue.take("lane-1") == Assignment(name, {"x": name}, None, until=1)
-            await queue.epoch_done(name, epoch(1, f"{name}/step-1"), None)
-        await asyncio.gather(*asks)
-        await queue.submit("b", {"x": "changed"}, False, True, ("a", 1))
-        ask = asyncio.create_task(queue.next_epoch("b", 1))
-        await asyncio.sleep(0)
-        assert await queue.take("lane-1") == Assignment("b", {"x": "changed"}, None, until=2, clone="a/step-1")
-        await queue.epoch_done("b", epoch(2), None)
-        await ask
-
-    asyncio.run(go())
-    clone = Journal(tmp_path / "trials.jsonl").trials["b"]
-    assert (clone.values, len(clone.history), clone.clone_of) == ({"x": "changed"}, 2, None)
-    assert clone.history[0]["checkpoint"] == "a/step-1"
-
-
-def test_a_population_may_take_many_turns_and_no_lane_leaves_between_them(tmp_path: Path) -> None:
-    async def go() -> None:
-        queue = queue_of(tmp_path / "trials.jsonl", expected=1, max_losses=0)
-        await queue.submit("a", {}, False, True, None)
-        for number in range(4):
-            take = asyncio.create_task(queue.take("lane-1"))
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert not take.done()  # nothing waits just now, but the trial will come back
-            ask = asyncio.create_task(queue.next_epoch("a", number))
-            assert await take == Assignment("a", {}, None, until=number + 1)
-            await queue.epoch_done("a", epoch(number + 1), "done" if number == 3 else None)
-            await ask
-        assert await queue.take("lane-1") is None
-        # A late exploitation of an ended trial changes nothing.
-        await queue.submit("a", {"x": "changed"}, False, True, ("a", 1))
-        assert queue.snapshot()["a"].values == {}
-
-    asyncio.run(go())
-
-
-def test_trials_between_turns_are_out_of_time_not_not_run(tmp_path: Path) -> None:
-    async def go() -> None:
-        queue = queue_of(tmp_path / "trials.jsonl", expected=1)
-        await queue.submit("a", {}, False, True, None)
-        asks = asyncio.create_task(queue.next_epoch("a", 0))
-        await asyncio.sleep(0)
-        await queue.take("lane-1")
-        await queue.epoch_done("a", epoch(1), None)
-        await asks
-        asks = asyncio.create_task(queue.next_epoch("a", 1))
-        await asyncio.sleep(0)
-        await queue.set_deadline(-1.0)
-        assert await queue.take("lane-1") is None
-        assert (await asks).status == "out of time"  # type: ignore[union-attr]
 
     asyncio.run(go())
 

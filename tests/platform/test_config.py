@@ -245,12 +245,6 @@ def test_an_exponent_without_a_dot_is_a_number_in_a_choice() -> None:
             {"search": "grid", "space": {"train.num_epochs": {"randint": [1, 4]}}},
             "but train.num_epochs has randint",
         ),
-        (
-            {"search": "pbt", "space": {"train.batch_size": {"choice": [8, 16]}}},
-            "train.batch_size does not allow; it can search",
-        ),
-        ({"search": "pbt", "scheduler": "asha"}, "tune.scheduler asha stops trials .* set tune.scheduler to none"),
-        ({"search": "pbt", "scheduler": "median"}, "tune.scheduler median stops trials .* set tune.scheduler to none"),
     ],
 )
 def test_a_space_that_the_search_cannot_go_through_is_refused(tune: dict[str, Any], message: str) -> None:
@@ -262,19 +256,12 @@ def test_a_space_that_the_search_cannot_go_through_is_refused(tune: dict[str, An
     "tune",
     [
         {"search": "grid", "space": {"train.num_epochs": {"choice": [2, 3]}, "train.schedule": {"choice": ["linear", "cosine"]}}},
-        {"search": "pbt", "space": {"train.learning_rate": {"loguniform": [1e-5, 1e-3]}, "model.dropout": {"choice": [0, 0.2]}}},
-        {"search": "optuna", "scheduler": "median"},
+        {"search": "optuna", "scheduler": "none"},
     ],
 )
 def test_spaces_that_fit_their_search_are_taken(tune: dict[str, Any]) -> None:
     config = ExperimentConfig.model_validate(MINIMAL | {"tune": tune})
     assert ExperimentConfig.model_validate(config.document()) == config
-
-
-def test_population_based_training_turns_the_default_scheduler_off() -> None:
-    config = ExperimentConfig.model_validate(MINIMAL | {"tune": {"search": "pbt"}})
-    assert config.tune.scheduler == "none"
-    assert config.with_values({"train.seed": 3}).tune == config.tune
 
 
 def test_no_confirmation_stays_none() -> None:

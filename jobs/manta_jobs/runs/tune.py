@@ -33,10 +33,10 @@ from manta_jobs.tuning.journal import Confirmation, Journal, Trial
 from manta_jobs.tuning.live_table import SearchView
 from manta_jobs.tuning.ray_tune import build_tuner
 from manta_jobs.tuning.report import write_search_report
-from manta_jobs.tuning.samplers import make_draws
+from manta_jobs.tuning.samplers import make_sampler
 from manta_jobs.tuning.tracking import TrialRecords
 from manta_jobs.tuning.trial_queue import TrialQueue
-from manta_jobs.tuning.trial_workers import Lanes, lane_trainer
+from manta_jobs.tuning.trial_workers import WorkerPools, pool_trainer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +129,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
 
 
 class Search:
-    """A search under way: its queue, its lanes of workers, and Ray Tune in front of them."""
+    """A search under way: its queue, its worker pools, and Ray Tune in front of them."""
 
     def __init__(self, prepared: PreparedRun, *, cluster: Cluster, started: float) -> None:
         """Open the journal, which an interrupted search has left; nothing runs yet.
@@ -146,7 +146,7 @@ class Search:
         self._started = started - journal.elapsed_s
         most = budget.num_trials + num_confirming(self.config)
         num_workers = num_workers_at_once(self.resources, cluster.nodes)
-        self.num_lanes = max(1, min(most, num_workers // self.config.train.max_workers))
+        self.num_pools = max(1, min(most, num_workers // self.config.train.max_workers))
         self._ends_s = self._end_of_time()
         self.queue = TrialQueue(
             prepared.folder.path / JOURNAL_FILE,
@@ -154,21 +154,21 @@ class Search:
             started_s=self._now(),
             deadline_s=self._ends_s,
             max_losses=self.config.train.max_failures,
-            rounds_kept=math.ceil(num_confirming(self.config) / self.num_lanes),
+            rounds_kept=math.ceil(num_confirming(self.config) / self.num_pools),
         )
 
     def run(self) -> tuple[list[Trial], list[Confirmation]]:
         """Search and confirm; the trials that have a score, best first, and what their confirmation came to."""
         config = self.config
-        lanes = Lanes(self.queue, self.board, num_lanes=self.num_lanes, build=self._lane)
-        lanes.start()
+        pools = WorkerPools(self.queue, self.board, num_pools=self.num_pools, build=self._pool)
+        pools.start()
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row, not a traceback
         build_tuner(
             config,
             queue=self.queue,
-            draws=make_draws(config, config.tune.searched),
+            sampler=make_sampler(config, config.tune.searched),
             begun=self._begun,
-            at_once=self.num_lanes,
+            at_once=self.num_pools,
             folder=self.prepared.folder.path,
             is_over=self.queue.is_late,
         ).fit()
@@ -176,11 +176,11 @@ class Search:
         self.queue.set_deadline(self._ends_s)
         confirmed = confirm(best, config, self.queue)
         self.queue.expect(0)
-        lanes.join()
+        pools.join()
         return as_ended(best, confirmed, self.queue.snapshot(), config)
 
-    def _lane(self, name: str) -> TorchTrainer:
-        return lane_trainer(
+    def _pool(self, name: str) -> TorchTrainer:
+        return pool_trainer(
             self.prepared.data,
             self.config,
             queue=self.queue,
@@ -199,7 +199,7 @@ class Search:
     def _end_of_time(self) -> float | None:
         """When training must be over, on the same clock; None without a limit."""
         budget = self.config.tune.budget
-        workers = self.num_lanes * self.config.train.max_workers
+        workers = self.num_pools * self.config.train.max_workers
         ends = []
         if budget.wall_clock_s is not None:
             finishing_s = FINISHING_S + (FORMS_S if makes_forms(self.config) else 0.0)

@@ -21,7 +21,7 @@ SEED = "train.seed"
 def ranked(trials: list[Trial], config: ExperimentConfig) -> list[Trial]:
     """Those that finished an epoch without failing, best first; of equals, the one with the lower number first.
 
-    Lanes begin trials in an order of chance, which decides nothing.
+    The order in which worker pools begin trials is chance and decides nothing.
     """
     sign = -1 if config.train.metric_mode == "max" else 1
     scored = [(score, trial) for trial in trials if trial.status != "failed" and (score := trial.score(config)) is not None]

@@ -36,8 +36,6 @@ class Trial:
     """Why it failed."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch, see `worker.EPOCH_FIELDS`."""
-    clone_of: tuple[str, int] | None = None
-    """In population-based training: the trial it goes on from, and after which epoch, until it has trained an epoch itself."""
     started_s: float | None = None
     """When it started, in seconds after the search did."""
     ended_s: float | None = None
@@ -107,10 +105,6 @@ class Journal:
         """A trial's values were drawn."""
         self._write({"trial": name, "event": "drawn", "values": values, "at_s": at_s})
 
-    def cloned(self, name: str, values: dict[str, Any], *, donor: str, epochs: int, at_s: float) -> None:
-        """A trial of a population goes on from another one's checkpoint, with other values."""
-        self._write({"trial": name, "event": "cloned", "values": values, "donor": donor, "epochs": epochs, "at_s": at_s})
-
     def epoch(self, name: str, metrics: dict[str, Any], *, at_s: float) -> None:
         """A trial finished an epoch; one that is known already is not written again."""
         if metrics["epoch"] > len(self.trials[name].history):
@@ -136,10 +130,6 @@ class Journal:
         trial = self.trials[event["trial"]]
         if event["event"] == "epoch":
             trial.history.append(event["metrics"])
-            trial.clone_of = None
-        elif event["event"] == "cloned":
-            trial.values, trial.clone_of = event["values"], (event["donor"], event["epochs"])
-            trial.history = self.trials[event["donor"]].history[: event["epochs"]]
         else:
             trial.status, trial.reason, trial.ended_s = event["status"], event["reason"], at_s
 

@@ -1,7 +1,7 @@
-"""How a search draws its trials' values: at random, every combination, or by what did well so far.
+"""Samplers: how a search chooses its trials' values: at random, every combination, or by what did well so far.
 
-The first trial is the config as it stands, so that a search never ends worse than what it started from. Draws depend on the seed
-and, with TPE, on the results told so far; nothing else.
+The first trial has the values of the config as it stands, so a search never ends worse than it started. Samples depend on the
+seed and, with TPE, on the results so far; on nothing else.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig, Range
 
 
-class Draws(Protocol):
-    """Where values come from."""
+class Sampler(Protocol):
+    """Chooses the values of one trial after another."""
 
-    def draw(self, number: int) -> dict[str, Any] | None:
+    def sample(self, number: int) -> dict[str, Any] | None:
         """The values of trial `number`, from 0 and in that order; None when there are no more."""
 
-    def known(self, values: dict[str, Any]) -> None:
-        """A trial of an interrupted search had these; they take the place of a draw."""
+    def replay(self, values: dict[str, Any]) -> None:
+        """Take a trial's values from an interrupted search in place of a new sample."""
 
-    def told(self, values: dict[str, Any], score: float) -> None:
-        """Take the result of drawn values: the metric that compares trials, after the last epoch."""
+    def tell(self, values: dict[str, Any], score: float) -> None:
+        """Learn what sampled values came to: the metric that compares trials, after the last epoch."""
 
 
-class ListedDraws:
+class ListSampler:
     """Values that are all known from the start: random ones, or every combination of `choice` lists."""
 
     def __init__(self, points: list[dict[str, Any]]) -> None:
         self._points = points
 
-    def draw(self, number: int) -> dict[str, Any] | None:
+    def sample(self, number: int) -> dict[str, Any] | None:
         """The point of that number."""
         return self._points[number] if number < len(self._points) else None
 
-    def known(self, values: dict[str, Any]) -> None:
+    def replay(self, values: dict[str, Any]) -> None:
         """Nothing: the same number has the same values anyway."""
 
-    def told(self, values: dict[str, Any], score: float) -> None:
-        """Nothing: results change no draw."""
+    def tell(self, values: dict[str, Any], score: float) -> None:
+        """Nothing: results change no sample."""
 
 
-class TpeDraws:
+class TpeSampler:
     """The tree-structured Parzen estimator of Optuna (Bergstra et al., 2011, https://optuna.org)."""
 
     def __init__(self, config: ExperimentConfig, space: dict[str, Range], own: dict[str, Any]) -> None:
@@ -56,31 +56,31 @@ class TpeDraws:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = {name: _distribution(values) for name, values in space.items()}
-        # Trials that are still training count as bad ones, so that two lanes do not try the same twice.
+        # Trials that are still training count as bad ones, so that two worker pools do not try the same twice.
         sampler = optuna.samplers.TPESampler(seed=config.tune.seed, constant_liar=True, n_startup_trials=NUM_RANDOM_FIRST)
         higher_is_better = config.train.metric_mode == "max"
         self._study = optuna.create_study(sampler=sampler, direction="maximize" if higher_is_better else "minimize")
         self._own = own
         self._asked: list[Any] = []
 
-    def draw(self, number: int) -> dict[str, Any] | None:
+    def sample(self, number: int) -> dict[str, Any] | None:
         """The config's own values first, then what promises most."""
         if number == 0:
-            self.known(self._own)
+            self.replay(self._own)
             return self._own
         trial = self._study.ask(self._space)
         self._asked.append((dict(trial.params), trial))
         return dict(trial.params)
 
-    def known(self, values: dict[str, Any]) -> None:
-        """They may lie outside of the space; Optuna then learns nothing of them."""
+    def replay(self, values: dict[str, Any]) -> None:
+        """Values outside of the space teach Optuna nothing."""
         if all(self._space[name]._contains(self._space[name].to_internal_repr(value)) for name, value in values.items()):
             self._study.enqueue_trial(values)
             trial = self._study.ask(self._space)
             self._asked.append((values, trial))
 
-    def told(self, values: dict[str, Any], score: float) -> None:
-        """Once for each draw."""
+    def tell(self, values: dict[str, Any], score: float) -> None:
+        """Call it once for each sample."""
         for index, (asked, trial) in enumerate(self._asked):
             if asked == values:
                 self._study.tell(trial, score)
@@ -92,13 +92,13 @@ NUM_RANDOM_FIRST = 5
 """Trials before TPE begins to choose: Optuna's own default is 10, more than many a search has in all."""
 
 
-def make_draws(config: ExperimentConfig, space: dict[str, Range]) -> Draws:
-    """The kind that `tune.search` names."""
+def make_sampler(config: ExperimentConfig, space: dict[str, Range]) -> Sampler:
+    """The sampler that `tune.search` names."""
     own = {name: value_of(config, name) for name in space}
     if config.tune.search == "optuna":
-        return TpeDraws(config, space, own)
+        return TpeSampler(config, space, own)
     points = grid_points(space) if config.tune.search == "grid" else random_points(config, space)
-    return ListedDraws([own, *(point for point in points if point != own)][: config.tune.budget.num_trials])
+    return ListSampler([own, *(point for point in points if point != own)][: config.tune.budget.num_trials])
 
 
 def random_points(config: ExperimentConfig, space: dict[str, Range]) -> list[dict[str, Any]]:

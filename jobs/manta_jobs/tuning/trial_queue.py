@@ -22,21 +22,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WAIT_S = 20.0
-"""Longest time that one call waits; who wants to wait longer asks again."""
+"""Longest time that one call waits; a caller who needs longer asks again."""
+FREE = 10**9
+"""Epochs allowed to a trial that never has to ask."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a group of workers is to train."""
+    """A trial for a worker pool to train."""
 
     name: str
     values: dict[str, Any]
     seconds: float | None
-    """Until the search's time is over."""
-    until: int | None = None
-    """The epoch after which the workers take another trial; None for its end."""
-    clone: str | None = None
-    """The checkpoint of another trial to start from."""
+    """Time left until the search must end; None without a limit."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,21 @@ class Wait:
     """There is no trial to train now; ask again."""
 
 
+@dataclass
+class _Submission:
+    """A trial that was submitted, beside what the journal records of it."""
+
+    epochs_allowed: int
+    """After this many epochs the workers must ask whether to train on."""
+    is_stopping: bool = False
+    pool: str | None = None
+    """The worker pool that trains it, also while that pool's workers start anew."""
+    num_losses: int = 0
+    """How often its workers were lost."""
+
+
 class _TrialQueue:
-    """The actor. A trial belongs to the group that took it until it has ended, also when that group's workers start anew."""
+    """The actor. A trial belongs to the worker pool that took it until it has ended."""
 
     def __init__(
         self,
@@ -63,14 +74,8 @@ class _TrialQueue:
         self._rounds_kept = rounds_kept
         self._num_expected = num_expected
         self._max_losses = max_losses
+        self._submitted: dict[str, _Submission] = {}
         self._waiting: deque[str] = deque()
-        self._taken: dict[str, str] = {}  # by lane
-        self._num_losses: dict[str, int] = {}
-        self._has_begun = False
-        self._allowed: dict[str, int] = {}  # epochs after which the trial must ask
-        self._submitted: set[str] = set()
-        self._stopping: set[str] = set()
-        self._in_turns: set[str] = set()
         self._abandoned: str | None = None
         self._news = asyncio.Condition()
         for trial in self._journal.trials.values():
@@ -78,31 +83,25 @@ class _TrialQueue:
 
     # What the search does.
 
-    async def submit(self, name: str, values: dict[str, Any], free: bool, in_turns: bool, clone_of: tuple[str, int] | None) -> None:
-        if in_turns:
-            self._in_turns.add(name)
-        if clone_of is not None and self._journal.trials[name].status == "running":
-            self._journal.cloned(name, values, donor=clone_of[0], epochs=clone_of[1], at_s=self._now())
-        if name not in self._submitted:
-            self._submitted.add(name)
-            trial = self._journal.trials.get(name)
-            if trial is None:
+    async def submit(self, name: str, values: dict[str, Any], free: bool) -> None:
+        epochs_allowed = FREE if free else 0
+        if name in self._submitted:
+            submission = self._submitted[name]
+            submission.epochs_allowed = max(submission.epochs_allowed, epochs_allowed)
+        else:
+            self._submitted[name] = _Submission(epochs_allowed)
+            if name not in self._journal.trials:
                 self._journal.drawn(name, values, at_s=self._now())
-                trial = self._journal.trials[name]
-            if trial.status == "running" and self._abandoned is not None:
+            if self._is_running(name) and self._abandoned is not None:
                 self._end(name, "failed", self._abandoned)
-            elif trial.status == "running" and not in_turns:
+            elif self._is_running(name):
                 self._waiting.append(name)
-        self._allowed[name] = 10**9 if free else max(self._allowed.get(name, 0), 0)
         await self._tell()
 
     async def next_epoch(self, name: str, known: int) -> Trial | None:
         """The trial once it has more than `known` epochs or has ended; None if neither is so yet."""
-        self._allowed[name] = max(self._allowed[name], known)
-        trial = self._journal.trials[name]
-        is_next = trial.status == "running" and len(trial.history) == known
-        if name in self._in_turns and is_next and name not in self._waiting and name not in self._taken.values():
-            self._waiting.append(name)
+        submission, trial = self._submitted[name], self._journal.trials[name]
+        submission.epochs_allowed = max(submission.epochs_allowed, known)
         await self._tell()
         await self._wait(lambda: len(trial.history) > known or trial.status != "running")
         return copy.deepcopy(trial) if len(trial.history) > known or trial.status != "running" else None
@@ -110,8 +109,8 @@ class _TrialQueue:
     async def stop(self, name: str) -> None:
         if name in self._waiting:
             self._end(name, "stopped early")
-        else:
-            self._stopping.add(name)
+        elif name in self._submitted:
+            self._submitted[name].is_stopping = True
         await self._tell()
 
     async def expect(self, num_trials: int) -> None:
@@ -119,7 +118,7 @@ class _TrialQueue:
         await self._tell()
 
     async def abandon(self, reason: str) -> None:
-        for name in [name for name, trial in self._journal.trials.items() if trial.status == "running"]:
+        for name in [name for name in self._journal.trials if self._is_running(name)]:
             self._end(name, "failed", reason)
         self._abandoned = reason
         await self._tell()
@@ -128,44 +127,43 @@ class _TrialQueue:
         self._deadline_s, self._rounds_kept = deadline_s, 0
         await self._tell()
 
-    # What a group of workers does; `lane` is its name.
+    # What a worker pool does; `pool` is its name.
 
-    async def take(self, lane: str) -> Assignment | Wait | None:
-        """The lane's unfinished trial or the next one; None when there will be none."""
-        name = self._taken.pop(lane, None)
-        if name is not None and self._journal.trials[name].status == "running":  # its workers were started anew
-            self._num_losses[name] = self._num_losses.get(name, 0) + 1
-            if self._num_losses[name] > self._max_losses:
-                self._end(name, "failed", f"its workers were lost {self._num_losses[name]} times")
+    async def take(self, pool: str) -> Assignment | Wait | None:
+        """The pool's unfinished trial or the next one; None when there will be none."""
+        name = self.current(pool)
+        if name is not None:  # its workers were started anew
+            submission = self._submitted[name]
+            submission.num_losses += 1
+            if submission.num_losses > self._max_losses:
+                self._end(name, "failed", f"its workers were lost {submission.num_losses} times")
                 await self._tell()
                 return Wait()
         else:
             await self._wait(lambda: bool(self._waiting) or self._is_over())
-            self._close_late_ones()
+            self._end_late_trials()
             if not self._waiting:
                 return None if self._is_over() else Wait()
             name = self._waiting.popleft()
-        self._taken[lane] = name
-        self._has_begun = True
-        return self._assignment(self._journal.trials[name])
+            self._submitted[name].pool = pool
+        return Assignment(name, self._journal.trials[name].values, self._seconds_left())
 
     async def epoch_done(self, name: str, metrics: dict[str, Any], status: TrialStatus | None) -> None:
         self._journal.epoch(name, metrics, at_s=self._now())
         if status is not None:
             self._end(name, status)
-        if name in self._in_turns:
-            self._taken = {lane: taken for lane, taken in self._taken.items() if taken != name}
         await self._tell()
 
     async def may_go_on(self, name: str, epochs: int) -> bool | None:
         """Whether to train on after so many epochs; None if that is not decided yet."""
-        await self._wait(lambda: name in self._stopping or self._allowed[name] >= epochs)
-        if name in self._stopping:
+        submission = self._submitted[name]
+        await self._wait(lambda: submission.is_stopping or submission.epochs_allowed >= epochs)
+        if submission.is_stopping:
             return False
-        return True if self._allowed[name] >= epochs else None
+        return True if submission.epochs_allowed >= epochs else None
 
     async def ended(self, name: str, status: TrialStatus, reason: str | None) -> None:
-        if self._journal.trials[name].status == "running":
+        if self._is_running(name):
             self._end(name, status, reason)
         await self._tell()
 
@@ -178,17 +176,11 @@ class _TrialQueue:
         left = self._seconds_left()
         return left is not None and left <= 0
 
-    def current(self, lane: str) -> str | None:
-        name = self._taken.get(lane)
-        return name if name is not None and self._journal.trials[name].status == "running" else None
+    def current(self, pool: str) -> str | None:
+        return next((name for name, item in self._submitted.items() if item.pool == pool and self._is_running(name)), None)
 
-    def _assignment(self, trial: Trial) -> Assignment:
-        until = len(trial.history) + 1 if trial.name in self._in_turns else None
-        clone: str | None = None
-        if trial.clone_of is not None:
-            donor, epochs = trial.clone_of
-            clone = str(self._journal.trials[donor].history[epochs - 1]["checkpoint"])
-        return Assignment(trial.name, trial.values, self._seconds_left(), until, clone)
+    def _is_running(self, name: str) -> bool:
+        return self._journal.trials[name].status == "running"
 
     def _end(self, name: str, status: TrialStatus, reason: str | None = None) -> None:
         self._journal.ended(name, status, at_s=self._now(), reason=reason)
@@ -203,18 +195,17 @@ class _TrialQueue:
             self._deadline_s -= min(self._rounds_kept * took, self._deadline_s / 2)
             self._rounds_kept = 0
 
-    def _close_late_ones(self) -> None:
-        """Once the time is over, nothing more begins; but if nothing has, one trial takes a step, so that there is a model."""
+    def _end_late_trials(self) -> None:
+        """Once the time is over, no more trials begin; but the very first one takes a step, so that there is a model."""
         if self.is_late():
-            has_begun = self._has_begun or any(trial.history for trial in self._journal.trials.values())
+            has_begun = any(item.pool is not None for item in self._submitted.values())
+            has_begun = has_begun or any(trial.history for trial in self._journal.trials.values())
             for name in list(self._waiting)[0 if has_begun else 1 :]:
                 status: TrialStatus = "out of time" if self._journal.trials[name].history else "not run"
                 self._end(name, status, "the search's time was over")
 
     def _is_over(self) -> bool:
-        # A trial that trains in turns is nobody's between them, and comes back.
-        is_coming = any(self._journal.trials[name].status == "running" for name in self._in_turns)
-        return not self._waiting and not is_coming and len(self._submitted) >= self._num_expected
+        return not self._waiting and len(self._submitted) >= self._num_expected
 
     def _now(self) -> float:
         return round(time.monotonic() - self._zero, 2)
@@ -251,8 +242,8 @@ class TrialQueue:
     ) -> None:
         """`started_s` is how long the search has gone on already, `deadline_s` when it must be over, on the same clock.
 
-        `rounds_kept`: once a first trial has been trained to its end, the search is over earlier by so many times what that
-        took, but not earlier than after half of its time; `set_deadline` gives that time back.
+        `rounds_kept` trainings must still fit after the search, to confirm its winner. As soon as one trial has trained to its
+        end, the deadline moves forward by that many times its seconds, at most by half. `set_deadline` undoes this.
         """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_concurrency=1000)(_TrialQueue)
@@ -271,16 +262,12 @@ class TrialQueue:
         values: dict[str, Any],
         *,
         free: bool = False,
-        in_turns: bool = False,
-        clone_of: tuple[str, int] | None = None,
     ) -> None:
         """Have a trial trained. One that the journal knows goes on where it was, and one that ended stays so.
 
-        A `free` trial trains to its end; others ask after every epoch, see `may_go_on`. Trials `in_turns` train an epoch each
-        time `next_epoch` asks for one, and workers change between them; such a trial may go on as the clone of another one
-        after so many of its epochs.
+        A `free` trial trains to its end; others ask after every epoch, see `may_go_on`.
         """
-        ray.get(self._actor.submit.remote(name, values, free, in_turns, clone_of))
+        ray.get(self._actor.submit.remote(name, values, free))
 
     def next_epoch(self, name: str, *, known: int) -> Trial:
         """Wait until a trial has more than `known` epochs or has ended. It may train on meanwhile."""
@@ -312,9 +299,9 @@ class TrialQueue:
         """Change when training must be over, in seconds after the search started."""
         ray.get(self._actor.set_deadline.remote(deadline_s))
 
-    def take(self, lane: str) -> Assignment | Wait | None:
-        """What a group of workers trains next, see `Assignment`; None when it is to end."""
-        taken: Assignment | Wait | None = ray.get(self._actor.take.remote(lane))
+    def take(self, pool: str) -> Assignment | Wait | None:
+        """What a worker pool trains next, see `Assignment`; None when it is to end."""
+        taken: Assignment | Wait | None = ray.get(self._actor.take.remote(pool))
         return taken
 
     def epoch_done(self, name: str, metrics: dict[str, Any], *, status: TrialStatus | None) -> None:
@@ -337,9 +324,9 @@ class TrialQueue:
         late: bool = ray.get(self._actor.is_late.remote())
         return late
 
-    def current(self, lane: str) -> str | None:
-        """The trial that a group of workers is training."""
-        name: str | None = ray.get(self._actor.current.remote(lane))
+    def current(self, pool: str) -> str | None:
+        """The trial that a worker pool is training."""
+        name: str | None = ray.get(self._actor.current.remote(pool))
         return name
 
     def snapshot(self) -> dict[str, Trial]:

@@ -1,8 +1,8 @@
-"""Lanes: groups of Ray Train workers that stay up and train one trial of a search after another.
+"""Worker pools: Ray Train workers that stay up and train one trial of a search after another.
 
-Starting four processes that import torch and DeepSpeed takes longer than a small trial trains. A lane is one `TorchTrainer`;
-each trial in it starts from the pretrained weights and its own seed, as if it were alone. Ray Train replaces lost workers as in
-any run, and the trial goes on from its last checkpoint.
+Starting four processes that import torch and DeepSpeed takes longer than a small trial trains. A pool is one `TorchTrainer` with
+the workers of one trial. Each trial starts from the pretrained weights and its own seed, as if it were alone. Ray Train replaces
+lost workers as in any run, and the trial goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
-import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ from pydantic import ValidationError
 from ray.train import UserCallback
 
 from manta.errors import InputError, RunError
-from manta.object_store import discard, fetch, here, names, store
-from manta_jobs.training.checkpoints import latest_checkpoint
 from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training, WorkerSetup, begun
 from manta_jobs.training.memory import OutOfMemory, halved_phrase
@@ -43,8 +40,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lane:
-    """What the workers of a lane need to know."""
+class WorkerPool:
+    """What the workers of a pool need to know."""
 
     name: str
     queue: TrialQueue
@@ -57,44 +54,40 @@ class WorkersMustRestartError(Exception):
 
 
 def train_trials(arguments: dict[str, Any]) -> None:
-    """What every worker of a lane runs: take a trial, train it, until there are no more."""
+    """What every worker of a pool runs: take a trial, train it, until there are no more."""
     kept = install_quick_dropout()  # noqa: F841  # for as long as training goes on
-    lane: Lane = arguments["lane"]
-    while (assignment := next_trial(lane)) is not None:
+    pool: WorkerPool = arguments["pool"]
+    while (assignment := next_trial(pool)) is not None:
         if isinstance(assignment, Wait):
             continue
         try:
-            train_trial(lane, assignment)
+            train_trial(pool, assignment)
         except Exception as error:  # noqa: BLE001  # put down to the trial, or raised again
-            failed(lane, assignment.name, error)
+            failed(pool, assignment.name, error)
 
 
-def next_trial(lane: Lane) -> Assignment | Wait | None:
+def next_trial(pool: WorkerPool) -> Assignment | Wait | None:
     """Worker 0 asks, all get the answer."""
-    answer: list[Any] = [lane.queue.take(lane.name) if dist.get_rank() == 0 else None]
+    answer: list[Any] = [pool.queue.take(pool.name) if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(answer, src=0)
     taken: Assignment | Wait | None = answer[0]
     return taken
 
 
-def train_trial(lane: Lane, assignment: Assignment) -> None:
+def train_trial(pool: WorkerPool, assignment: Assignment) -> None:
     """The same training as any run's, with the trial's values in its config."""
-    checkpoints = Path(lane.setup.checkpoints) / assignment.name
-    if assignment.clone is not None:
-        if dist.get_rank() == 0:
-            copy_checkpoint(Path(assignment.clone), here(checkpoints))
-        dist.barrier()
+    checkpoints = Path(pool.setup.checkpoints) / assignment.name
     training = begun(
         dataclasses.replace(
-            lane.setup,
-            config=lane.setup.config.with_values(assignment.values),
+            pool.setup,
+            config=pool.setup.config.with_values(assignment.values),
             checkpoints=str(checkpoints),
             run_name=assignment.name,
             seconds=assignment.seconds,
         )
     )
     try:
-        training.run(report=lambda metrics: goes_on(lane.queue, training, assignment, metrics))
+        training.run(report=lambda metrics: goes_on(pool.queue, training, assignment, metrics))
     finally:
         training.close()
         gc.collect()
@@ -102,25 +95,13 @@ def train_trial(lane: Lane, assignment: Assignment) -> None:
             torch.cuda.empty_cache()
 
 
-def copy_checkpoint(donor: Path, folder: Path) -> None:
-    """Put another trial's checkpoint, or its newest where that one has been pruned, in the place of a trial's own."""
-    found = None if donor.name in names(donor.parent) else latest_checkpoint(donor.parent)
-    chosen = fetch(donor) if found is None else found[0]
-    discard(folder)
-    shutil.copytree(chosen, folder / chosen.name)
-    store(folder / chosen.name)
-
-
 def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metrics: dict[str, Any]) -> bool:
     """Report an epoch and hear whether to train on. An ended trial's checkpoint is on disk before anyone knows of its end."""
     name, is_first = assignment.name, dist.get_rank() == 0
     is_over = training.state.finished
-    has_turned = assignment.until is not None and metrics["epoch"] >= assignment.until
-    if has_turned:
-        training.save_for_good()
     if is_first:
         queue.epoch_done(name, metrics, status=None if not is_over else "out of time" if training.out_of_time else "done")
-    if is_over or has_turned:
+    if is_over:
         return False
     answer: list[Any] = [queue.may_go_on(name, epochs=metrics["epoch"]) if is_first else None]
     dist.broadcast_object_list(answer, src=0)
@@ -131,14 +112,14 @@ def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metri
     return bool(answer[0])
 
 
-def failed(lane: Lane, name: str, error: Exception) -> None:
+def failed(pool: WorkerPool, name: str, error: Exception) -> None:
     """Put the failure down to its trial and be ready for the next.
 
     Raises:
         WorkersMustRestartError: other workers do not know of it and wait.
         Exception: the error itself, where another worker's loss caused it.
     """
-    board = lane.setup.board
+    board = pool.setup.board
     if not is_own_error(error):
         raise error
     is_halved = isinstance(error, OutOfMemory) and error.micro_batch_size > 1 and board.micro_batch_limit(name) is None
@@ -146,17 +127,17 @@ def failed(lane: Lane, name: str, error: Exception) -> None:
         board.limit_micro_batch(name, error.micro_batch_size // 2)
         board.say(name, halved_phrase(dist.get_rank(), error))
     else:
-        lane.queue.ended(name, "failed", f"{type(error).__name__}: {last_line(str(error))}")
+        pool.queue.ended(name, "failed", f"{type(error).__name__}: {last_line(str(error))}")
     is_common = isinstance(error, ArithmeticError | InputError | ValidationError)  # raised by all workers at the same place
     if dist.get_world_size() > 1 and not is_common:
         raise WorkersMustRestartError(name) from error
 
 
-class LaneRecovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
-    """Ray Train's callback at the failure of a lane's workers, run by its controller."""
+class PoolRecovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
+    """Ray Train's callback at the failure of a pool's workers, run by its controller."""
 
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Tell people what was lost; Ray starts the workers anew.
@@ -169,19 +150,19 @@ class LaneRecovery(UserCallback):  # type: ignore[misc]  # Ray's class is untype
         if own and not restarts:
             raise RunError(own_sentence(*min(own.items())))
         if not restarts:
-            trial = self._lane.queue.current(self._lane.name) or self._lane.name
-            self._lane.setup.board.say(trial, f"{lost_phrase(worker_exceptions)}; going on from the last checkpoint.")
+            trial = self._pool.queue.current(self._pool.name) or self._pool.name
+            self._pool.setup.board.say(trial, f"{lost_phrase(worker_exceptions)}; going on from the last checkpoint.")
 
 
-class Lanes:
-    """The lanes of a search, as a context: they run while the body does, and end when the queue has no more to train."""
+class WorkerPools:
+    """The worker pools of a search; they end when the queue has no more to train."""
 
-    def __init__(self, queue: TrialQueue, board: Board, *, num_lanes: int, build: Callable[[str], TorchTrainer]) -> None:
+    def __init__(self, queue: TrialQueue, board: Board, *, num_pools: int, build: Callable[[str], TorchTrainer]) -> None:
         self._queue = queue
         self._threads = [
-            threading.Thread(target=self._run, args=(f"lane-{number}", build), daemon=True) for number in range(1, num_lanes + 1)
+            threading.Thread(target=self._run, args=(f"pool-{number}", build), daemon=True) for number in range(1, num_pools + 1)
         ]
-        self._num_alive = num_lanes
+        self._num_alive = num_pools
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -214,7 +195,7 @@ class Lanes:
                 self._queue.abandon(reason)
 
 
-def lane_trainer(
+def pool_trainer(
     data: TokenizedData,
     config: ExperimentConfig,
     *,
@@ -226,17 +207,17 @@ def lane_trainer(
     name: str,
     num_trials: int,
 ) -> TorchTrainer:
-    """Workers that train one trial of a search after another, see `lanes.py`. Trials' checkpoints go to `folder/trials/TRIAL`."""
-    from manta_jobs.tuning.trial_workers import Lane, LaneRecovery, train_trials
+    """The trainer of one worker pool, not yet started. Trials' checkpoints go to `folder/trials/TRIAL`."""
+    from manta_jobs.tuning.trial_workers import PoolRecovery, WorkerPool, train_trials
 
-    lane = Lane(name, queue, worker_setup(data, config, board=board, resources=resources, folder=folder, name=trials))
+    pool = WorkerPool(name, queue, worker_setup(data, config, board=board, resources=resources, folder=folder, name=trials))
     return build_trainer(
         train_trials,
-        {"lane": lane},
+        {"pool": pool},
         config,
         resources=resources,
         folder=folder,
         name=name,
-        callback=LaneRecovery(lane),
+        callback=PoolRecovery(pool),
         max_failures=config.train.max_failures * num_trials + num_trials,  # each trial's own limit is the queue's
     )

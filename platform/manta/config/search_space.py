@@ -26,15 +26,6 @@ NO_PROPERTY_OF_A_MODEL = {
 }
 MEASURE = "train.metric"
 LUCK = "train.seed"
-CHANGED_WHILE_TRAINING = {
-    "train.learning_rate",
-    "model.dropout",
-    "train.weight_decay",
-    "train.label_smoothing",
-    "train.focal_gamma",
-    "train.max_grad_norm",
-}
-"""What population-based training can change in a trial that goes on from another's checkpoint."""
 RESOLVED_BEFORE = {"train.learning_rate", "train.num_epochs"}
 """Their `auto` is a number before the search begins, see `starting_point`."""
 
@@ -61,11 +52,6 @@ def check_space(config: Section, *, tune: TuneConfig, document: dict[str, Any]) 
             raise ValueError(
                 f"tune.space: tune.search grid tries every value of choice lists, but {name} has {values.kind}; "
                 "list its values as choice: […], or set tune.search to random"
-            )
-        if search == "pbt" and name not in CHANGED_WHILE_TRAINING:
-            raise ValueError(
-                f"tune.space: tune.search pbt changes settings while a trial goes on, which {name} does not allow; "
-                f"it can search {', '.join(sorted(CHANGED_WHILE_TRAINING))}; take {name} out, or set tune.search to random"
             )
 
 

@@ -390,12 +390,11 @@ class TuneConfig(Section):
     train.learning_rate: {loguniform: [1.0e-5, 5.0e-4]}. None: learning rate and dropout, around where `auto` starts."""
     budget: TuneBudget = TuneBudget()
     """When the search ends."""
-    search: Literal["random", "grid", "optuna", "pbt"] = "random"
-    """How values are drawn: at random, every combination of `choice` lists, by what did well so far (Optuna's TPE), or
-    population-based training, which changes the values of trials that fall behind while they run."""
-    scheduler: Literal["asha", "median", "none"] = "asha"
-    """`asha` stops trials that fall behind after an epoch, `median` those below the median of the others; `none` runs
-    every trial to its end, and is the only one that goes with population-based training."""
+    search: Literal["random", "grid", "optuna"] = "random"
+    """How values are drawn: at random, every combination of `choice` lists, or by what did well so far (Optuna's TPE)."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """`asha` stops trials that fall behind: only the best third of them goes on after each rung of epochs. `none` runs every
+    trial to its end."""
     confirm: TuneConfirm | None = TuneConfirm()
     """How the winner is made sure of; null takes the best trial at its word."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -407,23 +406,6 @@ class TuneConfig(Section):
         if space is not None and not space:
             raise ValueError("tune.space is empty; name a setting to search, or leave it out to search the default ones")
         return space
-
-    @model_validator(mode="before")
-    @classmethod
-    def _pbt_stops_no_trial(cls, values: Any) -> Any:
-        """The default gives way; what was written down does not."""
-        if isinstance(values, dict) and values.get("search") == "pbt":
-            return {"scheduler": "none"} | values
-        return values
-
-    @model_validator(mode="after")
-    def _one_master(self) -> TuneConfig:
-        if self.search == "pbt" and self.scheduler != "none":
-            raise ValueError(
-                f"tune.scheduler {self.scheduler} stops trials that fall behind, tune.search pbt changes them; "
-                "set tune.scheduler to none, or tune.search to random"
-            )
-        return self
 
     @property
     def searched(self) -> dict[str, Range]:

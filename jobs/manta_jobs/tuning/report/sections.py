@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from manta_jobs.tuning.report.savings import Savings
 
 BASELINE = "TF-IDF with logistic regression"
-SEARCHES = {"random": "at random", "grid": "every combination", "optuna": "Optuna's TPE", "pbt": "population-based training"}
+SEARCHES = {"random": "at random", "grid": "every combination", "optuna": "Optuna's TPE"}
 SCHEDULERS = {
-    "asha": "ASHA: the worse half of the trials is stopped after each rung of epochs",
-    "median": "median stopping: trials below the median of the others are stopped",
+    "asha": "ASHA: after each rung of epochs, the best third of the trials goes on",
     "none": "none: every trial runs to its end",
 }
 
