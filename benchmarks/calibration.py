@@ -19,12 +19,12 @@ from rich.table import Table
 
 from figures import write_results
 from machine import machine_facts
-from manta.artifact import ModelArtifact
-from manta.calibration import CalibrationFigures, figures_on
 from manta.config import DataConfig
 from manta.data import load_labelled
 from manta.errors import InputError
-from manta.predictor import Predictor
+from manta.inference.artifact import ModelArtifact
+from manta.inference.calibration import CalibrationFigures, figures_on
+from manta.inference.predictor import Predictor
 
 
 def figures_of(artifact: ModelArtifact, data: str, *, text: list[str], label: str) -> CalibrationFigures:

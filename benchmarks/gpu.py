@@ -31,8 +31,8 @@ ON_CPU = """
 import json, sys
 from pathlib import Path
 import torch
-from manta.artifact import ModelArtifact
-from manta.predictor import Predictor
+from manta.inference.artifact import ModelArtifact
+from manta.inference.predictor import Predictor
 predictor = Predictor(ModelArtifact.load(Path(sys.argv[1])))
 prediction = predictor.predict([sys.argv[2]])[0]
 print(json.dumps({"device": str(predictor.device), "gpus": torch.cuda.device_count(), "label": prediction.label}))

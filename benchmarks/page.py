@@ -38,7 +38,7 @@ from rich.table import Table
 
 from figures import write_results
 from machine import machine_facts, use_cores
-from manta.ports import free_ports
+from manta.cluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

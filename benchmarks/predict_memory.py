@@ -95,10 +95,10 @@ def small_model(target: Path) -> Path:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from manta.artifact import write_artifact
     from manta.config import ModelConfig
+    from manta.inference.artifact import write_artifact
     from manta.labels import LabelSpace
-    from manta.model import load_tokenizer
+    from manta.model.encoder import load_tokenizer
 
     tokenizer = load_tokenizer(ModelConfig(pretrained="embedded"))
     torch.manual_seed(0)

@@ -60,8 +60,8 @@ class Task:
 
 def tf_idf(task: Task) -> dict[str, Any]:
     """Words and word pairs with logistic regression, as Manta's preflight fits it."""
-    from manta.baseline import fit_baseline
     from manta.data import Split, TextDataset
+    from manta.evaluation.baseline import fit_baseline
     from manta.labels import LabelSpace
 
     labels = LabelSpace.from_labels([str(number) for number in range(task.num_classes)], task="multiclass")

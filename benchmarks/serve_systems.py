@@ -53,8 +53,8 @@ def forward_alone(model: Path, texts: list[str], *, num_threads: int) -> float:
         SystemFailedError: it failed.
     """
     code = (
-        "import json, sys, time, torch; from pathlib import Path; from manta.artifact import ModelArtifact; "
-        "from manta.predictor import Predictor; torch.set_num_threads(int(sys.argv[2])); texts = json.load(sys.stdin); "
+        "import json, sys, time, torch; from pathlib import Path; from manta.inference.artifact import ModelArtifact; "
+        "from manta.inference.predictor import Predictor; torch.set_num_threads(int(sys.argv[2])); texts = json.load(sys.stdin); "
         "predictor = Predictor(ModelArtifact.load(Path(sys.argv[1])), device='cpu'); predictor.predict(texts[:64]); "
         "started = time.perf_counter(); predictor.predict(texts); print(len(texts) / (time.perf_counter() - started))"
     )
@@ -108,8 +108,10 @@ def running(system: str, model: Path, folder: Path, *, num_threads: int) -> Iter
 def register(model: Path, variables: dict[str, str]) -> str:
     """Make a model the champion of a storage of its own; an API key for it."""
     code = (
-        "import sys; from pathlib import Path; from manta.artifact import ModelArtifact; from manta.registry import ModelRegistry; "
-        "from manta.storage import Storage; from manta.tracking import RunTracker; from manta_serve.keys import KeyStore; "
+        "import sys; from pathlib import Path; from manta.inference.artifact import ModelArtifact; "
+        "from manta.registry.models import ModelRegistry; "
+        "from manta.storage.folders import Storage; from manta.registry.tracking import RunTracker; "
+        "from manta_serve.keys import KeyStore; "
         f"storage = Storage.resolve(None); tracker = RunTracker(storage); tracker.start('run', experiment='{NAME}', config={{}}); "
         "registry = ModelRegistry(storage); artifact = ModelArtifact.load(Path(sys.argv[1])); "
         f"registry.register(artifact, run_id=tracker.run_id); version = registry.versions()[0]; registry.set_champion(version); "

@@ -15,11 +15,11 @@ import numpy as np
 
 from manta.config import DataConfig, ExperimentConfig, ModelConfig
 from manta.config.file import build_config, write_config
+from manta.config.starting_point import resolved
 from manta.data import Split, TextDataset, load_dataset
 from manta.data.dataset import SPLITS
 from manta.labels import LabelSpace
-from manta.model import load_model_config, load_tokenizer
-from manta.starting_point import resolved
+from manta.model.encoder import load_model_config, load_tokenizer
 
 
 @dataclass(frozen=True)

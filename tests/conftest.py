@@ -215,7 +215,7 @@ def serve_port(ray_cluster: None) -> Iterator[int]:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    from manta.ports import free_ports
+    from manta.cluster.ports import free_ports
 
     port = free_ports(1)[0]
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))

@@ -40,7 +40,7 @@ class LabelSpace:
     """The probability from which each label of a multilabel task applies; 0.5 for all of them unless given."""
     temperature: float = 1.0
     """What logits are divided by before they become probabilities: above 1 these move towards one another, below 1 apart. It
-    changes which class is the most probable one for no row (see `manta.calibration`)."""
+    changes which class is the most probable one for no row (see `manta.inference.calibration`)."""
 
     def __post_init__(self) -> None:
         if self.task == "binary" and len(self.names) != 2:

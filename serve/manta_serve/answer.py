@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from manta.predictor import Prediction
+    from manta.inference.predictor import Prediction
     from manta_serve.models import Refusal
     from manta_serve.served_model import ServedModel
 

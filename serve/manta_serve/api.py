@@ -48,8 +48,8 @@ from manta_serve.service import ClientGoneError, Service, until_disconnected
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-    from manta.artifact import Manifest
-    from manta.attribution import Explanation
+    from manta.inference.artifact import Manifest
+    from manta.inference.attribution import Explanation
     from manta_serve.answer import Answer
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -97,7 +97,7 @@ def _add_answers(api: FastAPI, service: Service) -> None:
     async def classify(request: Request) -> Any:
         """The labels of a text, or of each of several, with their probabilities.
 
-        `Manta-Key` names whoever asks, so that they meet the same version while a new one is tried on a share of the requests.
+        `Manta-Key` identifies the client, which then gets the same version while a new one answers a share of the requests.
         `Manta-Version` asks for one version; one that is not in memory is loaded first, if there is room for it.
         """
         asked = await _read(request, shape)
@@ -209,7 +209,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _no_feedback() -> ApiProblem:
-    return ApiProblem(403, "feedback_off", "This service keeps no feedback; whoever runs it turns it on with serve.feedback.")
+    return ApiProblem(403, "feedback_off", "This service stores no feedback; its operator turns it on with serve.feedback.")
 
 
 def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None:

@@ -13,7 +13,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from manta.config import ServeConfig
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_serve.api import create_api
 from manta_serve.batching import TextBatcher
 from manta_serve.feedback import FeedbackStore

@@ -101,7 +101,7 @@ class TextBatcher:
         return self._num_queued
 
     async def run(self, model: ServedModel, texts: Sequence[Text], *, deadline_s: float) -> Done:
-        """The logits of at least one text or pair. Whoever cancels it, or lets it come to its deadline, costs no more computing.
+        """The logits of at least one text or pair. A caller that cancels it, or whose deadline passes, costs no more computing.
 
         Raises:
             InputError: a text is of the wrong kind for the model.

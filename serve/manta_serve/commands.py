@@ -56,8 +56,8 @@ def run(
 @serve.command(RELOAD)
 def reload(model: ModelArgument = None) -> None:
     """Have running services look for the champion and the candidate again, also at versions that they have refused."""
-    from manta.registry import ModelRegistry
-    from manta.storage import Storage
+    from manta.registry.models import ModelRegistry
+    from manta.storage.folders import Storage
     from manta_serve.run import champion_of
 
     name, storage, _ = _asked(model)

@@ -32,7 +32,7 @@ FEEDBACK_EXAMPLES = {
 PROBLEMS = {
     400: ("invalid_json", "The body is not valid JSON: EOF while parsing a list at line 1 column 12."),
     401: ("unauthorized", "This needs a valid API key; send it as the header Authorization: Bearer KEY."),
-    403: ("feedback_off", "This service keeps no feedback; whoever runs it turns it on with serve.feedback."),
+    403: ("feedback_off", "This service stores no feedback; its operator turns it on with serve.feedback."),
     404: ("unknown_version", "There is no version 9 of support."),
     408: ("request_timeout", "The body did not arrive within 30 s."),
     409: ("not_loaded", "Version 2 of support is not loaded; there is version 3."),

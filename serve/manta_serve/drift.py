@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from manta.answer_profile import confidence_bin, stability_by_chance, stability_index
+from manta.inference.answer_profile import confidence_bin, stability_by_chance, stability_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from manta.answer_profile import AnswerProfile
+    from manta.inference.answer_profile import AnswerProfile
 
 PART_ROWS = 1000
 """The window is the part that fills up and the full one before it, so it goes on with 1,000 to 2,000 answers."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from manta.artifact import ModelArtifact
-    from manta.attribution import Attributor, Explanation
+    from manta.inference.artifact import ModelArtifact
+    from manta.inference.attribution import Attributor, Explanation
     from manta.texts import Text
 
 MOST_WAITING = 4
@@ -36,7 +36,7 @@ class Explainer:
     async def explain(
         self, artifact: ModelArtifact, texts: Sequence[Text], *, labels: Sequence[str], deadline_s: float
     ) -> list[Explanation]:
-        """Which words spoke for each text's label. Whoever cancels it, or lets it come to its deadline, costs no more computing.
+        """Which words spoke for each text's label. A caller that cancels it, or whose deadline passes, costs no more computing.
 
         Raises:
             ApiProblem: too many wait already (429), or it took too long (504).
@@ -64,7 +64,7 @@ class Explainer:
     def _explained(
         self, artifact: ModelArtifact, texts: Sequence[Text], labels: Sequence[str], stop: threading.Event
     ) -> list[Explanation]:
-        from manta.attribution import StoppedError
+        from manta.inference.attribution import StoppedError
 
         if stop.is_set():
             return []
@@ -78,7 +78,7 @@ class Explainer:
 
     def _attributor(self, artifact: ModelArtifact) -> Attributor:
         """Of the version that was asked for last; another one takes its place in memory."""
-        from manta.attribution import Attributor
+        from manta.inference.attribution import Attributor
 
         if self._loaded is None or self._loaded[0] != artifact.path:
             self._loaded = None

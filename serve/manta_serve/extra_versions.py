@@ -63,7 +63,7 @@ class ExtraVersions:
             return model
 
     def keep(self, model: ServedModel) -> None:
-        """Hold on to a version for whoever asks for it next."""
+        """Keep a version in memory for the next request that names it."""
         with self._changing:
             self._held.pop(model.version, None)
             self._held[model.version] = model
@@ -71,7 +71,7 @@ class ExtraVersions:
                 del self._held[next(iter(self._held))]
 
     async def loaded(self, version: int) -> ServedModel:
-        """A version, once it is in memory. It is loaded also if whoever asked for it has gone: others may ask, too.
+        """A version, once it is in memory. It is loaded even if the client that asked for it has gone: others may ask, too.
 
         Raises:
             UnknownVersionError: there is no such version.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from manta.storage import Storage
+    from manta.storage.folders import Storage
     from manta.texts import Text
 
 FILE = "feedback.jsonl"
@@ -105,7 +105,7 @@ class FeedbackStore:
             with self._locked() as file:
                 return self._added(file, feedback)
         except OSError as error:
-            raise FeedbackFullError(f"feedback cannot be kept here ({error.strerror}); tell whoever runs this service.") from None
+            raise FeedbackFullError(f"feedback cannot be kept here ({error.strerror}); tell this service's operator.") from None
 
     def summary(self, *, since: datetime) -> FeedbackSummary:
         """The feedback so far, in figures; `since` has a time zone."""

@@ -49,7 +49,7 @@ def revoke(name: NameArgument, json: JsonOption = False) -> None:
 
 
 def _store() -> KeyStore:
-    from manta.storage import Storage
+    from manta.storage.folders import Storage
     from manta_serve.keys import KeyStore
 
     return KeyStore(Storage.resolve(None))

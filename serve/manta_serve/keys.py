@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from manta.errors import InputError
-from manta.storage import disk_errors, write_atomically
+from manta.storage.folders import disk_errors, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from manta.storage import Storage
+    from manta.storage.folders import Storage
 
 PREFIX = "manta_"
 """What every key begins with, so that scanners for leaked secrets find it."""

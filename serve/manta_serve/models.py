@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manta.config import TrafficConfig
-from manta.decisions import line_of_champions
 from manta.errors import InputError, MantaError, RunError
+from manta.registry.decisions import line_of_champions
 from manta_serve.extra_versions import ExtraVersions, RefusedVersionError, UnknownVersionError
 from manta_serve.served_model import ServedModel
 from manta_serve.takeover import TOGETHER_AFTER, answering
@@ -26,8 +26,8 @@ from manta_serve.traffic import candidate_answers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta.registry import Standing
-    from manta.storage import Storage
+    from manta.registry.models import Standing
+    from manta.storage.folders import Storage
 
 LOOK_EVERY_S = 2.0
 OVERDUE_LOOK_S = 0.02
@@ -187,13 +187,13 @@ class ServedModels:
     def _is_overdue(self) -> bool:
         """Whether this replica is still loading a champion that the others answer with by now.
 
-        Its requests wait then: whoever has met the new version must not meet the old one again.
+        Its requests wait then: a client that has met the new version must not meet the old one again.
         """
         overdue_from = self._overdue_from
         return overdue_from is not None and self._clock() >= overdue_from
 
     def _registry_says(self) -> Standing:
-        from manta.registry import ModelRegistry
+        from manta.registry.models import ModelRegistry
 
         return ModelRegistry(self._storage).standing(self.name)
 
@@ -233,13 +233,13 @@ class ServedModels:
 
     def _take(self, model: ServedModel) -> None:
         if self._extra is not None:
-            self._extra.keep(self._current)  # for a rollback, and for whoever compares the two
+            self._extra.keep(self._current)  # for a rollback, and to compare the two
         self._current, self._due = model, None
         logger.warning("version %d of %s answers from now on", model.version, self.name)
 
     def _take_candidate(self, standing: Standing) -> None:
         due = self._due
-        # Whoever meets it as the candidate already must not go back for the seconds until it is the champion.
+        # A client that has met it as the candidate must not go back for the seconds until it is the champion.
         self._is_settled = due is None or due.model is not self._candidate
         if not self._is_settled:
             return
@@ -275,7 +275,7 @@ class ServedModels:
             RefusedVersionError: it cannot answer.
             RunError: it could not be fetched, which is not its fault.
         """
-        from manta.registry import ModelRegistry
+        from manta.registry.models import ModelRegistry
 
         try:
             model = ServedModel.load(self._storage, ModelRegistry(self._storage).get(self.name, version=version))
@@ -297,8 +297,8 @@ class ServedModels:
         return await self._extra.loaded(version)
 
     def _asked_for(self, version: int) -> ServedModel:
-        """A version that a request asks for; what is said of it must not tell strangers where the registry is."""
-        from manta.registry import ModelRegistry
+        """A version that a request asks for; its error must not reveal where the registry is."""
+        from manta.registry.models import ModelRegistry
 
         try:
             ModelRegistry(self._storage).get(self.name, version=version)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from manta.cluster.ports import free_ports, is_loopback
 from manta.errors import InputError
-from manta.ports import free_ports, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,10 +11,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING
 
+from manta.cluster.ports import check_port, is_loopback
 from manta.errors import InputError, RunError
-from manta.ports import check_port, is_loopback
-from manta.registry import ModelRegistry, RegisteredVersion
-from manta.storage import Storage
+from manta.registry.models import ModelRegistry, RegisteredVersion
+from manta.storage.folders import Storage
 from manta_serve.keys import KeyStore
 from manta_serve.profiles import Ingress, ProfileName, ingress_of
 

@@ -12,10 +12,10 @@ from manta_serve.comparison import ComparisonAnswer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from manta.artifact import Manifest
-    from manta.attribution import Explanation
     from manta.config import ServeConfig
-    from manta.predictor import Prediction
+    from manta.inference.artifact import Manifest
+    from manta.inference.attribution import Explanation
+    from manta.inference.predictor import Prediction
     from manta_serve.answer import Answer
     from manta_serve.feedback import FeedbackSummary
     from manta_serve.models import Refusal

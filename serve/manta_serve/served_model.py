@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from manta.predictor import Prediction, Predictor
+from manta.inference.predictor import Prediction, Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from manta.artifact import Manifest, ModelArtifact
-    from manta.inference_form import FormName
+    from manta.inference.artifact import Manifest, ModelArtifact
+    from manta.inference.form import FormName
     from manta.labels import Floats
-    from manta.registry import RegisteredVersion
-    from manta.storage import Storage
+    from manta.registry.models import RegisteredVersion
+    from manta.storage.folders import Storage
     from manta.texts import Text, TokenLists
 
 
@@ -34,7 +34,7 @@ class ServedModel:
         Raises:
             InputError: its artifact is damaged or was altered.
         """
-        from manta.registry import ModelRegistry
+        from manta.registry.models import ModelRegistry
 
         artifact = ModelRegistry(storage).fetch(version)
         return cls(Predictor(artifact), name=version.name, version=version.version)

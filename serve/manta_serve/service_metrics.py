@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from manta.answer_profile import NUM_CONFIDENCE_BINS
+from manta.inference.answer_profile import NUM_CONFIDENCE_BINS
 from manta_serve.drift import DriftWindow
 from manta_serve.exposition import Histogram
 

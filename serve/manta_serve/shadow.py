@@ -1,4 +1,4 @@
-"""`Shadow`: the candidate answers what the champion answered, too; nobody is sent what it says, and the two are compared.
+"""`Shadow`: the candidate computes the champion's texts as well. Its answers are compared and sent to no one.
 
 It has a copy of the candidate and a thread of low priority, computes one text at a time, and only while no text waits for the
 champion. What it cannot do within seconds is dropped, so it takes neither time nor memory from answers.
@@ -21,7 +21,7 @@ from manta_serve.service_metrics import CONFIDENCE, SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from manta.predictor import Prediction
+    from manta.inference.predictor import Prediction
     from manta.texts import Text
     from manta_serve.answer import Answer, Models
     from manta_serve.served_model import ServedModel

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from manta.decisions import CROWNING
+from manta.registry.decisions import CROWNING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from manta.decisions import Decision
+    from manta.registry.decisions import Decision
 
 TOGETHER_AFTER = timedelta(seconds=15)
 """From a promotion to the moment at which several replicas take the new champion: time to see it and to load it."""

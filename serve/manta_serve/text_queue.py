@@ -1,9 +1,9 @@
-"""`TextQueue`: which texts are computed next, and together. Plain data without threads or a clock, so that order can be tested.
+"""`TextQueue` decides which texts are computed next, and which together. It has no threads and no clock, so tests see its order.
 
-Time is counted in tokens computed. A request that arrives when `clock` tokens were computed has its first `n` tokens due at
-`clock + PATIENCE * n`, and what is due first leads the next batch. So short texts pass long ones and single texts pass the tail of
-a request with hundreds; but whatever arrives once PATIENCE tokens were computed for each token that a text and those before it in
-its request have, goes behind it: nothing waits for ever, however many short texts follow.
+Time is counted in tokens computed. When a request arrives after `clock` tokens, its first `n` tokens are due at
+`clock + PATIENCE * n`. The text that is due first leads the next batch. So short texts overtake long ones, and single texts
+overtake the end of a request with hundreds of texts. No text waits for ever: one that arrives after another's due time is
+computed later than it, however short it is.
 """
 
 from __future__ import annotations

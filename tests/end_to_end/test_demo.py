@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from manta.ports import free_ports
-from manta.predictor import Predictor
-from manta.registry import ModelRegistry
-from manta.storage import Storage
+from manta.cluster.ports import free_ports
+from manta.inference.predictor import Predictor
+from manta.registry.models import ModelRegistry
+from manta.storage.folders import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

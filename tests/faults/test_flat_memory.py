@@ -16,7 +16,7 @@ from manta.console import people_console
 from manta.data.dataset import Split
 from manta.data.encode import write_encoded, write_seen_tokens
 from manta.labels import LabelSpace
-from manta.model import load_tokenizer
+from manta.model.encoder import load_tokenizer
 from manta_jobs.cluster.connection import interruptible
 from manta_jobs.training.loop import Training, WorkerSetup
 from manta_jobs.training.progress import Board

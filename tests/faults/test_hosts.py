@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from manta.registry import ModelRegistry
-from manta.storage import Storage
+from manta.registry.models import ModelRegistry
+from manta.storage.folders import Storage
 from manta_jobs.cluster.local import LocalCluster
 
 from ..conftest import rows_of

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from manta.registry import ModelRegistry
-from manta.storage import Storage
+from manta.registry.models import ModelRegistry
+from manta.storage.folders import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

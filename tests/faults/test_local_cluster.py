@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from manta.clusters import connection
+from manta.cluster.connections import connection
 from manta_jobs.submission.jobs_api import JobsApi
 
 from .laptop import local_cluster

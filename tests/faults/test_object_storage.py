@@ -13,11 +13,11 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
-from manta.object_store import mirror_of, names
-from manta.ports import free_ports
+from manta.cluster.ports import free_ports
+from manta.storage.object_store import mirror_of, names
 
 from ..jobs.conftest import experiment
-from ..platform.test_tracking import mlflow_server
+from ..platform.registry.test_tracking import mlflow_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from manta.predictor import Predictor
+from manta.inference.predictor import Predictor
 from manta_jobs.batch_prediction.plan import CHUNK_ROWS
 
 from ..platform.conftest import make_artifact  # noqa: F401

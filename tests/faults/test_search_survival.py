@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from manta.registry import ModelRegistry
-from manta.storage import Storage
+from manta.registry.models import ModelRegistry
+from manta.storage.folders import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

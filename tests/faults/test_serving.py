@@ -19,15 +19,15 @@ import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, HTTPOptions
 
-from manta.artifact import WEIGHTS_FILE, with_golden
+from manta.cluster.ports import free_ports
 from manta.config import ServeConfig
-from manta.decisions import Action, Decision
+from manta.inference.artifact import WEIGHTS_FILE, with_golden
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.ports import free_ports
-from manta.predictor import Predictor
-from manta.registry import ModelRegistry
-from manta.storage import Storage
-from manta.tracking import RunTracker
+from manta.registry.decisions import Action, Decision
+from manta.registry.models import ModelRegistry
+from manta.registry.tracking import RunTracker
+from manta.storage.folders import Storage
 from manta_jobs.packaging.golden import record_golden
 from manta_serve.app import ServeArguments, deployment
 from manta_serve.keys import KeyStore

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from manta.registry import ModelRegistry
-from manta.storage import Storage
+from manta.registry.models import ModelRegistry
+from manta.storage.folders import Storage
 from manta_jobs.training.checkpoints import STATE_FILE
 
 if TYPE_CHECKING:

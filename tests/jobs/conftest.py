@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from manta.config import ExperimentConfig
 from manta.console import people_console
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_jobs.cluster.connection import interruptible
 from manta_jobs.runs.prepare import PreparedRun, prepare
 from manta_jobs.training.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from manta.artifact import ModelArtifact, write_artifact
 from manta.config import ExperimentConfig
 from manta.data.dataset import Split, TextDataset
-from manta.frozen_rows import FrozenRows
+from manta.inference.artifact import ModelArtifact, write_artifact
 from manta.labels import LabelSpace
-from manta.model import build_model, load_tokenizer
-from manta.registry import ModelRegistry, RegisteredVersion
-from manta.tracking import RunTracker
+from manta.model.encoder import build_model, load_tokenizer
+from manta.registry.frozen_rows import FrozenRows
+from manta.registry.models import ModelRegistry, RegisteredVersion
+from manta.registry.tracking import RunTracker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from manta.storage import Storage
+    from manta.storage.folders import Storage
 
 LABELS = LabelSpace(("account", "billing", "delivery"), "multiclass")
 KINDS = {"good": (60, 30), "worse": (6, 20), "better": (120, 70)}

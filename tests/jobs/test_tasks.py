@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from manta.artifact import ModelArtifact
-from manta.calibration import figures_on
 from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.data import load_dataset
 from manta.errors import InputError
-from manta.metrics import METRIC_NAMES, best_thresholds
-from manta.predictor import Predictor
+from manta.evaluation.metrics import METRIC_NAMES, best_thresholds
+from manta.inference.artifact import ModelArtifact
+from manta.inference.calibration import figures_on
+from manta.inference.predictor import Predictor
 from manta_jobs.cli.show_run import show_trained, shown_metrics
 from manta_jobs.packaging.calibrate import calibrate_artifact
 from manta_jobs.reporting.evaluation.terminal import show_evaluation

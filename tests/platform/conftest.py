@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from manta.calibration import Calibration, CalibrationFigures
+from manta.inference.calibration import Calibration, CalibrationFigures
 from manta.labels import LabelSpace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from manta.artifact import ModelArtifact
+    from manta.inference.artifact import ModelArtifact
 
 SPACES = {
     "binary": LabelSpace(("billing", "delivery"), "binary"),
@@ -69,9 +69,9 @@ def make_artifact(tiny_model: Path) -> Callable[..., Made]:
     """Builds the tiny model, writes its weights as training does, and assembles the folder `target`."""
     import torch
 
-    from manta.artifact import write_artifact
     from manta.config import ModelConfig
-    from manta.model import build_model, load_tokenizer
+    from manta.inference.artifact import write_artifact
+    from manta.model.encoder import build_model, load_tokenizer
 
     def make(
         target: Path,

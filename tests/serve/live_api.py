@@ -39,9 +39,9 @@ def main(model: Path, storage: Path, port: int, settings: dict[str, Any]) -> Non
     import uvicorn
     from untrained import service_of
 
-    from manta.artifact import ModelArtifact
-    from manta.predictor import Predictor
-    from manta.storage import Storage
+    from manta.inference.artifact import ModelArtifact
+    from manta.inference.predictor import Predictor
+    from manta.storage.folders import Storage
     from manta_serve.api import create_api
     from manta_serve.feedback import FeedbackStore
     from manta_serve.guard import guarded

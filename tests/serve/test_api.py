@@ -12,8 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from manta.errors import RunError
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.predictor import Predictor
 from manta_serve.api import create_api
 from manta_serve.extra_versions import BusyLoadingError, RefusedVersionError, UnknownVersionError
 from manta_serve.schemas import MAX_EXPLAINED

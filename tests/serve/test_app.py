@@ -19,13 +19,13 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from manta.cluster.ports import free_ports
 from manta.config import ServeConfig
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.ports import free_ports
-from manta.predictor import Predictor
-from manta.registry import ModelRegistry
-from manta.storage import Storage
-from manta.tracking import RunTracker
+from manta.registry.models import ModelRegistry
+from manta.registry.tracking import RunTracker
+from manta.storage.folders import Storage
 
 from .untrained import artifact_of
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from manta.errors import InputError
+from manta.inference.predictor import Predictor
 from manta.labels import Floats, LabelSpace
-from manta.predictor import Predictor
 from manta_serve.batching import BatchDone, ClosedError, DeadlineError, QueueFullError, TextBatcher, pieces
 from manta_serve.served_model import ServedModel
 

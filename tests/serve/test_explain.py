@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from manta.attribution import StoppedError
+from manta.inference.attribution import StoppedError
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.predictor import Predictor
 from manta_serve.explain import MOST_WAITING, Explainer
 from manta_serve.problems import ApiProblem
 from manta_serve.served_model import ServedModel
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from manta.artifact import ModelArtifact
+    from manta.inference.artifact import ModelArtifact
 
 
 @pytest.fixture(scope="module")

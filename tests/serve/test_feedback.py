@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from manta.config import DataConfig
 from manta.data.dataset import load_dataset
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.predictor import Predictor
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_serve.api import create_api
 from manta_serve.feedback import Conflict, Feedback, FeedbackFullError, FeedbackStore
 from manta_serve.served_model import ServedModel

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fastapi.testclient import TestClient
 
+from manta.cluster.ports import is_loopback
 from manta.config import ServeConfig
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.ports import is_loopback
-from manta.predictor import Predictor
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_serve import keys as keys_module
 from manta_serve.api import create_api
 from manta_serve.guard import RequestRate, guarded

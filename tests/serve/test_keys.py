@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from manta.errors import InputError
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_serve import keys as keys_module
 from manta_serve.key_commands import keys as commands
 from manta_serve.keys import KeyStore

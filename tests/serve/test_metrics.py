@@ -13,10 +13,10 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from manta.answer_profile import AnswerProfile, profile_of
+from manta.inference.answer_profile import AnswerProfile, profile_of
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.predictor import Predictor
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_serve.api import create_api
 from manta_serve.drift import LEAST_ROWS, PART_ROWS, DriftWindow
 from manta_serve.exposition import Family, Histogram, exposition

@@ -13,14 +13,14 @@ import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from manta.artifact import WEIGHTS_FILE, ModelArtifact, with_golden
 from manta.config import ServeConfig, TrafficConfig
-from manta.decisions import Action, Decision
 from manta.errors import InputError
+from manta.inference.artifact import WEIGHTS_FILE, ModelArtifact, with_golden
 from manta.labels import LabelSpace
-from manta.registry import ModelRegistry
-from manta.storage import Storage
-from manta.tracking import RunTracker
+from manta.registry.decisions import Action, Decision
+from manta.registry.models import ModelRegistry
+from manta.registry.tracking import RunTracker
+from manta.storage.folders import Storage
 from manta_jobs.packaging.golden import record_golden
 from manta_serve import models as served_models
 from manta_serve.api import create_api

@@ -8,7 +8,7 @@ import pytest
 
 from manta.config import ServeConfig
 from manta.errors import InputError
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_serve.keys import KeyStore
 from manta_serve.profiles import ingress_of
 from manta_serve.run import check_keys

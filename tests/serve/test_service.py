@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import uvicorn
 
+from manta.inference.predictor import Predictor
 from manta.labels import Floats, LabelSpace
-from manta.predictor import Predictor
 from manta_serve.api import create_api
 from manta_serve.guard import guarded
 from manta_serve.served_model import ServedModel

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.predictor import Predictor
 from manta_serve import shadow as shadow_module
 from manta_serve.api import create_api
 from manta_serve.served_model import ServedModel

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from manta.artifact import ModelArtifact, write_artifact
 from manta.config import ModelConfig, ServeConfig
-from manta.model import build_model, load_model_config, load_tokenizer
+from manta.inference.artifact import ModelArtifact, write_artifact
+from manta.model.encoder import build_model, load_model_config, load_tokenizer
 from manta_serve.batching import TextBatcher
 from manta_serve.service import Service
 from manta_serve.service_metrics import ServiceMetrics

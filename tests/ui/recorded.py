@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from manta.decisions import Decision
-from manta.gate import GateLine
-from manta.registry import ModelRegistry
-from manta.tracking import RunTracker, epoch_points
+from manta.registry.decisions import Decision
+from manta.registry.gate import GateLine
+from manta.registry.models import ModelRegistry
+from manta.registry.tracking import RunTracker, epoch_points
 
 from ..conftest import rows_of
 from ..jobs.registered import register, train_tiny
@@ -16,7 +16,7 @@ from ..jobs.registered import register, train_tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from manta.storage import Storage
+    from manta.storage.folders import Storage
 
 EVIL = "<img src=x onerror=alert(1)>"
 REPORT = {

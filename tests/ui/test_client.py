@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.predictor import Predictor
 from manta_ui.client import ApiError, ServeClient
 from manta_ui.row_answers import ROWS_A_REQUEST, answer_rows, chunks
 from manta_ui.snippets import as_curl, as_python

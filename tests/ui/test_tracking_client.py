@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_ui.accounts import Accounts
 from manta_ui.model_views import confusion_html, version_html, versions_html
 from manta_ui.searches import read_search

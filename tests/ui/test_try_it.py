@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from manta.cluster.ports import free_ports
 from manta.config import ExperimentConfig
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta.ports import free_ports
-from manta.predictor import Predictor
-from manta.registry import ModelRegistry
-from manta.storage import Storage
+from manta.registry.models import ModelRegistry
+from manta.storage.folders import Storage
 from manta_ui.accounts import Accounts
 
 from ..conftest import rows_of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from manta.ports import free_ports
+from manta.cluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from manta.errors import InputError
-from manta.storage import disk_errors, write_atomically
+from manta.storage.folders import disk_errors, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

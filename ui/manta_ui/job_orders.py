@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, Literal
 
-from manta.cluster_job import INPUTS, ClusterJob, cluster_job
+from manta.cluster.job import INPUTS, ClusterJob, cluster_job
 from manta.config.file import DATA_FILES, build_config, parse_document
 from manta.errors import InputError
 from manta_ui.experiment_form import SOURCE

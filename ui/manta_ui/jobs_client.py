@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from manta.cluster_job import MARK, ClusterJob
+from manta.cluster.job import MARK, ClusterJob
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 MOST_BUTTONS = 12
 """Up to here each label is a button; beyond, they are in a list that can be searched."""
 FEEDBACK_OFF = (
-    "Corrections are not kept here. Whoever runs the service turns that on with feedback: true in the section serve of the "
-    "experiment that manta serve is given."
+    "This service does not store corrections. To store them, set serve.feedback: true in the experiment's YAML and start "
+    "manta serve with that file."
 )
 
 

@@ -13,7 +13,7 @@ from manta_ui.tables import Cell, facts_html, figure_cell, section_html, table_h
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from manta.decisions import Decision
+    from manta.registry.decisions import Decision
     from manta_ui.tracking_client import Model, Version
 
 MANY_LABELS = 8

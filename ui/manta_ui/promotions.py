@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Literal
 
-from manta.cluster_job import ClusterJob, cluster_job
+from manta.cluster.job import ClusterJob, cluster_job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

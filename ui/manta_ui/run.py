@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from manta.clusters import connection
+from manta.cluster.connections import connection
+from manta.cluster.ports import check_port, is_loopback
 from manta.errors import InputError
-from manta.ports import check_port, is_loopback
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_ui.accounts import Accounts
 from manta_ui.client import ServeClient
 from manta_ui.jobs_client import JobsClient

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from manta.decisions import Decision, read_decisions
+from manta.registry.decisions import Decision, read_decisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

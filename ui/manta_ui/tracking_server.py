@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from manta.ports import free_ports
+from manta.cluster.ports import free_ports
 from manta_ui.tracking_client import NothingRecordedError, TrackingClient, TrackingError, TrackingStartingError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from manta.storage import Storage
+    from manta.storage.folders import Storage
 
 STOPS_WITHIN_S = 5.0
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from manta.artifact import ModelArtifact
 from manta.data.check import text_fault
 from manta.errors import MantaError
-from manta.object_store import fetch, url_of
-from manta.predictor import Predictor
+from manta.inference.artifact import ModelArtifact
+from manta.inference.predictor import Predictor
+from manta.storage.object_store import fetch, url_of
 from manta_jobs.batch_prediction.locate import InputFile
 from manta_jobs.batch_prediction.plan import Chunk, Source
 from manta_jobs.batch_prediction.read import ChunkReader, Rows
@@ -23,7 +23,7 @@ from manta_jobs.batch_prediction.read import ChunkReader, Rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from manta.predictor import Prediction
+    from manta.inference.predictor import Prediction
     from manta.texts import Text
 
 MOST_CHARACTERS = 1_000_000

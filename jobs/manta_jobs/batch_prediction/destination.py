@@ -44,7 +44,7 @@ class Destination:
         return self.path.exists() and bool(self.path.stat().st_ino == inode)
 
     def kind(self, source: Kind) -> OutKind:
-        """The kind of its files: by its ending, in a folder that of the input (CSV for TSV)."""
+        """The format of the files written: from the file name's extension; a folder has the input's format, with CSV for TSV."""
         return OUT_KINDS[self.path.suffix.lower()] if not self.is_folder else "csv" if source == "tsv" else source
 
     def check(self, source: str, files: Sequence[InputFile], *, overwrite: bool) -> None:

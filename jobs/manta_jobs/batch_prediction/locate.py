@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from manta.errors import InputError
-from manta.urls import open_filesystem
+from manta.storage.urls import open_filesystem
 
 if TYPE_CHECKING:
     import fsspec

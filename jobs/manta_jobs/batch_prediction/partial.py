@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from manta.errors import InputError
-from manta.storage import write_atomically
+from manta.storage.folders import write_atomically
 from manta_jobs.batch_prediction.classify import ChunkCounts
 from manta_jobs.batch_prediction.locate import InputFile
 from manta_jobs.batch_prediction.plan import Plan

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from manta.config import nearest
 from manta.errors import InputError
-from manta.urls import open_filesystem
+from manta.storage.urls import open_filesystem
 from manta_jobs.batch_prediction.locate import InputFile, Kind
 
 if TYPE_CHECKING:

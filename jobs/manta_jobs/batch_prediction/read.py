@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from manta.errors import RunError
-from manta.urls import open_filesystem
+from manta.storage.urls import open_filesystem
 from manta_jobs.batch_prediction.locate import read_range
 from manta_jobs.batch_prediction.plan import CHUNK_ROWS, Chunk, Source, delimited_reader, json_row
 

@@ -13,10 +13,10 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from manta.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact
 from manta.errors import InputError, RunError
-from manta.object_store import store
-from manta.registry import find_model
+from manta.inference.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact
+from manta.registry.models import find_model
+from manta.storage.object_store import store
 from manta.texts import wrong_kind_sentence
 from manta_jobs.batch_prediction.destination import Destination
 from manta_jobs.batch_prediction.join import join

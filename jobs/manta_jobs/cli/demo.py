@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from manta.cluster.ports import check_port
 from manta.config.file import load_config
 from manta.console import duration
 from manta.errors import InputError, RunError
-from manta.ports import check_port
-from manta.storage import Storage
+from manta.storage.folders import Storage
 from manta_jobs.cli.show_run import registered_as
 from manta_jobs.cluster.connection import num_cores
 from manta_jobs.runs.tune import tune

@@ -39,7 +39,7 @@ def main() -> int:
     from manta_jobs.cluster.connection import connected
 
     if order["code"] is not None:
-        from manta.cluster_job import code_package
+        from manta.cluster.job import code_package
 
         if code_package().digest != order["code"]:
             return failed(
@@ -65,8 +65,8 @@ def placed_inputs(order: Dict[str, Any]) -> str:  # noqa: UP006
     from pathlib import Path
     from shutil import copytree
 
-    from manta.object_store import fetch, store
-    from manta.storage import Storage, written_folder
+    from manta.storage.folders import Storage, written_folder
+    from manta.storage.object_store import fetch, store
 
     target = fetch(Storage.resolve(order["storage"]).root / "submitted" / order["inputs"][:16])
     if order["has_inputs"] and not target.exists():

@@ -12,7 +12,7 @@ from manta.console import people_console, print_result
 from manta.errors import InputError
 
 if TYPE_CHECKING:
-    from manta.registry import ModelRegistry, RegisteredVersion
+    from manta.registry.models import ModelRegistry, RegisteredVersion
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 VersionArgument = Annotated[str, typer.Argument(help="NAME@VERSION, or NAME for its champion.", metavar="MODEL[@VERSION]")]
@@ -102,7 +102,7 @@ def delete(
     json: JsonOption = False,
 ) -> None:
     """Delete a version and its artifact; refused while it is the champion or the candidate."""
-    from manta.decisions import Decision
+    from manta.registry.decisions import Decision
 
     registry = _registry()
     version = _one_version(registry, model)
@@ -124,7 +124,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a version as a folder that plain transformers loads, with its model card."""
-    from manta.export import export_model
+    from manta.registry.export import export_model
 
     registry = _registry()
     version = registry.find(model)
@@ -134,8 +134,8 @@ def export(
 
 
 def _registry() -> ModelRegistry:
-    from manta.registry import ModelRegistry
-    from manta.storage import Storage
+    from manta.registry.models import ModelRegistry
+    from manta.storage.folders import Storage
 
     return ModelRegistry(Storage.resolve(None))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from manta.registry import ModelRegistry, RegisteredVersion
+    from manta.registry.models import ModelRegistry, RegisteredVersion
 
 NUM_DECISIONS = 10
 SHOWN_SETTINGS = (

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from manta.console import bytes_phrase, duration
-from manta.object_store import shown
+from manta.storage.object_store import shown
 from manta_jobs.packaging.diagnosis import compare_with_baseline, losing_paragraph
 from manta_jobs.registry.promotion import show_promotion
 from manta_jobs.reporting.figures import SHOWN_METRICS
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from manta.artifact import ModelArtifact
+    from manta.inference.artifact import ModelArtifact
     from manta_jobs.packaging.diagnosis import Fit
     from manta_jobs.runs.results import TrainedModel, TunedModel
 

@@ -16,7 +16,7 @@ from manta.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from manta.clusters import Connection
+    from manta.cluster.connections import Connection
     from manta_jobs.submission.jobs_api import Job, JobsApi
 
 VERBS = ("train", "tune", "evaluate", "predict", "preflight")
@@ -164,7 +164,7 @@ def verb_params(verb: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def _connect(cluster: str | None, address: str | None, token_file: Path | None) -> tuple[Connection, JobsApi]:
-    from manta.clusters import connection
+    from manta.cluster.connections import connection
     from manta_jobs.submission.jobs_api import JobsApi
 
     found = connection(cluster=cluster, address=address, token_file=token_file)

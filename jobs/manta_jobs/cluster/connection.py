@@ -19,7 +19,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from manta.errors import InputError, RunError
-from manta.object_store import check, url_of
+from manta.storage.object_store import check, url_of
 from manta_jobs.cluster.autoscaling import Growth, Node, growth
 
 if TYPE_CHECKING:

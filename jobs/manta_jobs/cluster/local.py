@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import psutil
 import requests
 
+from manta.cluster.ports import free_ports
 from manta.errors import RunError
-from manta.ports import free_ports
-from manta.storage import write_atomically
+from manta.storage.folders import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from manta.answer_profile import profile_of
-from manta.artifact import ModelArtifact, with_calibration
-from manta.calibration import calibrate, figures_on
+from manta.inference.answer_profile import profile_of
+from manta.inference.artifact import ModelArtifact, with_calibration
+from manta.inference.calibration import calibrate, figures_on
 from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
 
 if TYPE_CHECKING:

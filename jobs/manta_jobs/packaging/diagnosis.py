@@ -5,7 +5,7 @@
 Losses are compared, not accuracies, because a model grows sure of its training rows long before its accuracy tells. They are
 in nats and judged against the loss of guessing by the classes' shares (their entropy): 0.69 for two equal classes, 2.3 for
 ten. So the thresholds mean the same whatever the number of classes. `losing_paragraph` says why fine-tuning may have lost to
-TF-IDF, by the one rule that `auto` follows, too: `manta.starting_point`.
+TF-IDF, by the one rule that `auto` follows, too: `manta.config.starting_point`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from manta.config import ModelConfig
-from manta.starting_point import auto_epochs
+from manta.config.starting_point import auto_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from manta.artifact import Manifest
-    from manta.baseline import Baseline
     from manta.config import ExperimentConfig
+    from manta.evaluation.baseline import Baseline
+    from manta.inference.artifact import Manifest
     from manta.labels import Task
-    from manta.storage import Storage
+    from manta.storage.folders import Storage
 
 Verdict = Literal["fits", "overfits", "underfits", "unfinished", "diverged"]
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from manta.artifact import ModelArtifact, with_golden
-from manta.golden import GOLDEN_FILE, GoldenPredictions, spread_rows
-from manta.inference_form import SAFETENSORS, FormName
-from manta.object_store import fetch, store
+from manta.inference.artifact import ModelArtifact, with_golden
+from manta.inference.form import SAFETENSORS, FormName
+from manta.inference.golden import GOLDEN_FILE, GoldenPredictions, spread_rows
+from manta.storage.object_store import fetch, store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def _record(path: Path, texts: list[Text]) -> GoldenPredictions:
 
 def record_golden(artifact: ModelArtifact, texts: Sequence[Text]) -> GoldenPredictions:
     """What each form of a calibrated model that may answer gives the texts on a CPU, one at a time."""
-    from manta.predictor import Predictor
+    from manta.inference.predictor import Predictor
 
     cut = tuple(_cut(text) for text in texts)
     forms: list[FormName] = [SAFETENSORS, *(form.name for form in artifact.manifest.forms if form.accepted)]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import ray
 
-from manta.artifact import ModelArtifact
-from manta.inference_form import SAFETENSORS, FormName
-from manta.object_store import fetch, store
+from manta.inference.artifact import ModelArtifact
+from manta.inference.form import SAFETENSORS, FormName
+from manta.storage.object_store import fetch, store
 from manta_jobs.cluster.connection import one_node_task
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName |
     """Logits of an artifact in this process."""
     import torch
 
-    from manta.predictor import Predictor
+    from manta.inference.predictor import Predictor
 
     torch.set_num_threads(num_threads)
     return Predictor(ModelArtifact.load(fetch(path)), form=form).logits(texts)

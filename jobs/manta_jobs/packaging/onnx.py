@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from manta.artifact import ModelArtifact
-from manta.object_store import fetch, here, store
+from manta.inference.artifact import ModelArtifact
+from manta.storage.object_store import fetch, here, store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def make_forms_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floa
 
 def _make_forms(path: Path, texts: list[Text], targets: Targets, logits: Floats, num_threads: int) -> None:
     """Make the forms in this process."""
-    from manta.onnx_export import make_forms
+    from manta.inference.onnx_export import make_forms
 
     make_forms(ModelArtifact.load(fetch(path)), texts=texts, targets=targets, logits=logits, num_threads=num_threads)
     store(here(path))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from manta.console import bytes_phrase, duration
 from manta.errors import InputError
-from manta.object_store import check
-from manta.tracking import check_tracking_server
+from manta.registry.tracking import check_tracking_server
+from manta.storage.object_store import check
 from manta_jobs.cluster.connection import WorkerResources, fit_workers, num_workers_at_once
 from manta_jobs.preflight.estimate import (
     MemoryEstimate,
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from manta.baseline import Baseline
     from manta.config import ExperimentConfig
     from manta.data import TextDataset
-    from manta.storage import Storage
+    from manta.evaluation.baseline import Baseline
+    from manta.storage.folders import Storage
     from manta_jobs.cluster.autoscaling import Node
     from manta_jobs.cluster.connection import Cluster
     from manta_jobs.preflight.probe import ProbeResult

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from manta.adapt import adapt
 from manta.errors import InputError
-from manta.model import pretrained_source
+from manta.model.adapt import adapt
+from manta.model.encoder import pretrained_source
 from manta_jobs.training.checkpoints import NUM_NEWEST_KEPT
 from manta_jobs.training.memory import (
     BACKWARD_FACTOR,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manta.adapt import adapt, compute_only_cls, parameter_groups
 from manta.errors import InputError, MantaError
+from manta.model.adapt import adapt, compute_only_cls, parameter_groups
 from manta_jobs.training.batches import TrainingBatches
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ class _Watch:
 
 
 def _model(setup: ProbeSetup) -> Any:
-    from manta.loss import ClassificationLoss, TrainedClassifier
-    from manta.model import build_model
+    from manta.model.encoder import build_model
+    from manta.model.loss import ClassificationLoss, TrainedClassifier
 
     train = setup.config.train
     model = adapt(build_model(setup.config.model, setup.labels), setup.config.model)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from manta.baseline import Baseline, fit_baseline
+from manta.config.starting_point import choice_sentence, resolved
 from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
 from manta.errors import InputError
-from manta.loss import resolve_class_weights
-from manta.model import load_model_config, load_tokenizer
-from manta.starting_point import choice_sentence, resolved
-from manta.storage import RunFolder, Storage, write_atomically
+from manta.evaluation.baseline import Baseline, fit_baseline
+from manta.model.encoder import load_model_config, load_tokenizer
+from manta.model.loss import resolve_class_weights
+from manta.storage.folders import RunFolder, Storage, write_atomically
 from manta_jobs.cluster.connection import coming_cluster, connected, num_workers_at_once
 from manta_jobs.preflight import checks
 from manta_jobs.preflight.checks import Check

@@ -11,14 +11,14 @@ from rich.table import Table
 
 from manta.errors import InputError
 from manta.labels import names_of
-from manta.paired import mcnemar
+from manta.registry.paired import mcnemar
 from manta_jobs.registry.side_by_side import SideBySide, set_side_by_side
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from manta.paired import Answers
-    from manta.registry import ModelRegistry, RegisteredVersion
+    from manta.registry.models import ModelRegistry, RegisteredVersion
+    from manta.registry.paired import Answers
 
 NUM_EXAMPLES = 5
 NOT_SETTINGS = ("name", "registry.", "serve.", "tune.", "storage")

@@ -13,15 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from manta.config import ExperimentConfig, GateConfig, MetricName
-from manta.decisions import Action, Decision, line_of_champions
 from manta.errors import InputError, MantaError
-from manta.gate import Verdict, judge
+from manta.registry.decisions import Action, Decision, line_of_champions
+from manta.registry.gate import Verdict, judge
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from manta.artifact import ModelArtifact
-    from manta.registry import ModelRegistry, RegisteredVersion
+    from manta.inference.artifact import ModelArtifact
+    from manta.registry.models import ModelRegistry, RegisteredVersion
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manta.artifact import WEIGHTS_FILE
-from manta.behaviour import load_suite, run_suite
+from manta.behaviour.run import load_suite, run_suite
 from manta.errors import InputError
-from manta.gate import BehaviourPair, Costs, Pair
+from manta.inference.artifact import WEIGHTS_FILE
+from manta.inference.predictor import Predictor
 from manta.labels import names_of
-from manta.paired import Answers, make_answers, shared_names
-from manta.predictor import Predictor
+from manta.registry.gate import BehaviourPair, Costs, Pair
+from manta.registry.paired import Answers, make_answers, shared_names
 from manta.texts import first_of_wrong_kind
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from manta.artifact import ModelArtifact
-    from manta.frozen_rows import FrozenRows
-    from manta.registry import ModelRegistry, RegisteredVersion
+    from manta.inference.artifact import ModelArtifact
+    from manta.registry.frozen_rows import FrozenRows
+    from manta.registry.models import ModelRegistry, RegisteredVersion
     from manta.texts import Text
 
 MIN_ROWS = 30

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from manta.behaviour import find_suite, load_suite
-from manta.calibration import ReliabilityBin, claims, reliability_bins
+from manta.behaviour.run import find_suite, load_suite
 from manta.config import DataConfig
 from manta.data import Split, load_labelled
 from manta.errors import InputError
-from manta.metrics import classification_metrics, confusion_counts, per_class_metrics
-from manta.object_store import store
-from manta.registry import find_model
-from manta.storage import Storage
+from manta.evaluation.metrics import classification_metrics, confusion_counts, per_class_metrics
+from manta.inference.calibration import ReliabilityBin, claims, reliability_bins
+from manta.registry.models import find_model
+from manta.storage.folders import Storage
+from manta.storage.object_store import store
 from manta.texts import wrong_kind_sentence
 from manta_jobs.cluster.connection import connected
 from manta_jobs.reporting.evaluation.assessment import Subject, assess

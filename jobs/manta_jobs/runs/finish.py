@@ -7,18 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manta.adapt import adapt, merged
-from manta.artifact import MANIFEST_FILE, ModelArtifact, with_card, with_metrics, write_artifact
-from manta.behaviour import find_suite
+from manta.behaviour.run import find_suite
 from manta.data.dataset import NUM_FOLDS
 from manta.data.encode import seen_tokens
 from manta.errors import RunError
-from manta.frozen_rows import FrozenRows
-from manta.model import build_model, load_model_config, load_tokenizer
-from manta.model_card import model_card
-from manta.object_store import discard, fetch, shown
-from manta.registry import ModelRegistry
-from manta.seen_rows import train_seen_rows, with_whole_embedding
+from manta.inference.artifact import MANIFEST_FILE, ModelArtifact, with_card, with_metrics, write_artifact
+from manta.model.adapt import adapt, merged
+from manta.model.encoder import build_model, load_model_config, load_tokenizer
+from manta.model.seen_rows import train_seen_rows, with_whole_embedding
+from manta.registry.frozen_rows import FrozenRows
+from manta.registry.model_card import model_card
+from manta.registry.models import ModelRegistry
+from manta.storage.object_store import discard, fetch, shown
 from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
 from manta_jobs.packaging.diagnosis import assess_fit, compared_with_one_worker, guessing_loss
 from manta_jobs.packaging.golden import record_golden_on_cluster

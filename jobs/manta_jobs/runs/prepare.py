@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from manta.config.file import DATA_FILES, load_config, write_config
 from manta.data import TextDataset, load_dataset
 from manta.errors import InputError
-from manta.model import load_tokenizer
-from manta.object_store import fetch, mirror_of, shown, store, url_of
-from manta.storage import RunFolder, Storage
+from manta.model.encoder import load_tokenizer
+from manta.storage.folders import RunFolder, Storage
+from manta.storage.object_store import fetch, mirror_of, shown, store, url_of
 from manta_jobs.cluster.connection import coming_cluster
 from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_concerns
 from manta_jobs.training.batches import TokenizedData

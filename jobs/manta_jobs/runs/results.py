@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from manta.baseline import Baseline
+from manta.evaluation.baseline import Baseline
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from manta.artifact import ModelArtifact
     from manta.config import ExperimentConfig
-    from manta.registry import RegisteredVersion
-    from manta.storage import RunFolder
+    from manta.inference.artifact import ModelArtifact
+    from manta.registry.models import RegisteredVersion
+    from manta.storage.folders import RunFolder
     from manta_jobs.packaging.diagnosis import Fit
     from manta_jobs.registry.promotion import Promotion
     from manta_jobs.reporting.evaluation.assessment import Assessment

@@ -12,7 +12,7 @@ import yaml
 
 from manta.config.file import write_config
 from manta.errors import RunError
-from manta.object_store import discard, names
+from manta.storage.object_store import discard, names
 from manta_jobs.cluster.connection import (
     Cluster,
     connected,

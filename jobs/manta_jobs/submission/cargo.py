@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from manta.cluster_job import INPUTS
+from manta.cluster.job import INPUTS
 from manta.config.file import DATA_FILES, anchor_paths, build_config, read_document
 from manta.console import bytes_phrase
 from manta.errors import InputError

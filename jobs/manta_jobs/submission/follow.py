@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from manta.cluster_job import MARK
+from manta.cluster.job import MARK
 from manta.errors import InputError, RunError
 from manta_jobs.submission.jobs_api import last_line
 

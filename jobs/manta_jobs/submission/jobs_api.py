@@ -17,8 +17,8 @@ from manta.errors import InputError, RunError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from manta.cluster_job import ClusterJob, Package
-    from manta.clusters import Connection
+    from manta.cluster.connections import Connection
+    from manta.cluster.job import ClusterJob, Package
 
 TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 600.0

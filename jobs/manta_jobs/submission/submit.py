@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manta.cluster_job import cluster_job
+from manta.cluster.job import cluster_job
 from manta.console import bytes_phrase
 from manta_jobs.submission.cargo import packed_inputs
 

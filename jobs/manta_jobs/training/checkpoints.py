@@ -1,9 +1,10 @@
 """Checkpoints of a run: written in the background, whole or not at all, and good for any number of workers.
 
-One folder for each: `model.safetensors` (all weights in float32, but for word embeddings that do not learn, see `manta.seen_rows`),
-`optimizer.safetensors` (AdamW's moments) and `state.json` (where training was, and every file's size and sha256). No pickle.
-It is written under another name and renamed, and checked before it is used: one that a crash cut short is passed over for the
-one before it. In an object store, `state.json` is put last, as it makes the others count.
+Each is a folder with three files, none of them a pickle: `model.safetensors` holds all weights in float32, except word
+embeddings that do not learn (`manta.model.seen_rows`); `optimizer.safetensors` holds AdamW's moments; `state.json` says how far
+training was, with every file's size and sha256. The folder is written under another name and then renamed. A checkpoint is
+checked before it is used; where a crash cut one short, training goes on from the one before. In an object store, `state.json`
+is put last, because the other files count only with it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from manta.artifact import file_sha256
-from manta.object_store import discard, fetch, names, store
+from manta.inference.artifact import file_sha256
+from manta.storage.object_store import discard, fetch, names, store
 
 if TYPE_CHECKING:
     from pathlib import Path

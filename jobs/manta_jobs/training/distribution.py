@@ -94,7 +94,7 @@ def gradient_bytes(engine: DeepSpeedEngine) -> int:
 def state_bytes(engine: DeepSpeedEngine) -> dict[str, int]:
     """Bytes of parameters, of float32 copies that ZeRO updates in their place, and of AdamW's moments on this worker.
 
-    Word embeddings that stay as pretrained (`manta.seen_rows`) are no parameters and do not count.
+    Word embeddings that stay as pretrained (`manta.model.seen_rows`) are no parameters and do not count.
     """
     stage = engine.zero_optimization_stage()
     parameters = list(engine.module.parameters())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import torch.distributed as dist
 
-from manta.adapt import parameter_groups
+from manta.model.adapt import parameter_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
     from manta.config import TrainConfig
-    from manta.loss import TrainedClassifier
+    from manta.model.loss import TrainedClassifier
 
 Precision = Literal["fp32", "bf16", "fp16"]
 CPU_BF16 = ("avx512_bf16", "amx_bf16")

@@ -17,13 +17,13 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from manta.adapt import adapt, compute_only_cls
 from manta.data.encode import EncodedSplit, seen_tokens
-from manta.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
-from manta.metrics import METRIC_NAMES, classification_metrics
-from manta.model import build_model, dropout_rates
-from manta.object_store import fetch, here, url_of
-from manta.seen_rows import train_seen_rows
+from manta.evaluation.metrics import METRIC_NAMES, classification_metrics
+from manta.model.adapt import adapt, compute_only_cls
+from manta.model.encoder import build_model, dropout_rates
+from manta.model.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
+from manta.model.seen_rows import train_seen_rows
+from manta.storage.object_store import fetch, here, url_of
 from manta_jobs.training import memory
 from manta_jobs.training.batches import Rows, TrainingBatches, num_micro_batches, shares
 from manta_jobs.training.checkpoints import (

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from manta.errors import MantaError, RunError
-from manta.object_store import store
-from manta.storage import write_atomically
-from manta.tracking import EndStatus, Point, RunTracker, epoch_points, flat, step_points
+from manta.registry.tracking import EndStatus, Point, RunTracker, epoch_points, flat, step_points
+from manta.storage.folders import write_atomically
+from manta.storage.object_store import store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from manta.config import ExperimentConfig
-    from manta.storage import RunFolder, Storage
+    from manta.storage.folders import RunFolder, Storage
 
 RECORD_EVERY_S = 20.0
 STEPS_FILE = "steps.jsonl"

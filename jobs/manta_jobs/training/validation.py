@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from manta.errors import RunError
-from manta.object_store import fetch, store
+from manta.storage.object_store import fetch, store
 from manta_jobs.training.batches import Rows, evaluation_batches
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from manta.object_store import store
+from manta.storage.object_store import store
 from manta_jobs.training.checkpoints import kept_epoch
 
 if TYPE_CHECKING:

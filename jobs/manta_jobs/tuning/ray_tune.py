@@ -14,7 +14,7 @@ from ray import tune as ray_tune
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from manta.object_store import shown
+from manta.storage.object_store import shown
 from manta_jobs.tuning.journal import longest_epochs
 
 if TYPE_CHECKING:

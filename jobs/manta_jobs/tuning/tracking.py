@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from manta.errors import RunError
-from manta.object_store import store
-from manta.storage import write_atomically
-from manta.tracking import EndStatus, RunTracker, epoch_points, step_points
+from manta.registry.tracking import EndStatus, RunTracker, epoch_points, step_points
+from manta.storage.folders import write_atomically
+from manta.storage.object_store import store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from manta.storage import RunFolder, Storage
+    from manta.storage.folders import RunFolder, Storage
     from manta_jobs.training.progress import Board
     from manta_jobs.tuning.journal import Trial, TrialStatus
     from manta_jobs.tuning.trial_queue import TrialQueue

@@ -396,7 +396,7 @@ class TuneConfig(Section):
     """`asha` stops trials that fall behind: only the best third of them goes on after each rung of epochs. `none` runs every
     trial to its end."""
     confirm: TuneConfirm | None = TuneConfirm()
-    """How the winner is made sure of; null takes the best trial at its word."""
+    """Whether the best trials are trained again with other seeds before one wins; null takes the best trial as it is."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the draws, so that the same search can be repeated."""
 
@@ -423,12 +423,11 @@ class GateConfig(Section):
     """What a version must show beside the champion, on the same test rows, to take its place."""
 
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """How much better `train.metric` must surely be (0.01 is a point); 0 asks for any gain that is no chance."""
+    """The least gain in `train.metric` over the champion (0.01 is one point). 0 accepts any statistically significant gain."""
     equal_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """With --allow-equal: how much worse `train.metric` may at most be, surely."""
+    """With --allow-equal: the largest loss of `train.metric` that must be ruled out."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    """How sure a gain, and a class's or the calibration's loss, must be to count. Higher lets fewer lucky models pass, and
-    fewer of those that are a little better."""
+    """Confidence level of the gate's tests. A higher level lets fewer models pass by luck, and fewer that are a little better."""
     max_class_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
     """How much recall any class may lose. Only a loss that is no chance counts: fewer than five rows never veto."""
     max_behaviour_rise: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -464,7 +463,8 @@ class TrafficConfig(Section):
     candidate: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Percent of the requests that the candidate answers in the champion's place. Who sends the same key stays with one."""
     shadow: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Percent of the champion's answers that the candidate is asked for, too, when there is time; nobody is sent what it says."""
+    """Percent of the champion's answers that the candidate computes as well, when there is time. Its answers are compared and
+    sent to no one."""
 
 
 class ServeConfig(Section):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from manta.behaviour import load_suite
+from manta.behaviour.run import load_suite
 from manta.data import check
 from manta.data.feedback import with_feedback
 from manta.data.read import Rows, read_split, read_splits

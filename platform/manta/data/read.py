@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.config import DataConfig, nearest
 from manta.errors import InputError
-from manta.urls import open_filesystem
+from manta.storage.urls import open_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

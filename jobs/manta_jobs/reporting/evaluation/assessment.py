@@ -8,21 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from manta.calibration import (
-    ReliabilityBin,
-    brier_score,
-    claims,
-    expected_calibration_error,
-    reliability_bins,
-)
-from manta.metrics import classification_metrics, confusion_counts, per_class_metrics
+from manta.evaluation.metrics import classification_metrics, confusion_counts, per_class_metrics
+from manta.inference.calibration import ReliabilityBin, brier_score, claims, expected_calibration_error, reliability_bins
 from manta_jobs.reporting.evaluation.slices import Slice, slices_of, worst_slice
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Mapping
 
-    from manta.behaviour import SuiteResult
+    from manta.behaviour.run import SuiteResult
     from manta.data import Split
     from manta.labels import Floats, LabelSpace, Targets
     from manta.texts import Text

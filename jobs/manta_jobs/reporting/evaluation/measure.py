@@ -11,9 +11,9 @@ import numpy as np
 import ray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from manta.artifact import ModelArtifact
 from manta.console import duration
-from manta.object_store import fetch, store
+from manta.inference.artifact import ModelArtifact
+from manta.storage.object_store import fetch, store
 from manta_jobs.cluster.connection import one_node_task
 from manta_jobs.training.progress import PLAIN_LINE_EVERY_S, UPDATE_EVERY_S, Board, RunProgress
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from manta.behaviour import Suite, SuiteResult
+    from manta.behaviour.run import Suite, SuiteResult
+    from manta.inference.predictor import Predictor
     from manta.labels import Floats
-    from manta.predictor import Predictor
     from manta.texts import Text
 
 NUM_WARM_UPS = 3
@@ -77,8 +77,8 @@ def _measure(path: Path, texts: list[Text], suite: Suite | None, num_threads: in
     """The same in this process."""
     import torch
 
-    from manta.behaviour import run_suite
-    from manta.predictor import Predictor
+    from manta.behaviour.run import run_suite
+    from manta.inference.predictor import Predictor
 
     torch.set_num_threads(num_threads)
     predictor = Predictor(ModelArtifact.load(fetch(path)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.errors import InputError
-from manta.storage import written_folder
+from manta.storage.folders import written_folder
 from manta_jobs.reporting.evaluation.drawings import SMALL_LABELS
 from manta_jobs.reporting.evaluation.plots import evaluation_plots
 from manta_jobs.reporting.evaluation.sections import (

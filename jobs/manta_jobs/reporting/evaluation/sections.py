@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from manta.perturbations import parts_of
+from manta.behaviour.perturbations import parts_of
 from manta_jobs.reporting.page import Card, counted
 
 if TYPE_CHECKING:
-    from manta.behaviour import BehaviourResult, Failure
+    from manta.behaviour.run import BehaviourResult, Failure
     from manta_jobs.reporting.evaluation.assessment import Assessment
     from manta_jobs.reporting.evaluation.slices import Slice
 

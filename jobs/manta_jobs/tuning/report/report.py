@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.config.file import config_text
-from manta.storage import write_atomically
+from manta.storage.folders import write_atomically
 from manta_jobs.reporting.page import BASE_STYLE, Picture, page_template, picture_of, sha256_of
 from manta_jobs.tuning.confirm import why_it_stays
 from manta_jobs.tuning.report.importance import importance

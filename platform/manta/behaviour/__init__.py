@@ -1,0 +1,1 @@
+"""Behaviour tests of a classifier, after CheckList."""

@@ -1,0 +1,1 @@
+"""What the command line and the page share about Ray clusters: jobs, connections, ports."""

@@ -1,0 +1,1 @@
+"""Metrics, and the baseline that fine-tuning must beat."""

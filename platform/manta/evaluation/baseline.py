@@ -1,0 +1,166 @@
+"""What a run must beat: TF-IDF and logistic regression on the same splits, which takes seconds (`fit_baseline`).
+
+Words and pairs of neighbouring words, weighted by how rare they are (Spärck Jones, 1972), are all it knows of a text. Where
+fine-tuning does not beat that, something is wrong with its settings, or there is nothing more in the texts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manta.data.split import Indices, stratified_split
+from manta.evaluation.metrics import best_thresholds, classification_metrics
+
+if TYPE_CHECKING:
+    from manta.data import Split, TextDataset
+    from manta.labels import LabelSpace
+    from manta.texts import Text
+
+Logits = npt.NDArray[np.float64]
+
+MAX_TRAIN_ROWS = 50_000
+"""The most rows it learns from, drawn class by class: more rows add little, and it must stay quick."""
+MAX_SCORED_ROWS = 20_000
+"""Likewise of validation and test rows; their accuracy is then known to about half a point."""
+MAX_WEIGHTS = 20_000_000
+"""Labels times words: with very many labels, only the most frequent words are used."""
+INVERSE_REGULARIZATION = 10.0
+MAX_ITERATIONS = 2000
+CERTAIN = 20.0
+"""The logit of a label that all training rows have, and the negative of one that none has."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """How well TF-IDF and logistic regression do on a run's splits."""
+
+    validation: dict[str, float]
+    """By the names of `manta.evaluation.metrics.METRIC_NAMES`."""
+    test: dict[str, float]
+    """Likewise. For a multilabel task with the thresholds that are best on validation, as the fine-tuned model has them."""
+    num_rows: dict[str, int]
+    """Rows of each split that it used."""
+    is_sample: bool
+    """Whether some split has more rows than it used."""
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form that `report.json` has."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Baseline:
+        """What `to_dict` gave."""
+        return cls(**document)
+
+
+def fit_baseline(dataset: TextDataset) -> Baseline:
+    """Fit on the training rows, score on validation and test. The same rows give the same figures."""
+    started = time.monotonic()
+    most = {"train": MAX_TRAIN_ROWS, "validation": MAX_SCORED_ROWS, "test": MAX_SCORED_ROWS}
+    splits = {name: _at_most(dataset.split(name), limit) for name, limit in most.items()}
+    labels = dataset.labels
+    logits = _fitted_logits(splits["train"], {name: splits[name] for name in ("validation", "test")}, labels)
+    if dataset.folds is not None:
+        logits["validation"] = _held_out_logits(dataset.train, dataset.folds, labels)
+    validation = classification_metrics(logits["validation"], splits["validation"].targets, labels=labels)
+    if labels.task == "multilabel":
+        chosen = best_thresholds(labels.probabilities(logits["validation"]), splits["validation"].targets)
+        labels = dataclasses.replace(labels, thresholds=tuple(chosen.tolist()))
+    return Baseline(
+        validation=validation,
+        test=classification_metrics(logits["test"], splits["test"].targets, labels=labels),
+        num_rows={name: len(split) for name, split in splits.items()},
+        is_sample=any(len(split) < len(dataset.split(name)) for name, split in splits.items()),
+        seconds=round(time.monotonic() - started, 2),
+    )
+
+
+def _at_most(split: Split, limit: int) -> Split:
+    if len(split) <= limit:
+        return split
+    _, drawn = stratified_split(split.targets, fraction=limit / len(split), seed=0)
+    return split.take(drawn)
+
+
+class _Features:
+    """TF-IDF of one or both texts of a row, the two of a pair side by side: a word means other things in each."""
+
+    def __init__(self, texts: list[Text], *, max_words: int) -> None:
+        columns = _columns(texts)
+        self._vectorizers = [_fitted_vectorizer(column, max_words=max_words // len(columns) or 1) for column in columns]
+
+    def of(self, texts: list[Text]) -> Any:
+        """A sparse matrix `(rows, words)`."""
+        from scipy.sparse import hstack
+
+        parts = zip(self._vectorizers, _columns(texts), strict=True)
+        return hstack([vectorizer.transform(column) for vectorizer, column in parts], format="csr")
+
+
+def _columns(texts: list[Text]) -> list[list[str]]:
+    if isinstance(texts[0], str):
+        return [[str(text) for text in texts]]
+    return [[text[side] for text in texts] for side in (0, 1)]
+
+
+def _fitted_vectorizer(texts: list[str], *, max_words: int) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=max_words).fit(texts)
+    except ValueError:  # no words of two letters or more, as in a column of emoji or digits
+        return TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, max_features=max_words).fit(texts)
+
+
+def _held_out_logits(train: Split, folds: Indices, labels: LabelSpace) -> Logits:
+    """Logits of the training rows `(rows, labels)`, those of each fold by what the other folds taught."""
+    logits = np.zeros((len(train), len(labels.names)))
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        others = train.take(np.flatnonzero(folds != fold))
+        logits[rows] = _fitted_logits(others, {"held out": train.take(rows)}, labels)["held out"]
+    return logits
+
+
+def _fitted_logits(train: Split, others: dict[str, Split], labels: LabelSpace) -> dict[str, Logits]:
+    """Fit on some rows; logits of others `(rows, labels)`. For a multilabel task, each label has a regression of its own."""
+    features = _Features(train.texts, max_words=max(1, MAX_WEIGHTS // labels.num_logits))
+    fitted, targets = features.of(train.texts), train.targets
+    scored = {name: features.of(split.texts) for name, split in others.items()}
+    if labels.task != "multilabel":
+        regression = _Regression(fitted, targets)
+        return {name: regression.logits(rows, num_labels=len(labels.names)) for name, rows in scored.items()}
+    regressions = [_Regression(fitted, column) for column in targets.T]
+    no_or_yes = {name: [regression.logits(rows, num_labels=2) for regression in regressions] for name, rows in scored.items()}
+    return {name: np.stack([pair[:, 1] - pair[:, 0] for pair in pairs], axis=1) for name, pairs in no_or_yes.items()}
+
+
+class _Regression:
+    """Logistic regression that also takes rows which all have one label, as a sample of a rare label's rows may."""
+
+    def __init__(self, features: Any, targets: npt.NDArray[Any]) -> None:
+        from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits
+
+        self._classes = np.unique(targets)
+        self._model: Any = None
+        if len(self._classes) > 1:
+            with threadpool_limits(1):  # several threads wait for each other ten times as long as one computes
+                self._model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=MAX_ITERATIONS).fit(features, targets)
+
+    def logits(self, rows: Any, *, num_labels: int) -> Logits:
+        """Logits `(rows, num_labels)`; a label that was not among the targets has a very low one."""
+        logits = np.full((rows.shape[0], num_labels), -CERTAIN)
+        if self._model is None:
+            logits[:, self._classes] = CERTAIN
+            return logits
+        scores = self._model.decision_function(rows)
+        logits[:, self._classes] = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+        return logits

@@ -1,0 +1,313 @@
+"""`ModelArtifact`: a folder anyone can load offline on a CPU, with Manta or with plain `transformers`.
+
+It holds `model.safetensors`, `config.json`, the tokenizer, a model card, `manta.json`, golden predictions
+(`manta.inference.golden`) and perhaps the weights in ONNX formats (`manta.inference.form`); no pickle. It is written under a
+temporary name and renamed, and every file's sha256 is checked when it is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from manta.errors import InputError
+from manta.inference.answer_profile import AnswerProfile
+from manta.inference.calibration import Calibration, uncertain_below
+from manta.inference.form import FORM_FILES, InferenceForm
+from manta.inference.golden import GOLDEN_FILE, GoldenPredictions
+from manta.labels import LabelSpace, Task
+from manta.storage.folders import disk_errors, write_atomically, written_folder
+from manta.texts import NumTexts, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+MANIFEST_FILE = "manta.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+ADDED_FILES = (CARD_FILE, GOLDEN_FILE, *FORM_FILES.values())
+"""What is added to a folder that is whole without it."""
+RECORDED_PACKAGES = ("manta-platform", "torch", "transformers", "tokenizers", "deepspeed", "ray")
+
+
+class Manifest(BaseModel):
+    """What `manta.json` says of a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    name: str
+    """The registered model's name."""
+    task: Task
+    labels: list[str]
+    """Label names in the order of the logits."""
+    thresholds: list[float] | None = None
+    """The probability from which each label applies, in the order of `labels`; 0.5 unless given. Multilabel only."""
+    num_texts: NumTexts = 1
+    """What it reads of a row: one text, or a pair of two."""
+    max_length: int
+    """Tokens per text or pair it was trained with."""
+    metrics: dict[str, float]
+    """On the test split unless prefixed `validation_`, which is as measured in training, before calibration."""
+    examples: list[Text]
+    """Texts or pairs of its test split, for people who try it."""
+    data_hash: str
+    """`TextDataset.content_hash` of what it was trained and tested on."""
+    config: dict[str, Any]
+    """The `ExperimentConfig` it was trained with."""
+    run: str
+    """Name of the run that made it."""
+    pretrained: str
+    versions: dict[str, str]
+    """Packages in use when it was made."""
+    created: str
+    """UTC, ISO 8601."""
+    forms: tuple[InferenceForm, ...] = ()
+    """Faster forms of the same model that were made and tried, those included that were refused."""
+    calibration: Calibration | None = None
+    """Temperature and abstain threshold, and how well calibrated the probabilities are with them."""
+    answers: AnswerProfile | None = None
+    """What its answers to the validation rows look like as a whole; None for a model of an earlier version."""
+    files: dict[str, str]
+    """sha256 of every other file in the folder."""
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> Manifest:
+        try:
+            _ = self.label_space
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """The labels as the class that decides."""
+        return LabelSpace(
+            tuple(self.labels),
+            self.task,
+            tuple(self.thresholds) if self.thresholds else None,
+            self.calibration.temperature if self.calibration else 1.0,
+        )
+
+    @property
+    def uncertain_below(self) -> float:
+        """The confidence (`LabelSpace.confidence`) below which an answer is uncertain."""
+        return uncertain_below(self.calibration.abstain_below if self.calibration else None, task=self.task)
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """A finished model on disk, whole and unaltered."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, path: Path) -> ModelArtifact:
+        """Open an artifact and check every file's sha256.
+
+        Raises:
+            InputError: the folder is no artifact, or a file is missing or altered; the message names it.
+        """
+        try:
+            manifest = Manifest.model_validate_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{path}: no {MANIFEST_FILE}; this is not a model folder made by Manta.") from None
+        except (ValidationError, UnicodeDecodeError):
+            raise InputError(f"{path / MANIFEST_FILE}: damaged or of another version; export the model again.") from None
+        for name in sorted({WEIGHTS_FILE, *manifest.files}):
+            file = path / name
+            if not file.is_file():
+                raise InputError(f"{file}: missing from the model folder; fetch the model again.")
+            if name not in manifest.files or file_sha256(file) != manifest.files[name]:
+                raise InputError(f"{file}: altered or cut short (its sha256 is not the recorded one); fetch the model again.")
+        for name in _unlisted(path, manifest):
+            raise InputError(f"{path / name}: {MANIFEST_FILE} does not list it, so who wrote it is unknown; move it elsewhere.")
+        return cls(path, manifest)
+
+    def golden(self) -> GoldenPredictions | None:
+        """Its golden predictions; None for a model of an earlier version.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        if GOLDEN_FILE not in self.manifest.files:
+            return None
+        file = self.path / GOLDEN_FILE
+        try:
+            return GoldenPredictions.model_validate_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"{file}: damaged or of another version; fetch the model again.") from None
+
+    @classmethod
+    def recover(cls, path: Path) -> ModelArtifact:
+        """Open the artifact of a run that may have been interrupted: what was being added to it is removed.
+
+        Raises:
+            InputError: as `load`.
+        """
+        try:
+            manifest = Manifest.model_validate_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return cls.load(path)
+        for name in set(ADDED_FILES) - set(manifest.files):
+            (path / name).unlink(missing_ok=True)
+        return cls.load(path)
+
+
+def _unlisted(path: Path, manifest: Manifest) -> list[str]:
+    """Files that the manifest does not know of and a loader might read, which hidden and half-written ones are not."""
+    found = (file.relative_to(path) for file in sorted(path.rglob("*")) if not file.is_dir())
+    return [
+        str(name)
+        for name in found
+        if str(name) not in (MANIFEST_FILE, *manifest.files)
+        and name.suffix != ".partial"
+        and not any(part.startswith(".") for part in name.parts)
+    ]
+
+
+def write_artifact(
+    target: Path,
+    *,
+    weights: dict[str, torch.Tensor],
+    model_config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: LabelSpace,
+    facts: dict[str, Any],
+) -> ModelArtifact:
+    """Assemble the folder from a model's whole weights.
+
+    A binary head of one logit becomes its exact two-logit equivalent (see `model.two_logit_head`). `facts` are the
+    fields of `Manifest` that are not derived here.
+
+    Raises:
+        FileExistsError: `target` is there already.
+        RunError: the disk is full or cannot be written; nothing is left of the folder.
+    """
+    from safetensors.torch import save_file
+
+    from manta.model.encoder import two_logit_head
+
+    with written_folder(target) as partial:
+        tensors = two_logit_head(weights, model_config) if labels.task == "binary" else weights
+        save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+        _plain_config(model_config, labels).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        files = {str(file.relative_to(partial)): file_sha256(file) for file in sorted(partial.rglob("*")) if file.is_file()}
+        manifest = Manifest(
+            task=labels.task,
+            labels=list(labels.names),
+            versions=package_versions(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            files=files,
+            **facts,
+        )
+        (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return ModelArtifact(target, manifest)
+
+
+def with_metrics(artifact: ModelArtifact, metrics: dict[str, float]) -> ModelArtifact:
+    """The same artifact with metrics added to its manifest, on disk and in the answer."""
+    return _rewritten(artifact, {"metrics": artifact.manifest.metrics | metrics})
+
+
+def with_golden(artifact: ModelArtifact, golden: GoldenPredictions) -> ModelArtifact:
+    """The same artifact with golden predictions, on disk and in the answer."""
+    with disk_errors(artifact.path):
+        write_atomically(artifact.path / GOLDEN_FILE, golden.model_dump_json() + "\n")
+    return _rewritten(artifact, {"files": artifact.manifest.files | _hashes(artifact.path, [GOLDEN_FILE])})
+
+
+def with_calibration(
+    artifact: ModelArtifact,
+    calibration: Calibration,
+    *,
+    thresholds: Iterable[float] | None = None,
+    answers: AnswerProfile | None = None,
+) -> ModelArtifact:
+    """The same artifact with its calibration and, for a multilabel task, each label's threshold, on disk and in the answer.
+
+    The profile of its answers stays as it is unless one is given.
+    """
+    chosen = None if thresholds is None else [float(value) for value in thresholds]
+    facts = {"calibration": calibration, "thresholds": chosen, "answers": answers or artifact.manifest.answers}
+    return _rewritten(artifact, facts)
+
+
+def with_forms(artifact: ModelArtifact, forms: Iterable[InferenceForm], *, folder: Path) -> ModelArtifact:
+    """The same artifact with the record of its inference forms; the files of the accepted ones are moved in from `folder`."""
+    records = tuple(forms)
+    names = [form.file for form in records if form.accepted]
+    with disk_errors(artifact.path):
+        for name in names:
+            (folder / name).replace(artifact.path / name)
+    return _rewritten(artifact, {"forms": records, "files": artifact.manifest.files | _hashes(artifact.path, names)})
+
+
+def with_card(artifact: ModelArtifact, text: str) -> ModelArtifact:
+    """The same artifact with this model card, in the place of an earlier one."""
+    # Until the end the manifest does not list it, so that `recover` can tell one that an interruption left.
+    listed = {name: digest for name, digest in artifact.manifest.files.items() if name != CARD_FILE}
+    without = _rewritten(artifact, {"files": listed}) if CARD_FILE in artifact.manifest.files else artifact
+    with disk_errors(artifact.path):
+        write_atomically(artifact.path / CARD_FILE, text)
+    return _rewritten(without, {"files": listed | _hashes(artifact.path, [CARD_FILE])})
+
+
+def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: file_sha256(folder / name) for name in names}
+
+
+def _rewritten(artifact: ModelArtifact, facts: dict[str, Any]) -> ModelArtifact:
+    manifest = Manifest.model_validate(artifact.manifest.model_dump() | facts)
+    with disk_errors(artifact.path):
+        write_atomically(artifact.path / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+    return ModelArtifact(artifact.path, manifest)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that shape a result, where installed."""
+    found: dict[str, str] = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain_config(config: PretrainedConfig, labels: LabelSpace) -> PretrainedConfig:
+    """The config as plain `transformers` wants it: label names, and softmax over all labels or a sigmoid of each."""
+    plain = type(config).from_dict(config.to_dict())
+    plain.num_labels = len(labels.names)
+    plain.id2label = dict(enumerate(labels.names))
+    plain.label2id = {name: index for index, name in enumerate(labels.names)}
+    plain.problem_type = "multi_label_classification" if labels.task == "multilabel" else "single_label_classification"
+    architectures = _classification_architecture(config)
+    if architectures:
+        plain.architectures = [architectures]
+    return plain
+
+
+def _classification_architecture(config: PretrainedConfig) -> str | None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    name = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(config.model_type)
+    return str(name) if name else None

@@ -1,0 +1,1 @@
+"""The encoder and its head: loading, adapting, the forward pass and the loss."""

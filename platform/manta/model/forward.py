@@ -1,0 +1,79 @@
+"""The forward pass of a finished model: token ids in, logits out, by torch or by ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.labels import Floats
+
+Tokens = dict[str, npt.NDArray[np.int64]]
+"""`input_ids`, `attention_mask` and for text pairs perhaps `token_type_ids`, each `(batch, tokens)`."""
+
+
+class Forward(Protocol):
+    """Computes the logits of one batch."""
+
+    batch_tokens: int
+    """Tokens of a batch, padding included, at which it is fastest or nearly so."""
+
+    def __call__(self, tokens: Tokens) -> Floats:
+        """Logits `(batch, labels)` in fp32."""
+        ...
+
+
+class TorchForward:
+    """The safetensors in fp32, on a CPU or a GPU."""
+
+    batch_tokens = 512
+
+    def __init__(self, folder: Path, *, device: str) -> None:
+        """Load the weights of a model folder."""
+        from transformers import AutoModelForSequenceClassification
+
+        from manta.model.adapt import compute_only_cls
+
+        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        compute_only_cls(model)
+        if device != "cpu":
+            self.batch_tokens = 2048
+        self._device = device
+        self._model = model.to(device).eval()
+
+    def __call__(self, tokens: Tokens) -> Floats:
+        """Logits `(batch, labels)` in fp32."""
+        inputs = {name: torch.from_numpy(values).to(self._device) for name, values in tokens.items()}
+        with torch.inference_mode():
+            logits: Floats = self._model(**inputs).logits.float().cpu().numpy()
+        return logits
+
+
+class OnnxForward:
+    """An ONNX graph on a CPU; torch's weights are not loaded."""
+
+    batch_tokens = 256
+
+    def __init__(self, file: Path, *, num_threads: int) -> None:
+        """Load a graph that `manta.inference.onnx_export` wrote."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        # Threads that spin between requests take the cores from other replicas.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.enable_cpu_mem_arena = False  # it keeps what the longest batch needed, and is no faster here
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        self._names = {item.name for item in self._session.get_inputs()}
+
+    def __call__(self, tokens: Tokens) -> Floats:
+        """Logits `(batch, labels)` in fp32."""
+        logits: Floats = self._session.run(["logits"], {name: tokens[name] for name in self._names})[0]
+        return logits

@@ -1,0 +1,275 @@
+"""The gate: what a candidate must show beside the champion, on the same rows, to take its place.
+
+`judge` takes what both models said and measured and gives a `Verdict` of lines, each with both figures, the bound and a
+sentence. Only what is no chance counts, in both directions: a gain must be surer than `gate.confidence`, and so must a loss
+elsewhere that refuses it. Nothing here reads files, models or a registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from manta.config import GateConfig, MetricName
+from manta.registry.paired import NUM_RESAMPLES, Answers, Values, calibration_error, mcnemar, metric, paired_bootstrap, value
+
+METRIC_WORDS = {
+    "accuracy": "accuracy",
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "f1_weighted": "weighted F1",
+    "precision_macro": "macro precision",
+    "recall_macro": "macro recall",
+    "loss": "loss",
+}
+ROW_METRICS = ("accuracy", "f1_micro")
+"""Metrics that McNemar's test is about: each row counts alike."""
+
+
+class GateLine(BaseModel):
+    """One thing that was compared."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    champion: float
+    candidate: float
+    bound: str
+    """What the candidate must keep to, in words."""
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says, and why."""
+
+    lines: tuple[GateLine, ...]
+    num_rows: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate may become the champion."""
+        return all(line.passed for line in self.lines)
+
+    @property
+    def failing(self) -> tuple[GateLine, ...]:
+        """The lines that refuse it."""
+        return tuple(line for line in self.lines if not line.passed)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A figure of the champion and the candidate's."""
+
+    champion: float
+    candidate: float
+
+
+@dataclass(frozen=True)
+class BehaviourPair:
+    """How often the cases of one behaviour test fail, as shares."""
+
+    test: str
+    rates: Pair
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What each model takes besides being right."""
+
+    latency_s: npt.NDArray[np.float64]
+    """Seconds for single texts, the champion's and the candidate's for the same text side by side, `(texts, 2)`."""
+    weight_bytes: Pair
+
+
+def judge(
+    champion: Answers,
+    candidate: Answers,
+    *,
+    gate: GateConfig,
+    main_metric: MetricName,
+    behaviour: Sequence[BehaviourPair] = (),
+    costs: Costs | None = None,
+    allow_equal: bool = False,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Verdict:
+    """Compare two models on the same rows: `main_metric` must be better, or with `allow_equal` not much worse."""
+    other: MetricName = "f1_macro" if main_metric in ROW_METRICS else "accuracy"
+    statistics = [metric(main_metric), metric(other), calibration_error]
+    main, beside, calibration = paired_bootstrap(champion, candidate, statistics, num_resamples=num_resamples)
+    lines = [
+        _main_line(champion, candidate, main, gate=gate, name=main_metric, allow_equal=allow_equal),
+        _mcnemar_line(champion, candidate, gate=gate, decides=main_metric in ROW_METRICS and not allow_equal),
+        _beside_line(champion, candidate, beside, gate=gate, name=other),
+        *_class_lines(champion, candidate, gate=gate),
+        _calibration_line(champion, candidate, calibration, gate=gate),
+        *(_behaviour_line(test, gate=gate) for test in behaviour),
+    ]
+    if costs is not None:
+        lines += [_latency_line(costs.latency_s, gate=gate), _size_line(costs.weight_bytes, gate=gate)]
+    return Verdict(tuple(lines), len(champion))
+
+
+def points(share: float) -> str:
+    """A difference of shares in points, with its sign."""
+    return f"{100 * share:+.2f} points"
+
+
+def _figures(name: MetricName, champion: Answers, candidate: Answers) -> Pair:
+    return Pair(value(metric(name), champion), value(metric(name), candidate))
+
+
+def _main_line(
+    champion: Answers, candidate: Answers, differences: Values, *, gate: GateConfig, name: MetricName, allow_equal: bool
+) -> GateLine:
+    """A gain that is no chance; with `allow_equal`, no loss beyond the margin."""
+    figures = _figures(name, champion, candidate)
+    sign = -1.0 if name == "loss" else 1.0
+    least = -gate.equal_margin if allow_equal else gate.min_gain
+    gain = sign * (figures.candidate - figures.champion)
+    percentile, high = np.quantile(sign * differences, [1 - gate.confidence, gate.confidence])
+    low = min(percentile, 2 * gain - high)  # the percentile and the basic interval; each alone errs a little too often
+    said = (lambda share: f"{share:+.4f}") if name == "loss" else points
+    words = METRIC_WORDS[name] + (" (a gain is less loss)" if name == "loss" else "")
+    passed = bool(low > least) if not allow_equal else bool(low >= least)
+    sure = f"{gate.confidence:.0%} sure of at least {said(low)}"
+    if passed:
+        sentence = f"{words} {said(gain)}; {sure}."
+    elif allow_equal:
+        sentence = f"{words} {said(gain)}; {sure}, where {said(least)} is the worst allowed."
+    else:
+        kind = "worse" if high < 0 else "no improvement" if gain <= 0 else "not surely an improvement"
+        sentence = f"{kind}: {words} {said(gain)}; {sure}, where more than {said(least)} is asked."
+    return GateLine(
+        name=METRIC_WORDS[name],
+        champion=figures.champion,
+        candidate=figures.candidate,
+        bound=f"surely {'≥' if allow_equal else '>'} {said(least)}",
+        passed=passed,
+        sentence=sentence,
+    )
+
+
+def _mcnemar_line(champion: Answers, candidate: Answers, *, gate: GateConfig, decides: bool) -> GateLine:
+    """Rows that only one of them has right. Where another metric decides, only a sure loss of rows refuses."""
+    gained = int((candidate.right & ~champion.right).sum())
+    lost = int((champion.right & ~candidate.right).sum())
+    chance = mcnemar(gained, lost) if decides else mcnemar(lost, gained)
+    level = 1 - gate.confidence
+    passed = chance <= level if decides else chance > level
+    what = f"so much {'better' if decides else 'worse'} by chance alone: p = {chance:.3g}"
+    return GateLine(
+        name="McNemar",
+        champion=lost,
+        candidate=gained,
+        bound=f"p {'≤' if decides else '>'} {level:.2g}",
+        passed=bool(passed),
+        sentence=f"{gained} rows only the candidate has right, {lost} only the champion; {what}.",
+    )
+
+
+def _beside_line(champion: Answers, candidate: Answers, differences: Values, *, gate: GateConfig, name: MetricName) -> GateLine:
+    """The other of accuracy and macro F1 may not be surely worse."""
+    figures = _figures(name, champion, candidate)
+    high = float(np.quantile(differences, gate.confidence))
+    change = points(figures.candidate - figures.champion)
+    passed = high >= 0
+    ending = "not surely worse" if passed else f"surely worse: {gate.confidence:.0%} sure of at most {points(high)}"
+    return GateLine(
+        name=METRIC_WORDS[name],
+        champion=figures.champion,
+        candidate=figures.candidate,
+        bound="not surely worse",
+        passed=passed,
+        sentence=f"{METRIC_WORDS[name]} {change}; {ending}.",
+    )
+
+
+def _class_lines(champion: Answers, candidate: Answers, *, gate: GateConfig) -> list[GateLine]:
+    """One line for each class that loses too much recall, surely; else one for the class that loses most.
+
+    A class loses surely when chance alone would seldom take so many of its rows and give so few back (McNemar's test within
+    the class). With the usual 95% that takes five rows lost and none gained, so a class of three rows never vetoes.
+    """
+    losses: list[tuple[float, GateLine]] = []
+    for index, name in enumerate(champion.names):
+        rows = champion.true[:, index]
+        num_rows = int(rows.sum())
+        if not num_rows:
+            continue
+        before, after = champion.decided[rows, index], candidate.decided[rows, index]
+        lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+        drop, chance = (lost - gained) / num_rows, mcnemar(lost, gained)
+        passed = not (drop > gate.max_class_drop and chance <= 1 - gate.confidence)
+        unsure = "" if drop <= gate.max_class_drop or not passed else f", which may be chance (p = {chance:.2g})"
+        line = GateLine(
+            name=f"recall of {name}",
+            champion=float(before.mean()),
+            candidate=float(after.mean()),
+            bound=f"surely ≥ {points(-gate.max_class_drop)}",
+            passed=passed,
+            sentence=f"{name}: recall {points(-drop)} on {num_rows} rows ({lost} lost, {gained} gained){unsure}.",
+        )
+        losses.append((drop, line))
+    failing = [line for _, line in losses if not line.passed]
+    return failing or [max(losses, key=lambda loss: loss[0])[1]]
+
+
+def _calibration_line(champion: Answers, candidate: Answers, differences: Values, *, gate: GateConfig) -> GateLine:
+    figures = Pair(value(calibration_error, champion), value(calibration_error, candidate))
+    increase = figures.candidate - figures.champion
+    surely_more = bool(np.quantile(differences, 1 - gate.confidence) > 0)
+    return GateLine(
+        name="calibration error",
+        champion=figures.champion,
+        candidate=figures.candidate,
+        bound=f"surely ≤ {points(gate.max_ece_increase)}",
+        passed=not (increase > gate.max_ece_increase and surely_more),
+        sentence=f"expected calibration error {points(increase)}.",
+    )
+
+
+def _behaviour_line(test: BehaviourPair, *, gate: GateConfig) -> GateLine:
+    """Its cases are demands and no sample, so that each counts and chance is no excuse."""
+    rise = test.rates.candidate - test.rates.champion
+    return GateLine(
+        name=f"behaviour: {test.test}",
+        champion=test.rates.champion,
+        candidate=test.rates.candidate,
+        bound=f"≤ {points(gate.max_behaviour_rise)}",
+        passed=rise <= gate.max_behaviour_rise + 1e-9,
+        sentence=f"{test.test}: {test.rates.candidate:.1%} of its cases fail, {points(rise)}.",
+    )
+
+
+def _latency_line(latency_s: npt.NDArray[np.float64], *, gate: GateConfig) -> GateLine:
+    """The median of single texts. A busy machine must not veto: most texts, more than chance gives, must be too slow."""
+    before, after = np.median(latency_s, axis=0)
+    slow = int((latency_s[:, 1] > gate.max_latency_ratio * latency_s[:, 0]).sum())
+    surely = mcnemar(slow, len(latency_s) - slow) <= 1 - gate.confidence
+    ratio = float(after / before)
+    return GateLine(
+        name="latency (ms, p50)",
+        champion=1000 * float(before),
+        candidate=1000 * float(after),
+        bound=f"≤ {gate.max_latency_ratio:g} times",
+        passed=not (ratio > gate.max_latency_ratio and surely),
+        sentence=f"one text takes {ratio:.2f} times as long ({1000 * before:.1f} ms, now {1000 * after:.1f} ms).",
+    )
+
+
+def _size_line(weight_bytes: Pair, *, gate: GateConfig) -> GateLine:
+    ratio = weight_bytes.candidate / weight_bytes.champion
+    return GateLine(
+        name="weights (MB)",
+        champion=weight_bytes.champion / 1e6,
+        candidate=weight_bytes.candidate / 1e6,
+        bound=f"≤ {gate.max_size_ratio:g} times",
+        passed=ratio <= gate.max_size_ratio,
+        sentence=f"the weights are {ratio:.2f} times as large.",
+    )

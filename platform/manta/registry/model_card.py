@@ -1,0 +1,254 @@
+"""The model card: README.md of a finished model, with the metadata that model hubs read in front.
+
+Its parts follow Mitchell et al., 2019 (https://arxiv.org/abs/1810.03993); the metadata is described at
+https://huggingface.co/docs/hub/model-cards.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from manta.inference.artifact import WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from manta.inference.artifact import Manifest, ModelArtifact
+
+EMBEDDED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+LEFT_OUT = {"name", "data", "tune", "registry", "serve", "storage"}
+"""Sections of the config that did not shape the weights, or stand elsewhere on the card."""
+
+
+def model_card(artifact: ModelArtifact, *, num_rows: Mapping[str, int] | None = None) -> str:
+    """The card of an artifact in Markdown; `num_rows` are the rows of each split, where they are known.
+
+    Folders of this machine are left out: of a path, the card has the last part.
+    """
+    manifest = artifact.manifest
+    base = base_model(manifest.pretrained)
+    licence, language = base_metadata(manifest.pretrained)
+    sections = [
+        _front_matter(manifest, base=base, licence=licence, language=language),
+        f"# {manifest.name}\n\n{_summary(manifest, base)}",
+        _use(manifest),
+        _data(manifest, num_rows or {}),
+        f"## Results on the test rows\n\n{_metrics(manifest, validation=False)}",
+        f"On the validation rows, which chose the epoch:\n\n{_metrics(manifest, validation=True)}",
+        _calibration(getattr(manifest, "calibration", None)),
+        _forms(manifest, (artifact.path / WEIGHTS_FILE).stat().st_size),
+        _training(manifest),
+        _limits(manifest, language),
+        _licence(manifest, base, licence),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def base_model(pretrained: str) -> str:
+    """The name under which others know the encoder: a hub id, or the last part of a folder's path."""
+    if pretrained == "embedded":
+        return EMBEDDED_MODEL
+    return PurePath(pretrained).name if Path(pretrained).is_absolute() or Path(pretrained).is_dir() else pretrained
+
+
+def base_metadata(pretrained: str) -> tuple[str | None, str | None]:
+    """Licence and language of the encoder as its own card says them, in its folder or on the hub; None where it does not."""
+    text = ""
+    folder = _folder_of(pretrained)
+    if folder is not None:
+        card = folder / "README.md"
+        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    elif not Path(pretrained).is_absolute():
+        text = _hub_card(pretrained)
+    found = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", text, flags=re.DOTALL)
+    try:
+        facts = yaml.safe_load(found.group(1)) if found else {}
+    except yaml.YAMLError:
+        facts = {}
+    facts = facts if isinstance(facts, dict) else {}
+    language = facts.get("language")
+    names = ", ".join(map(str, language)) if isinstance(language, list) else language
+    return str(facts["license"]) if facts.get("license") else None, str(names) if names else None
+
+
+def _folder_of(pretrained: str) -> Path | None:
+    from manta.errors import InputError
+    from manta.model.encoder import pretrained_source
+
+    try:
+        source = Path(pretrained_source(pretrained))
+    except InputError:  # it was there when the model was trained
+        return None
+    return source if source.is_dir() else None
+
+
+def _hub_card(name: str) -> str:
+    """The encoder's card from the local cache or the hub; empty if neither has it."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, "README.md")).read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError, RuntimeError):
+        return ""
+
+
+def _front_matter(manifest: Manifest, *, base: str, licence: str | None, language: str | None) -> str:
+    facts: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["text-classification", "manta"],
+        "metrics": [name for name in ("accuracy", "f1") if any(key.startswith(name) for key in manifest.metrics)],
+        "model-index": [_index_entry(manifest)],
+    }
+    if "/" in base:
+        facts["base_model"] = base
+    if licence:
+        facts["license"] = licence
+    if language:
+        facts["language"] = [part.strip() for part in language.split(",")]
+    return f"---\n{yaml.safe_dump(facts, sort_keys=True, allow_unicode=True)}---"
+
+
+def _index_entry(manifest: Manifest) -> dict[str, Any]:
+    source = source_name(str(manifest.config.get("data", {}).get("train", "unknown")))
+    values = [
+        {"type": key, "name": key, "value": round(value, 5)}
+        for key, value in manifest.metrics.items()
+        if not key.startswith("validation_")
+    ]
+    task = {"type": "text-classification", "name": "Text Classification"}
+    result = {"task": task, "dataset": {"type": source, "name": source, "split": "test"}, "metrics": values}
+    return {"name": manifest.name, "results": [result] if values else []}
+
+
+def _summary(manifest: Manifest, base: str) -> str:
+    what = "pairs of texts" if manifest.num_texts == 2 else "texts"
+    several = "any number of" if manifest.task == "multilabel" else "one of"
+    return f"Gives {what} {several} {len(manifest.labels)} labels. It is {base}, fine-tuned by Manta in run `{manifest.run}`."
+
+
+def _use(manifest: Manifest) -> str:
+    text = '{"text": "…", "text_pair": "…"}' if manifest.num_texts == 2 else '"…"'
+    return (
+        "## Use\n\n```python\nfrom transformers import pipeline\n\n"
+        f'classify = pipeline("text-classification", DIR, top_k=None)\nclassify({text}, truncation=True, '
+        f"max_length={manifest.max_length})\n```\n\n`DIR` is this folder. Thresholds, calibration and the ONNX forms are used by "
+        "Manta's own `Predictor`; plain `transformers` gives the probabilities of the weights as they are."
+    )
+
+
+def _data(manifest: Manifest, num_rows: Mapping[str, int]) -> str:
+    data = manifest.config.get("data", {})
+    rows = [("source of " + name, source_name(data[name])) for name in ("train", "validation", "test") if data.get(name)]
+    rows += [(f"{name} rows", f"{count:,}") for name, count in num_rows.items()]
+    rows += [("sha256 of all rows", f"`{manifest.data_hash}`"), ("labels", ", ".join(map(_code, manifest.labels)))]
+    if manifest.thresholds:
+        pairs = zip(manifest.labels, manifest.thresholds, strict=True)
+        rows.append(("a label applies from", ", ".join(f"{_code(label)} {value:.3f}" for label, value in pairs)))
+    return f"## Data\n\n{_table(('what', 'value'), rows)}"
+
+
+def _calibration(calibration: Any) -> str:
+    if calibration is None:
+        return ""
+    rows = [(key, _shown(value)) for key, value in _flat(calibration.model_dump())]
+    return f"## Calibration\n\n{_table(('what', 'value'), rows)}"
+
+
+def _forms(manifest: Manifest, reference_bytes: int) -> str:
+    if not manifest.forms:
+        return ""
+    head = ("form", "accepted", "rows", "accuracy", "agreement", "largest logit difference", "examples/s on a CPU", "MB")
+    compared = next((form for form in manifest.forms if form.num_rows), manifest.forms[0])
+    rows: list[tuple[str, ...]] = [
+        (
+            *("safetensors", "reference", _shown(compared.num_rows), _shown(compared.reference_accuracy), "", ""),
+            *(_shown(compared.reference_examples_per_s), f"{reference_bytes / 1e6:.1f}"),
+        )
+    ]
+    for form in manifest.forms:
+        size = f"{form.size_bytes / 1e6:.1f}" if form.size_bytes else ""
+        facts = (form.accuracy, form.agreement, form.max_logit_difference, form.examples_per_s)
+        rows.append((form.name, "yes" if form.accepted else "no", _shown(form.num_rows), *map(_shown, facts), size))
+    refused = [f"- {form.name}: {form.reason}" for form in manifest.forms if not form.accepted]
+    return "\n\n".join(["## Inference forms", _table(head, rows), *(["Refused:\n\n" + "\n".join(refused)] if refused else [])])
+
+
+def _training(manifest: Manifest) -> str:
+    settings = {key: value for key, value in manifest.config.items() if key not in LEFT_OUT}
+    model = settings.get("model")
+    if isinstance(model, dict) and "pretrained" in model:
+        settings["model"] = model | {"pretrained": base_model(str(model["pretrained"]))}
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    rows = [(_code(key), _shown(value)) for key, value in _flat(settings)]
+    return f"## Training\n\n{_table(('setting', 'value'), rows)}\n\nMade on {manifest.created} with {versions}."
+
+
+def _limits(manifest: Manifest, language: str | None) -> str:
+    spoken = f"its encoder was trained on {language}" if language else "what languages its encoder knows is not recorded"
+    unit = "pair of texts" if manifest.num_texts == 2 else "text"
+    lines = [
+        f"It reads the first {manifest.max_length} tokens of a {unit}; the rest is cut off.",
+        "It knows the labels above and no other: a text that fits none of them gets one all the same."
+        if manifest.task != "multilabel"
+        else "It knows the labels above and no other.",
+        f"Language: {spoken}; it was fine-tuned and tested on the rows above only.",
+        "The figures hold for texts like the test rows. Other texts, groups of writers or times were not tested.",
+    ]
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _licence(manifest: Manifest, base: str, licence: str | None) -> str:
+    if licence:
+        return f"## Licence\n\nThe base model {base} is under {licence}, by its own card."
+    where = f"https://huggingface.co/{base}" if "/" in base else f"where {base} came from"
+    return f"## Licence\n\nThe licence of the base model {base} is not known; see {where}."
+
+
+def source_name(source: str) -> str:
+    """Where rows came from, without folders of this machine and without what a URL may hold of passwords."""
+    parts = urlsplit(source)
+    if parts.scheme == "sample":
+        return source
+    if parts.scheme and parts.netloc:
+        return f"{parts.scheme}://{parts.netloc.rsplit('@', 1)[-1]}{parts.path}"
+    return PurePath(source).name
+
+
+def _metrics(manifest: Manifest, *, validation: bool) -> str:
+    prefix = "validation_"
+    chosen = {key: value for key, value in manifest.metrics.items() if key.startswith(prefix) is validation}
+    return _table(("metric", "value"), [(key.removeprefix(prefix), f"{value:.4f}") for key, value in chosen.items()])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else _rounded(value)
+
+
+def _rounded(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    cells = ((cell.replace("|", "\\|").replace("\n", " ") for cell in line) for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -1,0 +1,460 @@
+"""`ModelRegistry`: versions of models and the aliases `champion` and `candidate`, kept by MLflow.
+
+A SQLite file and a folder under the storage by default; the tracking server when MLFLOW_TRACKING_URI is set. A version is
+made last, when everything that belongs to it is stored, so that one that can be seen can be loaded.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from manta.errors import InputError
+from manta.inference.artifact import MANIFEST_FILE, ModelArtifact
+from manta.registry.decisions import CROWNING, Decision, read_decisions
+from manta.registry.frozen_rows import ROWS_FILE, FrozenRows
+from manta.registry.lineage import lineage_tags
+from manta.registry.tracking import PARENT_TAG, open_mlflow, store_errors
+from manta.storage.folders import Storage
+from manta.storage.object_store import discard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"
+CANDIDATE = "candidate"
+ALIASES = (CHAMPION, CANDIDATE)
+ARTIFACT_FOLDER = "model"
+FROZEN_FOLDER = "frozen"
+RELOAD_TAG = "manta.reload"
+# An alias that is not there, and a name that none can have, are invalid parameters to MLflow.
+NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of a registered model."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    run: str
+    """Name of the Manta run that made it."""
+    run_id: str
+    """Id of that run in MLflow."""
+    parent_id: str | None
+    """Id of the run that it was a part of, such as a search."""
+    created_ms: int
+    """Milliseconds since the Unix epoch."""
+    metrics: dict[str, float]
+    config: dict[str, str]
+    """The run's settings by dotted name."""
+    lineage: dict[str, str]
+    """What `lineage_tags` recorded, without `manta.`."""
+    source: str
+    """URI of its artifact."""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a service must know of a model again and again, in one cheap query. Equal ones mean that nothing has changed."""
+
+    champion: int | None
+    candidate: int | None
+    decisions: tuple[Decision, ...]
+    reload: str | None
+    """The last `request_reload`."""
+
+    @property
+    def champion_since(self) -> datetime | None:
+        """When the champion was decided on; None where it became that by other hands than ours."""
+        last = next((item for item in reversed(self.decisions) if item.action in (*CROWNING, "rolled back")), None)
+        return datetime.fromisoformat(last.at) if last is not None and last.version == self.champion else None
+
+
+class ModelRegistry:
+    """Registers artifacts and finds them again."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Open the registry; the local database is made if it is not there.
+
+        Raises:
+            RunError: the local database cannot be opened.
+        """
+        store = open_mlflow(storage)
+        self.uri = store.uri
+        self._storage = storage
+        self._is_local = store.is_local
+        self._client = store.client
+
+    def register(self, artifact: ModelArtifact, *, run_id: str, frozen: FrozenRows | None = None) -> RegisteredVersion:
+        """Store an artifact, and the rows it was tested on, with the MLflow run that made it, as a new version: the candidate.
+
+        `manta.registry.tracking.RunTracker` opened the run. It holds the config, the figures of each step and, from here on,
+        the artifact and its metrics as `final_…`.
+
+        Raises:
+            RunError: the store cannot be reached or refuses; the message says where the model is.
+        """
+        manifest = artifact.manifest
+        with store_errors(f"the model is finished and lies in {artifact.path}, but could not be registered at {self.uri}"):
+            version = self._new_version(artifact, run_id, frozen)
+            self._set_alias(manifest.name, CANDIDATE, version.version)
+        return self.get(manifest.name, version=int(version.version))
+
+    def get(self, name: str, *, version: int | None = None, alias: str = CHAMPION) -> RegisteredVersion:
+        """One version by number, else by alias.
+
+        Raises:
+            InputError: there is no such model, version or alias.
+            RunError: the registry cannot be reached.
+        """
+        with self._answering():
+            found = self._find(name, version=version, alias=alias)
+            if found is not None:
+                return self._described(found, tuple(found.aliases))
+            wanted = f"version {version}" if version is not None else alias
+            raise InputError(f"{name}: no {wanted} in the registry at {self.uri} ({self._known(name)}).")
+
+    def find(self, model: str) -> RegisteredVersion:
+        """The version that `NAME` (its champion), `NAME@3` or `NAME@candidate` means.
+
+        Raises:
+            InputError: there is no such version.
+            RunError: the registry cannot be reached.
+        """
+        name, at, version = model.partition("@")
+        if not at:
+            return self.get(name)
+        if version in ALIASES:
+            return self.get(name, alias=version)
+        if not version.isdecimal():
+            raise InputError(f"{model}: what follows @ is a version, such as {name}@3, or {' or '.join(ALIASES)}.")
+        return self.get(name, version=int(version))
+
+    def with_alias(self, name: str, alias: str) -> RegisteredVersion | None:
+        """The version an alias points to, if any.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        with self._answering():
+            found = self._find(name, version=None, alias=alias)
+            return None if found is None else self._described(found, tuple(found.aliases))
+
+    def version_of_run(self, name: str, run: str) -> RegisteredVersion | None:
+        """The version that a run has registered already, if any."""
+        return next((version for version in self.versions(name) if version.run == run), None)
+
+    def versions(self, name: str | None = None) -> list[RegisteredVersion]:
+        """Every version, newest first; of one model if `name` is given.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            return []  # no name of ours, and quotes would end the query's
+        with self._answering():
+            models = self._models(name)
+            # Versions that were searched for come without their aliases.
+            aliases = {model.name: {alias: int(number) for alias, number in model.aliases.items()} for model in models}
+            query = f"name = '{name}'" if name else None
+            found = _all_pages(lambda token: self._client.search_model_versions(query, max_results=1000, page_token=token))
+            described = [
+                self._described(
+                    item, tuple(sorted(alias for alias, number in aliases[item.name].items() if number == int(item.version)))
+                )
+                for item in found
+                if item.name in aliases
+            ]
+        return sorted(described, key=lambda item: (item.name, -item.version))
+
+    def set_champion(self, version: RegisteredVersion) -> None:
+        """Point `champion` to a version, at once; it is the candidate no longer.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        with store_errors(f"{version} could not be made the champion at {self.uri}"):
+            self._set_alias(version.name, CHAMPION, str(version.version))
+            candidate = self._find(version.name, version=None, alias=CANDIDATE)
+            if candidate is not None and int(candidate.version) == version.version:
+                self._client.delete_registered_model_alias(version.name, CANDIDATE)
+
+    def record(self, name: str, decision: Decision) -> None:
+        """Add a decision about a model to its log.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        with store_errors(f"the decision about {name}@{decision.version} could not be recorded at {self.uri}"):
+            self._client.set_registered_model_tag(name, decision.key(), decision.model_dump_json())
+
+    def decisions(self, name: str) -> list[Decision]:
+        """The log of a model, oldest first.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        with self._answering():
+            return [decision for model in self._models(name) for decision in read_decisions(model.tags)]
+
+    def standing(self, name: str) -> Standing:
+        """Who is the champion and who the candidate.
+
+        Raises:
+            InputError: there is no such model.
+            RunError: the registry cannot be reached.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self._answering():
+            try:
+                model = self._client.get_registered_model(name)
+            except MlflowException as error:
+                if error.error_code not in NOT_THERE:
+                    raise
+                raise InputError(f"{name}: not in the registry at {self.uri} ({self._known(name)}).") from None
+        numbers = {alias: int(number) for alias, number in model.aliases.items()}
+        decisions = tuple(read_decisions(model.tags))
+        return Standing(numbers.get(CHAMPION), numbers.get(CANDIDATE), decisions, model.tags.get(RELOAD_TAG))
+
+    def request_reload(self, name: str) -> None:
+        """Have every service of a model look again, also at versions that it has refused.
+
+        The request is a tag in the registry, where every replica looks anyway: it needs no port and no key of its own.
+
+        Raises:
+            InputError: there is no such model.
+            RunError: the registry cannot be reached.
+        """
+        self.standing(name)
+        with store_errors(f"a reload of {name} could not be requested at {self.uri}"):
+            self._client.set_registered_model_tag(name, RELOAD_TAG, datetime.now(UTC).isoformat())
+
+    def delete(self, version: RegisteredVersion) -> None:
+        """Remove a version and its artifact; its run stays, with its settings and figures.
+
+        Raises:
+            InputError: an alias points to it.
+            RunError: the registry cannot be reached.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        self.check_deletable(version)
+        with store_errors(f"{version} could not be deleted at {self.uri}"):
+            self._client.delete_model_version(version.name, str(version.version))
+            if self._is_local:
+                shutil.rmtree(_local_path(version.source), ignore_errors=True)
+            else:
+                get_artifact_repository(version.source, tracking_uri=self.uri).delete_artifacts()
+        discard(self._fetched(version))
+
+    def check_deletable(self, version: RegisteredVersion) -> None:
+        """See that no alias points to a version.
+
+        Raises:
+            InputError: one does.
+            RunError: the registry cannot be reached.
+        """
+        aliases = self.get(version.name, version=version.version).aliases
+        if aliases:
+            raise InputError(f"{version} is the {' and the '.join(aliases)}; promote or register another one first.")
+
+    def has_artifact(self, version: RegisteredVersion) -> bool:
+        """Whether the version's artifact is still there; that its files are whole is checked when it is fetched.
+
+        Raises:
+            RunError: the store cannot be reached.
+        """
+        local = _local_path(version.source)
+        if self._is_local or local.is_dir():
+            return (local / MANIFEST_FILE).is_file()
+        with self._answering():
+            files = {file.path for file in self._client.list_artifacts(version.run_id, ARTIFACT_FOLDER)}
+        return f"{ARTIFACT_FOLDER}/{MANIFEST_FILE}" in files
+
+    def fetch(self, version: RegisteredVersion) -> ModelArtifact:
+        """The version's artifact on this machine, checked. One from a server is kept in the storage for the next time.
+
+        Raises:
+            InputError: the artifact is gone or altered.
+            RunError: the store cannot be reached.
+        """
+        local = _local_path(version.source)
+        if local.is_dir():
+            return ModelArtifact.load(local)
+        if self._is_local:
+            raise InputError(f"{version.name} version {version.version}: its folder {local} is gone; train it again.")
+        kept = self._fetched(version)
+        if kept.is_dir():
+            try:
+                return ModelArtifact.load(kept)
+            except InputError:
+                shutil.rmtree(kept)
+        if not self.has_artifact(version):
+            raise InputError(f"{version.name} version {version.version}: {version.source} is gone from the store; train it again.")
+        with self._downloaded(version, ARTIFACT_FOLDER) as folder:
+            ModelArtifact.load(folder)
+            with suppress(FileExistsError, NotADirectoryError):  # another process was quicker
+                folder.rename(kept)
+        return ModelArtifact.load(kept)
+
+    def frozen_rows(self, version: RegisteredVersion) -> FrozenRows | None:
+        """The test rows that were kept with a version, if any were.
+
+        Raises:
+            InputError: they are damaged.
+            RunError: the store cannot be reached.
+        """
+        local = _local_path(version.source).with_name(FROZEN_FOLDER)
+        if local.is_dir():
+            return FrozenRows.read(local)
+        with self._answering():
+            files = {file.path for file in self._client.list_artifacts(version.run_id, FROZEN_FOLDER)}
+        if f"{FROZEN_FOLDER}/{ROWS_FILE}" not in files:
+            return None
+        with self._downloaded(version, FROZEN_FOLDER) as folder:
+            return FrozenRows.read(folder)
+
+    @contextmanager
+    def _downloaded(self, version: RegisteredVersion, name: str) -> Iterator[Path]:
+        """A folder of the version's run, which is gone after the body unless it was renamed."""
+        beside = self._fetched(version).parent
+        beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=beside, prefix="fetching-") as folder:
+            with store_errors(f"{version.name} version {version.version}: {name} could not be fetched from {version.source}"):
+                path = self._client.download_artifacts(version.run_id, name, folder)
+            yield Path(path)
+
+    def _new_version(self, artifact: ModelArtifact, run_id: str, frozen: FrozenRows | None) -> ModelVersion:
+        manifest = artifact.manifest
+        tags = lineage_tags(manifest)
+        for key, value in manifest.metrics.items():
+            self._client.log_metric(run_id, f"final_{key}", value)
+        for key, tag in tags.items():
+            self._client.set_tag(run_id, key, tag)
+        self._client.log_artifacts(run_id, str(artifact.path), ARTIFACT_FOLDER)
+        if frozen is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                frozen.write(Path(folder))
+                self._client.log_artifacts(run_id, folder, FROZEN_FOLDER)
+        self._ensure_model(manifest.name)
+        return self._client.create_model_version(
+            name=manifest.name,
+            source=f"{self._client.get_run(run_id).info.artifact_uri}/{ARTIFACT_FOLDER}",
+            run_id=run_id,
+            tags=tags,
+        )
+
+    def _ensure_model(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias to a version, also when another process gives the model its first such alias at the same moment.
+
+        MLflow looks for the alias and then inserts it; the second of two inserts breaks a unique key. By then it is there.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.set_registered_model_alias(name, alias, version)
+        except MlflowException:
+            if self._find(name, version=None, alias=alias) is None:
+                raise
+            self._client.set_registered_model_alias(name, alias, version)
+
+    def _find(self, name: str, *, version: int | None, alias: str) -> ModelVersion | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if version is not None:
+                return self._client.get_model_version(name, str(version))
+            return self._client.get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            if error.error_code in NOT_THERE:
+                return None
+            raise
+
+    def _described(self, found: ModelVersion, aliases: tuple[str, ...]) -> RegisteredVersion:
+        run = self._client.get_run(found.run_id).data
+        return RegisteredVersion(
+            name=found.name,
+            version=int(found.version),
+            aliases=aliases,
+            run=found.tags.get("manta.run", ""),
+            run_id=found.run_id,
+            parent_id=run.tags.get(PARENT_TAG),
+            created_ms=int(found.creation_timestamp),
+            metrics={key.removeprefix("final_"): value for key, value in run.metrics.items() if key.startswith("final_")},
+            config=dict(run.params),
+            lineage={key.removeprefix("manta."): value for key, value in found.tags.items() if key.startswith("manta.")},
+            source=found.source,
+        )
+
+    def _models(self, name: str | None = None) -> list[Any]:
+        query = f"name = '{name}'" if name else None
+        return _all_pages(lambda token: self._client.search_registered_models(query, max_results=100, page_token=token))
+
+    def _known(self, name: str) -> str:
+        models = sorted(model.name for model in self._models())
+        numbers = [str(version.version) for version in reversed(self.versions(name))]
+        if name in models:
+            return f"it has versions {', '.join(numbers)}" if numbers else "it has no versions"
+        return f"known models: {', '.join(models)}" if models else "it is empty; run `manta train` first"
+
+    def _fetched(self, version: RegisteredVersion) -> Path:
+        """Where a version from a server is kept; the run's id tells servers apart."""
+        return self._storage.root / "fetched" / f"{version.name}-{version.version}-{version.run_id}"
+
+    def _answering(self) -> AbstractContextManager[None]:
+        return store_errors(f"the registry at {self.uri} does not answer")
+
+
+def find_model(model: str) -> tuple[ModelArtifact, int | None]:
+    """The artifact of a model folder, of `NAME@VERSION`, or of the champion of `NAME`, and its version, which a folder has not.
+
+    Raises:
+        InputError: there is no such model, or its artifact is gone or altered.
+        RunError: the registry cannot be reached.
+    """
+    if Path(model).is_dir():
+        return ModelArtifact.load(Path(model)), None
+    registry = ModelRegistry(Storage.resolve(None))
+    version = registry.find(model)
+    return registry.fetch(version), version.version
+
+
+def _local_path(source: str) -> Path:
+    return Path(url2pathname(urlparse(source).path))
+
+
+def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:
+    """Everything that a search of MLflow finds, however many pages it comes in."""
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        page = search(token)
+        found += page
+        token = page.token
+        if not token:
+            return found

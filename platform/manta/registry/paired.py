@@ -1,0 +1,191 @@
+"""Two models on the same rows: how sure is it that one is better? Paired bootstrap and McNemar's test.
+
+Both look at the rows one by one, so what makes a row hard for both models cancels out, and far fewer rows are needed than
+for comparing two scores. The bootstrap is that of Koehn (2004, https://aclanthology.org/W04-3250): rows are drawn again with
+replacement, for both models alike, and the difference is taken anew each time. McNemar's test (1947,
+https://doi.org/10.1007/BF02295996) is the exact binomial one on the rows that only one of them has right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from manta.labels import LabelSpace, RowLabels, names_of
+
+NUM_RESAMPLES = 2000
+NUM_BINS = 15
+CHUNK_BYTES = 64 * 1024**2
+Values = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.float32]
+"""How often each row was drawn, `(resamples, rows)`."""
+Statistic = Callable[["Sums"], Values]
+"""A figure of one model for each resample, `(resamples,)`."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model says of some rows beside what is true, over label names that both models share."""
+
+    names: tuple[str, ...]
+    decided: npt.NDArray[np.bool_]
+    """Whether it gives a row a label, `(rows, labels)`."""
+    true: npt.NDArray[np.bool_]
+    right: npt.NDArray[np.bool_]
+    """Whether all labels of a row are right, and none too many, `(rows,)`."""
+    loss: npt.NDArray[np.float64]
+    """Cross-entropy of each row in nats, as `classification_metrics` has it, `(rows,)`."""
+    overconfidence: npt.NDArray[np.float64]
+    """Confidence less correctness of a row in the bin of its confidence, `(rows, bins)`; zero in the others. For a
+    multilabel task each label's probability counts, divided by the number of labels."""
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+
+def shared_names(*names: Sequence[str]) -> tuple[str, ...]:
+    """All label names, each once, in the order in which they come."""
+    return tuple(dict.fromkeys(name for some in names for name in some))
+
+
+def make_answers(
+    probabilities: npt.NDArray[np.float64], truth: Sequence[RowLabels], *, labels: LabelSpace, names: Sequence[str]
+) -> Answers:
+    """A model's probabilities `(rows, its labels)` beside the rows' labels, over `names`, which hold the model's and the rows'.
+
+    A label that the model does not know has probability 0: such rows it has wrong.
+    """
+    column = {name: index for index, name in enumerate(names)}
+    of_model = [column[name] for name in labels.names]
+    wide = np.zeros((len(truth), len(names)))
+    wide[:, of_model] = probabilities
+    decided, true = np.zeros(wide.shape, dtype=np.bool_), np.zeros(wide.shape, dtype=np.bool_)
+    for row, applying in enumerate(truth):
+        true[row, [column[name] for name in names_of(applying)]] = True
+    decisions = labels.decide(probabilities)
+    if labels.task == "multilabel":
+        decided[:, of_model] = decisions
+        of_truth = np.where(true, wide, 1.0 - wide)
+        gaps = _binned(wide, true)
+    else:
+        decided[np.arange(len(truth)), np.asarray(of_model)[decisions]] = True
+        of_truth = (wide * true).sum(axis=1, keepdims=True)
+        gaps = _binned(wide.max(axis=1, keepdims=True), np.any(decided & true, axis=1, keepdims=True))
+    return Answers(
+        names=tuple(names),
+        decided=decided,
+        true=true,
+        right=(decided == true).all(axis=1),
+        loss=-np.log(np.clip(of_truth, 1e-12, None)).mean(axis=1),
+        overconfidence=gaps,
+    )
+
+
+def _binned(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Confidence less correctness of each decision `(rows, decisions)`, in the bin of its confidence."""
+    bins = np.minimum((confidence * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    result = np.zeros((len(confidence), NUM_BINS))
+    rows = np.broadcast_to(np.arange(len(confidence))[:, None], confidence.shape)
+    np.add.at(result, (rows, bins), (confidence - correct) / confidence.shape[1])
+    return result
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What every figure is made of, added up over the rows of each resample."""
+
+    num_rows: int
+    right: Values
+    """`(resamples,)`, as is `loss`."""
+    loss: Values
+    hits: Values
+    """Labels given rightly, `(resamples, labels)`, as are `decided` and `true`."""
+    decided: Values
+    true: Values
+    overconfidence: Values
+    """`(resamples, bins)`."""
+
+
+def _sums(answers: Answers, weights: Weights) -> Sums:
+    parts = (answers.right, answers.loss, answers.decided & answers.true, answers.decided, answers.true, answers.overconfidence)
+    columns = [part.reshape(len(answers), -1).astype(np.float32) for part in parts]
+    sums = (weights @ np.concatenate(columns, axis=1)).astype(np.float64)
+    right, loss, *others = np.split(sums, np.cumsum([column.shape[1] for column in columns])[:-1], axis=1)
+    return Sums(len(answers), right[:, 0], loss[:, 0], *others)
+
+
+def metric(name: str) -> Statistic:
+    """A metric of `manta.evaluation.metrics` by its name, for many resamples at once."""
+    if name == "accuracy":
+        return lambda sums: sums.right / sums.num_rows
+    if name == "loss":
+        return lambda sums: sums.loss / sums.num_rows
+    kind, average = name.split("_")
+    return lambda sums: _averaged(sums, kind=kind, average=average)
+
+
+def calibration_error(sums: Sums) -> Values:
+    """Expected calibration error over 15 bins of equal width (Guo et al., 2017, https://arxiv.org/abs/1706.04599)."""
+    return np.asarray(np.abs(sums.overconfidence).sum(axis=1) / sums.num_rows, dtype=np.float64)
+
+
+def value(statistic: Statistic, answers: Answers) -> float:
+    """The figure on the rows as they are."""
+    return float(statistic(_sums(answers, np.ones((1, len(answers)), dtype=np.float32)))[0])
+
+
+def _averaged(sums: Sums, *, kind: str, average: str) -> Values:
+    """Precision, recall or F1 of the labels, averaged as scikit-learn does; 0 where nothing is to be divided by."""
+    hits, decided, true = sums.hits, sums.decided, sums.true
+    if average == "micro":
+        hits, decided, true = (counts.sum(axis=1, keepdims=True) for counts in (hits, decided, true))
+    whole = {"precision": decided, "recall": true, "f1": (decided + true) / 2}[kind]
+    scores = np.divide(hits, whole, out=np.zeros_like(hits), where=whole > 0)
+    if average == "weighted":
+        return np.asarray((scores * true).sum(axis=1) / true.sum(axis=1), dtype=np.float64)
+    return np.asarray(scores.mean(axis=1), dtype=np.float64)
+
+
+def paired_bootstrap(
+    champion: Answers,
+    candidate: Answers,
+    statistics: Sequence[Statistic],
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> list[Values]:
+    """The difference, candidate less champion, of each figure in each resample, `(resamples,)` for each statistic."""
+    found: list[list[Values]] = [[] for _ in statistics]
+    for weights in _resamples(len(champion), num_resamples=num_resamples, seed=seed):
+        before, after = _sums(champion, weights), _sums(candidate, weights)
+        for differences, statistic in zip(found, statistics, strict=True):
+            differences.append(statistic(after) - statistic(before))
+    return [np.concatenate(differences) for differences in found]
+
+
+def _resamples(num_rows: int, *, num_resamples: int, seed: int) -> Iterator[Weights]:
+    """In pieces that fit into memory, whatever the number of rows."""
+    generator = np.random.default_rng(seed)
+    at_once = max(1, min(num_resamples, CHUNK_BYTES // (8 * num_rows)))
+    for start in range(0, num_resamples, at_once):
+        size = min(at_once, num_resamples - start)
+        drawn = generator.integers(0, num_rows, size=(size, num_rows), dtype=np.int64)
+        drawn += np.arange(size)[:, None] * num_rows
+        yield np.bincount(drawn.ravel(), minlength=size * num_rows).reshape(size, num_rows).astype(np.float32)
+
+
+def mcnemar(num_gained: int, num_lost: int) -> float:
+    """How probable it is that chance alone gains at least so many rows and loses at most so many: exact and one-sided.
+
+    `num_gained` rows only the candidate has right, `num_lost` only the champion.
+    """
+    total = num_gained + num_lost
+    if num_gained == 0:
+        return 1.0
+    # The upper tail of a fair coin thrown `total` times, in logarithms so that thousands of throws do not overflow.
+    chances = [math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(num_gained, total + 1)]
+    return float(min(1.0, np.exp(np.asarray(chances) - total * math.log(2)).sum()))

@@ -1,0 +1,70 @@
+"""Predictions without a cluster: the product's own steps, one chunk after another in this process."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from manta_jobs.batch_prediction.classify import Classifier
+from manta_jobs.batch_prediction.destination import Destination
+from manta_jobs.batch_prediction.join import join
+from manta_jobs.batch_prediction.locate import locate
+from manta_jobs.batch_prediction.partial import Task, opened
+from manta_jobs.batch_prediction.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.inference.predictor import Predictor
+
+VERSION = "desk@1"
+
+
+def plan_of(source: Path | str, *, text: tuple[str, ...] = ("text",), is_multilabel: bool = False) -> Plan:
+    kind, files = locate(str(source))
+    return make_plan(kind, files, text_columns=text, is_multilabel=is_multilabel)
+
+
+def predict_here(
+    source: Path | str,
+    out: Path,
+    predictor: Predictor,
+    *,
+    text: tuple[str, ...] = ("text",),
+    stop_after: int | None = None,
+    start_again: bool = False,
+    model: str = "0" * 64,
+) -> list[int]:
+    """Classify the pending chunks, all or so many, and write OUT if none is left; the numbers of those classified."""
+    kind, files = locate(str(source))
+    destination = Destination(out)
+    task = Task(files=files, text_columns=text, model_sha256=model, model_version=VERSION)
+    is_multilabel = predictor.labels.task == "multilabel"
+
+    def plan() -> Plan:
+        return make_plan(kind, files, text_columns=text, is_multilabel=is_multilabel)
+
+    with opened(destination.partial, task, make_plan=plan, start_again=start_again) as partial:
+        classifier = Classifier(partial.plan.source, predictor, VERSION)
+        numbers = partial.pending[:stop_after]
+        for number in numbers:
+            partial.add(*classifier.part(partial.plan.chunks[number]))
+        if not partial.pending:
+            partial.put_in_place(join(partial, destination.kind(kind), as_folder=destination.is_folder), out)
+    return numbers
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    """The rows of an output file, or of all files of an output folder."""
+    if path.is_dir():
+        return [row for file in sorted(path.iterdir()) for row in rows_in(file)]
+    if path.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

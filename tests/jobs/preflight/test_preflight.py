@@ -1,0 +1,214 @@
+"""All checks together, and `manta preflight`, `train` and `tune`: what they print, leave with and keep."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from manta.cli import main
+from manta.console import people_console
+from manta.errors import InputError
+from manta.inference.artifact import ModelArtifact
+from manta_jobs.cluster.connection import Cluster, WorkerResources
+from manta_jobs.preflight import checks
+from manta_jobs.preflight import run as preflight
+from manta_jobs.preflight.checks import Check
+from manta_jobs.preflight.probe import ProbeError, ProbeResult
+from manta_jobs.preflight.run import Preflight, examine, kept_preflight, load_inputs
+from manta_jobs.runs.prepare import prepare
+
+from ..conftest import experiment
+
+if TYPE_CHECKING:
+    from manta_jobs.preflight.tokens import TokenSample
+
+NODE = {"CPU": 4.0, "memory": 8e9}
+PACE = ProbeResult(
+    startup_s=10.0, train_s_per_row=0.02, update_s=0.1, evaluation_s_per_row=0.01, num_rows=9, device="CPU", device_bytes=None
+)
+
+
+def test_a_fault_leaves_out_what_takes_long(three_classes: Path, tiny_model: Path) -> None:
+    inputs = load_inputs(experiment(three_classes, tiny_model))
+    good = examine(inputs, cluster=Cluster([NODE]), searches=True)
+    assert [check.name for check in good.checks] == "data labels tokens workers search disk registry memory baseline".split()
+    good.refuse()
+    assert good.baseline is not None
+    bad = examine(inputs, cluster=Cluster([{"CPU": 1.0, "memory": 8e9}]), searches=True)
+    assert bad.baseline is None
+    with pytest.raises(InputError, match=r"train\.num_workers is 2 with 1 CPU each, but the cluster has 1 CPU"):
+        bad.refuse()
+
+
+def test_a_gpus_memory_is_known_once_a_worker_has_seen_it(three_classes: Path, tiny_model: Path) -> None:
+    inputs = load_inputs(experiment(three_classes, tiny_model))
+    cluster = Cluster([NODE | {"GPU": 2.0}])
+    before = examine(inputs, cluster=cluster, searches=False)
+    assert "a GPU's memory is looked at" in next(check.words for check in before.checks if check.name == "memory")
+    pace = dataclasses.replace(PACE, device="a GPU", device_bytes=1000)
+    after = examine(inputs, cluster=cluster, searches=False, probe=lambda sample, resources: pace)
+    assert [check.name for check in after.faults] == ["memory"]
+    assert after.time is not None
+
+
+def test_a_probe_without_figures_is_a_warning(three_classes: Path, tiny_model: Path) -> None:
+    def lost(sample: TokenSample, resources: WorkerResources) -> ProbeResult:
+        raise ProbeError("no worker could be timed within 120 s; the cluster may be busy")
+
+    found = examine(load_inputs(experiment(three_classes, tiny_model)), cluster=Cluster([NODE]), searches=False, probe=lost)
+    said = next(check for check in found.checks if check.name == "time")
+    assert said == Check(
+        "time", "warning", "the time is not known: no worker could be timed within 120 s; the cluster may be busy."
+    )
+
+
+def test_only_concerns_and_the_baseline_are_said_before_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    found = (Check("data", "warning", "said before"), Check("disk", "OK", "fine"), Check("tokens", "warning", "[all] cut"))
+    preflight.show_concerns(Preflight((*found, Check("baseline", "OK", "0.9."))), people_console())
+    assert capsys.readouterr().err == "Warning: tokens: [all] cut\nTo beat: 0.9.\n"
+
+
+def test_a_run_keeps_what_was_known_before_it(three_classes: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = prepare(experiment(three_classes, tiny_model), verb="train", console=people_console())
+    kept = kept_preflight(prepared.folder)
+    assert kept["baseline"]["test"]["accuracy"] > 0.8
+    assert kept["memory"]["needed"] > 0
+    assert kept["can_work"]
+    assert "To beat: TF-IDF with logistic regression reaches" in capsys.readouterr().err
+    (prepared.folder.path / preflight.PREFLIGHT_FILE).unlink()
+    assert kept_preflight(prepared.folder) == {}
+
+
+# The command
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["manta", *arguments])
+    try:
+        main()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    return 0
+
+
+def written(folder: Path, data: Path, model: Path, **train: Any) -> str:
+    data_settings = {"train": str(data), "validation_fraction": 0.1}
+    document = {"name": "tiny", "data": data_settings, "model": {"pretrained": str(model), "max_length": 32}, "train": train}
+    document["registry"] = {"onnx": False}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("verb", ["preflight", "train", "tune"])
+@pytest.mark.parametrize("fault", ["workers", "disk", "memory", "registry"])
+def test_what_cannot_work_leaves_with_2_and_nothing_on_disk(
+    verb: str,
+    fault: str,
+    three_classes: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    own_storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train: dict[str, Any] = {}
+    if fault == "workers":
+        train, words = {"num_workers": 2, "cpus_per_worker": 512}, "train.num_workers is 2 with 512 CPU each"
+    elif fault == "disk":
+        limited = checks.check_disk
+        monkeypatch.setattr(checks, "check_disk", lambda *args, **more: limited(*args, **more, free_bytes=1000))
+        words = "0.0 MB free"
+    elif fault == "memory":
+        # Of this machine, and of the session's cluster, which is there when other tests have asked for it before.
+        monkeypatch.setattr("manta_jobs.cluster.connection.free_host_memory", lambda: 1_000_000)
+        monkeypatch.setattr("manta_jobs.cluster.connection.cluster_nodes", lambda: [{"CPU": 4.0, "memory": 1e6}])
+        words = "Not even one row at a time fits"
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        words = "no MLflow server answers"
+    assert run(monkeypatch, verb, written(tmp_path, three_classes, tiny_model, **train)) == 2
+    output = capsys.readouterr()
+    assert words in " ".join(output.err.split())
+    assert "Error: " in output.err
+    assert "Traceback" not in output.err
+    assert output.out == ""
+    assert not own_storage.exists()
+
+
+def test_json_has_every_check_also_when_something_cannot_work(
+    three_classes: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, three_classes, tiny_model, cpus_per_worker=512)
+    assert run(monkeypatch, "preflight", path, "--json") == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert not answer["can_work"]
+    assert [check["name"] for check in answer["checks"] if check["status"] == "cannot work"] == ["workers"]
+
+
+@pytest.mark.timeout(300)
+def test_preflight_then_a_run_that_shows_estimate_and_baseline(
+    ray_cluster: None,
+    three_classes: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    own_storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("manta_jobs.preflight.probe.TRAIN_S", 0.5)
+    path = written(tmp_path, three_classes, tiny_model, num_workers=2, cpus_per_worker=1, num_epochs=1, learning_rate=1e-6)
+    assert run(monkeypatch, "preflight", path, "--json", "--set", "model.max_length=5", "--set", "train.cost_per_hour=2") == 0
+    output = capsys.readouterr()
+    answer = json.loads(output.out)
+    by_name = {check["name"]: check for check in answer["checks"]}
+    assert by_name["tokens"]["status"] == "warning"
+    assert "cuts 100.0%" in by_name["tokens"]["words"]
+    assert "at ZeRO 0 (auto: everything fits each worker), of" in by_name["memory"]["words"]
+    assert answer["time"]["run_s"] > 0
+    assert answer["time"]["run_cost"] > 0
+    assert "Preflight of tiny" in output.err
+    assert not own_storage.exists()
+
+    assert run(monkeypatch, "train", path, "--json") == 0
+    output = capsys.readouterr()
+    result = json.loads(output.out)
+    report = json.loads(Path(result["report"]).read_text())
+    assert report["baseline"] == result["baseline"]
+    assert report["preflight"]["memory"]["needed"] > 0
+    assert report["distribution"]["zero_stage"] == 0
+    assert "zero_stage: auto" in (Path(result["report"]).parent / "config.yaml").read_text()
+    peaks = [worker["peak_bytes"] for worker in report["distribution"]["workers"]]
+    assert 0.5 < max(peaks) / report["preflight"]["memory"]["needed"] < 2
+    shown = " ".join(output.err.split())
+    assert "Training on 2 workers with DeepSpeed; if it is interrupted" in shown
+    assert shown.count("The 2 workers train at ZeRO 0 (auto: everything fits each worker).") == 1
+    assert f"TF-IDF {report['baseline']['test']['accuracy']:.4f}" in shown
+    needed = checks.bytes_phrase(report["preflight"]["memory"]["needed"])
+    assert f"Memory of a worker: {needed} estimated before the run, {checks.bytes_phrase(max(peaks))} measured." in shown
+    # So small a learning rate learns nothing, and the last lines say so.
+    assert ModelArtifact.load(Path(result["artifact"])).manifest.metrics["accuracy"] < report["baseline"]["test"]["accuracy"]
+    assert "Fine-tuning does not beat TF-IDF with logistic regression here" in shown
+    assert "The learning rate of 1e-06 is too low for 3 classes in 6 steps" in shown
+
+
+def test_bytes_are_said_in_two_or_three_digits() -> None:
+    said = [checks.bytes_phrase(count) for count in (1_400_000, 45_432_592, 136_297_776, 1_385_497_696, 73.7e9)]
+    assert said == ["1.4 MB", "45 MB", "136 MB", "1.4 GB", "73.7 GB"]
+
+
+def test_the_table_has_a_row_for_each_check() -> None:
+    console = Console(record=True, width=120)
+    found = (Check("disk", "cannot work", "too [small]."), Check("data", "OK", "fine."))
+    preflight.show_preflight(Preflight(found), console, title="Preflight of tiny")
+    lines = console.export_text().splitlines()
+    assert lines[0].strip() == "Preflight of tiny"
+    assert "cannot work" in lines[2]
+    assert "too [small]." in lines[2]
