@@ -33,10 +33,8 @@ def test_no_package_marker_shadows_a_module() -> None:
 
 
 def test_the_readmes_yaml_is_a_valid_experiment() -> None:
-    support, triage = (ExperimentConfig.model_validate(yaml.safe_load(document)) for document in blocks("yaml"))
-    assert support.name == "support"
-    assert support.tune.budget.num_trials == 8
-    assert (triage.model.task, triage.data.text_columns) == ("multilabel", ("subject", "body"))
+    (support,) = (ExperimentConfig.model_validate(yaml.safe_load(document)) for document in blocks("yaml"))
+    assert (support.name, support.data.train) == ("support", "data/train.csv")
 
 
 @pytest.mark.parametrize("page", GUIDES)
@@ -48,17 +46,12 @@ def test_a_guides_yaml_is_a_valid_experiment_and_its_links_lead_somewhere(page: 
         assert (ROOT / "docs" / target).exists(), target
 
 
-def test_the_readmes_minimal_config_is_enough() -> None:
-    assert "Only `name` and `data.train` are required" in README
-    assert ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}})
-
-
 def test_every_command_of_the_readme_exists() -> None:
     app = build_app()
     verbs = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     lines = [line for block in blocks("console") for line in block.splitlines()]
     shown = {line.removeprefix("$ manta ").split()[0] for line in lines if line.startswith("$ manta ")}
-    listed = set(re.findall(r"^\| `manta (\w+)", README, flags=re.MULTILINE))
+    listed = set(re.findall(r"^\| `manta (\w+)", (ROOT / "docs" / "commands.md").read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert shown <= listed
     assert listed == verbs
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -104,7 +97,7 @@ def named_command(words: list[str]) -> tuple[Any, list[str]]:
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
-    assert len(README.splitlines()) < 200
+    assert len(README.splitlines()) < 150
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
 
