@@ -1,7 +1,7 @@
-"""Figures in the text format that Prometheus reads (https://prometheus.io/docs/instrumenting/exposition_formats/).
+"""Figures of a service, and their text for Prometheus.
 
 A replica's figures are plain data, so that one replica can tell those of all
-(docs/decisions/0010-one-scrape-for-all-replicas.md).
+(docs/decisions/0010-one-scrape-for-all-replicas.md). `prometheus_client` writes the text.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.utils import floatToGoString
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Kind = Literal["counter", "gauge", "histogram"]
@@ -46,7 +50,8 @@ class Family:
         total = 0
         for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
             total += count
-            self.samples.append(Sample({**labels, "le": _number(bound)}, total, "_bucket"))
+            le = floatToGoString(bound)  # type: ignore[no-untyped-call]
+            self.samples.append(Sample({**labels, "le": le}, total, "_bucket"))
         self.samples.extend((Sample(labels, histogram.total, "_sum"), Sample(labels, total, "_count")))
 
 
@@ -82,35 +87,23 @@ class Histogram:
 
 
 def exposition(replicas: Mapping[str, Sequence[Family]]) -> str:
-    """The families of each replica as one text: every name once, and at every number the replica it is of."""
-    lines: list[str] = []
-    for name, parts in _by_name(replicas).items():
-        first = parts[0][1]
-        lines += [f"# HELP {name} {_escaped(first.meaning)}", f"# TYPE {name} {first.kind}"]
-        lines += [line for replica, family in parts for line in _lines(family, replica=replica)]
-    return "\n".join(lines) + "\n"
-
-
-def _by_name(replicas: Mapping[str, Sequence[Family]]) -> dict[str, list[tuple[str, Family]]]:
-    found: dict[str, list[tuple[str, Family]]] = {}
+    """The families of each replica as one text: every name once, and with each number the replica that it is from."""
+    metrics: dict[str, Metric] = {}
     for replica, families in replicas.items():
         for family in families:
-            found.setdefault(family.name, []).append((replica, family))
-    return found
+            name = family.name.removesuffix("_total")  # which the client adds to a counter's name
+            metric = metrics.setdefault(name, Metric(name, family.meaning, family.kind))
+            for sample in family.samples:
+                metric.add_sample(family.name + sample.suffix, {**sample.labels, "replica": replica}, sample.value)
+    return generate_latest(_Collected(list(metrics.values()))).decode()
 
 
-def _lines(family: Family, *, replica: str) -> Iterator[str]:
-    for sample in family.samples:
-        labels = ",".join(
-            f'{name}="{_escaped(value, quote=True)}"' for name, value in {**sample.labels, "replica": replica}.items()
-        )
-        yield f"{family.name}{sample.suffix}{{{labels}}} {_number(sample.value)}"
+@dataclass(frozen=True)
+class _Collected:
+    """Metrics as the client's writer takes them."""
 
+    metrics: list[Metric]
 
-def _number(value: float) -> str:
-    return "+Inf" if value == float("inf") else f"{value:.10g}"
-
-
-def _escaped(text: str, *, quote: bool = False) -> str:
-    escaped = text.replace("\\", r"\\").replace("\n", r"\n")
-    return escaped.replace('"', r"\"") if quote else escaped
+    def collect(self) -> list[Metric]:
+        """All of them."""
+        return self.metrics

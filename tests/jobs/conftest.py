@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.numpy import load_file
@@ -71,8 +72,8 @@ def train_all(arguments: dict[str, Any]) -> None:
         kept = install_quick_dropout()  # noqa: F841  # as `train_worker` does, which lets go of the engine
         training = Training(setup)
         training.run(report=reported)
-        logits = all_logits(training.engine, training.validation, pad_id=setup.pad_id)
-        if training.rank == 0:
+        logits = all_logits(training.engine, training.rows.validation, pad_id=setup.pad_id)
+        if dist.get_rank() == 0:
             np.save(Path(setup.checkpoints) / "logits.npy", logits)
         training.close()
 

@@ -172,7 +172,7 @@ def test_the_figures_of_several_replicas_are_one_text() -> None:
     assert counts == {"a": 2, "b": 3}
     assert families["manta_requests"].samples[0].labels["path"] == 'a "quoted" \\ path\n'
     buckets = [(item.labels["le"], item.value) for item in families["manta_seconds"].samples if item.labels.get("le")]
-    assert buckets[:3] == [("0.5", 1), ("1", 2), ("+Inf", 3)]
+    assert buckets[:3] == [("0.5", 1), ("1.0", 2), ("+Inf", 3)]
 
 
 def test_a_replica_that_does_not_tell_its_figures_does_not_cost_the_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Which rows each worker sees in each step: length-bucketed, seeded, and the same global batches for any number of workers."""
+"""The rows of a training on a worker, and their batches: of like length, seeded, the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from manta.data.encode import EncodedSplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from manta.config import TrainConfig
     from manta.data.split import Indices
     from manta.labels import LabelSpace
 
@@ -87,6 +91,39 @@ def evaluation_batches(lengths: npt.NDArray[np.int64], *, batch_size: int, rank:
     rounds = -(-len(batches) // world_size)
     mine = [(batches[turn * world_size + rank : turn * world_size + rank + 1] or batches[:1]) for turn in range(rounds)]
     return [(batch[0], turn * world_size + rank < len(batches)) for turn, batch in enumerate(mine)]
+
+
+class WorkerRows:
+    """The rows that a worker trains on and those it evaluates, and the order of its batches."""
+
+    def __init__(
+        self, folder: Path, config: TrainConfig, *, folds: Rows | None, fold: int | None, pad_id: int, device: torch.device
+    ) -> None:
+        """`folder` holds the tokenised splits. A `fold` is held out for evaluation, and the rows of the others are trained on."""
+        self.train, self.validation = _splits(folder, folds=folds, fold=fold)
+        self.batches = TrainingBatches(self.train.lengths, config.batch_size, config.seed)
+        self._pad_id, self._device = pad_id, device
+
+    def load(self, rows: Rows) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Token ids and attention masks `(rows, tokens)` of some training rows, and their labels, on the device."""
+        padded = self.train.padded(rows, pad_id=self._pad_id)
+        inputs = {name: torch.from_numpy(array).to(self._device) for name, array in padded.items()}
+        return inputs, torch.from_numpy(self.train.targets[rows]).to(self._device)
+
+    def load_longest(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The same for the row with the most tokens."""
+        return self.load(np.argmax(self.train.lengths, keepdims=True))
+
+
+def _splits(folder: Path, *, folds: Rows | None, fold: int | None) -> tuple[EncodedSplit, EncodedSplit]:
+    """The rows to train on, and those to evaluate."""
+    path = folder / "train.arrow"
+    if folds is None:
+        return EncodedSplit(path), EncodedSplit(folder / "validation.arrow")
+    if fold is None:
+        whole = EncodedSplit(path)
+        return whole, whole
+    return EncodedSplit(path, np.flatnonzero(folds != fold)), EncodedSplit(path, np.flatnonzero(folds == fold))
 
 
 @dataclass(frozen=True)

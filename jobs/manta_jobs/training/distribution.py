@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
 import torch
 import torch.distributed as dist
+
+from manta_jobs.training.engine import full_weights
+from manta_jobs.training.memory import peak_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,6 +60,52 @@ class Stopwatch:
             end.synchronize()
             self._seconds[phase] += begin.elapsed_time(end) / 1000
         self._pending.clear()
+
+
+class WorkRecord:
+    """What this worker held and computed, for the section `distribution` of the report."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.watch = Stopwatch(device)
+        self._device = device
+        self._bytes: dict[str, int] = {}
+        self._num_examples, self._trained_s = 0, 0.0
+        self._first_hash = ""
+
+    def micro_batch(self, engine: DeepSpeedEngine, *, num_rows: int) -> None:
+        """Count a backward pass over so many rows; until the first step, also the gradients that it left."""
+        self._num_examples += num_rows
+        if not self._first_hash:
+            self._bytes["gradients"] = max(self._bytes.get("gradients", 0), gradient_bytes(engine))
+
+    def step(self, engine: DeepSpeedEngine, *, seconds: float) -> None:
+        """Count an optimizer step; after the first one, also what the engine holds, and compare the workers' weights."""
+        self._trained_s += seconds
+        if not self._first_hash:
+            self._bytes |= state_bytes(engine)
+            with full_weights(engine) as weights:
+                self._first_hash = agreed_hash(weights)
+
+    def report(self, engine: DeepSpeedEngine, *, last_hash: str) -> dict[str, Any]:
+        """The facts of all workers. All workers must call it together."""
+        device = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
+        mine = {
+            "node": ray.get_runtime_context().get_node_id(),
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "bytes": self._bytes,
+            "peak_bytes": peak_bytes(self._device),
+            "examples_per_s": round(self._num_examples / max(self._trained_s, 1e-9), 2),
+            "seconds": self.watch.seconds(),
+        }
+        workers = gathered_facts(mine)
+        return {
+            "world_size": dist.get_world_size(),
+            "num_nodes": len({worker["node"] for worker in workers}),
+            "zero_stage": int(engine.zero_optimization_stage()),
+            "weights_sha256": {"first_step": self._first_hash, "last_step": last_hash},
+            "workers": workers,
+        }
 
 
 def agreed_hash(weights: dict[str, torch.Tensor]) -> str:

@@ -17,7 +17,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from manta.data.encode import EncodedSplit, seen_tokens
+from manta.data.encode import seen_tokens
 from manta.evaluation.metrics import METRIC_NAMES, classification_metrics
 from manta.model.adapt import adapt, compute_only_cls
 from manta.model.encoder import build_model, dropout_rates
@@ -25,11 +25,9 @@ from manta.model.loss import ClassificationLoss, TrainedClassifier, resolve_clas
 from manta.model.seen_rows import train_seen_rows
 from manta.storage.object_store import fetch, here, url_of
 from manta_jobs.training import memory
-from manta_jobs.training.batches import Rows, TrainingBatches, num_micro_batches, shares
+from manta_jobs.training.batches import Rows, WorkerRows, num_micro_batches, shares
 from manta_jobs.training.checkpoints import (
-    OPTIMIZER_FILE,
     WEIGHTS_FILE,
-    CheckpointWriter,
     TrainingState,
     checkpoint_name,
     epochs_without_gain,
@@ -37,9 +35,12 @@ from manta_jobs.training.checkpoints import (
     latest_checkpoint,
 )
 from manta_jobs.training.cpu_speedups import average_gradients, install_quick_dropout, reduces_itself
-from manta_jobs.training.distribution import Stopwatch, agreed_hash, gathered_facts, gradient_bytes, state_bytes
-from manta_jobs.training.engine import agreed_precision, build_engine, full_weights, restore_scaler, scaler_state
-from manta_jobs.training.optimizer_state import gather_master_weights, gather_moments, restore_master_weights, restore_moments
+from manta_jobs.training.distribution import WorkRecord, agreed_hash, gathered_facts
+from manta_jobs.training.engine import agreed_precision, build_engine, full_weights
+from manta_jobs.training.optimizer_state import (
+    Saver,
+    restore,
+)
 from manta_jobs.training.progress import Board, Part, StepReporter
 from manta_jobs.training.validation import all_logits, cross_validate, steps_of_parts
 
@@ -58,10 +59,6 @@ EPOCH_FIELDS = (
 LOG_EVERY_STEPS = 10
 POINTS_PER_EPOCH = 20
 PREEMPTION_LOOK_EVERY_S = 5.0
-SAVE_EVERY = 10.0
-"""After an epoch a checkpoint is written if so many times as long as the last one took has gone by since."""
-
-
 NO_CUDA = (
     "The workers have a GPU each as Ray counts, but torch sees none there: they train on CPUs. Does the node have torch for CUDA?"
 )
@@ -136,7 +133,7 @@ def reported(metrics: dict[str, Any]) -> bool:
 
 
 class Training:
-    """One worker's side of a run: its engine, its data, and where training is."""
+    """One worker's side of a training: its rows, its engine, and how far it is."""
 
     def __init__(
         self, setup: WorkerSetup, *, ends_at: float = math.inf, fold: int | None = None, held_out: Floats | None = None
@@ -144,53 +141,26 @@ class Training:
         """Build the model as pretrained, or as the newest checkpoint left it, and wrap it for distributed training.
 
         A `fold` of a cross-validation trains on the rows of the others, is evaluated on its own and leaves no checkpoint.
-        The run that follows trains on all rows; its metrics are those of `held_out`, see `cross_validate`.
+        The training that follows takes all rows; its metrics are those of `held_out`, see `cross_validate`.
         """
         self.ends_at, self.fold, self.held_out = ends_at, fold, held_out
         self.setup = setup = on_this_node(setup)
         self.config = setup.config.train.model_copy(update={"precision": agreed_precision(setup.config.train)})
-        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         torch.set_num_threads(setup.num_threads)
-        self.train, self.validation = self._splits()
-        self.batches = TrainingBatches(self.train.lengths, self.config.batch_size, self.config.seed)
         # Ray names a GPU by what the node says that it has, whether or not torch can use one.
         self.device = ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
-
+        self.rows = WorkerRows(
+            Path(setup.data_folder), self.config, folds=setup.folds, fold=fold, pad_id=setup.pad_id, device=self.device
+        )
         found = agreed_checkpoint(Path(setup.checkpoints)) if fold is None else None
         self.state = found[1] if found else TrainingState()
-        model = self._model(found[0] if found else None)
-        room = self._room(model)
-        zero_stage, self.stage_reason = memory.agreed_zero_stage(self.config, room, before=self.state)
-        self.config = self.config.model_copy(update={"zero_stage": zero_stage})
-        self.state.world_size, self.state.zero_stage = self.world_size, zero_stage
-        self.micro_batch_size = self._micro_batch_size(room)
-        self.num_micro = num_micro_batches(
-            self.config.batch_size, world_size=self.world_size, micro_batch_size=self.micro_batch_size
-        )
-        self.num_steps = self.batches.num_steps * self.config.planned_epochs
-        self.engine: DeepSpeedEngine = build_engine(
-            model,
-            self.config,
-            num_steps=self.num_steps,
-            first_step=self.state.step,
-            micro_batch_size=self.micro_batch_size,
-            num_micro=self.num_micro,
-        )
-        if found:
-            self._restore(found[0])
-            self.state.resumed.append(self.state.step)
-        self.reduces_itself = reduces_itself(self.engine)
-        self.engine.train()  # with dropout: pretrained models come without
-
-        self.writer = CheckpointWriter(Path(setup.checkpoints))
-        self.watch = Stopwatch(self.device)
+        self._build_engine(found[0] if found else None)
+        self.saver = Saver(Path(setup.checkpoints))
+        self.record = WorkRecord(self.device)
         self.losses = torch.zeros(2, dtype=torch.float64, device=self.device)  # sum and count since the last look
-        self.facts: dict[str, Any] = {}
-        self.num_examples, self.trained_s, self.first_hash = 0, 0.0, ""
-        self.looked_at = self.saved_at = time.monotonic()
-        self.saved_step = -1
+        self.looked_at = time.monotonic()
         self.out_of_time = False
-        self.log_every = max(1, min(LOG_EVERY_STEPS, self.batches.num_steps // POINTS_PER_EPOCH))
+        self.log_every = max(1, min(LOG_EVERY_STEPS, self.rows.batches.num_steps // POINTS_PER_EPOCH))
         self.reporter = StepReporter(
             setup.board,
             setup.run_name,
@@ -198,18 +168,19 @@ class Training:
             num_steps=self.num_steps,
             part=self._part(),
             num_epochs=self.config.planned_epochs,
-            rank=self.rank,
-            world_size=self.world_size,
+            rank=dist.get_rank(),
+            world_size=dist.get_world_size(),
         )
-        if self.rank == 0 and self.device.type == "cpu" and ray.get_gpu_ids():
+        if dist.get_rank() == 0 and self.device.type == "cpu" and ray.get_gpu_ids():
             setup.board.say(setup.run_name, NO_CUDA)
 
     def say_zero_stage(self) -> None:
         """Tell people which ZeRO stage several workers chose and why; nothing where it was set, or is that of a checkpoint."""
-        if self.rank == 0 and self.world_size > 1 and self.stage_reason:
+        world_size = dist.get_world_size()
+        if dist.get_rank() == 0 and world_size > 1 and self.stage_reason:
             self.setup.board.say(
                 self.setup.run_name,
-                f"The {self.world_size} workers train at ZeRO {self.config.chosen_zero_stage} (auto: {self.stage_reason}).",
+                f"The {world_size} workers train at ZeRO {self.config.chosen_zero_stage} (auto: {self.stage_reason}).",
             )
 
     def run(self, *, report: Callable[[dict[str, Any]], bool]) -> None:
@@ -217,7 +188,7 @@ class Training:
         state = self.state
         with memory.exhaustion_named(self.micro_batch_size):
             while not state.finished:
-                batches = self.batches.epoch(state.epoch)
+                batches = self.rows.batches.epoch(state.epoch)
                 for batch in batches[state.batch :]:
                     self.train_step(batch)
                     self.look_up()
@@ -226,45 +197,41 @@ class Training:
                 metrics = self.finish_epoch()
                 if not report(metrics):
                     break
-        self.writer.wait()
+        self.saver.wait()
 
     def train_step(self, batch: Rows) -> None:
         """One optimizer step on a global batch: forward and backward on this worker's rows, then AdamW's update."""
-        started = time.perf_counter()
-        seed_step(self.config.seed, step=self.state.step, rank=self.rank)
-        for share in shares(batch, rank=self.rank, world_size=self.world_size, num_micro=self.num_micro):
-            with self.watch("data"):
-                inputs, targets = self._load(share.rows)
-            with self.watch("forward"):
+        started, watch = time.perf_counter(), self.record.watch
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        seed_step(self.config.seed, step=self.state.step, rank=rank)
+        for share in shares(batch, rank=rank, world_size=world_size, num_micro=self.num_micro):
+            with watch("data"):
+                inputs, targets = self.rows.load(share.rows)
+            with watch("forward"):
                 loss = self.engine(labels=targets, **inputs)["loss"] * share.weight
-            with self.watch("backward"):
+            with watch("backward"):
                 self.engine.backward(loss)
             self.losses[0] += loss.detach() / self.num_micro
-            self.num_examples += len(share.rows) if share.weight else 0
-            if not self.first_hash:
-                self.facts["gradients"] = max(self.facts.get("gradients", 0), gradient_bytes(self.engine))
-            with self.watch("backward"):
+            self.record.micro_batch(self.engine, num_rows=len(share.rows) if share.weight else 0)
+            with watch("backward"):
                 if self.reduces_itself and self.engine.is_gradient_accumulation_boundary():
                     average_gradients(list(self.engine.module.parameters()))
-            with self.watch("step"):
+            with watch("step"):
                 self.engine.step()
         self.losses[1] += 1
         self.state.step += 1
         self.state.batch += 1
-        self.state.train_s += time.perf_counter() - started
-        self.trained_s += time.perf_counter() - started
-        if not self.first_hash:
-            self.facts |= state_bytes(self.engine)
-            with full_weights(self.engine) as weights:
-                self.first_hash = agreed_hash(weights)
+        took_s = time.perf_counter() - started
+        self.state.train_s += took_s
+        self.record.step(self.engine, seconds=took_s)
 
     def look_up(self) -> None:
         """Every few steps: agree on the loss, tell how far it is, and save where that is due or a node is about to go."""
         due = self.config.checkpoint_steps is not None and self.state.batch % self.config.checkpoint_steps == 0
-        if due or self.state.batch % self.log_every == 0 or self.state.batch == self.batches.num_steps:
+        if due or self.state.batch % self.log_every == 0 or self.state.batch == self.rows.batches.num_steps:
             now = time.monotonic()
             wishes = (
-                now - self.saved_at > 60 * self.config.checkpoint_minutes,
+                self.saver.age_s > 60 * self.config.checkpoint_minutes,
                 now - self.looked_at > PREEMPTION_LOOK_EVERY_S,
                 now > self.ends_at,
             )
@@ -281,16 +248,16 @@ class Training:
             if look:
                 self.looked_at = now
                 due = due or ray.train.get_preemption_info() is not None
-        if due and self.state.batch < self.batches.num_steps:
+        if due and self.state.batch < self.rows.batches.num_steps:
             self.save()
 
     def finish_epoch(self) -> dict[str, Any]:
         """Evaluate, note the metrics and save; the metrics. All workers must have the same weights."""
         state = self.state
         self.reporter.evaluating(state)
-        with self.watch("evaluation"):
+        with self.record.watch("evaluation"):
             self.logits = self._validation_logits()
-            scores = classification_metrics(self.logits, self.validation.targets, labels=self.setup.labels)
+            scores = classification_metrics(self.logits, self.rows.validation.targets, labels=self.setup.labels)
         weights_hash = ""
         if self.fold is None:
             with full_weights(self.engine) as weights:
@@ -300,7 +267,7 @@ class Training:
             "epoch": state.epoch + 1,
             "step": state.step,
             "train_loss": state.loss_sum / state.batch,
-            "examples_per_s": len(self.train) * state.batch / self.batches.num_steps / state.train_s,
+            "examples_per_s": len(self.rows.train) * state.batch / self.rows.batches.num_steps / state.train_s,
             "learning_rate": max(self.engine.lr_scheduler.base_lrs),
             "dropout": self.dropout,
             "weights_sha256": weights_hash,
@@ -316,36 +283,54 @@ class Training:
         state.distribution = self._distribution(weights_hash) if self.fold is None else None
         if state.finished:
             self.save_for_good()
-        elif self._is_worth_saving():
+        elif self.config.early_stopping is not None or self.saver.is_cheap():  # with early stopping, any epoch may be kept
             self.save()
         self.reporter.epoch_done(metrics)
         return metrics
 
     def save(self) -> None:
-        """Begin to write a checkpoint: gathered now, written by worker 0 in the background. All workers must call it together."""
-        if self.fold is not None:
-            return  # soon trained again
-        with self.watch("checkpoint"):
-            self.state.scaler = scaler_state(self.engine)
-            moments = {} if self.state.finished else gather_moments(self.engine)
-            masters = gather_master_weights(self.engine) if self.engine.fp16_enabled() else {}
-            with full_weights(self.engine) as weights:
-                if self.rank == 0:
-                    copies = {name: tensor.detach().float().cpu().clone() for name, tensor in weights.items()} | masters
-                    self.writer.write(self.state, weights=copies, moments=moments)
-        self.saved_at, self.saved_step = time.monotonic(), self.state.step
+        """Begin to write a checkpoint; a fold leaves none, as it is soon trained again."""
+        if self.fold is None:
+            with self.record.watch("checkpoint"):
+                self.saver.save(self.engine, self.state)
 
     def save_for_good(self) -> None:
         """Have training as it is on disk when this returns. All workers must call it together."""
-        if self.saved_step != self.state.step:
+        if not self.saver.has_saved(self.state):
             self.save()
-        self.writer.wait()
+        self.saver.wait()
 
     def close(self) -> None:
         """Let go of the engine and its memory, so that another run can have this process."""
         with suppress(OSError):
-            self.writer.wait()
+            self.saver.wait()
         self.engine.destroy()
+
+    def _build_engine(self, checkpoint: Path | None) -> None:
+        """The engine at the ZeRO stage and micro-batch size that suit the workers' memory, as the checkpoint left it if given."""
+        world_size = dist.get_world_size()
+        model = self._model(checkpoint)
+        room = self._room(model)
+        zero_stage, self.stage_reason = memory.agreed_zero_stage(self.config, room, before=self.state)
+        self.config = self.config.model_copy(update={"zero_stage": zero_stage})
+        self.state.world_size, self.state.zero_stage = world_size, zero_stage
+        self.micro_batch_size = self._micro_batch_size(room)
+        self.num_micro = num_micro_batches(self.config.batch_size, world_size=world_size, micro_batch_size=self.micro_batch_size)
+        self.num_steps = self.rows.batches.num_steps * self.config.planned_epochs
+        self.engine: DeepSpeedEngine = build_engine(
+            model,
+            self.config,
+            num_steps=self.num_steps,
+            first_step=self.state.step,
+            micro_batch_size=self.micro_batch_size,
+            num_micro=self.num_micro,
+        )
+        if checkpoint is not None:
+            if not self.state.finished:
+                restore(self.engine, checkpoint, self.state)
+            self.state.resumed.append(self.state.step)
+        self.reduces_itself = reduces_itself(self.engine)
+        self.engine.train()  # with dropout: pretrained models come without
 
     def _model(self, checkpoint: Path | None) -> TrainedClassifier:
         from safetensors.torch import load_file
@@ -361,21 +346,20 @@ class Training:
         if checkpoint is not None:
             model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
         compute_only_cls(model)
-        weights = resolve_class_weights(self.config, setup.labels, self.train.targets)
+        weights = resolve_class_weights(self.config, setup.labels, self.rows.train.targets)
         loss = ClassificationLoss(
             setup.labels, class_weights=weights, smoothing=self.config.label_smoothing, focal_gamma=self.config.focal_gamma
         )
         return TrainedClassifier(model, loss).to(self.device)
 
     def _room(self, model: TrainedClassifier) -> memory.Room:
-        longest = np.argmax(self.train.lengths, keepdims=True)
-        inputs, targets = self._load(longest)
+        inputs, targets = self.rows.load_longest()
         model.train()
         return memory.measured_room(
             model,
             row=memory.bytes_per_row(model, inputs, targets),
             device=self.device,
-            world_size=self.world_size,
+            world_size=dist.get_world_size(),
             workers_here=ray.train.get_context().get_local_world_size(),
         )
 
@@ -385,42 +369,10 @@ class Training:
             self.config,
             row_bytes=room.row,
             free_bytes=max(0, (room.available or 0) - held.total),
-            world_size=self.world_size,
+            world_size=dist.get_world_size(),
             limit=self.setup.board.micro_batch_limit(self.setup.run_name),
         )
         return min(memory.of_all_workers(chosen))
-
-    def _restore(self, checkpoint: Path) -> None:
-        from safetensors.torch import load_file
-
-        if self.state.finished:
-            return
-        restore_moments(self.engine, load_file(checkpoint / OPTIMIZER_FILE), step=self.state.step)
-        if self.engine.fp16_enabled():
-            restore_master_weights(self.engine, load_file(checkpoint / WEIGHTS_FILE))
-        restore_scaler(self.engine, self.state.scaler)
-
-    def _splits(self) -> tuple[EncodedSplit, EncodedSplit]:
-        """The rows to train on, and those to evaluate on."""
-        folder, folds = Path(self.setup.data_folder), self.setup.folds
-        if folds is None:
-            return EncodedSplit(folder / "train.arrow"), EncodedSplit(folder / "validation.arrow")
-        if self.fold is None:
-            whole = EncodedSplit(folder / "train.arrow")
-            return whole, whole
-        parts = (np.flatnonzero(folds != self.fold), np.flatnonzero(folds == self.fold))
-        return EncodedSplit(folder / "train.arrow", parts[0]), EncodedSplit(folder / "train.arrow", parts[1])
-
-    def _is_worth_saving(self) -> bool:
-        """Whether so much was trained since the last checkpoint that writing one costs little. Worker 0 decides for all.
-
-        An epoch of a few rows takes less time than its checkpoint. Under early stopping, any epoch may turn out to be the one
-        that is kept, so each is saved.
-        """
-        is_due = self.saved_step < 0 or time.monotonic() - self.saved_at > SAVE_EVERY * self.writer.took_s
-        answer: list[bool] = [is_due or self.config.early_stopping is not None]
-        dist.broadcast_object_list(answer, src=0)
-        return answer[0]
 
     def _part(self) -> Part:
         """The position of this training among the folds of a cross-validation and the training after them."""
@@ -436,13 +388,7 @@ class Training:
         if self.held_out is not None:
             logits: Floats = self.held_out[min(self.state.epoch, len(self.held_out) - 1)]
             return logits
-        return all_logits(self.engine, self.validation, pad_id=self.setup.pad_id)
-
-    def _load(self, rows: Rows) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Token ids and masks of some rows as the tokenizer made them, and their labels, on the device."""
-        padded = self.train.padded(rows, pad_id=self.setup.pad_id)
-        inputs = {name: torch.from_numpy(array).to(self.device) for name, array in padded.items()}
-        return inputs, torch.from_numpy(self.train.targets[rows]).to(self.device)
+        return all_logits(self.engine, self.rows.validation, pad_id=self.setup.pad_id)
 
     def _agree(self, wishes: list[float]) -> tuple[float, ...]:
         """The mean loss since the last look over all workers, and whether any of them wishes for something."""
@@ -454,32 +400,16 @@ class Training:
             raise ArithmeticError(
                 f"the loss is {loss_sum} after step {self.state.step}; lower train.learning_rate, or leave fp16 for bf16 or fp32"
             )
-        self.state.loss_sum += loss_sum / self.world_size
+        self.state.loss_sum += loss_sum / dist.get_world_size()
         return (loss_sum / count, *wanted)
 
     def _distribution(self, last_hash: str) -> dict[str, Any]:
         """What `report.json` says of how the work was spread. All workers must call it together."""
-        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        mine = {
-            "node": ray.get_runtime_context().get_node_id(),
-            "device": device,
-            "threads": torch.get_num_threads(),
-            "bytes": self.facts,
-            "peak_bytes": memory.peak_bytes(self.device),
-            "examples_per_s": round(self.num_examples / max(self.trained_s, 1e-9), 2),
-            "seconds": self.watch.seconds(),
-        }
-        workers = gathered_facts(mine)
-        return {
-            "world_size": self.world_size,
+        return self.record.report(self.engine, last_hash=last_hash) | {
             "resumed_at_steps": self.state.resumed,
-            "num_nodes": len({worker["node"] for worker in workers}),
-            "zero_stage": int(self.engine.zero_optimization_stage()),
             "precision": self.config.precision,
             "micro_batch_size": self.micro_batch_size,
             "micro_batches_per_step": self.num_micro,
-            "weights_sha256": {"first_step": self.first_hash, "last_step": last_hash},
-            "workers": workers,
         }
 
 

@@ -1,4 +1,4 @@
-"""AdamW's moments, whole, out of an engine and back into one, whatever its ZeRO stage and number of workers.
+"""Checkpoints out of an engine and back into one, whatever its ZeRO stage and number of workers.
 
 ZeRO cuts parameters into fragments that lie in flat tensors of different workers. A checkpoint holds each moment whole, under
 the parameter's name (and in fp16 the float32 master weights, too), so that training goes on with fewer or more workers.
@@ -7,18 +7,84 @@ DeepSpeed's own checkpoints are pickles for one number of workers; its universal
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
+from manta_jobs.training.checkpoints import OPTIMIZER_FILE, WEIGHTS_FILE, CheckpointWriter, TrainingState
+from manta_jobs.training.engine import full_weights, restore_scaler, scaler_state
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from deepspeed import DeepSpeedEngine
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+SAVE_EVERY = 10.0
+"""A checkpoint after an epoch costs little once training has taken this many times as long as the last checkpoint."""
+
+
+class Saver:
+    """The checkpoints of one training: gathered from all workers, written by worker 0 in the background.
+
+    All workers must call each method together.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = CheckpointWriter(folder)
+        self._saved_at = time.monotonic()
+        self._saved_step: int | None = None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last checkpoint, or since the start."""
+        return time.monotonic() - self._saved_at
+
+    def save(self, engine: DeepSpeedEngine, state: TrainingState) -> None:
+        """Gather a checkpoint now and begin to write it."""
+        state.scaler = scaler_state(engine)
+        moments = {} if state.finished else gather_moments(engine)
+        masters = gather_master_weights(engine) if engine.fp16_enabled() else {}
+        with full_weights(engine) as weights:
+            if dist.get_rank() == 0:
+                copies = {name: tensor.detach().float().cpu().clone() for name, tensor in weights.items()} | masters
+                self._writer.write(state, weights=copies, moments=moments)
+        self._saved_at, self._saved_step = time.monotonic(), state.step
+
+    def has_saved(self, state: TrainingState) -> bool:
+        """Whether the last checkpoint is of this very step."""
+        return self._saved_step == state.step
+
+    def is_cheap(self) -> bool:
+        """Whether a checkpoint now costs little beside the training since the last one. Worker 0 decides for all.
+
+        An epoch of a few rows takes less time than its checkpoint.
+        """
+        answer: list[bool] = [self._saved_step is None or self.age_s > SAVE_EVERY * self._writer.took_s]
+        dist.broadcast_object_list(answer, src=0)
+        return answer[0]
+
+    def wait(self) -> None:
+        """Return when the checkpoint under way is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._writer.wait()
+
+
+def restore(engine: DeepSpeedEngine, checkpoint: Path, state: TrainingState) -> None:
+    """Put a checkpoint's moments, fp16 master weights and loss scale back into an engine."""
+    from safetensors.torch import load_file
+
+    restore_moments(engine, load_file(checkpoint / OPTIMIZER_FILE), step=state.step)
+    if engine.fp16_enabled():
+        restore_master_weights(engine, load_file(checkpoint / WEIGHTS_FILE))
+    restore_scaler(engine, state.scaler)
 
 
 @dataclass(frozen=True)

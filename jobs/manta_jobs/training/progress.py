@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -10,12 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from manta.console import duration
+from manta_jobs.cluster.shared_actor import SharedActor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,50 +87,43 @@ class _Board:
         return self._runs
 
 
-class Board:
-    """Handle of the actor that holds the progress of every run of a job; workers and the driver share it.
-
-    It lives beside the driver: a node may be lost, and what is known of the run is not.
-    """
+class Board(SharedActor):
+    """Handle of the actor that holds the progress of every run of a job."""
 
     def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+        super().__init__(_Board)
 
     def started(self, name: str, run: RunProgress, *, after_step: int) -> None:
         """Say that a run's workers are up, for the first time or again, and go on after an optimizer step.
 
         Records of later steps are forgotten. It is known when this returns.
         """
-        ray.get(self._actor.started.remote(name, run, after_step))
+        self.ask("started", name, run, after_step)
 
     def update(self, name: str, *, done_steps: int, phase: str, step: dict[str, Any] | None = None) -> None:
         """Say how far a run is, with the record of a step if there is one. Does not wait."""
-        self._actor.update.remote(name, done_steps, phase, step)
+        self.tell("update", name, done_steps, phase, step)
 
     def epoch_done(self, name: str, metrics: dict[str, Any]) -> None:
         """Add the metrics of a finished epoch; they are there when this returns."""
-        ray.get(self._actor.epoch_done.remote(name, metrics))
+        self.ask("epoch_done", name, metrics)
 
     def say(self, name: str, message: str) -> None:
         """Tell people something about a run."""
-        ray.get(self._actor.say.remote(name, message))
+        self.ask("say", name, message)
 
     def limit_micro_batch(self, name: str, rows: int) -> None:
         """Have the run's workers compute at most so many rows at a time when they start again."""
-        ray.get(self._actor.limit_micro_batch.remote(name, rows))
+        self.ask("limit_micro_batch", name, rows)
 
     def micro_batch_limit(self, name: str) -> int | None:
         """What `limit_micro_batch` was told, if anything."""
-        limit: int | None = ray.get(self._actor.micro_batch_limit.remote(name))
+        limit: int | None = self.ask("micro_batch_limit", name)
         return limit
 
     def steps_after(self, name: str, step: int) -> list[dict[str, Any]]:
         """Records of the steps after the one with this number; nothing while the cluster is being stopped."""
-        try:
-            steps: list[dict[str, Any]] = ray.get(self._actor.steps_after.remote(name, step))
-        except ray.exceptions.RayError:
-            return []
+        steps: list[dict[str, Any]] = self.ask_or([], "steps_after", name, step)
         return steps
 
     def history(self, name: str) -> list[dict[str, Any]]:
@@ -142,10 +133,7 @@ class Board:
 
     def snapshot(self) -> dict[str, RunProgress]:
         """What is known now, by run name; nothing while the cluster is being stopped."""
-        try:
-            runs: dict[str, RunProgress] = ray.get(self._actor.snapshot.remote())
-        except ray.exceptions.RayError:
-            return {}
+        runs: dict[str, RunProgress] = self.ask_or({}, "snapshot")
         return runs
 
 
@@ -279,8 +267,3 @@ def epoch_line(metrics: dict[str, Any], num_epochs: int) -> str:
         f"epoch {metrics['epoch']}/{num_epochs}: training loss {metrics['train_loss']:.4f}, validation loss {metrics['loss']:.4f}, "
         f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, {metrics['examples_per_s']:.0f} examples/s"
     )
-
-
-def stderr_console() -> Console:
-    """The console everything meant for people goes to; stdout is kept for `--json`."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)

@@ -12,9 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+from manta_jobs.cluster.shared_actor import SharedActor
 from manta_jobs.tuning.journal import Journal, Trial, TrialStatus
 
 if TYPE_CHECKING:
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
 
 WAIT_S = 20.0
 """Longest time that one call waits; a caller who needs longer asks again."""
+MOST_CALLS = 1000
+"""Calls that may wait at the same time: one of each trial and each worker pool."""
 FREE = 10**9
 """Epochs allowed to a trial that never has to ask."""
 
@@ -227,7 +227,7 @@ class _TrialQueue:
                 return
 
 
-class TrialQueue:
+class TrialQueue(SharedActor):
     """Handle of the queue; the search, its trials and the workers share it."""
 
     def __init__(
@@ -245,10 +245,10 @@ class TrialQueue:
         `rounds_kept` trainings must still fit after the search, to confirm its winner. As soon as one trial has trained to its
         end, the deadline moves forward by that many times its seconds, at most by half. `set_deadline` undoes this.
         """
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_concurrency=1000)(_TrialQueue)
-        self._actor: Any = actor.remote(
+        super().__init__(
+            _TrialQueue,
             journal,
+            max_concurrency=MOST_CALLS,
             num_expected=num_expected,
             started_s=started_s,
             deadline_s=deadline_s,
@@ -267,12 +267,12 @@ class TrialQueue:
 
         A `free` trial trains to its end; others ask after every epoch, see `may_go_on`.
         """
-        ray.get(self._actor.submit.remote(name, values, free))
+        self.ask("submit", name, values, free)
 
     def next_epoch(self, name: str, *, known: int) -> Trial:
         """Wait until a trial has more than `known` epochs or has ended. It may train on meanwhile."""
         while True:
-            trial: Trial | None = ray.get(self._actor.next_epoch.remote(name, known))
+            trial: Trial | None = self.ask("next_epoch", name, known)
             if trial is not None:
                 return trial
 
@@ -285,54 +285,51 @@ class TrialQueue:
 
     def stop(self, name: str) -> None:
         """End a trial: at once where it waits, after the epoch under way where it trains."""
-        ray.get(self._actor.stop.remote(name))
+        self.ask("stop", name)
 
     def expect(self, num_trials: int) -> None:
         """Say how many trials there will be in all; workers leave when those are over."""
-        ray.get(self._actor.expect.remote(num_trials))
+        self.ask("expect", num_trials)
 
     def abandon(self, reason: str) -> None:
         """No workers are left: trials that have not ended have failed, and so will those to come."""
-        ray.get(self._actor.abandon.remote(reason))
+        self.ask("abandon", reason)
 
     def set_deadline(self, deadline_s: float | None) -> None:
         """Change when training must be over, in seconds after the search started."""
-        ray.get(self._actor.set_deadline.remote(deadline_s))
+        self.ask("set_deadline", deadline_s)
 
     def take(self, pool: str) -> Assignment | Wait | None:
         """What a worker pool trains next, see `Assignment`; None when it is to end."""
-        taken: Assignment | Wait | None = ray.get(self._actor.take.remote(pool))
+        taken: Assignment | Wait | None = self.ask("take", pool)
         return taken
 
     def epoch_done(self, name: str, metrics: dict[str, Any], *, status: TrialStatus | None) -> None:
         """Report a trial's epoch, and how the trial ended if it was the last; it is on disk when this returns."""
-        ray.get(self._actor.epoch_done.remote(name, metrics, status))
+        self.ask("epoch_done", name, metrics, status)
 
     def may_go_on(self, name: str, *, epochs: int) -> bool:
         """Wait for the decision whether a trial trains on after so many epochs."""
         while True:
-            decided: bool | None = ray.get(self._actor.may_go_on.remote(name, epochs))
+            decided: bool | None = self.ask("may_go_on", name, epochs)
             if decided is not None:
                 return decided
 
     def ended(self, name: str, status: TrialStatus, reason: str | None = None) -> None:
         """Report that a trial ended without another epoch; one that has ended stays as it is."""
-        ray.get(self._actor.ended.remote(name, status, reason))
+        self.ask("ended", name, status, reason)
 
     def is_late(self) -> bool:
         """Whether the search's time is over."""
-        late: bool = ray.get(self._actor.is_late.remote())
+        late: bool = self.ask("is_late")
         return late
 
     def current(self, pool: str) -> str | None:
         """The trial that a worker pool is training."""
-        name: str | None = ray.get(self._actor.current.remote(pool))
+        name: str | None = self.ask("current", pool)
         return name
 
     def snapshot(self) -> dict[str, Trial]:
         """Every trial as it stands, in the order drawn; nothing while the cluster is being stopped."""
-        try:
-            trials: dict[str, Trial] = ray.get(self._actor.snapshot.remote())
-        except ray.exceptions.RayError:
-            return {}
+        trials: dict[str, Trial] = self.ask_or({}, "snapshot")
         return trials
