@@ -1,1 +1,1 @@
-"""What runs on the cluster: training, tuning, evaluation and the demo that joins them."""
+"""Jobs that run on the cluster: training, tuning, evaluation, and the demo that joins them."""

@@ -1,7 +1,7 @@
-"""The `manta` command. Sub-commands come from the entry-point group `manta.commands`, so this package imports no sibling.
+"""The `manta` command line.
 
-Errors we know are one message on stderr and an exit code: 0 done, 1 the run failed, 2 the input or config is wrong,
-130 stopped by Ctrl-C.
+Sub-commands come from the entry-point group `manta.commands`, so this package imports no sibling package. A known error prints one
+message on stderr. Exit codes: 0 done, 1 the run failed, 2 the input or config is wrong, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COMMAND_ORDER = (
 
 
 def build_app() -> typer.Typer:
-    """The command line with every installed sub-command."""
+    """Return the command line with every installed sub-command."""
     app = typer.Typer(
         name="manta",
         help="Fine-tune a text classifier on a Ray cluster, tune it, serve the best one and let people try it.",
@@ -64,7 +64,7 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code; wrong options and Ctrl-C are Typer's to handle."""
+    """Run the command line and exit with its exit code. Typer handles wrong options and Ctrl-C."""
     try:
         build_app()()
     except MantaError as error:
@@ -83,7 +83,7 @@ def _global_options(
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Take the options before a sub-command."""
+    """Handle the options that stand before a sub-command."""
 
 
 if __name__ == "__main__":

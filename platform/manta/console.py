@@ -1,4 +1,4 @@
-"""What a command says: people read stderr, programs read one JSON object on stdout."""
+"""Output of a command: people read stderr, programs read one JSON object on stdout."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rich.console import Console
 
 
 def people_console() -> Console:
-    """The console for everything meant for people."""
+    """Return the console for messages to people."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_result(result: dict[str, Any], *, as_json: bool) -> None:
-    """The command's one JSON object on stdout, if it was asked for."""
+    """Write the command's one JSON object to stdout, if `as_json` asks for it."""
     if as_json:
         sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
         sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them, such as `2 min 05 s`."""
+    """Format seconds for people, such as `2 min 05 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -31,7 +31,7 @@ def duration(seconds: float) -> str:
 
 
 def bytes_phrase(count: float) -> str:
-    """Bytes as people say them."""
+    """Format a number of bytes for people, such as `1.5 GB`."""
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"

@@ -1,20 +1,20 @@
-"""The errors a person may meet. Each message is one sentence or two: what is wrong, where, and what to do.
+"""Errors that are shown to users. Each message says in one or two sentences what is wrong, where, and what to do.
 
-The command line prints the message alone, without a traceback, and exits with `exit_code`.
+The command line prints the message without a traceback and exits with `exit_code`.
 """
 
 
 class MantaError(Exception):
-    """The run failed for a reason that we can name."""
+    """A failure with a known reason."""
 
     exit_code = 1
 
 
 class RunError(MantaError):
-    """Something went wrong while the work ran (exit code 1)."""
+    """A failure while the work ran (exit code 1)."""
 
 
 class InputError(MantaError):
-    """The config, the data or an argument is wrong; nothing was started or written (exit code 2)."""
+    """A wrong config, data or argument; nothing was started or written (exit code 2)."""
 
     exit_code = 2

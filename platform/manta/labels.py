@@ -1,4 +1,4 @@
-"""`LabelSpace`: the label names and the problem type. The only place that turns logits into probabilities and decisions."""
+"""`LabelSpace`: the label names and the task. Only this module turns logits into probabilities and decisions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 Task = Literal["binary", "multiclass", "multilabel"]
 Floats = npt.NDArray[np.floating]
 Targets = npt.NDArray[np.integer[Any]]
-"""Class indices `(rows,)` as int64, or for a multilabel task 0 and 1 `(rows, labels)` as int8."""
+"""Class indices `(rows,)` as int64; for a multilabel task, 0 and 1 `(rows, labels)` as int8."""
 RowLabels = str | tuple[str, ...]
-"""The label of one row, or for a multilabel task its labels, of which there may be none."""
+"""The label of one row; for a multilabel task, a tuple of labels, which may be empty."""
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -30,17 +30,17 @@ DEFAULT_THRESHOLD = 0.5
 class LabelSpace:
     """The labels in the order of the model's outputs.
 
-    A binary model is trained with one logit z for `names[1]`; its artifact stores the exact two-logit equivalent
-    (0, z). Both are understood here, because sigmoid(z) is softmax((0, z))[1].
+    A binary model is trained with one logit z for `names[1]`. Its artifact stores the exact two-logit equivalent (0, z). This class
+    accepts both, because sigmoid(z) is softmax((0, z))[1].
     """
 
     names: tuple[str, ...]
     task: Task
     thresholds: tuple[float, ...] | None = None
-    """The probability from which each label of a multilabel task applies; 0.5 for all of them unless given."""
+    """The probability from which each label of a multilabel task applies; 0.5 for each unless given."""
     temperature: float = 1.0
-    """What logits are divided by before they become probabilities: above 1 these move towards one another, below 1 apart. It
-    changes which class is the most probable one for no row (see `manta.inference.calibration`)."""
+    """The number that divides logits before they become probabilities. Values above 1 move the probabilities closer together,
+    values below 1 further apart. The most probable class of a row never changes (see `manta.inference.calibration`)."""
 
     def __post_init__(self) -> None:
         if self.task == "binary" and len(self.names) != 2:
@@ -60,9 +60,10 @@ class LabelSpace:
 
     @classmethod
     def from_labels(cls, labels: Iterable[RowLabels], *, task: TaskName = "auto") -> LabelSpace:
-        """The label space of a training split: names sorted, as numbers where all of them are integers.
+        """Return the label space of a training split. Names are sorted, as numbers if all of them are integers.
 
-        `auto` is multilabel when rows hold several labels (tuples), and else goes by how many names there are.
+        `auto` is multilabel if rows hold several labels (tuples). Otherwise the number of names decides: binary for two, else
+        multiclass.
         """
         rows = list(labels)
         names = sorted({name for row in rows for name in names_of(row)}, key=str)
@@ -76,16 +77,16 @@ class LabelSpace:
 
     @property
     def num_logits(self) -> int:
-        """Outputs of the model in training: one for a binary task, else one per label."""
+        """The number of the model's outputs in training: one for a binary task, else one per label."""
         return 1 if self.task == "binary" else len(self.names)
 
     @property
     def applied_thresholds(self) -> tuple[float, ...]:
-        """The probability from which each label of a multilabel task applies, the default ones included."""
+        """The probability from which each label of a multilabel task applies, defaults included."""
         return self.thresholds or (DEFAULT_THRESHOLD,) * len(self.names)
 
     def encode(self, labels: Sequence[RowLabels]) -> Targets:
-        """Label names to class indices `(rows,)`, or for a multilabel task to 0 and 1 `(rows, labels)`.
+        """Convert label names to class indices `(rows,)`; for a multilabel task, to 0 and 1 `(rows, labels)`.
 
         Raises:
             KeyError: a name is not in the label space.
@@ -99,15 +100,15 @@ class LabelSpace:
         return np.fromiter((index[str(label)] for label in labels), dtype=np.int64, count=len(labels))
 
     def probabilities(self, logits: Floats) -> npt.NDArray[np.float64]:
-        """Logits `(rows, 1)` or `(rows, labels)` to probabilities `(rows, labels)`, which sum to one unless multilabel.
+        """Convert logits `(rows, 1)` or `(rows, labels)` to probabilities `(rows, labels)`, which sum to one unless multilabel.
 
-        They are those of the logits divided by the temperature.
+        The logits are divided by the temperature first.
         """
         scores = np.asarray(logits, dtype=np.float64) / self.temperature
         if scores.ndim != 2 or scores.shape[1] not in (self.num_logits, len(self.names)):
             raise ValueError(f"logits of shape {scores.shape} do not fit {len(self.names)} labels")
         if self.task == "multilabel":
-            # The sigmoid by its relation to tanh, which does not overflow.
+            # Compute the sigmoid from tanh, which does not overflow.
             return np.asarray(0.5 + 0.5 * np.tanh(0.5 * scores), dtype=np.float64)
         if scores.shape[1] == 1:
             scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
@@ -115,19 +116,19 @@ class LabelSpace:
         return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float64)
 
     def decide(self, probabilities: Floats) -> npt.NDArray[np.int64] | npt.NDArray[np.bool_]:
-        """The index of the most probable class of each row `(rows,)`; a tie goes to the first.
+        """Return the index of the most probable class of each row `(rows,)`; a tie goes to the first.
 
-        For a multilabel task, whether each label applies `(rows, labels)`: where its probability reaches its threshold.
+        For a multilabel task, return booleans `(rows, labels)`: True where a label's probability reaches its threshold.
         """
         if self.task == "multilabel":
             return np.asarray(probabilities >= np.asarray(self.applied_thresholds), dtype=np.bool_)
         return np.asarray(np.argmax(probabilities, axis=1), dtype=np.int64)
 
     def confidence(self, probabilities: Floats) -> npt.NDArray[np.float64]:
-        """How sure the decision on each row is `(rows,)`: the probability of the most probable class.
+        """Return the confidence of each row's decision `(rows,)`: the probability of the most probable class.
 
-        For a multilabel task, the probability that all its decisions are right, were they independent of one another: the product
-        over the labels of the label's probability where it applies, and of the rest where it does not.
+        For a multilabel task, it is the probability that all decisions of the row are right, if they were independent. It is the
+        product over the labels of p where the label applies, and of 1 - p where it does not.
         """
         if self.task == "multilabel":
             of_decisions = np.where(self.decide(probabilities), probabilities, 1.0 - probabilities)
@@ -135,7 +136,7 @@ class LabelSpace:
         return np.asarray(probabilities.max(axis=1), dtype=np.float64)
 
     def decided_names(self, probabilities: Floats) -> list[tuple[str, ...]]:
-        """The labels that `decide` gives each row, most probable first: exactly one unless multilabel."""
+        """Return the labels that `decide` gives each row, most probable first: exactly one unless multilabel."""
         decisions = self.decide(probabilities)
         if self.task != "multilabel":
             return [(self.names[int(index)],) for index in decisions]
@@ -146,7 +147,7 @@ class LabelSpace:
 
 
 def names_of(labels: RowLabels) -> tuple[str, ...]:
-    """The label names of one row."""
+    """Return the label names of one row as a tuple."""
     return (labels,) if isinstance(labels, str) else labels
 
 

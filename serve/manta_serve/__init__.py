@@ -1,1 +1,1 @@
-"""What answers: the Ray Serve application and its HTTP API."""
+"""The serving part: the Ray Serve application and its HTTP API."""

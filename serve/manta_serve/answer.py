@@ -1,4 +1,4 @@
-"""An answer of the service, and what gives it its model."""
+"""The answer to a request, and the interface that chooses the version for it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one request, all of it by one version."""
+    """The answer to one request, computed by one version."""
 
     model: ServedModel
     predictions: list[Prediction]
     """One for each text, in order."""
     queued_s: float
-    """Seconds from the request's arrival to its first text being computed."""
+    """Seconds from the request's arrival until computing of its first text starts."""
     computed_s: float
-    """Seconds from then to its last text being computed."""
+    """Seconds from then until its last text is computed."""
 
 
 class Models(Protocol):
-    """Which versions are loaded."""
+    """The loaded versions, and the choice between them."""
 
     @property
     def current(self) -> ServedModel:
@@ -36,7 +36,7 @@ class Models(Protocol):
 
     @property
     def candidate(self) -> ServedModel | None:
-        """The candidate, where it is loaded and is not the champion."""
+        """The candidate, if it is loaded and is not the champion."""
         ...
 
     @property
@@ -46,17 +46,17 @@ class Models(Protocol):
 
     @property
     def refused(self) -> Sequence[Refusal]:
-        """The versions that the registry asks for and that were not taken."""
+        """The versions that the registry asks for and that were refused."""
         ...
 
     async def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
-        """Who answers a request: the pinned version, loaded if need be, else by the key's share of the traffic.
+        """Return the version that answers a request: the pinned one, loaded if needed, else by the key's traffic split.
 
         Raises:
-            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version cannot be had.
+            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version is not available.
         """
         ...
 
     def stop(self) -> None:
-        """Look no more for other versions."""
+        """Stop looking for other versions."""
         ...

@@ -1,8 +1,8 @@
-"""The HTTP API: its paths, and how a request becomes an answer.
+"""The HTTP API: its paths, and the steps from a request to an answer.
 
     app = guarded(create_api(service), config=config, keys=keys, metrics=service.metrics)
 
-The shapes are in `schemas`, errors in `problems`, what /docs shows in `documentation`; who may ask at all is up to `guard`.
+`schemas` has the shapes, `problems` the errors, and `documentation` the content of /docs. `guard` decides which requests get in.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from manta_serve.answer import Answer
 
 SMALL_BODY_BYTES = 64 * 1024
-"""Up to here a body is checked at once; a larger one in a thread, so that others do not wait for the milliseconds it takes."""
+"""Size up to which a body is parsed at once. A larger body is parsed in a thread, so that other requests do not wait for it."""
 LONGEST_NAME = 100
 DESCRIPTION = "Text classification by a fine-tuned encoder."
 B = TypeVar("B", bound=BaseModel)
@@ -65,9 +65,9 @@ def create_api(
     feedback: FeedbackStore | None = None,
     of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None = None,
 ) -> FastAPI:
-    """The API in front of a service; without a store it takes no feedback.
+    """Return the API in front of a service. Without a store it accepts no feedback.
 
-    `of_all` gets the figures of all replicas by name; without it /metrics tells of this one.
+    `of_all` returns the metrics of all replicas by name. Without it, /metrics reports this replica only.
     """
     api = FastAPI(
         title="Manta", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False
@@ -95,10 +95,10 @@ def _add_answers(api: FastAPI, service: Service) -> None:
         openapi_extra=body_of(shape, CLASSIFY_EXAMPLES),
     )
     async def classify(request: Request) -> Any:
-        """The labels of a text, or of each of several, with their probabilities.
+        """Classify one text or several, and return the labels with their probabilities.
 
-        `Manta-Key` identifies the client, which then gets the same version while a new one answers a share of the requests.
-        `Manta-Version` asks for one version; one that is not in memory is loaded first, if there is room for it.
+        The header `Manta-Key` identifies the client for the traffic split: the same key gets the same version.
+        The header `Manta-Version` selects one version. A version that is not in memory is loaded first, if there is room.
         """
         asked = await _read(request, shape)
         texts = asked.rows
@@ -135,7 +135,7 @@ async def _answered(
     request_key: str | None,
     version: int | None,
 ) -> tuple[Answer, list[Explanation] | None]:
-    """The answer and, if they were asked for, its explanations; what the service refuses becomes a problem."""
+    """Return the answer and, if requested, its explanations. A refusal by the service becomes an `ApiProblem`."""
     started = time.monotonic()
     with _refusals():
         answer = await service.classify(texts, request_key=request_key, version=version)
@@ -156,7 +156,7 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
         openapi_extra=body_of(shape, FEEDBACK_EXAMPLES),
     )
     async def feedback(request: Request) -> Any:
-        """Say what the right label of a text is. It is kept as a row to train on; the last word on a text counts."""
+        """Store the right label of a text as a row to train on. If a text is sent again, the latest label counts."""
         if store is None:
             raise _no_feedback()
         said = await _read(request, shape)
@@ -173,7 +173,7 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
 
     @api.get("/v1/feedback", responses=problems_of(401, 403, 429))
     async def feedback_summary() -> FeedbackSummaryAnswer:
-        """What people said so far in figures, and the settings of a run that learns from it. No texts, but those in conflict."""
+        """Return counts of the feedback so far, and the settings of a run that trains on it. Only conflicting texts are shown."""
         if store is None:
             raise _no_feedback()
         manifest = service.models.current.manifest
@@ -183,7 +183,7 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What the service refuses becomes a problem."""
+    """Turn the errors with which the service refuses a request into an `ApiProblem`."""
     try:
         yield
     except QueueFullError as error:
@@ -215,9 +215,9 @@ def _no_feedback() -> ApiProblem:
 def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None:
     @api.get("/v1/model", responses=problems_of(401, 404, 409, 422, 429, 503, 504))
     async def model(request: Request) -> ModelAnswer:
-        """What answers now: version, labels and metrics; which version was refused, and why.
+        """Return the version that answers now, with its labels and metrics, and the refused versions with the reasons.
 
-        `Manta-Version` asks for one version, as for /v1/classify.
+        The header `Manta-Version` selects another version, as for /v1/classify.
         """
         version = _pinned(request.headers.get("manta-version"))
         with _refusals():
@@ -226,12 +226,12 @@ def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None
 
     @api.get("/healthz")
     async def healthz() -> Status:
-        """Whether the process is up."""
+        """Report that the process is running."""
         return Status(status="ok")
 
     @api.get("/readyz", responses=problems_of(503))
     async def readyz() -> Status:
-        """Whether a model is loaded and warm, and the service is not stopping."""
+        """Report that a model is loaded and warm. The answer is 503 while the service is stopping."""
         if not service.ready:
             raise ApiProblem(503, "stopping", "The service is stopping.")
         return Status(status="ready")
@@ -240,16 +240,16 @@ def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None
 def _add_metrics(api: FastAPI, service: Service, of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None) -> None:
     @api.get("/metrics", response_class=PlainTextResponse, responses=problems_of(401, 429))
     async def metrics() -> Response:
-        """The figures of all replicas, for Prometheus."""
+        """Return the metrics of all replicas, for Prometheus."""
         replicas = {"": families_of(service)} if of_all is None else await of_all()
         return Response(exposition(replicas), media_type=CONTENT_TYPE)
 
 
 async def _read(request: Request, shape: type[B]) -> B:
-    """The body in its shape.
+    """Return the body, validated against `shape`.
 
     Raises:
-        ApiProblem: it is not JSON, or not of that shape.
+        ApiProblem: the body is not JSON, is compressed, or does not match `shape`.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON:
@@ -266,7 +266,7 @@ def _parsed(body: bytes, shape: type[B]) -> B:
     except ValueError as error:
         raise ApiProblem(400, "invalid_json", f"The body is not valid JSON: {error}.") from None
     if isinstance(content, dict):
-        # Before pydantic does, which lists every one of them: a body may have a hundred thousand.
+        # Checked before pydantic, which would list every unknown field: a body may have a hundred thousand.
         unknown = next((name for name in content if name not in shape.model_fields), None)
         if unknown is not None:
             raise ApiProblem(422, "invalid_request", "There is no such field.", field=unknown[:LONGEST_NAME])
@@ -292,10 +292,10 @@ def _pinned(version: str | None) -> int | None:
 
 
 def _labels_of(given: Said, manifest: Manifest, *, field: str) -> Said:
-    """A label, or a multilabel model's labels in its order.
+    """Return the given label, or for a multilabel model the given labels in the model's order.
 
     Raises:
-        ApiProblem: the model has no such label, or it is not of the kind that the model answers.
+        ApiProblem: the model has no such label, or a list was given where the model gives one label, or the reverse.
     """
     several = manifest.task == "multilabel"
     if isinstance(given, list) is not several:

@@ -36,42 +36,42 @@ if TYPE_CHECKING:
 
 DEPLOYMENT = "classifier"
 TARGET_REQUESTS = 16
-"""Requests under way that each replica should have: enough to fill its batches."""
+"""Requests that each replica should have in progress: enough to fill its batches."""
 LOOK_BACK_S, UPSCALE_DELAY_S, DOWNSCALE_DELAY_S = 10.0, 10.0, 120.0
 OTHER_REQUESTS = 100
-"""Requests that a replica takes beside those whose texts may wait: the batcher refuses, before Ray would make them queue unseen."""
+"""Requests that a replica accepts beyond `max_queued_texts`, so that the batcher refuses before Ray queues requests unseen."""
 SHUTDOWN_MARGIN_S = 10.0
 SCRAPE_S = 2.0
-"""How long a replica waits for the others' figures: one that is starting or busy must not make Prometheus miss all of them."""
+"""Time limit for the other replicas' metrics: one that is starting or busy must not cost Prometheus all of them."""
 logger = logging.getLogger(__name__)
 
 
 class ServeArguments(BaseModel):
-    """What the application is built from."""
+    """Arguments of the application."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str
-    """Name of the registered model; its champion answers, whichever that is at the time."""
+    """Name of the registered model. Its current champion answers."""
     storage: str | None = None
-    """Folder of the registry, which every replica must reach; $MANTA_STORAGE or ~/.manta unless given."""
+    """Folder of the registry, which every replica must reach. Default: $MANTA_STORAGE or ~/.manta."""
     num_cpus: Annotated[int, Field(ge=1)] = 1
-    """Cores, and so threads, of each replica."""
+    """CPU cores, and so threads, of each replica."""
     num_gpus: Annotated[float, Field(ge=0, le=1)] = 0
     """GPUs of each replica: 1, a part of one, or none."""
     serve: ServeConfig = ServeConfig()
-    """The `serve` section of an experiment; but where it listens is up to Ray's options."""
+    """The `serve` section of an experiment. Ray's options, not this section, set the address and port."""
     require_keys: bool = True
-    """Whether only clients with an API key are answered. Off is for a service that nobody but this machine reaches."""
+    """True if only clients with an API key are answered. Set it to False only if no other machine can reach the service."""
 
 
 def build(args: ServeArguments) -> Application:
-    """The application: HTTP ends in the replica that holds the model."""
+    """Build the application. The replica that holds the model answers HTTP itself."""
     return deployment(args).bind(args)
 
 
 def deployment(args: ServeArguments) -> Any:
-    """The one deployment, with its bounds."""
+    """Return the only deployment, with its limits."""
     config = args.serve
     fixed = config.min_replicas == config.max_replicas
     return serve.deployment(
@@ -90,7 +90,7 @@ def deployment(args: ServeArguments) -> Any:
 def _autoscaling(config: ServeConfig) -> AutoscalingConfig:
     return AutoscalingConfig(
         min_replicas=config.min_replicas,
-        initial_replicas=max(1, config.min_replicas),  # so that a model that does not load is found at the start
+        initial_replicas=max(1, config.min_replicas),  # so that a model that does not load fails at the start
         max_replicas=config.max_replicas,
         target_ongoing_requests=TARGET_REQUESTS,
         look_back_period_s=LOOK_BACK_S,
@@ -106,7 +106,7 @@ def asgi_app(
     require_keys: bool,
     of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None = None,
 ) -> ASGIApp:
-    """The API of one replica behind its guards; `of_all` is for `create_api`."""
+    """Return the API of one replica behind its guards. `of_all` is passed to `create_api`."""
     config = service.config
     store = FeedbackStore(storage, service.models.current.name, max_bytes=config.feedback_max_bytes) if config.feedback else None
     keys = KeyStore(storage) if require_keys else None
@@ -122,7 +122,7 @@ def asgi_app(
 
 
 def served(args: ServeArguments, storage: Storage) -> Service:
-    """The service of one replica, with its models loaded and warm.
+    """Return the service of one replica, with its models loaded and warm.
 
     Raises:
         InputError: no version of the model can answer.
@@ -140,14 +140,14 @@ def served(args: ServeArguments, storage: Storage) -> Service:
 
 
 async def with_others(name: str, own: list[Family], ask_all: Callable[[], Awaitable[Sequence[Any]]]) -> dict[str, list[Family]]:
-    """The figures of every replica by its name: this one's, and what the others tell.
+    """Return the metrics of every replica by name: this one's, and those that the others report.
 
-    Where one of them does not answer in time, Ray hands over nothing at all and this one's are told alone: the next scrape has the
-    others again.
+    If a replica does not answer in time, Ray returns nothing at all. Then the result has this replica's metrics only, and the next
+    scrape includes the others again.
     """
     try:
         results = await ask_all()
-    except Exception:  # whatever Ray has to say of replicas that are starting, busy or dead
+    except Exception:  # any error of Ray about replicas that are starting, busy or dead
         logger.warning("the other replicas did not tell their figures", exc_info=True)
         results = []
     found = {name: own}
@@ -161,7 +161,7 @@ async def with_others(name: str, own: list[Family], ask_all: Callable[[], Awaita
 
 @serve.ingress()
 class _Replica:
-    """Holds the models of one replica. Ray sends it requests once it is made, which is when a model is loaded and warm."""
+    """One replica with its models. Ray sends it requests after its constructor returns, when a model is loaded and warm."""
 
     def __init__(self, args: ServeArguments) -> None:
         import torch
@@ -169,14 +169,14 @@ class _Replica:
         torch.set_num_threads(args.num_cpus)
         log_as_json()
         self._storage = Storage.resolve(args.storage)
-        self._require_keys = args.require_keys or os.environ.get(HA_PROXY) == "1"  # HAProxy listens everywhere
+        self._require_keys = args.require_keys or os.environ.get(HA_PROXY) == "1"  # HAProxy listens on all interfaces
         self.service = served(args, self._storage)
 
-    def __serve_build_asgi_app__(self) -> ASGIApp:  # the name is Ray's
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray sets this name
         return asgi_app(self.service, self._storage, require_keys=self._require_keys, of_all=self._figures_of_all)
 
     def figures(self) -> tuple[str, list[Family]]:
-        """The name of this replica, and what it has counted."""
+        """Return the name of this replica and its metrics."""
         return serve.get_replica_context().replica_id.unique_id, families_of(self.service)
 
     async def _figures_of_all(self) -> dict[str, list[Family]]:
@@ -190,7 +190,7 @@ class _Replica:
         return await with_others(*self.figures(), ask_all)
 
     def drain(self) -> None:
-        """Say at /readyz that it is going, and go on answering."""
+        """Report at /readyz that the replica is stopping, and keep answering."""
         self.service.drain()
 
     def __del__(self) -> None:

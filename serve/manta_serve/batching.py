@@ -1,10 +1,10 @@
-"""`TextBatcher`: the texts of all requests are gathered and run in batches of like length, bounded by tokens.
+"""`TextBatcher`: gathers the texts of all requests and runs them in batches of similar length, limited by tokens.
 
     batcher = TextBatcher(max_queued_texts=1024)
     done = await batcher.run(model, ["Where is my parcel?"], deadline_s=30)
 
-Tokenising has a thread of its own and so has computing; the event loop does neither. Nothing waits for company: a batch is what
-waits at the moment when the computing thread is free. Which texts those are is up to `TextQueue`.
+Tokenization has its own thread, and so has computing; the event loop does neither. A batch never waits for more texts: when the
+computing thread is free, it takes texts that are already waiting. `TextQueue` chooses them.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from manta_serve.served_model import ServedModel
 
 PIECE_CHARACTERS = 20_000
-"""About what is tokenised at a time, some milliseconds of work: another request's texts come in between."""
+"""Characters tokenized at a time, approximately: some milliseconds of work. Other requests' texts can be tokenized in between."""
 RATE_MEMORY = 0.9
-"""What the measured rate keeps of itself when another batch is done."""
+"""Weight of the old value when a batch updates the moving average of seconds per text."""
 MOST_RETRY_S = 60
 logger = logging.getLogger(__name__)
 
 
 class QueueFullError(MantaError):
-    """Too many texts wait already (429)."""
+    """Error: too many texts are already waiting (429)."""
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
@@ -48,38 +48,38 @@ class QueueFullError(MantaError):
 
 
 class DeadlineError(MantaError):
-    """There was no answer in time (504)."""
+    """Error: there was no answer in time (504)."""
 
 
 class ClosedError(MantaError):
-    """The batcher was closed before it got to the request."""
+    """Error: the batcher was closed before it computed the request."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """One request's result."""
+    """Result of one request."""
 
     logits: Floats
     """`(texts, labels)`, in the order of the texts."""
     queued_s: float
-    """Seconds from its arrival to its first text being computed."""
+    """Seconds from its arrival until computing of its first text starts."""
     computed_s: float
-    """Seconds from then to its last text being computed."""
+    """Seconds from then until its last text is computed."""
 
 
 @dataclass(frozen=True)
 class BatchDone:
-    """One batch that was computed."""
+    """One computed batch."""
 
     model: ServedModel
     num_texts: int
     num_tokens: int
-    """Padding included."""
+    """Including padding."""
     computed_s: float
 
 
 class TextBatcher:
-    """Computes the texts of many requests at once. Its methods are for event loops; `close` ends its two threads."""
+    """A batcher that computes the texts of many requests at once. Event loops call its methods; `close` ends its two threads."""
 
     def __init__(self, *, max_queued_texts: int, on_batch: Callable[[BatchDone], None] | None = None) -> None:
         """Start the threads. `on_batch` is called on the computing thread after each batch, and must be quick."""
@@ -89,7 +89,7 @@ class TextBatcher:
         self._num_queued = 0
         self._text_s = 0.0
         self._closed = False
-        # Guards the five above; whoever waits for it waits for texts, or for the end.
+        # Guards the queue, the counts and the flag above. Notified when texts arrive and on close.
         self._changed = threading.Condition()
         self._tokenising = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
         self._computing = threading.Thread(target=self._compute, name="compute", daemon=True)
@@ -97,15 +97,15 @@ class TextBatcher:
 
     @property
     def num_queued_texts(self) -> int:
-        """Texts that were accepted and are not being computed yet."""
+        """Number of accepted texts whose computing has not started."""
         return self._num_queued
 
     async def run(self, model: ServedModel, texts: Sequence[Text], *, deadline_s: float) -> Done:
-        """The logits of at least one text or pair. A caller that cancels it, or whose deadline passes, costs no more computing.
+        """Return the logits of at least one text or pair. If the caller cancels or the deadline passes, no more texts are computed.
 
         Raises:
             InputError: a text is of the wrong kind for the model.
-            QueueFullError: too many texts wait already.
+            QueueFullError: too many texts are already waiting.
             DeadlineError: there was no answer in time.
             ClosedError: the batcher was closed.
         """
@@ -128,7 +128,7 @@ class TextBatcher:
             self._forget(work)
 
     def close(self) -> None:
-        """End the threads; what waits fails with `ClosedError`."""
+        """End the threads. Waiting texts fail with `ClosedError`."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -164,7 +164,7 @@ class TextBatcher:
             work.num_queued = 0
 
     def _compute(self) -> None:
-        """The computing thread: it must outlive whatever a batch does."""
+        """Compute batch after batch on the computing thread, until closed. An error in a batch must not end the thread."""
         while batch := self._taken():
             works = {text.request.owner: None for text in batch}
             started = time.monotonic()
@@ -185,7 +185,7 @@ class TextBatcher:
             work.fail(ClosedError("the service is stopping."))
 
     def _taken(self) -> list[QueuedText]:
-        """The next batch, as soon as there is one; none once it is closed."""
+        """Wait for the next batch and return it; return an empty list once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._queue) > 0)
             if self._closed:
@@ -209,7 +209,10 @@ class TextBatcher:
 
 
 class _Work:
-    """One request under way. `done` belongs to its event loop; the rest is guarded by the batcher, or the computing thread's."""
+    """One request in progress.
+
+    `done` belongs to its event loop. The batcher's lock guards `request` and `num_queued`. The computing thread changes the rest.
+    """
 
     def __init__(self, model: ServedModel, num_texts: int, *, arrived: int) -> None:
         self.loop = asyncio.get_running_loop()
@@ -226,7 +229,7 @@ class _Work:
         self._num_missing -= 1
 
     def computed(self, *, started: float, ended: float) -> None:
-        """Some of its texts were computed; if they were the last ones, it is done."""
+        """Record that some of its texts were computed. If they were the last ones, settle `done` with the result."""
         if self._started_at is None:
             self._started_at = started
         if self._num_missing == 0:
@@ -235,11 +238,11 @@ class _Work:
             self._tell(lambda: self.done.set_result(Done(np.stack(rows), queued_s, computed_s)))
 
     def fail(self, error: Exception) -> None:
-        """It has no answer."""
+        """Settle `done` with an error."""
         self._tell(lambda: self.done.set_exception(error))
 
     def _tell(self, settle: Callable[[], None]) -> None:
-        """Settle `done` on its own loop, unless nobody waits for it any more: its client, or the whole loop, may be gone."""
+        """Settle `done` on its event loop. Do nothing if it is settled already (the client left) or if the loop is closed."""
 
         def settle_once() -> None:
             if not self.done.done():
@@ -250,7 +253,7 @@ class _Work:
 
 
 def pieces(texts: Sequence[Text]) -> Iterator[list[Text]]:
-    """The texts in order, in lists of about PIECE_CHARACTERS characters, or of one text."""
+    """Yield the texts in order, in lists of about PIECE_CHARACTERS characters, or of one text."""
     piece: list[Text] = []
     size = 0
     for text in texts:
@@ -264,5 +267,5 @@ def pieces(texts: Sequence[Text]) -> Iterator[list[Text]]:
 
 
 def merged(batch: Sequence[QueuedText]) -> TokenLists:
-    """The tokens of a batch, in its order."""
+    """Return the tokens of a batch, in its order."""
     return {name: [text.tokens[name] for text in batch] for name in batch[0].tokens}

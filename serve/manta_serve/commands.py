@@ -1,4 +1,4 @@
-"""`manta serve` and `manta serve reload`."""
+"""The commands `manta serve` and `manta serve reload`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ModelArgument = Annotated[
 
 
 class _RunsUnlessTold(TyperGroup):
-    """`manta serve NAME` starts a service: what follows is a model and options unless it is `reload`."""
+    """A command group in which `manta serve NAME` means `manta serve run NAME`, unless NAME is `reload`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command's name in front where it was left out."""
+        """Insert the command name `run` if it was left out."""
         return super().parse_args(ctx, args if args[:1] == [RELOAD] else [RUN, *args])
 
 
@@ -44,7 +44,7 @@ def run(
 ) -> None:
     """Answer over HTTP with the model's champion, until Ctrl-C.
 
-    A new champion takes over by itself; `manta serve reload [MODEL]` has a version that was refused tried again.
+    A new champion takes over automatically. To retry a version that was refused, use `manta serve reload [MODEL]`.
     """
     from manta_serve.run import run_server
 
@@ -55,7 +55,7 @@ def run(
 
 @serve.command(RELOAD)
 def reload(model: ModelArgument = None) -> None:
-    """Have running services look for the champion and the candidate again, also at versions that they have refused."""
+    """Have running services look for the champion and the candidate again, and retry the versions that they refused."""
     from manta.registry.models import ModelRegistry
     from manta.storage.folders import Storage
     from manta_serve.run import champion_of
@@ -70,7 +70,7 @@ def reload(model: ModelArgument = None) -> None:
 
 
 def _asked(model: str | None) -> tuple[str | None, str | None, ServeConfig]:
-    """The registered name, the storage and the settings that a model's name or a file stands for."""
+    """Return the registered name, the storage and the settings that a model name or an experiment file gives."""
     from manta.config import ServeConfig
 
     if model and model.endswith((".yaml", ".yml")):

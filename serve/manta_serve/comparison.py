@@ -1,4 +1,4 @@
-"""Champion and candidate side by side, as GET /v1/model tells: what each answered, and what the shadow found."""
+"""The comparison of champion and candidate in GET /v1/model: the answers of each, and the figures of the shadow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class AnswersFigures(BaseModel):
-    """What one version's answers were like since this replica started."""
+    """Figures about one version's answers since this replica started."""
 
     version: int
     num_texts: int
@@ -26,7 +26,7 @@ class AnswersFigures(BaseModel):
 
     @classmethod
     def of(cls, version: int, metrics: ServiceMetrics) -> AnswersFigures:
-        """What was counted of a version."""
+        """Return the figures of a version."""
         found = metrics.versions.get(version)
         if found is None or not found.num_texts:
             return cls(version=version, num_texts=0, mean_confidence=None, uncertain=None, p50_ms=None, p99_ms=None)
@@ -41,7 +41,7 @@ class AnswersFigures(BaseModel):
 
 
 class ShadowFigures(BaseModel):
-    """What champion and candidate said of the same texts."""
+    """Comparison of champion and candidate on the same texts."""
 
     num_texts: int
     num_dropped: Annotated[int, Field(description="Texts that the candidate had no time for.")]
@@ -53,7 +53,7 @@ class ShadowFigures(BaseModel):
 
     @classmethod
     def of(cls, comparison: Comparison) -> ShadowFigures:
-        """What was compared."""
+        """Return the figures of a comparison."""
         count = comparison.num_texts
 
         def mean(histogram: Histogram) -> float | None:
@@ -71,7 +71,7 @@ class ShadowFigures(BaseModel):
 
 
 class ComparisonAnswer(BaseModel):
-    """Champion and candidate side by side, as far as this replica has seen them."""
+    """Champion and candidate side by side, as counted by this replica."""
 
     champion: AnswersFigures
     candidate: AnswersFigures
@@ -79,7 +79,7 @@ class ComparisonAnswer(BaseModel):
 
     @classmethod
     def of(cls, service: Service, candidate: ServedModel) -> ComparisonAnswer:
-        """What a service has counted of the two."""
+        """Return the comparison of a service's champion with its candidate."""
         comparison = None if service.shadow is None else service.shadow.comparison
         return cls(
             champion=AnswersFigures.of(service.models.current.version, service.metrics),

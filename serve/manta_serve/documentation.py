@@ -1,4 +1,4 @@
-"""What the API says of itself: OpenAPI with examples, and /docs, a page that needs nothing from elsewhere."""
+"""The API's documentation: OpenAPI with examples, and /docs, a page that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PROBLEMS = {
     504: ("deadline", "There was no answer within 30 s; try again later, or with fewer texts."),
     507: ("feedback_full", "There is no room for more feedback."),
 }
-# The page's own script and style, and what it asks of this very server.
+# Allows the page its own script and style, and requests to this server.
 PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
 PAGE_FILES = {
     "/docs": ("docs.html", "text/html"),
@@ -54,7 +54,7 @@ PAGE_FILES = {
 
 
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors a path can answer with, each with an example."""
+    """Return the errors that a path can answer with, each with an example."""
     found: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         code, message = PROBLEMS[status]
@@ -64,21 +64,21 @@ def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def body_of(shape: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
-    """The body of a path that reads it itself."""
+    """Return the OpenAPI description of a body, for a path that parses its body itself."""
     return {"requestBody": {"required": True, "content": {JSON: {"schema": shape.model_json_schema(), "examples": examples}}}}
 
 
 def add_documentation(api: FastAPI) -> None:
-    """Add /docs, and to the OpenAPI how a key is sent."""
+    """Add the page /docs, and add to the OpenAPI document how a key is sent."""
     plain = api.openapi
 
     def openapi() -> dict[str, Any]:
         document = plain()
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"key": []}, {}]  # none is asked for on the machine itself
+        document["security"] = [{"key": []}, {}]  # no key is required on the machine itself
         return document
 
-    api.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+    api.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
     folder = importlib.resources.files("manta_serve") / "page"
     for path, (name, kind) in PAGE_FILES.items():
         _add_file(api, path, (folder / name).read_text(encoding="utf-8"), kind=kind)

@@ -1,6 +1,6 @@
-"""`DriftWindow`: whether what a version answers lately looks like its answers to the validation rows.
+"""`DriftWindow`: compares a version's latest answers with its answers to the validation rows.
 
-It shows before anybody knows which answers were right that other questions come in, or the same ones in other words.
+A difference shows that other questions come in, or the same ones in other words, before anyone knows which answers were right.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from manta.inference.answer_profile import AnswerProfile
 
 PART_ROWS = 1000
-"""The window is the part that fills up and the full one before it, so it goes on with 1,000 to 2,000 answers."""
+"""Answers in one part. The window is the part being filled and the full one before it, so it holds 1,000 to 2,000 answers."""
 LEAST_ROWS = 200
-"""Fewer say nothing."""
+"""Fewest answers for which drift is reported."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the window's answers are from those to the validation rows."""
+    """Difference between the window's answers and those to the validation rows."""
 
     index: float
     """Population stability index."""
     by_chance: float
-    """What it would be on average if nothing had changed."""
+    """Average index that chance alone gives if nothing has changed."""
 
 
 class DriftWindow:
-    """The latest answers of a version, counted as the profile in its manifest is."""
+    """The latest answers of a version, counted in the same way as the profile in its manifest."""
 
     def __init__(self, expected: AnswerProfile, *, labels: Sequence[str]) -> None:
         self._expected = expected
@@ -41,11 +41,11 @@ class DriftWindow:
 
     @property
     def num_rows(self) -> int:
-        """Answers in the window."""
+        """Number of answers in the window."""
         return self._now.num_rows + self._before.num_rows
 
     def add(self, labels: Sequence[str], confidence: float) -> None:
-        """One answer: the labels that apply, and how sure it is."""
+        """Count one answer: the labels that apply, and its confidence."""
         part = self._now
         for name in labels:
             part.labels[self._places[name]] += 1
@@ -57,7 +57,7 @@ class DriftWindow:
             self._before, self._now = part, self._empty()
 
     def drift(self) -> dict[str, Drift]:
-        """The drift of `labels` and of `confidence`; nothing while there are too few answers."""
+        """Return the drift of `labels` and of `confidence`; an empty dictionary if there are too few answers."""
         if self.num_rows < LEAST_ROWS:
             return {}
         pairs = {

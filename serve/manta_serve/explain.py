@@ -1,6 +1,6 @@
-"""`Explainer`: explains answers beside the batcher, one at a time and at low priority, so that others' answers do not wait.
+"""`Explainer`: explains answers outside the batcher, one at a time and at low priority, so that other answers do not wait.
 
-Gradients need the safetensors; they are loaded when the first explanation is asked for, whatever form of the model answers.
+Gradients need the safetensors weights. The first explanation loads them, whichever inference format answers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RETRY_S = 5
 
 
 class Explainer:
-    """Explains the answers of one replica; its methods are for one event loop."""
+    """An explainer for the answers of one replica. Its methods are for one event loop."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=give_way)
@@ -36,10 +36,10 @@ class Explainer:
     async def explain(
         self, artifact: ModelArtifact, texts: Sequence[Text], *, labels: Sequence[str], deadline_s: float
     ) -> list[Explanation]:
-        """Which words spoke for each text's label. A caller that cancels it, or whose deadline passes, costs no more computing.
+        """Return the words' contributions to each text's label. If the caller cancels or the deadline passes, computing stops.
 
         Raises:
-            ApiProblem: too many wait already (429), or it took too long (504).
+            ApiProblem: too many requests wait for explanations (429), or the deadline passed (504).
         """
         if self._num_asked > MOST_WAITING:
             message = f"{MOST_WAITING} requests wait for explanations already; try again in {RETRY_S} s, or without explain."
@@ -77,7 +77,7 @@ class Explainer:
             return []
 
     def _attributor(self, artifact: ModelArtifact) -> Attributor:
-        """Of the version that was asked for last; another one takes its place in memory."""
+        """Return the attributor of a version. Only the last one is kept in memory; another version replaces it."""
         from manta.inference.attribution import Attributor
 
         if self._loaded is None or self._loaded[0] != artifact.path:

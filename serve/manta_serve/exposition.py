@@ -1,6 +1,6 @@
-"""Figures of a service, and their text for Prometheus.
+"""Metrics of a service, and their Prometheus text.
 
-A replica's figures are plain data, so that one replica can tell those of all
+A replica's metrics are plain data, so that one replica can report those of all
 (docs/decisions/0010-one-scrape-for-all-replicas.md). `prometheus_client` writes the text.
 """
 
@@ -23,30 +23,30 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One number."""
+    """One value of a metric."""
 
     labels: Mapping[str, str]
     value: float
     suffix: str = ""
-    """What its name has beyond the family's: `_bucket`, `_sum` and `_count` of a histogram."""
+    """Suffix of the metric's name: `_bucket`, `_sum` or `_count` for a histogram."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """The numbers of one name."""
+    """A metric with all its samples."""
 
     name: str
     kind: Kind
     meaning: str
-    """A line for people."""
+    """Help text of one line."""
     samples: list[Sample] = field(default_factory=list)
 
     def add(self, value: float, **labels: str) -> None:
-        """One more number."""
+        """Add one sample."""
         self.samples.append(Sample(labels, value))
 
     def add_histogram(self, histogram: Histogram, **labels: str) -> None:
-        """A histogram's numbers."""
+        """Add the samples of a histogram."""
         total = 0
         for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
             total += count
@@ -56,14 +56,14 @@ class Family:
 
 
 class Histogram:
-    """How many values lie up to each bound. To be changed by one thread at a time; any may read it."""
+    """Counts of values between bounds. One thread at a time may change it; any thread may read it."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
-        """Values up to each bound and beyond the one before; those beyond all of them at the end."""
+        """Values up to each bound and above the one before; the last entry counts those above all bounds."""
         self.total = 0.0
-        """Of all values."""
+        """Sum of all values."""
 
     def add(self, value: float) -> None:
         """Count a value."""
@@ -71,9 +71,9 @@ class Histogram:
         self.total += value
 
     def quantile(self, share: float) -> float | None:
-        """About the value that a share of the values is below, spread evenly within a bin; None where there are none.
+        """Estimate the value below which a `share` of the values lie, spread evenly within a bin; None if there are no values.
 
-        Beyond the last bound nothing is known but that it is more: the bound stands for it.
+        If that value lies above the last bound, the last bound is returned.
         """
         wanted, low = share * sum(self.counts), 0.0
         if not any(self.counts):
@@ -87,11 +87,11 @@ class Histogram:
 
 
 def exposition(replicas: Mapping[str, Sequence[Family]]) -> str:
-    """The families of each replica as one text: every name once, and with each number the replica that it is from."""
+    """Return the metrics of all replicas as one text. Each metric name appears once, and each sample has the label `replica`."""
     metrics: dict[str, Metric] = {}
     for replica, families in replicas.items():
         for family in families:
-            name = family.name.removesuffix("_total")  # which the client adds to a counter's name
+            name = family.name.removesuffix("_total")  # the client adds it to a counter's name
             metric = metrics.setdefault(name, Metric(name, family.meaning, family.kind))
             for sample in family.samples:
                 metric.add_sample(family.name + sample.suffix, {**sample.labels, "replica": replica}, sample.value)
@@ -100,10 +100,10 @@ def exposition(replicas: Mapping[str, Sequence[Family]]) -> str:
 
 @dataclass(frozen=True)
 class _Collected:
-    """Metrics as the client's writer takes them."""
+    """A collector of metrics, as the writer of `prometheus_client` expects it."""
 
     metrics: list[Metric]
 
     def collect(self) -> list[Metric]:
-        """All of them."""
+        """Return all metrics."""
         return self.metrics

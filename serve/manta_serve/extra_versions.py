@@ -1,7 +1,7 @@
-"""`ExtraVersions`: versions that are neither champion nor candidate, in memory because somebody asks for one by its number.
+"""`ExtraVersions`: versions that are neither champion nor candidate, in memory because a request names them.
 
-One is loaded at a time, in a thread of its own, beside whatever answers. Of those in memory the one that was asked for longest ago
-makes room.
+One version is loaded at a time, in a separate thread, while other versions answer. The least recently requested version makes room
+for a new one.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ if TYPE_CHECKING:
     from manta_serve.served_model import ServedModel
 
 MOST_PENDING = 3
-"""Versions that may be loading or wait for it: a client that asks for all of them in turn must not make others wait for that."""
+"""Most versions that may be loading or waiting to load: a client that requests all versions must not delay the others."""
 RETRY_S = 5
 
 
 class UnknownVersionError(InputError):
-    """A request asks for a version that does not exist (404)."""
+    """Error: a request names a version that does not exist (404)."""
 
 
 class RefusedVersionError(InputError):
-    """A request asks for a version that cannot answer (409)."""
+    """Error: a request names a version that cannot answer (409)."""
 
 
 class BusyLoadingError(MantaError):
-    """Too many other versions are being loaded (429)."""
+    """Error: too many other versions are being loaded (429)."""
 
 
 class ExtraVersions:
-    """Up to `most` versions. `find` and `keep` may be called by any thread, `loaded` by event loops."""
+    """A cache of up to `most` versions. Any thread may call `find` and `keep`; event loops call `loaded`."""
 
     def __init__(self, load: Callable[[int], ServedModel], *, most: int) -> None:
-        """`load` returns a version that is warm and checked, or raises what the request is to be told."""
+        """Create an empty cache. `load` returns a version that is warm and checked, or raises the error for the request."""
         self._load = load
         self._most = most
-        self._held: dict[int, ServedModel] = {}  # the one that was asked for last at the end
+        self._held: dict[int, ServedModel] = {}  # the most recently requested version is last
         self._pending: dict[int, Future[ServedModel]] = {}
         self._changing = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="versions")
 
     @property
     def held(self) -> list[ServedModel]:
-        """Those in memory."""
+        """The versions in memory."""
         with self._changing:
             return list(self._held.values())
 
     def find(self, version: int) -> ServedModel | None:
-        """A version, if it is in memory."""
+        """Return a version if it is in memory, else None."""
         with self._changing:
             model = self._held.pop(version, None)
             if model is not None:
@@ -71,12 +71,12 @@ class ExtraVersions:
                 del self._held[next(iter(self._held))]
 
     async def loaded(self, version: int) -> ServedModel:
-        """A version, once it is in memory. It is loaded even if the client that asked for it has gone: others may ask, too.
+        """Load a version and return it. Loading continues if the client disconnects, as other clients may request it too.
 
         Raises:
             UnknownVersionError: there is no such version.
-            RefusedVersionError: it does not load, or not answer as it did when it was made.
-            BusyLoadingError: others are being loaded; it can be asked for again soon.
+            RefusedVersionError: it does not load, or its answers differ from its golden predictions.
+            BusyLoadingError: other versions are being loaded; the client can retry soon.
             RunError: the registry cannot be reached.
         """
         with self._changing:
@@ -88,7 +88,7 @@ class ExtraVersions:
         return await asyncio.shield(asyncio.wrap_future(future))
 
     def close(self) -> None:
-        """Load no more."""
+        """Stop loading versions."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _loaded(self, version: int) -> ServedModel:

@@ -1,11 +1,11 @@
-"""`FeedbackStore`: what people say about answers, as rows to train on.
+"""`FeedbackStore`: people's feedback on answers, stored as rows to train on.
 
-One JSONL file a model, `<storage>/feedback/<model>/feedback.jsonl`, which `data.train` reads as it is: `text` (or `first` and
-`second` of a pair) and `label`, which is what people say is right. A text stands in it once: who says the same again adds nothing,
-who says something else has the last word, because training refuses one text under two labels.
+Each model has one JSONL file, `<storage>/feedback/<model>/feedback.jsonl`, which `data.train` reads unchanged. A row has `text` (or
+`first` and `second` of a pair) and `label`, the right label. Each text occurs once: the same label again adds nothing, and another
+label replaces the row, because training refuses one text with two labels.
 
-Any number of processes may write: a lock file lets one at a time. Nobody keeps an index of the file, which others may have changed;
-a text is looked for in the file's bytes, at some hundred MB a second.
+Any number of processes may write; a lock file lets in one at a time. There is no index, because other processes may have changed
+the file. A text is searched in the file's bytes, at some hundred MB a second.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ FILE = "feedback.jsonl"
 MOST_CONFLICTS = 20
 OWNER_ONLY, OWNER_FOLDER = 0o600, 0o700
 Said = str | list[str]
-"""A label, or of a multilabel model a list of labels."""
+"""A label, or for a multilabel model a list of labels."""
 
 
 class FeedbackFullError(MantaError):
-    """No more of it is kept (507)."""
+    """Error: there is no room for more feedback (507)."""
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a person says about one answer."""
+    """One person's feedback on one answer."""
 
     text: Text
     answer: Said
@@ -51,13 +51,13 @@ class Feedback:
 
     @property
     def key(self) -> bytes:
-        """What the line of this text begins with, and no other text's."""
+        """The beginning of this text's line, which no other text's line has."""
         names = {"text": self.text} if isinstance(self.text, str) else {"first": self.text[0], "second": self.text[1]}
         return json.dumps(names, ensure_ascii=False).removesuffix("}").encode() + b', "label": '
 
     @property
     def line(self) -> bytes:
-        """The row as it is written."""
+        """The row as it is written to the file."""
         rest = {"answer": self.answer, "version": self.version, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         label = json.dumps(self.correction, ensure_ascii=False)
         return self.key + f"{label}, {json.dumps(rest, ensure_ascii=False).removeprefix('{')}\n".encode()
@@ -65,27 +65,27 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Conflict:
-    """Texts that are the same but for capitals and spaces, under different labels."""
+    """Texts that differ only in case and spaces but have different labels."""
 
     text: Text
-    """As one of them is written."""
+    """One of the texts, as it was written."""
     labels: tuple[Said, ...]
 
 
 @dataclass(frozen=True)
 class FeedbackSummary:
-    """What people said so far, in figures."""
+    """Summary of the feedback so far."""
 
     count: int
     since: int
-    """Those that were said since the time that was asked for."""
+    """Texts whose feedback was given since the requested time."""
     corrected: int
-    """Those where the answer was wrong."""
+    """Texts whose answer was wrong."""
     by_label: dict[str, int]
     duplicates: int
-    """Texts that are another's again but for capitals and spaces, under the same label."""
+    """Texts that repeat another one, except for case and spaces, with the same label."""
     conflicts: tuple[Conflict, ...]
-    """The first of them."""
+    """The first conflicts, MOST_CONFLICTS at most."""
 
 
 class FeedbackStore:
@@ -96,10 +96,10 @@ class FeedbackStore:
         self._max_bytes = max_bytes
 
     def add(self, feedback: Feedback) -> bool:
-        """Keep it; False where the same was said of the text before.
+        """Store the feedback. Return False if the text already has this label.
 
         Raises:
-            FeedbackFullError: there is no room for it, by the config's bound or on the disk.
+            FeedbackFullError: the config's limit is reached, or the disk cannot be written.
         """
         try:
             with self._locked() as file:
@@ -108,12 +108,12 @@ class FeedbackStore:
             raise FeedbackFullError(f"feedback cannot be kept here ({error.strerror}); tell this service's operator.") from None
 
     def summary(self, *, since: datetime) -> FeedbackSummary:
-        """The feedback so far, in figures; `since` has a time zone."""
+        """Summarize the feedback so far. `since` must have a time zone."""
         try:
             content = self.path.read_bytes()
-        except FileNotFoundError:  # nobody said anything yet
+        except FileNotFoundError:  # no feedback yet
             content = b""
-        # A last line without its break is one that is being written.
+        # A last line without a line break is still being written.
         rows = [json.loads(line) for line in content.split(b"\n")[:-1]]
         by_label: Counter[str] = Counter()
         alike: dict[Text, list[dict[str, Any]]] = {}
@@ -150,7 +150,7 @@ class FeedbackStore:
         return True
 
     def _replace(self, file: int, line: bytes, *, without: tuple[int, int], size: int) -> None:
-        """The file with one line taken out and another added, renamed into place so that readers see it whole."""
+        """Write the file without one line and with a new one, and rename it into place so that readers see a whole file."""
         temporary = self.path.with_suffix(".partial")
         try:
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb") as new:
@@ -167,7 +167,7 @@ class FeedbackStore:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        """The open file, which nobody else changes meanwhile."""
+        """Yield the open file while no other process changes it."""
         self.path.parent.mkdir(mode=OWNER_FOLDER, parents=True, exist_ok=True)
         lock = os.open(self.path.with_name(".lock"), os.O_RDWR | os.O_CREAT, OWNER_ONLY)
         try:
@@ -186,14 +186,14 @@ def _text_of(row: dict[str, Any]) -> Text:
 
 
 def _plain(text: Text) -> Text:
-    """The same for texts that differ in capitals and spaces only."""
+    """Return the text in a form that is equal for texts which differ only in case and spaces."""
     if isinstance(text, tuple):
         return " ".join(text[0].casefold().split()), " ".join(text[1].casefold().split())
     return " ".join(text.casefold().split())
 
 
 def _different(said: list[Said]) -> tuple[Said, ...]:
-    """The labels without repetitions, in their order."""
+    """Return the labels without duplicates, in their order."""
     return tuple(label for index, label in enumerate(said) if label not in said[:index])
 
 
@@ -209,7 +209,7 @@ def _append(file: int, line: bytes, *, size: int) -> None:
 
 
 def _whole_size(file: int) -> int:
-    """The file's size, without the half line that a process left that was killed while it wrote."""
+    """Return the file's size, after removing the incomplete last line of a process that was killed while writing."""
     size = os.fstat(file).st_size
     if not size or os.pread(file, 1, size - 1) == b"\n":
         return size
@@ -220,7 +220,7 @@ def _whole_size(file: int) -> int:
 
 
 def _find(file: int, key: bytes, *, size: int) -> tuple[int, int]:
-    """Where the line is that begins with `key`; (0, 0) if there is none. No line's text holds a line break unescaped."""
+    """Return start and end of the line that begins with `key`, or (0, 0) if there is none. Line breaks within texts are escaped."""
     if not size:
         return 0, 0
     with mmap.mmap(file, size, access=mmap.ACCESS_READ) as content:

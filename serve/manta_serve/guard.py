@@ -1,6 +1,6 @@
-"""`guarded`: what stands in front of the API. Who may ask, how often and how much, and what every answer is sent with.
+"""`guarded`: the layers in front of the API. They check keys, limit rate and body size, and add headers to every answer.
 
-Pure ASGI (https://asgi.readthedocs.io), so that it costs microseconds and sees a request before anything of it is read. In order:
+Pure ASGI (https://asgi.readthedocs.io), so that it costs microseconds and sees a request before any of it is read. The order is:
 request id and security headers, counting and logging, CORS, the API key, the key's rate, the size of the body.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from manta_serve.service_metrics import ServiceMetrics
 
 OPEN_PATHS = ("/healthz", "/readyz")
-"""What load balancers ask, without a key."""
+"""Paths without a key, for load balancers."""
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -51,10 +51,10 @@ def guarded(
     is_stopping: Callable[[], bool] = lambda: False,
     proxy_returns_id: bool = False,
 ) -> ASGIApp:
-    """The API behind its guards.
+    """Return the API behind its guards.
 
-    With `keys`, only who sends one of them is let in. Every request is counted in `metrics`. While it `is_stopping`, every answer
-    ends its connection. `proxy_returns_id` says that what stands in front sends the request's id back already, as Ray Serve does.
+    With `keys`, only requests with a valid key are let in. Every request is counted in `metrics`. While `is_stopping` returns True,
+    every answer closes its connection. `proxy_returns_id` is True if the proxy already returns the request's id, as Ray Serve does.
     """
     app = BodyLimit(app, max_bytes=config.max_body_bytes, max_wait_s=config.deadline_s)
     app = KeyCheck(app, keys=keys, requests_per_minute=config.requests_per_minute)
@@ -71,7 +71,7 @@ def guarded(
 
 
 class AnswerHeaders:
-    """Gives every request an id, and every answer the headers that keep browsers from doing foolish things with it."""
+    """A layer that gives every request an id, and every answer the security headers for browsers."""
 
     def __init__(self, app: ASGIApp, *, returns_id: bool, is_stopping: Callable[[], bool]) -> None:
         self._app = app
@@ -79,7 +79,7 @@ class AnswerHeaders:
         self._is_stopping = is_stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; its id is in `request.state.request_id`."""
+        """Pass the request on. Its id is in `request.state.request_id`."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,7 +94,7 @@ class AnswerHeaders:
                 if self._returns_id:
                     headers["X-Request-ID"] = request_id
                 if self._is_stopping():
-                    # Else the client's next request may be on its way when the server closes the connection.
+                    # Otherwise the client's next request may be in transit when the server closes the connection.
                     headers["Connection"] = "close"
             await send(message)
 
@@ -102,7 +102,7 @@ class AnswerHeaders:
 
 
 class KeyCheck:
-    """Lets in who sends a valid key, as often as the key may."""
+    """A layer that lets in requests with a valid key, up to the key's rate."""
 
     def __init__(self, app: ASGIApp, *, keys: KeyStore | None, requests_per_minute: int | None) -> None:
         self._app = app
@@ -110,7 +110,7 @@ class KeyCheck:
         self._rate = RequestRate(requests_per_minute) if requests_per_minute else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401 or 429; the key's name is in `request.state.key_name`."""
+        """Pass the request on, or answer 401 or 429. The key's name is in `request.state.key_name`."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
                 name = scope.setdefault("state", {})["key_name"] = self._name(Headers(scope=scope))
@@ -122,7 +122,7 @@ class KeyCheck:
         await self._app(scope, receive, send)
 
     def _name(self, headers: Headers) -> str | None:
-        """The name of the key that was sent; None where none is asked for."""
+        """Return the name of the key that was sent, or None if no key is required."""
         if self._keys is None:
             return None
         scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -134,7 +134,7 @@ class KeyCheck:
 
 
 class RequestRate:
-    """A token bucket for each key: a minute's requests may come at once, then they are let in as the minute passes."""
+    """A token bucket for each key. A minute's requests may come at once; after that, the bucket refills evenly."""
 
     def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
@@ -158,7 +158,7 @@ class RequestRate:
 
 
 class BodyLimit:
-    """Reads the body up to its limit before anything else happens, so that too much or too slow costs nothing."""
+    """A layer that first reads the body up to its limits, so that a body that is too large or too slow costs nothing else."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_wait_s: float) -> None:
         self._app = app
@@ -190,7 +190,7 @@ class BodyLimit:
         await self._app(scope, receive_rest, send)
 
     async def _whole_body(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The body, of which never more than the limit is held; None if the client left meanwhile."""
+        """Return the body, never holding more than the limit; None if the client disconnected."""
         announced = headers.get("content-length", "")
         if announced.isdecimal() and (len(announced) > 18 or int(announced) > self._max_bytes):
             raise self._too_large()
@@ -211,6 +211,6 @@ class BodyLimit:
 
 
 def request_id_of(headers: Headers) -> str:
-    """The id the caller gave, if it is one that a log can hold, else a new one."""
+    """Return the caller's id if it is safe to log, else a new one."""
     given = headers.get("x-request-id", "")
     return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex

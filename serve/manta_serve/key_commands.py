@@ -1,4 +1,4 @@
-"""`manta keys`: who may use the API."""
+"""The commands `manta keys`, which manage the API's keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ keys = typer.Typer(help="Create, list and revoke the API's keys.", no_args_is_he
 
 @keys.command()
 def create(name: NameArgument, json: JsonOption = False) -> None:
-    """Make a key and show it, once: it is not kept in a form that could be shown again."""
+    """Create a key and show it once. Only its hash is stored, so the key cannot be shown again."""
     key = _store().create(name)
     if json:
         print_result({"name": name, "key": key}, as_json=True)
@@ -30,7 +30,7 @@ def create(name: NameArgument, json: JsonOption = False) -> None:
 
 @keys.command("list")
 def list_keys(json: JsonOption = False) -> None:
-    """List whom there are keys for, and since when."""
+    """List the names of all keys, and the time at which each was created."""
     found = _store().list()
     console = people_console()
     for item in found:
@@ -42,7 +42,7 @@ def list_keys(json: JsonOption = False) -> None:
 
 @keys.command()
 def revoke(name: NameArgument, json: JsonOption = False) -> None:
-    """Forget a key: running services refuse it within two seconds."""
+    """Revoke a key. Running services refuse it within two seconds."""
     _store().revoke(name)
     people_console().print(f"The key of {name} is revoked.", markup=False)
     print_result({"name": name, "revoked": True}, as_json=json)

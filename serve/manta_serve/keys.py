@@ -1,6 +1,6 @@
-"""`KeyStore`: the API keys of a service, in `<storage>/keys.json`. Only their sha256 is kept, and only their owner may read it.
+"""`KeyStore`: the API keys of a service, in `<storage>/keys.json`. It holds only their SHA-256, and only its owner may read it.
 
-A key has 256 random bits, so a plain hash is as good as a slow one: there is nothing to guess from.
+A key has 256 random bits, so it cannot be guessed, and a plain hash is as safe as a slow one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from manta.storage.folders import Storage
 
 PREFIX = "manta_"
-"""What every key begins with, so that scanners for leaked secrets find it."""
+"""Prefix of every key, by which scanners for leaked secrets find it."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LOOK_EVERY_S = 1.0
 LONGEST_KEY = 200
@@ -39,19 +39,19 @@ logger = logging.getLogger(__name__)
 
 
 class ApiKey(BaseModel):
-    """What is remembered of a key."""
+    """The stored data of one key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """Whom it was made for; it stands in logs and counts requests, the key never does."""
+    """The person or service the key is for. It appears in logs and request counts; the key itself never does."""
     sha256: str
     created: str
     """UTC, ISO 8601."""
 
 
 class KeyFile(BaseModel):
-    """The file's content."""
+    """Content of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,10 +69,10 @@ class KeyStore:
         self._lock = threading.Lock()
 
     def create(self, name: str) -> str:
-        """A new key. It cannot be shown again.
+        """Create a key and return it. It cannot be shown again.
 
         Raises:
-            InputError: the name is taken or no name, or the storage cannot be written.
+            InputError: the name is taken or not valid, or the storage cannot be written.
         """
         if not NAME.fullmatch(name):
             raise InputError(f"{name!r}: not a name for a key; take letters, digits, dots, dashes and underscores, 100 at most.")
@@ -86,7 +86,7 @@ class KeyStore:
         return key
 
     def list(self) -> list[ApiKey]:
-        """What is remembered of every key, oldest first.
+        """Return the stored data of every key, oldest first.
 
         Raises:
             InputError: the file is damaged.
@@ -94,10 +94,10 @@ class KeyStore:
         return [*self._read()]
 
     def revoke(self, name: str) -> None:
-        """Forget a key: running services refuse it within a second or two.
+        """Revoke a key. Running services refuse it within a second or two.
 
         Raises:
-            InputError: there is none of that name.
+            InputError: there is no key of that name.
         """
         with self._writing():
             keys = self._read()
@@ -108,7 +108,7 @@ class KeyStore:
             self._write(left)
 
     def any(self) -> bool:
-        """Whether there is a key at all.
+        """Tell whether there is any key.
 
         Raises:
             InputError: the file is damaged.
@@ -116,7 +116,7 @@ class KeyStore:
         return bool(self._read())
 
     def check(self, key: str) -> str | None:
-        """The name of a key that is valid now, else None. The time it takes tells nothing about the keys there are."""
+        """Return the name of a valid key, else None. The time it takes reveals nothing about the stored keys."""
         if len(key) > LONGEST_KEY:
             return None
         digest = _digest(key)
@@ -127,7 +127,7 @@ class KeyStore:
         return found
 
     def _current(self) -> tuple[ApiKey, ...]:
-        """The keys as they were at most a second ago. None are known while the file cannot be read."""
+        """Return the keys, read at most one second ago; none if the file cannot be read."""
         with self._lock:
             now = time.monotonic()
             if now - self._looked_at < LOOK_EVERY_S:
@@ -144,7 +144,7 @@ class KeyStore:
             return self._known
 
     def _state(self) -> tuple[int, ...]:
-        """What changes when the file does."""
+        """Return values that change when the file changes."""
         try:
             found = self.path.stat()
         except OSError:
@@ -167,7 +167,7 @@ class KeyStore:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One writer at a time, so that no key that was just revoked comes back."""
+        """Hold the lock for writing. With one writer at a time, a revoked key cannot come back."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, OWNER_ONLY)

@@ -1,4 +1,4 @@
-"""Work that gives way: the processor is given to it when no answer needs it."""
+"""Low priority for threads whose work must not delay answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import threading
 from contextlib import suppress
 
 NICENESS = 10
-"""Of 19."""
+"""Nice value; 19 is the lowest priority."""
 
 
 def give_way() -> None:
-    """Lower the calling thread's priority, and that of the threads it starts."""
-    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+    """Lower the priority of the calling thread and of the threads that it starts."""
+    if sys.platform == "linux":  # other systems have no priority per thread
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

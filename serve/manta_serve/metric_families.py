@@ -1,4 +1,4 @@
-"""All figures of a replica as Prometheus knows them."""
+"""All Prometheus metrics of a replica."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def families_of(service: Service) -> list[Family]:
-    """All figures of a replica."""
+    """Return all metrics of a replica."""
     comparison = None if service.shadow is None else service.shadow.comparison
     return [
         *_requests(service.metrics),

@@ -1,7 +1,7 @@
-"""`ServedModels`: the versions that one replica has loaded, and how another one takes over without anybody noticing.
+"""`ServedModels`: the versions that one replica has loaded, and the switch to a new one without interruption.
 
-A new version is loaded beside the one that answers, warmed up, and must reproduce its golden predictions before it takes over. That
-is one assignment: requests that have begun hold on to the version they began with, and the last of them lets go of it.
+A new version is loaded while the old one answers. It is warmed up, and must reproduce its golden predictions before it takes over.
+The switch is one assignment. Requests in progress keep the version they began with, which is freed after the last of them.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ logger = logging.getLogger(__name__)
 
 
 class NotLoadedError(InputError):
-    """A request asks for a version that is not loaded, and none is loaded for the asking (409)."""
+    """Error: a request names a version that is not loaded, and the service does not load versions on request (409)."""
 
 
 class BrokenVersionError(MantaError):
-    """A version loads and does not answer as it did when it was made."""
+    """Error: a version loads but does not reproduce its golden predictions."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that was not taken."""
+    """A version that was refused."""
 
     version: int
     reason: str
@@ -54,16 +54,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class _Due:
-    """A version that is ready, and when it takes over."""
+    """A version that is ready, and the time at which it takes over."""
 
     model: ServedModel
     at: datetime
 
 
 class ServedModels:
-    """The champion, the candidate if it gets traffic, and a few more if they are asked for.
+    """The champion, the candidate if it gets traffic, and a few more versions that requests name.
 
-    What is refused, and a registry that does not answer, leave in place what answers.
+    If a version is refused or the registry does not answer, the versions that answer stay in place.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class ServedModels:
         together: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Load the champion, or where it is broken, the one before it.
+        """Load the champion or, if it is broken, the one before it.
 
         Args:
-            storage: where the registry is.
-            name: the registered model.
-            traffic: what the candidate sees.
-            extra_versions: how many more are held because they are asked for.
-            together: whether there are other replicas, which are to take a new champion at the same moment.
-            clock: the time.
+            storage: location of the registry.
+            name: name of the registered model.
+            traffic: the traffic that the candidate gets.
+            extra_versions: number of further versions that are held because requests name them.
+            together: True if there are other replicas, which must take a new champion at the same moment.
+            clock: returns the current time.
 
         Raises:
-            InputError: there is no such model, it has no champion, or no version of it that was the champion can answer.
+            InputError: there is no such model, it has no champion, or none of its champions so far can answer.
             RunError: the registry cannot be reached.
         """
         self.name = name
@@ -112,36 +112,36 @@ class ServedModels:
         due = self._due
         if due is not None and self._clock() >= due.at:
             with self._switching:
-                if self._due is due:  # else the registry has just said something else
+                if self._due is due:  # otherwise the registry has just changed it
                     self._take(due.model)
         return self._current
 
     @property
     def candidate(self) -> ServedModel | None:
-        """The candidate, where it is loaded and is not the champion."""
+        """The candidate, if it is loaded and is not the champion."""
         candidate = self._candidate
         return None if candidate is None or candidate.version == self.current.version else candidate
 
     @property
     def loaded(self) -> list[ServedModel]:
-        """Every version that may answer, the champion first and the candidate next."""
+        """Every version that may answer: the champion, then the candidate, then the others."""
         main = [self.current] if (candidate := self.candidate) is None else [self.current, candidate]
         extra = [] if self._extra is None else self._extra.held
         return [*main, *(model for model in extra if model.version not in {other.version for other in main})]
 
     @property
     def refused(self) -> list[Refusal]:
-        """The versions that the registry asks for and that were not taken."""
+        """The versions that the registry asks for and that were refused."""
         return list(self._refused.values())
 
     async def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
-        """Who answers a request: the pinned version, else by the key's share of the traffic, and without a key the champion.
+        """Return the version that answers a request: the pinned one, else by the key's traffic split, else the champion.
 
-        A pinned version that is not in memory is loaded, if there is room for any.
+        A pinned version that is not in memory is loaded, if there is room for it.
 
         Raises:
             NotLoadedError: the pinned version is not loaded, and there is no room for one more.
-            UnknownVersionError, RefusedVersionError, BusyLoadingError, RunError: as `ExtraVersions.loaded`.
+            UnknownVersionError, RefusedVersionError, BusyLoadingError, RunError: as for `ExtraVersions.loaded`.
         """
         if version is not None:
             return self._in_memory(version) or await self._loaded_for(version)
@@ -155,23 +155,23 @@ class ServedModels:
         return self.current
 
     def start(self) -> None:
-        """Look into the registry every few seconds, in a thread that ends with the process or with `stop`."""
+        """Check the registry every few seconds, in a thread that ends with the process or with `stop`."""
         threading.Thread(target=self._follow, daemon=True, name="models").start()
 
     def stop(self) -> None:
-        """End the looking and the loading."""
+        """Stop checking the registry and loading versions."""
         self._stop.set()
         if self._extra is not None:
             self._extra.close()
 
     def look(self) -> bool:
-        """See who the champion and the candidate are, and load who is not loaded; whether anything changed.
+        """Read champion and candidate from the registry, and load those that are not loaded. Return True if anything changed.
 
-        A version that was refused is tried again when the registry says something new, such as `ModelRegistry.request_reload`.
+        A refused version is tried again when the registry changes, for example after `ModelRegistry.request_reload`.
 
         Raises:
-            InputError: the model is gone from the registry.
-            RunError: the registry cannot be reached, or a version not be fetched; it is tried again at the next look.
+            InputError: the model is no longer in the registry.
+            RunError: the registry cannot be reached, or a version cannot be fetched; the next look tries again.
         """
         with self._looking:
             standing = self._registry_says()
@@ -181,13 +181,13 @@ class ServedModels:
             before = self._due, self._current, self._candidate
             self._take_champion(standing)
             self._take_candidate(standing)
-            self._standing = standing  # not before all of it was tried
+            self._standing = standing  # only after everything was tried
             return before != (self._due, self._current, self._candidate)
 
     def _is_overdue(self) -> bool:
-        """Whether this replica is still loading a champion that the others answer with by now.
+        """Tell whether this replica is still loading a champion with which the other replicas already answer.
 
-        Its requests wait then: a client that has met the new version must not meet the old one again.
+        If so, its requests wait: a client that got the new version must not get the old one again.
         """
         overdue_from = self._overdue_from
         return overdue_from is not None and self._clock() >= overdue_from
@@ -202,7 +202,7 @@ class ServedModels:
             raise InputError(f"{self.name}: there is no champion to serve; promote a version first.")
         before = [standing.champion, *reversed(line_of_champions(standing.decisions))]
         if self._together:
-            # One that was promoted this moment answers nowhere yet: the replica begins with the one that does.
+            # A champion promoted just now answers nowhere yet: the replica begins with the version that the others use.
             before = [answering(standing.decisions, now=self._clock()) or standing.champion, *before]
         tried = list(dict.fromkeys(before))
         for version in tried:
@@ -213,7 +213,7 @@ class ServedModels:
 
     def _take_champion(self, standing: Standing) -> None:
         now, since = self._clock(), standing.champion_since
-        # A clock that is ahead elsewhere must not put it off for longer.
+        # A clock that is ahead on another machine must not delay it longer.
         at = min(since, now) + TOGETHER_AFTER if self._together and since is not None else now
         self._overdue_from = at if at > now else None
         try:
@@ -239,7 +239,7 @@ class ServedModels:
 
     def _take_candidate(self, standing: Standing) -> None:
         due = self._due
-        # A client that has met it as the candidate must not go back for the seconds until it is the champion.
+        # A client that got it as the candidate must not get the old champion in the seconds before the takeover.
         self._is_settled = due is None or due.model is not self._candidate
         if not self._is_settled:
             return
@@ -253,11 +253,11 @@ class ServedModels:
         return found if found is not None or self._extra is None else self._extra.find(version)
 
     def _ready(self, version: int) -> ServedModel | None:
-        """A version that is in memory already, or loaded now; None if it is refused."""
+        """Return a version from memory, or load it now; None if it is refused."""
         return self._in_memory(version) or self._loaded(version)
 
     def _loaded(self, version: int) -> ServedModel | None:
-        """A version, loaded, warm and checked; None if it is refused."""
+        """Load a version, warm it up and check it; return None if it is refused."""
         if version in self._refused:
             return None
         try:
@@ -269,11 +269,11 @@ class ServedModels:
             return None
 
     def _checked(self, version: int) -> ServedModel:
-        """A version, loaded, warm and checked.
+        """Load a version, warm it up and check it.
 
         Raises:
-            RefusedVersionError: it cannot answer.
-            RunError: it could not be fetched, which is not its fault.
+            RefusedVersionError: the version cannot answer.
+            RunError: the version could not be fetched, which is not the version's fault.
         """
         from manta.registry.models import ModelRegistry
 
@@ -285,19 +285,19 @@ class ServedModels:
             raise
         except MantaError as error:
             raise RefusedVersionError(str(error)) from None
-        except Exception as error:  # whatever it is, it must not end the one that answers
+        except Exception as error:  # no error may stop the version that answers
             raise RefusedVersionError(f"version {version} does not load: {error!r}") from error
         return model
 
     async def _loaded_for(self, version: int) -> ServedModel:
-        """A version for a request that asks for it."""
+        """Load a version that a request names."""
         if self._extra is None:
             there = " and ".join(str(model.version) for model in self.loaded)
             raise NotLoadedError(f"version {version} of {self.name} is not loaded; there is version {there}.")
         return await self._extra.loaded(version)
 
     def _asked_for(self, version: int) -> ServedModel:
-        """A version that a request asks for; its error must not reveal where the registry is."""
+        """Load a version that a request names. The error must not reveal the location of the registry."""
         from manta.registry.models import ModelRegistry
 
         try:
@@ -323,11 +323,11 @@ class ServedModels:
 
 
 def check_golden(model: ServedModel) -> None:
-    """See that a loaded model, as it computes here, reproduces its golden predictions; one of an earlier version has none.
+    """Check that a loaded model reproduces its golden predictions on this machine. An artifact without golden predictions passes.
 
     Raises:
-        InputError: they cannot be read.
-        BrokenVersionError: it answers otherwise.
+        InputError: the golden predictions cannot be read.
+        BrokenVersionError: the model answers differently.
     """
     golden = model.artifact.golden()
     if golden is None:

@@ -1,6 +1,7 @@
-"""Every error of the API in one shape: `{"error": {"code", "message", "field"}}`.
+"""The one format of all API errors: `{"error": {"code", "message", "field"}}`.
 
-4xx is the caller's fault and says what to do; 429, 504 and 507 say that it was too much at the time; any other 5xx is ours.
+A 4xx status is the caller's fault, and the message says what to do. 429, 504 and 507 mean that there was no capacity at the time.
+Any other 5xx is the service's fault.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 JSON = "application/json"
-# The tags that tell one from several; they stand in pydantic's locations, but no caller wrote them.
+# Tags of the union of one and several. They appear in pydantic's locations, but not in the caller's body.
 KINDS = ("one", "several")
 logger = logging.getLogger(__name__)
 
 
 class Problem(BaseModel):
-    """What went wrong."""
+    """Description of an error."""
 
     code: str
-    """A word for programs, such as `invalid_request`."""
+    """A code for programs, such as `invalid_request`."""
     message: str
     """A sentence for people."""
     field: str | None = None
-    """The field of the body that it is about, such as texts.3."""
+    """The field of the body that the error is about, such as texts.3."""
 
 
 class ProblemAnswer(BaseModel):
@@ -41,8 +42,8 @@ class ProblemAnswer(BaseModel):
     error: Problem
 
 
-class ApiProblem(Exception):  # noqa: N818  # not a fault of ours
-    """Raised anywhere behind the API, it becomes the answer."""
+class ApiProblem(Exception):  # noqa: N818  # usually the caller's fault
+    """An error that any code behind the API may raise; it becomes the answer."""
 
     def __init__(
         self, status: int, code: str, message: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
@@ -53,18 +54,18 @@ class ApiProblem(Exception):  # noqa: N818  # not a fault of ours
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """The problem as the answer to a request."""
+        """Return the error as an HTTP response."""
         content = ProblemAnswer(error=self.problem).model_dump_json(exclude_none=True)
         return Response(content, status_code=self.status, headers=self.headers, media_type=JSON)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it as the answer of an ASGI application; what counts requests finds its code in the state."""
+        """Send the error as the answer of an ASGI application. Its code is stored in the state, for the request count."""
         scope.setdefault("state", {})["problem"] = self.problem.code
         await self.response()(scope, receive, send)
 
 
 def invalid(errors: Sequence[ErrorDetails]) -> ApiProblem:
-    """The first thing that is wrong with a body, in a sentence that names the limit where there is one."""
+    """Return the first error of a body as a sentence, which names the limit if there is one."""
     first = errors[0]
     field = ".".join(str(part) for part in first["loc"] if part not in KINDS) or None
     context: dict[str, Any] = first.get("ctx", {})
@@ -83,19 +84,19 @@ def invalid(errors: Sequence[ErrorDetails]) -> ApiProblem:
 
 
 async def refused(request: Request, error: Any) -> Response:
-    """What the router refuses: unknown paths, and methods that a path does not have."""
+    """Answer an error of the router: an unknown path, or a method that the path does not have."""
     code = str(error.detail).lower().replace(" ", "_")
     return await told(request, ApiProblem(error.status_code, code, f"{error.detail}.", headers=error.headers))
 
 
 async def told(request: Request, error: Any) -> Response:
-    """An `ApiProblem` as the answer; what counts requests finds its code in the state."""
+    """Return an `ApiProblem` as the response. Its code is stored in the state, for the request count."""
     request.state.problem = error.problem.code
     response: Response = error.response()
     return response
 
 
 async def broken(request: Request, error: Exception) -> Response:
-    """What nobody foresaw: the log has the traceback, the answer has nothing of it."""
+    """Answer an unexpected error. The log has the traceback; the answer reveals nothing of it."""
     logger.error("a request failed", exc_info=error)
     return await told(request, ApiProblem(500, "internal_error", "The server failed to answer; its log says why."))

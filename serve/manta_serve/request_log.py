@@ -1,7 +1,7 @@
-"""What is counted and logged of each request: `RequestLog` in front of the API, and the JSON that the log is written as.
+"""Counting and logging of requests: `RequestLog` in front of the API, and the log's JSON format.
 
-Every request is counted. A line is written of those that failed by our fault (5xx), and of all with `serve.log_requests`. It has
-the request's id, path, status, seconds and the key's name, and what users sent only with `serve.log_texts`.
+Every request is counted. Requests that fail with a 5xx status are logged; with `serve.log_requests`, all are. A line has the
+request's id, path, status, seconds and key name. It has the user's texts only with `serve.log_texts`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ CLIENT_GONE = 499
 SERVER_FAULT = 500
 logger = logging.getLogger(__name__)
 current_request: ContextVar[str | None] = ContextVar("current_request", default=None)
-"""The id of the request that is being answered: whatever is logged meanwhile has it."""
+"""Id of the request that is being answered. Everything logged meanwhile carries it."""
 
 
 class RequestLog:
-    """Counts every request when it has come to its end, and logs those that are to be logged."""
+    """A layer that counts every request when it ends, and logs it if required."""
 
     def __init__(self, app: ASGIApp, *, metrics: ServiceMetrics, logs_all: bool) -> None:
         self._app = app
@@ -41,7 +41,7 @@ class RequestLog:
             return
         state = scope.setdefault("state", {})
         current_request.set(state.get("request_id"))
-        status = CLIENT_GONE  # of whoever left before there was an answer
+        status = CLIENT_GONE  # kept if the client leaves before there is an answer
         started = time.perf_counter()
 
         async def send_and_see(message: Message) -> None:
@@ -62,10 +62,10 @@ class RequestLog:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: when, how grave, who says it, what, the request's id, and further facts."""
+    """A formatter that writes one JSON object a line: time, level, logger, message, request id and further facts."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A record as a line."""
+        """Format a record as one line."""
         line: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -82,7 +82,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Have this process write what the service logs to stderr as JSON; elsewhere it would go where the host's logging puts it."""
+    """Make this process write the service's log to stderr as JSON. Otherwise the host's logging decides where it goes."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     ours = logging.getLogger("manta_serve")

@@ -1,4 +1,4 @@
-"""Start the application, say where it answers, and stay until told to stop."""
+"""Start the application, print its address, and run until it is stopped."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ DRAIN_TIMEOUT_S = 10.0
 
 
 def run_server(name: str | None, *, storage: str | None, config: ServeConfig, profile: ProfileName, console: Console) -> None:
-    """Serve a model's champion until SIGINT or SIGTERM; what was asked by then is answered.
+    """Serve a model's champion until SIGINT or SIGTERM. Requests received by then are still answered.
 
-    It runs on the Ray cluster at $RAY_ADDRESS, else on one of its own on this machine.
+    It runs on the Ray cluster at $RAY_ADDRESS, else on a new one on this machine.
 
     Raises:
-        InputError: there is no such model, the port is taken, or it would listen beyond this machine without keys.
+        InputError: there is no such model, the port is taken, or the service would listen beyond this machine without API keys.
         RunError: the model did not load.
     """
     root = Storage.resolve(storage)
@@ -63,7 +63,7 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    # Set after Ray has started, which puts handlers of its own in place.
+    # Set after Ray has started, because Ray installs its own handlers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stop = threading.Event()
     try:
@@ -77,7 +77,7 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
         console.print("Stopping, once what was asked is answered.")
         _drain(ingress.drain_notice_s)
     finally:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # Ray tells of its own end as if it were a fault
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # Ray reports its own shutdown like an error
             _end()
 
 
@@ -85,7 +85,7 @@ def _end() -> None:
     import ray
     from ray import serve
 
-    if not os.environ.get("RAY_ADDRESS"):  # else the cluster is not ours: leave what else it serves alone
+    if not os.environ.get("RAY_ADDRESS"):  # otherwise the cluster is shared: leave its other applications alone
         serve.shutdown()
     ray.shutdown()
 
@@ -105,22 +105,22 @@ def _start(arguments: ServeArguments, ingress: Ingress, *, version: RegisteredVe
 
 
 def _drain(notice_s: float) -> None:
-    """Be ready no more, let load balancers see it, and end the replicas when all requests under way are answered."""
+    """Report not ready, wait until load balancers notice, and end the replicas when all requests in progress are answered."""
     from ray import serve
 
     try:
         serve.get_app_handle(APPLICATION).broadcast("drain").results(timeout_s=DRAIN_TIMEOUT_S)
         time.sleep(notice_s)
-    except Exception:  # a replica that is gone cannot be told; the others still answer what they have
+    except Exception:  # a replica that is gone cannot be told; the others still finish their requests
         logging.getLogger(__name__).exception("not every replica could be told to drain")
     serve.delete(APPLICATION)
 
 
 def check_keys(host: str, storage: Storage) -> None:
-    """Refuse to listen beyond this machine while nobody has a key.
+    """Refuse to listen beyond this machine while there is no API key.
 
     Raises:
-        InputError: the host is reached from other machines and there is no API key.
+        InputError: other machines can reach the host, and there is no API key.
     """
     if not is_loopback(host) and not KeyStore(storage).any():
         raise InputError(
@@ -130,10 +130,10 @@ def check_keys(host: str, storage: Storage) -> None:
 
 
 def champion_of(storage: Storage, name: str | None) -> RegisteredVersion:
-    """The champion of the named model, or of the only one there is.
+    """Return the champion of the named model, or of the only model if no name is given.
 
     Raises:
-        InputError: it cannot be told which model is meant, or it has no champion.
+        InputError: no name is given and there is not exactly one model, or the model has no champion.
     """
     registry = ModelRegistry(storage)
     if name is None:

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers. What a request may hold is bounded by the config, so its shapes are made from it."""
+"""Schemas of requests and answers. The config limits requests, so their schemas are created from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from manta_serve.service import Service
 
 MAX_EXPLAINED = 8
-"""Texts that one request may have explained: each takes as long as some hundred answers."""
+"""Most texts of one request that can be explained: an explanation takes as long as some hundred answers."""
 NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
 EXAMPLE_TEXTS = ["Where is my parcel?", "I was charged twice."]
 
@@ -32,19 +32,19 @@ def _kind(value: object) -> str:
     return "several" if isinstance(value, list) else "one"
 
 
-# Told apart by their JSON type, so that an error is about the one that was meant.
+# Distinguished by JSON type, so that an error is about the intended alternative.
 BY_KIND = Discriminator(_kind)
 OneOrSeveral = Annotated[Annotated[str, Tag("one")] | Annotated[list[str], Field(fail_fast=True), Tag("several")], BY_KIND]
 
 
 class Body(BaseModel):
-    """What all requests have in common: no unknown fields, and no guessing at types."""
+    """Base of all requests: unknown fields are refused, and types are not converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ClassifyRequest(Body):
-    """A text to classify, or several. Give one of `text` and `texts`."""
+    """A text to classify, or several. Give either `text` or `texts`."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["texts"]}]})
 
@@ -59,12 +59,12 @@ class ClassifyRequest(Body):
 
     @property
     def rows(self) -> list[Text]:
-        """What to classify, in order."""
+        """The texts to classify, in order."""
         return [as_text(text) for text in ([self.text] if self.text is not None else self.texts or [])]
 
     @property
     def fields(self) -> list[str]:
-        """The field that each of `rows` stood in."""
+        """The request field of each of `rows`."""
         return ["text"] if self.text is not None else [f"texts.{index}" for index in range(len(self.texts or []))]
 
     @model_validator(mode="after")
@@ -76,7 +76,7 @@ class ClassifyRequest(Body):
 
 
 class FeedbackRequest(Body):
-    """What a person says about an answer."""
+    """Feedback on an answer: the label that the model gave, and the right one."""
 
     text: str | list[str]
     answer: Annotated[OneOrSeveral, Field(description="The label that the model gave; for a multilabel model a list of labels.")]
@@ -87,7 +87,7 @@ class FeedbackRequest(Body):
 
 
 def classify_request(config: ServeConfig) -> type[ClassifyRequest]:
-    """The request of /v1/classify, within the config's limits."""
+    """Return the schema of a request to /v1/classify, with the config's limits."""
     one = _single_or_pair(config)
     # No `null` in the schema: a field that is not given has no value.
     single = Field(default_factory=_nothing, description="One text; for a model of text pairs a list of two.")
@@ -102,12 +102,12 @@ def classify_request(config: ServeConfig) -> type[ClassifyRequest]:
         __base__=ClassifyRequest,
         __doc__=ClassifyRequest.__doc__,
         text=(one, single),
-        texts=(Annotated[list[one], Field(fail_fast=True)], several),  # type: ignore[valid-type]  # made from the config
+        texts=(Annotated[list[one], Field(fail_fast=True)], several),  # type: ignore[valid-type]  # created from the config
     )
 
 
 def feedback_request(config: ServeConfig) -> type[FeedbackRequest]:
-    """The request of /v1/feedback, within the config's limits."""
+    """Return the schema of a request to /v1/feedback, with the config's limits."""
     text = Field(description="What was classified: a text, or a list of two.")
     return create_model(
         "FeedbackRequest", __base__=FeedbackRequest, __doc__=FeedbackRequest.__doc__, text=(_single_or_pair(config), text)
@@ -115,7 +115,7 @@ def feedback_request(config: ServeConfig) -> type[FeedbackRequest]:
 
 
 def as_text(given: str | list[str]) -> Text:
-    """A text or pair as the model takes it."""
+    """Return a text or pair in the type that the model takes."""
     return given if isinstance(given, str) else (given[0], given[1])
 
 
@@ -130,7 +130,7 @@ def _nothing() -> None:
 
 
 class WordAnswer(BaseModel):
-    """A word and how much it spoke for the label."""
+    """A word and its contribution to the label."""
 
     part: Annotated[int, Field(description="0, or 1 in the second text of a pair.")]
     start: Annotated[int, Field(description="Where it begins in the text, in characters (Unicode code points).")]
@@ -140,7 +140,7 @@ class WordAnswer(BaseModel):
 
 
 class ExplanationAnswer(BaseModel):
-    """Why the label is as probable as it is: what each word adds to its log-odds, log(p / (1 - p))."""
+    """Explanation of a label's probability: the contribution of each word to its log-odds, log(p / (1 - p))."""
 
     label: str
     words: Annotated[list[WordAnswer], Field(description="In order; words beyond the model's length were not read.")]
@@ -151,7 +151,7 @@ class ExplanationAnswer(BaseModel):
 
     @classmethod
     def of(cls, explanation: Explanation) -> ExplanationAnswer:
-        """An explanation as it is answered."""
+        """Return an explanation in this schema."""
         words = [
             WordAnswer(part=word.part, start=word.start, end=word.end, text=word.text, attribution=word.attribution)
             for word in explanation.words
@@ -167,7 +167,7 @@ class ExplanationAnswer(BaseModel):
 
 
 class PredictionAnswer(BaseModel):
-    """The answer for one text or pair."""
+    """The prediction for one text or pair."""
 
     labels: Annotated[
         list[str], Field(description="Those that apply, most probable first: one, or for a multilabel model several or none.")
@@ -180,7 +180,7 @@ class PredictionAnswer(BaseModel):
 
     @classmethod
     def of(cls, prediction: Prediction, *, top_k: int | None, explanation: Explanation | None) -> PredictionAnswer:
-        """A prediction as it is answered."""
+        """Return a prediction in this schema."""
         return cls(
             labels=list(prediction.labels),
             label=prediction.label,
@@ -192,21 +192,21 @@ class PredictionAnswer(BaseModel):
 
 
 class ModelName(BaseModel):
-    """Which model answered."""
+    """The model and version that answered."""
 
     name: str
     version: int
 
 
 class ClassifyAnswer(BaseModel):
-    """One prediction for each text, in order."""
+    """The version that answered, and one prediction for each text, in order."""
 
     model: ModelName
     predictions: list[PredictionAnswer]
 
     @classmethod
     def of(cls, answer: Answer, *, top_k: int | None, explanations: list[Explanation] | None) -> ClassifyAnswer:
-        """A service's answer as it is sent."""
+        """Return a service's answer in this schema."""
         reasons: Sequence[Explanation | None] = explanations or [None] * len(answer.predictions)
         predictions = [
             PredictionAnswer.of(prediction, top_k=top_k, explanation=reason)
@@ -216,20 +216,20 @@ class ClassifyAnswer(BaseModel):
 
 
 class FeedbackAnswer(BaseModel):
-    """What became of the feedback."""
+    """Result of sending feedback."""
 
     stored: Annotated[bool, Field(description="False where the same was said before.")]
 
 
 class ConflictAnswer(BaseModel):
-    """Texts that are the same but for capitals and spaces, under different labels."""
+    """Texts that differ only in case and spaces but have different labels."""
 
     text: Text
     labels: list[str | list[str]]
 
 
 class FeedbackSummaryAnswer(BaseModel):
-    """What people said so far, and the run that would learn from it."""
+    """Summary of the feedback so far, and the settings of a training run that uses it."""
 
     count: Annotated[int, Field(description="Texts that somebody judged.")]
     since_champion: Annotated[int, Field(description="Those of them that were judged since the champion was trained.")]
@@ -243,7 +243,7 @@ class FeedbackSummaryAnswer(BaseModel):
 
     @classmethod
     def of(cls, summary: FeedbackSummary, *, manifest: Manifest, path: str) -> FeedbackSummaryAnswer:
-        """A summary as it is answered; the feedback is in the file at `path`."""
+        """Return a summary in this schema. The feedback is in the file at `path`."""
         return cls(
             count=summary.count,
             since_champion=summary.since,
@@ -256,7 +256,7 @@ class FeedbackSummaryAnswer(BaseModel):
 
 
 class Abstention(BaseModel):
-    """When an answer is uncertain, and what that costs and brings."""
+    """The confidence below which an answer is uncertain, and the resulting precision and coverage."""
 
     below: Annotated[
         float,
@@ -273,7 +273,7 @@ class Abstention(BaseModel):
 
     @classmethod
     def of(cls, manifest: Manifest) -> Abstention:
-        """What a model's calibration says."""
+        """Return the figures of a model's calibration."""
         calibration = manifest.calibration
         chosen = calibration is not None and calibration.abstain_below is not None
         figures = calibration.test if calibration is not None else None
@@ -286,7 +286,7 @@ class Abstention(BaseModel):
 
 
 class RefusalAnswer(BaseModel):
-    """A version that the registry asks for and that does not answer."""
+    """A version that the registry asks for but that was refused."""
 
     version: int
     reason: str
@@ -294,12 +294,12 @@ class RefusalAnswer(BaseModel):
 
     @classmethod
     def of(cls, refusal: Refusal) -> RefusalAnswer:
-        """A refusal as it is answered."""
+        """Return a refusal in this schema."""
         return cls(version=refusal.version, reason=refusal.reason, at=refusal.at)
 
 
 class ModelAnswer(BaseModel):
-    """What answers now."""
+    """A version, by default the champion, and the other versions that the service knows."""
 
     name: str
     version: int
@@ -321,7 +321,7 @@ class ModelAnswer(BaseModel):
 
     @classmethod
     def of(cls, service: Service, *, described: ServedModel | None, feedback: bool) -> ModelAnswer:
-        """What the manifest of the champion, or of a `described` version, says, and what is loaded beside it."""
+        """Describe the champion, or the version `described`, by its manifest, and list the other versions."""
         models = service.models
         current, candidate = described or models.current, models.candidate
         manifest = current.manifest
@@ -345,6 +345,6 @@ class ModelAnswer(BaseModel):
 
 
 class Status(BaseModel):
-    """How it is."""
+    """State of the service."""
 
     status: str

@@ -1,4 +1,4 @@
-"""`ServedModel`: one registered version, loaded and ready to answer. A plain class: tests use it without Ray."""
+"""`ServedModel`: one registered version, loaded and ready to answer. A plain class, so that tests can use it without Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ServedModel:
-    """One version of a model in memory. `TextBatcher` runs it; any thread may call its methods, one computes at a time."""
+    """One version of a model in memory. `TextBatcher` runs it. Any thread may call its methods; one thread computes at a time."""
 
     def __init__(self, predictor: Predictor, *, name: str, version: int) -> None:
         self.name = name
@@ -40,60 +40,60 @@ class ServedModel:
         return cls(Predictor(artifact), name=version.name, version=version.version)
 
     def alone(self) -> ServedModel:
-        """The same version loaded once more. An ONNX form computes on the thread that calls it, and so at that one's priority."""
+        """Load the same version again. An ONNX graph computes on the calling thread, and so at that thread's priority."""
         return ServedModel(Predictor(self.artifact, form=self.form, num_threads=1), name=self.name, version=self.version)
 
     @property
     def artifact(self) -> ModelArtifact:
-        """The files it was loaded from."""
+        """The files that it was loaded from."""
         return self._predictor.artifact
 
     @property
     def manifest(self) -> Manifest:
-        """What the artifact says of itself."""
+        """The artifact's manifest."""
         return self.artifact.manifest
 
     @property
     def form(self) -> FormName:
-        """The form of the model that computes."""
+        """The inference format that computes."""
         return self._predictor.form
 
     @property
     def is_reduced(self) -> bool:
-        """Whether it may compute in fewer bits than fp32, as int8 and GPUs do."""
+        """True if it may compute in fewer bits than fp32, as int8 and GPUs do."""
         return self.form == "onnx-int8" or self._predictor.device.type != "cpu"
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of a batch, padding included, at which it computes fastest or nearly so."""
+        """Tokens per batch, including padding, at which it computes fastest or nearly so."""
         return self._predictor.batch_tokens
 
     def tokenise(self, texts: Sequence[Text]) -> TokenLists:
-        """Token ids of at least one text or pair, cut at the length the model was trained with.
+        """Return the token ids of at least one text or pair, truncated to the length that the model was trained with.
 
         Raises:
-            InputError: a pair was given to a model that reads single texts, or the other way round.
+            InputError: a pair was given to a model that reads single texts, or the reverse.
         """
         with self._tokenises:  # a fast tokenizer refuses two threads at once ("Already borrowed")
             return self._predictor.tokenise(texts)
 
     def logits(self, tokens: TokenLists) -> Floats:
-        """Logits `(rows, labels)` of what `tokenise` returned, in its order."""
+        """Return the logits `(rows, labels)` of the result of `tokenise`, in the same order."""
         with self._computes:
             return self._predictor.logits_of(tokens)
 
     def predictions(self, logits: Floats) -> list[Prediction]:
-        """What logits `(rows, labels)` say."""
+        """Return the predictions of logits `(rows, labels)`."""
         return self._predictor.predictions(logits)
 
     def classify(self, texts: Sequence[Text]) -> list[Prediction]:
-        """The predictions of at least one text or pair, at once and past the batcher: for warming up and for checks.
+        """Classify at least one text or pair immediately, without the batcher: for warm-up and checks.
 
         Raises:
-            InputError: a pair was given to a model that reads single texts, or the other way round.
+            InputError: a pair was given to a model that reads single texts, or the reverse.
         """
         return self.predictions(self.logits(self.tokenise(texts)))
 
     def warm_up(self) -> None:
-        """Answer once, so that the first request does not wait for what is set up on first use."""
+        """Answer once, so that the first request does not wait for one-time setup."""
         self.classify(["warm up" if self.manifest.num_texts == 1 else ("warm", "up")])

@@ -1,4 +1,4 @@
-"""`Service`: what the HTTP routes talk to, one per replica. A plain class: tests use it without Ray or a socket."""
+"""`Service`: the layer behind the HTTP routes, one per replica. A plain class, so that tests can use it without Ray or a socket."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ T = TypeVar("T")
 
 
 class ClientGoneError(MantaError):
-    """The client went before it was answered (499)."""
+    """Error: the client disconnected before it was answered (499)."""
 
 
 class Service:
-    """Answers requests with the models of one replica."""
+    """A service that answers requests with the models of one replica."""
 
     def __init__(
         self, models: Models, batcher: TextBatcher, *, config: ServeConfig, metrics: ServiceMetrics, shadow: Shadow | None = None
     ) -> None:
-        """Take over the parts, which `close` ends. Without a shadow no candidate is asked beside the champion."""
+        """Take over the parts, which `close` ends. Without a shadow, no candidate is compared with the champion."""
         self.models = models
         self.batcher = batcher
         self.config = config
@@ -45,15 +45,15 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests should be sent here: a service that exists has its models loaded and warm."""
+        """True while requests should be sent here. A service that exists has its models loaded and warm."""
         return not self._draining
 
     def drain(self) -> None:
-        """Be ready no more, so that others get the requests to come; what comes all the same is answered."""
+        """Report not ready, so that other replicas get the next requests. Requests that still arrive are answered."""
         self._draining = True
 
     def close(self) -> None:
-        """End the threads; nothing can be answered any more."""
+        """End the threads. After that, nothing can be answered."""
         self.models.stop()
         if self.shadow is not None:
             self.shadow.close()
@@ -62,11 +62,11 @@ class Service:
     async def choose(
         self, *, request_key: str | None = None, version: int | None = None, deadline_s: float | None = None
     ) -> ServedModel:
-        """Who answers a request; a version that is asked for is loaded within the deadline if need be.
+        """Return the version that answers a request. A pinned version is loaded within the deadline if needed.
 
         Raises:
-            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version cannot be had.
-            DeadlineError: it was not loaded in time.
+            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version is not available.
+            DeadlineError: the version was not loaded in time.
         """
         deadline_s = deadline_s or self.config.deadline_s
         try:
@@ -80,18 +80,18 @@ class Service:
     async def classify(
         self, texts: Sequence[Text], *, request_key: str | None = None, version: int | None = None, deadline_s: float | None = None
     ) -> Answer:
-        """The predictions of at least one text or pair, all by one version.
+        """Return the predictions of at least one text or pair, all by one version.
 
         Args:
-            texts: what to classify.
-            request_key: who asks; the same key meets the same version, as long as the shares stay.
-            version: the version that is to answer, whatever its share.
-            deadline_s: seconds to give up after; the config's, unless it is sooner.
+            texts: the texts or pairs to classify.
+            request_key: identifies the client; the same key gets the same version while the traffic split stays the same.
+            version: the version that must answer, regardless of the traffic split.
+            deadline_s: seconds until the request fails; the config's deadline if that is sooner or none is given.
 
         Raises:
             InputError: a text is of the wrong kind for the model.
-            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version cannot be had.
-            QueueFullError: too many texts wait already.
+            NotLoadedError, UnknownVersionError, RefusedVersionError, BusyLoadingError: the pinned version is not available.
+            QueueFullError: too many texts are already waiting.
             DeadlineError: there was no answer in time.
         """
         deadline_s = min(deadline_s or self.config.deadline_s, self.config.deadline_s)
@@ -107,12 +107,12 @@ class Service:
 
 
 async def until_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns; it is cancelled when the client goes.
+    """Return the result of `work`, and cancel it if the client disconnects.
 
-    Neither FastAPI nor Starlette does that by itself. The request's body must have been read.
+    Neither FastAPI nor Starlette does this. The request's body must have been read already.
 
     Raises:
-        ClientGoneError: the client went first; nobody reads what is answered then.
+        ClientGoneError: the client disconnected first, so an answer would not be read.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))

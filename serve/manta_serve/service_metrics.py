@@ -1,7 +1,7 @@
-"""`ServiceMetrics`: what one replica counts, for GET /metrics and for the comparison of versions in GET /v1/model.
+"""`ServiceMetrics`: the counts of one replica, for GET /metrics and for the comparison of versions in GET /v1/model.
 
-Counting costs some microseconds a request: additions to plain numbers, no locks. The event loop counts requests and answers, the
-computing thread batches; each number has one thread that changes it.
+Counting costs some microseconds a request: it adds to plain numbers, without locks. The event loop counts requests and answers, and
+the computing thread counts batches. Each number is changed by one thread only.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 PATHS = ("/v1/classify", "/v1/feedback", "/v1/model", "/metrics", "/healthz", "/readyz", "/docs", "/openapi.json")
 OTHER = "other"
-"""Any other path: a client must not be able to make up numbers without end."""
+"""Name for all other paths, so that a client cannot create metrics without limit."""
 SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 CONFIDENCE = tuple((place + 1) / NUM_CONFIDENCE_BINS for place in range(NUM_CONFIDENCE_BINS))
 MOST_VERSIONS = 16
-"""Versions that are told of: one that has not answered for longest is forgotten when there are more."""
+"""Most versions with counts. If there are more, the version that has not answered for longest is dropped."""
 
 
 class VersionMetrics:
-    """What one version answered."""
+    """Counts of one version's answers."""
 
     def __init__(self, model: ServedModel) -> None:
         manifest = model.manifest
@@ -39,7 +39,7 @@ class VersionMetrics:
         self.labels = Counter(dict.fromkeys(manifest.labels, 0))
         self.confidence = Histogram(CONFIDENCE)
         self.seconds = Histogram(SECONDS)
-        """From a request's arrival at the queue to its answer."""
+        """Seconds from a request's arrival in the queue to its answer."""
         self.queued = Histogram(SECONDS)
         self.drift = None if manifest.answers is None else DriftWindow(manifest.answers, labels=manifest.labels)
 
@@ -57,32 +57,32 @@ class VersionMetrics:
 
 
 class ServiceMetrics:
-    """The counts of one replica since it was started."""
+    """Counts of one replica since it started."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int, str]] = Counter()
-        """By path, status and, where there is one, the problem's code."""
+        """Requests by path, status and problem code, which is empty if there was no problem."""
         self.durations = {path: Histogram(SECONDS) for path in ("/v1/classify", "/v1/feedback")}
         self.versions: dict[int, VersionMetrics] = {}
         self.batch_texts, self.batch_tokens, self.batch_seconds = Histogram(TEXTS), Histogram(TOKENS), Histogram(SECONDS)
 
     def request(self, path: str, *, status: int, problem: str, seconds: float) -> None:
-        """Count a request that came to its end."""
+        """Count a finished request."""
         self.requests[path if path in PATHS else OTHER, status, problem] += 1
         if path in self.durations:
             self.durations[path].add(seconds)
 
     def answer(self, answer: Answer) -> None:
-        """Count what was answered."""
+        """Count an answer."""
         model = answer.model
         of_version = self.versions.pop(model.version, None) or VersionMetrics(model)
-        self.versions[model.version] = of_version  # at the end: what has not answered for longest is the first to be forgotten
+        self.versions[model.version] = of_version  # moved to the end: the first entry has not answered for longest
         if len(self.versions) > MOST_VERSIONS:
             del self.versions[next(iter(self.versions))]
         of_version.add(answer)
 
     def batch(self, done: BatchDone) -> None:
-        """Count a batch; called on the computing thread."""
+        """Count a batch. Called on the computing thread."""
         self.batch_texts.add(done.num_texts)
         self.batch_tokens.add(done.num_tokens)
         self.batch_seconds.add(done.computed_s)

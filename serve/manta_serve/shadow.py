@@ -1,7 +1,7 @@
-"""`Shadow`: the candidate computes the champion's texts as well. Its answers are compared and sent to no one.
+"""`Shadow`: the candidate also computes the champion's texts. Its answers are compared and never sent.
 
-It has a copy of the candidate and a thread of low priority, computes one text at a time, and only while no text waits for the
-champion. What it cannot do within seconds is dropped, so it takes neither time nor memory from answers.
+It has a copy of the candidate and a low-priority thread. It computes one text at a time, and only while no text waits for the
+champion. Texts that it cannot compute within seconds are dropped, so it takes neither time nor memory from answers.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ logger = logging.getLogger(__name__)
 
 
 class Comparison:
-    """What champion and candidate said of the same texts."""
+    """Comparison of champion and candidate on the same texts."""
 
     def __init__(self, *, champion: int, candidate: int) -> None:
         self.champion, self.candidate = champion, candidate
         self.num_agreed = 0
         self.num_differed = 0
         self.num_dropped = 0
-        """Texts for which there was no time."""
+        """Texts dropped for lack of time."""
         self.champion_confidence, self.candidate_confidence = Histogram(CONFIDENCE), Histogram(CONFIDENCE)
         self.champion_seconds, self.candidate_seconds = Histogram(SECONDS), Histogram(SECONDS)
-        """A text's computing: its share of the request's, and alone at low priority."""
+        """Seconds of computing per text: the champion's share of the request; the candidate's alone, at low priority."""
 
     @property
     def num_texts(self) -> int:
-        """Texts that both answered."""
+        """Number of texts that both answered."""
         return self.num_agreed + self.num_differed
 
     def add(self, champion: Prediction, candidate: Prediction, *, champion_s: float, candidate_s: float) -> None:
@@ -62,7 +62,7 @@ class Comparison:
         self.candidate_seconds.add(candidate_s)
 
     def families(self) -> Iterator[Family]:
-        """The figures for /metrics."""
+        """Yield the metrics for /metrics."""
         both = {"champion": str(self.champion), "candidate": str(self.candidate)}
         texts = Family("manta_shadow_texts_total", "counter", "Texts that champion and candidate both answered.")
         texts.add(self.num_agreed, agrees="yes", **both)
@@ -79,10 +79,10 @@ class Comparison:
 
 
 class Shadow:
-    """Has the candidate answer a share of what the champion answered. Its methods are for one event loop."""
+    """A shadow that has the candidate answer a share of the champion's texts. Its methods are for one event loop."""
 
     def __init__(self, models: Models, *, percent: float, is_busy: Callable[[], bool]) -> None:
-        """Start nothing yet: a candidate's thread begins with the first text. `is_busy` says whether texts wait for an answer."""
+        """Start nothing yet: a candidate's thread starts when first needed. `is_busy` tells whether texts wait for an answer."""
         self._models = models
         self._percent = percent
         self._is_busy = is_busy
@@ -90,12 +90,12 @@ class Shadow:
 
     @property
     def comparison(self) -> Comparison | None:
-        """Of the champion and the candidate there are now; None before the first text."""
+        """Comparison of the current champion and candidate; None if there is no candidate."""
         runner = self._follow()
         return None if runner is None else runner.comparison
 
     def offer(self, texts: Sequence[Text], answer: Answer) -> None:
-        """An answer that was given. It costs no more than to put it down."""
+        """Offer an answer that was given. It is only queued for the candidate."""
         if answer.model is not self._models.current or random.random() * 100 >= self._percent:
             return
         runner = self._follow()
@@ -109,7 +109,7 @@ class Shadow:
             self._runner = None
 
     def _follow(self) -> _Runner | None:
-        """The runner of the versions there are now; None where there is no candidate."""
+        """Return the runner of the current versions; None if there is no candidate."""
         champion, candidate = self._models.current, self._models.candidate
         runner = self._runner
         if runner is None or runner.candidate is not candidate or runner.champion is not champion:
@@ -120,17 +120,17 @@ class Shadow:
 
 @dataclass(frozen=True)
 class _Job:
-    """A text and what the champion said of it."""
+    """A text and the champion's answer to it."""
 
     text: Text
     said: Prediction
     champion_s: float
     until: float
-    """When it is too old."""
+    """Time after which it is too old."""
 
 
 class _Runner:
-    """One candidate's copy and thread."""
+    """The copy and the thread of one candidate."""
 
     def __init__(self, champion: ServedModel, candidate: ServedModel, *, is_busy: Callable[[], bool]) -> None:
         self.champion, self.candidate = champion, candidate
@@ -157,7 +157,7 @@ class _Runner:
 
     def _run(self) -> None:
         try:
-            copy = self.candidate.alone()  # at the usual priority: whoever is slow here holds up the interpreter
+            copy = self.candidate.alone()  # at normal priority: slow loading would hold up the interpreter
             give_way()
             while (job := self._next()) is not None:
                 self._compare(copy, job)
@@ -165,7 +165,7 @@ class _Runner:
             logger.exception("version %d is compared no more", self.candidate.version)
 
     def _next(self) -> _Job | None:
-        """The next text, when nobody waits for an answer; None once it is closed."""
+        """Return the next text once no text waits for the champion; None once closed."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._jobs)

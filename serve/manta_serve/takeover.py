@@ -1,4 +1,4 @@
-"""When a champion takes over where several replicas do so at the same moment: by the log of decisions and the time alone."""
+"""The moment at which several replicas take a new champion together. Only the log of decisions and the time determine it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from manta.registry.decisions import Decision
 
 TOGETHER_AFTER = timedelta(seconds=15)
-"""From a promotion to the moment at which several replicas take the new champion: time to see it and to load it."""
+"""Time from a promotion to the moment at which several replicas take the new champion: enough to notice and load it."""
 
 
 def answering(decisions: Sequence[Decision], *, now: datetime) -> int | None:
-    """The version that replicas which run already answer with, by the log of decisions; None where it does not say.
+    """Return the version with which running replicas answer, according to the log of decisions; None if the log does not say.
 
     A champion takes over TOGETHER_AFTER its decision, unless another decision comes before that.
     """

@@ -1,9 +1,9 @@
-"""`TextQueue` decides which texts are computed next, and which together. It has no threads and no clock, so tests see its order.
+"""`TextQueue`: decides which texts are computed next, and which together. Without threads or a clock, its order is testable.
 
-Time is counted in tokens computed. When a request arrives after `clock` tokens, its first `n` tokens are due at
+Time is counted in computed tokens. When a request arrives after `clock` tokens, its first `n` tokens are due at
 `clock + PATIENCE * n`. The text that is due first leads the next batch. So short texts overtake long ones, and single texts
-overtake the end of a request with hundreds of texts. No text waits for ever: one that arrives after another's due time is
-computed later than it, however short it is.
+overtake the end of a request with hundreds of texts. No text waits forever: a text that arrives after another one's due time is
+computed after it, however short it is.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ if TYPE_CHECKING:
     from manta_serve.served_model import ServedModel
 
 PATIENCE = 8
-"""Tokens of others that may be computed before a token is due."""
+"""Tokens of other texts that may be computed, per token of a text, before that text is due."""
 PADDING_SHARE = 16
-"""A text joins a batch if the padding that brings is at most this part of a full one: about what a batch costs itself."""
+"""A text joins a batch if it adds padding of at most 1/PADDING_SHARE of a full batch, which is about the fixed cost of a batch."""
 
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """Whose texts they are. All of them are for one model."""
+    """A request with queued texts, all for one model."""
 
     model: ServedModel
     arrived: int
     """The queue's clock when it arrived."""
     owner: Any = None
-    """What the caller wants to find again at its texts."""
+    """The caller's own object, which it finds again through the texts."""
     num_tokens: int = 0
-    """Of its texts that were added so far."""
+    """Tokens of its texts that were added so far."""
     texts: set[QueuedText] = field(default_factory=set)
-    """Those that wait."""
+    """Its texts that are waiting."""
 
 
 @dataclass(eq=False, frozen=True, slots=True)
 class QueuedText:
-    """One tokenised text or pair that waits."""
+    """One tokenized text or pair that is waiting."""
 
     request: QueuedRequest
     row: int
-    """Which of the request's texts it is."""
+    """Index of the text in its request."""
     tokens: dict[str, list[int]]
     length: int
     due: int
     number: int
-    """No two texts of a queue have the same one."""
+    """Unique number within the queue."""
 
 
 class TextQueue:
-    """Texts that wait, in the order in which they are due, and for each model by length. Not thread-safe."""
+    """Waiting texts in the order in which they are due, and for each model by length. Not thread-safe."""
 
     def __init__(self) -> None:
         self.clock = 0
-        """Tokens of all batches so far, padding included."""
+        """Tokens of all batches so far, including padding."""
         self._due: list[tuple[int, int, QueuedText]] = []
         self._by_length: dict[ServedModel, list[tuple[int, int, QueuedText]]] = {}
         self._number = 0
@@ -67,11 +67,11 @@ class TextQueue:
         return len(self._due)
 
     def __iter__(self) -> Iterator[QueuedText]:
-        """Every text, the one that is due first first."""
+        """Yield every text, in the order in which they are due."""
         return (text for _, _, text in self._due)
 
     def add(self, request: QueuedRequest, tokens: TokenLists, *, first_row: int = 0) -> None:
-        """More texts of a request, tokenised; the first of them is its text `first_row`."""
+        """Add tokenized texts of a request. The first of them has index `first_row` in the request."""
         lengths = [len(ids) for ids in tokens["input_ids"]]
         for index in sorted(range(len(lengths)), key=lengths.__getitem__):
             request.num_tokens += lengths[index]
@@ -89,15 +89,15 @@ class TextQueue:
             insort(self._by_length.setdefault(request.model, []), (text.length, text.number, text))
 
     def remove(self, request: QueuedRequest) -> None:
-        """Forget the texts of a request that still wait."""
+        """Remove the waiting texts of a request."""
         for text in request.texts:
             self._drop(text)
         request.texts.clear()
 
     def take(self) -> list[QueuedText]:
-        """The next batch, at least one text: the one that is due first, and those of its model that are nearest in length.
+        """Remove and return the next batch: the text that is due first, and the texts of its model that are nearest in length.
 
-        With padding it has at most the model's `batch_tokens`, unless one text alone has more.
+        Including padding, it has at most the model's `batch_tokens`, unless one text alone has more.
         """
         lead = self._due[0][2]
         model = lead.request.model
@@ -121,9 +121,9 @@ class TextQueue:
 
 
 def like_length(lengths: Sequence[int], lead: int, *, max_tokens: int) -> tuple[int, int]:
-    """Bounds of the batch around `lead` in ascending lengths: what brings least padding joins, as long as it brings little.
+    """Return the bounds of the batch around `lead` in ascending lengths. Texts join by least added padding, while it is little.
 
-    With padding it has at most `max_tokens`, unless the lead alone has more.
+    Including padding, the batch has at most `max_tokens`, unless the lead alone has more.
     """
     low, high = lead, lead + 1
     most_padding = max_tokens // PADDING_SHARE

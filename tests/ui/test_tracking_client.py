@@ -224,7 +224,7 @@ def test_a_person_looks_at_versions_and_searches_and_starts_from_the_best_config
 
     text = visit.part("jobs-yaml").locator("textarea")
     expect(text).to_have_value(f"name: desk\n# {EVIL}\n")
-    expect(visit.part("jobs-note")).to_contain_text("data is required; Where labelled texts come from.")
+    expect(visit.part("jobs-note")).to_contain_text("data is required; The source of labeled texts.")
     field = visit.part("jobs-data-train").locator("textarea, input")
     field.fill("sample:support")
     field.blur()

@@ -1,1 +1,1 @@
-"""What people see: the Gradio page. It reaches the model over HTTP only."""
+"""The user interface: the Gradio page. It reaches the model over HTTP only."""

@@ -1,7 +1,7 @@
-"""Who may log in to the page: a file of names and hashed passwords, which only its owner may write.
+"""The accounts that may log in to the page: a file of names and hashed passwords, which only its owner may write.
 
-A password is kept as its scrypt hash with a salt of its own (RFC 7914, with the cost that OWASP's cheat sheet on password storage
-names). The file is read anew for each log-in and each question of rights, so what is removed is gone at once.
+A password is stored as its scrypt hash with its own salt (RFC 7914, with the cost that OWASP's cheat sheet on password storage
+recommends). The file is read again at each login and each check of rights, so that a removal takes effect at once.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 3
 SCRYPT_MEMORY_BYTES = 64 * 1024**2
 OWNER_ONLY = 0o600
 TOO_OPEN = 0o037
-"""Rights that the file must not give: writing to its group, anything to others. Mounted secrets are read by the group."""
+"""Permissions that the file must not give: write to its group, anything to others. The group may read, as for mounted secrets."""
 WRONG_PASSWORD_WAIT_S = 1.0
 
 
 class Account(BaseModel):
-    """What is remembered of a person."""
+    """The stored data of one person."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,13 +44,13 @@ class Account(BaseModel):
     salt: str
     """Hexadecimal."""
     scrypt: str
-    """Hexadecimal, of the password's UTF-8."""
+    """Hexadecimal; the hash of the password's UTF-8 bytes."""
     may_promote: bool = False
-    """Whether this person may change which version answers, and start and stop jobs."""
+    """True if this person may change which version answers, and start and stop jobs."""
 
 
 class AccountFile(BaseModel):
-    """The file's content."""
+    """Content of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,16 +58,16 @@ class AccountFile(BaseModel):
 
 
 class Accounts:
-    """The people of one file."""
+    """The accounts of one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser()
 
     def add(self, name: str, *, password: str, may_promote: bool) -> None:
-        """Let a person log in; who is there already gets the new password and rights.
+        """Add a person who may log in. An existing person gets the new password and rights.
 
         Raises:
-            InputError: it is no name, the password is too short or too long, or the file is damaged.
+            InputError: the name is not valid, the password is too short or too long, or the file is damaged.
             RunError: the file cannot be written.
         """
         if not NAME.fullmatch(name):
@@ -82,10 +82,10 @@ class Accounts:
         self._write(*others, account)
 
     def remove(self, name: str) -> None:
-        """Let a person log in no more; who is logged in stays so until the page is started again, without any rights.
+        """Remove a person. Someone who is logged in stays so until the page is restarted, but without any rights.
 
         Raises:
-            InputError: there is nobody of that name, or the file is damaged.
+            InputError: there is no such person, or the file is damaged.
             RunError: the file cannot be written.
         """
         found = self.all()
@@ -96,10 +96,10 @@ class Accounts:
         self._write(*left)
 
     def all(self) -> tuple[Account, ...]:
-        """Everybody, in the order they were added.
+        """Return all accounts, in the order in which they were added.
 
         Raises:
-            InputError: the file is missing, damaged, or others may read or write it.
+            InputError: the file is missing or damaged, or its permissions are too open.
         """
         try:
             mode = stat.S_IMODE(self.path.stat().st_mode)
@@ -114,11 +114,11 @@ class Accounts:
             raise InputError(f"{self.path}: damaged; remove it and add the users again with manta ui add-user.") from None
 
     def may_promote(self, user: str) -> bool:
-        """Whether this person may change which version answers, and start and stop jobs."""
+        """Tell whether this person may change which version answers, and start and stop jobs."""
         return any(item.may_promote for item in self._readable() if item.name == user)
 
     async def check(self, user: str, password: str) -> bool:
-        """Whether name and password belong together; what is wrong takes a while, so that guessing does, too."""
+        """Tell whether name and password match. A failure is delayed, to slow down guessing."""
         if await asyncio.to_thread(self._matches, user, password):
             return True
         await asyncio.sleep(WRONG_PASSWORD_WAIT_S)
@@ -128,13 +128,13 @@ class Accounts:
         if len(password) > LONGEST_PASSWORD:
             return False
         account = next((item for item in self._readable() if item.name == user), None)
-        # A name that is not there costs a hash, too, so that the time does not tell which names there are.
+        # An unknown name costs a hash, too, so that the time does not reveal which names exist.
         salt = bytes.fromhex(account.salt) if account else bytes(SALT_BYTES)
         found = _hash(password, salt)
         return account is not None and hmac.compare_digest(found.hex(), account.scrypt)
 
     def _readable(self) -> tuple[Account, ...]:
-        """Everybody, and nobody while the file cannot be read: it was checked when the page was started."""
+        """Return all accounts, or none if the file cannot be read. It was checked when the page was started."""
         with suppress(InputError):
             return self.all()
         return ()

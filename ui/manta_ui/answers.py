@@ -1,4 +1,4 @@
-"""How an answer is shown: the label and how sure it is, or that it is not and why, and a bar for each label."""
+"""HTML of an answer: the label and its probability, or the reason for an uncertain answer, and a bar for each label."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MOST_BARS = 6
 
 
 def answer_html(answer: Answer, model: ModelInfo) -> str:
-    """An answer of `model`, or of another version of it."""
+    """Return an answer of `model`, or of another version of it, as HTML."""
     doubt = f'<p class="manta-reason">{html.escape(uncertain_reason(answer, model))}</p>' if answer.uncertain else ""
-    # Of several labels that may apply each has its own threshold: those above theirs are marked, not those above half.
+    # Each label of a multilabel model has its own threshold: labels above theirs are marked, not those above 0.5.
     bars = bars_html(answer.scores, applied=[] if answer.uncertain else answer.labels, most=MOST_BARS)
     latency_ms = 1000 * answer.latency_s
     meta = f'<p class="manta-quiet" data-latency-ms="{latency_ms:.3f}">version {answer.version} · {latency_ms:.0f} ms</p>'
@@ -36,7 +36,7 @@ def _verdict_html(answer: Answer) -> str:
 
 
 def uncertain_reason(answer: Answer, model: ModelInfo) -> str:
-    """Why an answer is uncertain, and how often that happens."""
+    """Return the reason why an answer is uncertain, and how often that happens."""
     if model.target_precision is None:
         return "No label is more likely than not."
     sure = f"{model.uncertain_below:.0%} sure" + (" of all labels together" if model.is_multilabel else "")
@@ -49,7 +49,7 @@ def uncertain_reason(answer: Answer, model: ModelInfo) -> str:
 
 
 def in_short(answer: Answer) -> str:
-    """An answer in a few words."""
+    """Return an answer in a few words."""
     if answer.uncertain:
         return "not sure"
     if not answer.labels:

@@ -1,4 +1,4 @@
-"""The results of a file of rows: how the labels are distributed, and a table of those that filters let through."""
+"""HTML of the results for a file of rows: the distribution of labels, and a table of the rows that pass the filters."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ LONGEST_CELL = 300
 
 @dataclass(frozen=True)
 class Filter:
-    """Which rows are shown."""
+    """The conditions under which a row is shown."""
 
     label: str = ALL_LABELS
     uncertain_only: bool = False
     least: float = 0.0
     most: float = 1.0
-    """Scores from `least` to `most`; a row without an answer has none, and is shown where no score is asked for."""
+    """Scores from `least` to `most`. A row without an answer has no score; it is shown if the score is not restricted."""
 
     def lets(self, answer: RowAnswer) -> bool:
-        """Whether a row is shown."""
+        """Tell whether a row is shown."""
         if self.label != ALL_LABELS and self.label not in answer.labels:
             return False
         if self.uncertain_only and not answer.uncertain:
@@ -43,7 +43,7 @@ class Filter:
 
 
 def distribution_html(answers: Sequence[RowAnswer]) -> str:
-    """How often each label was given; of each bar, the hatched part is not sure."""
+    """Return a bar for each label with its number of rows. The hatched part of a bar is uncertain."""
     counts = Counter(label for answer in answers for label in (answer.labels or ("no label",)) if answer.problem is None)
     unsure = Counter(
         label for answer in answers for label in (answer.labels or ("no label",)) if answer.problem is None and answer.uncertain
@@ -69,7 +69,7 @@ def _bar_html(label: str, count: int, unsure: int, *, total: int, most: int) -> 
 
 
 def table_page_html(texts: Sequence[Text], answers: Sequence[RowAnswer], chosen: Filter, *, page: int) -> str:
-    """One page of the rows that are shown; pages count from 1, and one that is not there is the last."""
+    """Return one page of the rows that pass the filter. Pages count from 1; a number beyond the last page gives the last page."""
     found = [index for index, answer in enumerate(answers) if chosen.lets(answer)]
     if not found:
         return '<p class="manta-quiet">No row is like that.</p>'

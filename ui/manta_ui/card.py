@@ -1,4 +1,4 @@
-"""A model card as HTML: headings, tables, lists and code, and nothing that could run or be fetched."""
+"""HTML of a model card: headings, tables, lists and code, but nothing that could run or be fetched."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from markdown_it import MarkdownIt
 
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", flags=re.DOTALL)
 REFUSED = ["image", "link", "autolink", "html_inline", "html_block", "reference"]
-"""What Markdown could fetch, open or run; it is shown as the text that it is."""
+"""Markdown that could fetch, open or run something. It is shown as plain text."""
 LEVELS_DOWN = 2
-"""The page has a heading of its own, and the tab has."""
+"""Levels by which headings are lowered: the page and the tab have headings above them."""
 
 
 def card_html(markdown: str) -> str:
-    """The card without the metadata in front; every other piece of HTML in it is escaped."""
+    """Return the card as HTML, without the metadata at its start. Any HTML in it is escaped."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(REFUSED)
     tokens = reader.parse(FRONT_MATTER.sub("", markdown))
     for token in tokens:

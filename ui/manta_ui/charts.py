@@ -1,7 +1,7 @@
-"""Charts as SVG inside the page: they follow its light and dark colours, are sharp at any size, and name each point.
+"""Charts as SVG in the page. They follow its light and dark colors, are sharp at any size, and name each point.
 
-Series differ by marker and dash as well as by colour; the colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), and
-the scale of values is viridis, which people tell apart whatever their colour vision.
+Series differ by marker and dash as well as by color. The colors are Okabe and Ito's (https://jfly.uni-koeln.de/color/). The scale
+of values is viridis, which people can read regardless of their color vision.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CORNERS: dict[int, list[tuple[float, float]]] = {
     2: [(0, -1.25), (1.15, 0.9), (-1.15, 0.9)],
     3: [(0, -1.4), (1.4, 0), (0, 1.4), (-1.4, 0)],
 }
-"""Of a square, a triangle and a diamond, in shares of MARKER."""
+"""Corners of a square, a triangle and a diamond, in multiples of MARKER."""
 VIRIDIS = (
     (72, 40, 120),
     (62, 74, 137),
@@ -35,7 +35,7 @@ VIRIDIS = (
     (110, 206, 88),
     (181, 222, 43),
 )
-"""Eight colours of the scale from low to high, without the ends that fade into dark and light pages."""
+"""Eight colors of the scale from low to high, without the ends, which would fade into dark and light pages."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Series:
     name: str
     points: Sequence[tuple[float, float]]
     style: int = 0
-    """Which colour, marker and dash; those of like meaning have the same in all charts."""
+    """Index of the color, marker and dash. Series with the same meaning have the same style in all charts."""
     has_marks: bool = True
-    """Whether each point is marked and named; those in the background are not."""
+    """True if each point is marked and named; False for series in the background."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +57,28 @@ class Dot:
     across: float
     up: float
     value: float | None
-    """What its colour says; None is drawn as an empty ring."""
+    """The value that gives its color; None is drawn as an empty ring."""
     title: str
-    """What it is, in words."""
+    """Description in words."""
     is_best: bool = False
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One direction of a chart."""
+    """One axis of a chart."""
 
     label: str
     low: float
     high: float
     is_log: bool = False
     whole: bool = False
-    """Whether only whole numbers are ticks."""
+    """True if only whole numbers are ticks."""
 
     @classmethod
     def around(
         cls, label: str, values: Iterable[float], *, is_log: bool = False, whole: bool = False, margin: float = 0.06
     ) -> Axis:
-        """An axis that holds all values with some room at both ends."""
+        """Return an axis that holds all values, with some room at both ends."""
         finite = [value for value in values if math.isfinite(value) and (value > 0 or not is_log)]
         low, high = (min(finite), max(finite)) if finite else (0.1, 1.0)
         if is_log:
@@ -88,12 +88,12 @@ class Axis:
         return cls(label, low - room, high + room, whole=whole)
 
     def share(self, value: float) -> float:
-        """Where a value stands, 0 to 1."""
+        """Return the position of a value on the axis, 0 to 1."""
         low, high, number = (math.log(each) if self.is_log else each for each in (self.low, self.high, value))
         return min(1.0, max(0.0, (number - low) / (high - low)))
 
     def ticks(self) -> list[float]:
-        """Round numbers between its ends."""
+        """Return round numbers between the ends of the axis."""
         if self.is_log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1, 2, 5) if self.high / self.low < 200 else (1,)
@@ -110,7 +110,7 @@ class Axis:
 def line_chart(
     title: str, series: Sequence[Series], *, across: Axis, up: Axis, diagonal: bool = False, mark: float | None = None
 ) -> str:
-    """Lines over one another, with a legend. `diagonal` draws where both axes are equal, `mark` an upright line."""
+    """Draw lines in one chart, with a legend. `diagonal` adds a line where both axes are equal; `mark` adds a vertical line."""
     place = _placer(across, up)
     parts = [_frame(across, up)]
     if diagonal:
@@ -130,7 +130,7 @@ def line_chart(
 
 
 def scatter_chart(title: str, dots: Sequence[Dot], *, across: Axis, up: Axis, value_label: str) -> str:
-    """Points coloured by a value, with the scale of its colours; the best one has a ring."""
+    """Draw points colored by a value, with the color scale. The best point has a ring."""
     place = _placer(across, up)
     values = [dot.value for dot in dots if dot.value is not None and math.isfinite(dot.value)]
     low, high = (min(values), max(values)) if values else (0.0, 0.0)
@@ -146,7 +146,7 @@ def scatter_chart(title: str, dots: Sequence[Dot], *, across: Axis, up: Axis, va
 
 
 def number(value: float) -> str:
-    """A figure in few characters, such as 0.0003 or 12."""
+    """Format a number in few characters, such as 0.0003 or 12."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
     return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e") if abs(value) < 1e-3 else f"{value:.4g}"
@@ -160,7 +160,7 @@ def _placer(across: Axis, up: Axis) -> Callable[[float, float], tuple[float, flo
 
 
 def _frame(across: Axis, up: Axis) -> str:
-    """Grid, ticks and the names of the axes."""
+    """Draw the grid, the ticks and the names of the axes."""
     place = _placer(across, up)
     floor = HEIGHT - BOTTOM
     parts = []
@@ -185,7 +185,7 @@ def _line(points: Sequence[tuple[float, float]], kind: str) -> str:
 
 
 def _marker(x: float, y: float, *, style: int, title: str = "") -> str:
-    """A disc, square, triangle or diamond, by the style."""
+    """Draw a disc, square, triangle or diamond, by the style."""
     size, kind = MARKER, f"manta-mark manta-s{style % NUM_STYLES}"
     corners = CORNERS.get(style % 4)
     said = f"<title>{html.escape(title)}</title>" if title else ""
@@ -196,7 +196,7 @@ def _marker(x: float, y: float, *, style: int, title: str = "") -> str:
 
 
 def _legend(series: Sequence[Series]) -> str:
-    """Each name once."""
+    """Draw a legend with each name once."""
     items = []
     for item in {item.name: item for item in series}.values():
         line = _line([(0, 8), (26, 8)], f"manta-s{item.style % NUM_STYLES}")
@@ -226,7 +226,7 @@ def _figure(title: str, body: str, *, words: str, legend: str) -> str:
 
 
 def _colour(share: float) -> str:
-    """A place on the scale, 0 to 1, as a colour."""
+    """Return the color at a position on the scale, 0 to 1."""
     place = min(1.0, max(0.0, share)) * (len(VIRIDIS) - 1)
     index = min(int(place), len(VIRIDIS) - 2)
     mixed = (round(a + (b - a) * (place - index)) for a, b in zip(VIRIDIS[index], VIRIDIS[index + 1], strict=True))

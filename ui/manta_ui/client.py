@@ -1,4 +1,4 @@
-"""The page's way to the model: the Serve API over HTTP."""
+"""The page's client of the Serve API, over HTTP."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Text = tuple[str, ...]
-"""One text, or the two of a pair."""
+"""One text, or the two texts of a pair."""
 CONNECT_TIMEOUT_S = 1.0
 EXPLAIN_TIMEOUT_S = 90.0
 READY_TIMEOUT_S = 1.5
 
 
 class ApiError(Exception):
-    """The API did not answer, or refused; the message is for the person at the page."""
+    """Error: the API did not answer, or refused the request. The message is for the person at the page."""
 
     def __init__(
         self, message: str, *, status: int | None = None, retry_after_s: float | None = None, field: str | None = None
     ) -> None:
         super().__init__(message)
         self.field = field
-        """What in the request was refused, such as `texts.3`, where the API said so."""
+        """The refused part of the request, such as `texts.3`; None if the API did not name it."""
         self.status = status
-        """The HTTP status of a refusal; None where nothing answered."""
+        """The HTTP status of a refusal; None if there was no answer."""
         self.retry_after_s = retry_after_s
-        """When to come again, where the API said so."""
+        """Seconds after which to retry; None if the API did not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What answers now, or one version of it. It can be hashed, by which gradio finds that a state has changed."""
+    """The version that answers now, or another version. It can be hashed, which gradio needs to detect a changed state."""
 
     name: str
     version: int
     task: str
     num_texts: int
-    """1 where it reads single texts, 2 where it reads pairs."""
+    """1 if the model reads single texts, 2 if it reads pairs."""
     labels: tuple[str, ...]
     metrics: dict[str, float] = field(hash=False)
     examples: tuple[Text, ...]
-    """Each as long as `num_texts`."""
+    """Each has `num_texts` texts."""
     uncertain_below: float
-    """How likely an answer must be right not to be uncertain."""
+    """Confidence below which an answer is uncertain."""
     target_precision: float | None
-    """Share of right answers that this was chosen for, if it was."""
+    """Share of right answers for which `uncertain_below` was chosen; None if it was not chosen for one."""
     precision: float | None
-    """Share of right answers among the test rows that are not uncertain, where it is known."""
+    """Share of right answers among the test rows that are not uncertain; None if unknown."""
     coverage: float | None
-    """Share of the test rows that are not uncertain, where it is known."""
+    """Share of the test rows that are not uncertain; None if unknown."""
     takes_feedback: bool
     candidate: int | None
-    """The version that is tried on a share of the requests."""
+    """The version that is tried on a share of the requests; None if there is none."""
     created: str
-    """When it was trained, in UTC."""
+    """Time of training, in UTC."""
 
     @property
     def is_multilabel(self) -> bool:
-        """Whether several labels, or none, may apply to a text."""
+        """True if several labels, or none, may apply to a text."""
         return self.task == "multilabel"
 
 
@@ -70,59 +70,59 @@ class Answer:
     """The prediction for one text or pair."""
 
     labels: list[str]
-    """Those that apply: one, or for a multilabel model several or none."""
+    """Labels that apply: one, or for a multilabel model several or none."""
     scores: dict[str, float]
     """Probability by label, the most probable first."""
     uncertain: bool
     version: int
     latency_s: float
-    """From request to answer, as seen here."""
+    """Seconds from request to answer, measured here."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word and how much it spoke for the label."""
+    """A word and its contribution to the label."""
 
     part: int
     """0, or 1 in the second text of a pair."""
     start: int
     end: int
     attribution: float
-    """Its share of the change in log-odds; below 0 it spoke against the label."""
+    """Its share of the change in log-odds. Below 0, it speaks against the label."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a label is as probable as it is."""
+    """Explanation of a label's probability."""
 
     label: str
     words: list[Word]
     complete: bool
-    """Whether the words' shares add up to the whole change."""
+    """True if the words' attributions add up to the whole change."""
 
 
 @dataclass(frozen=True)
 class FeedbackSummary:
-    """What people said about answers."""
+    """Summary of the feedback on answers."""
 
     count: int
-    """Texts that somebody judged."""
+    """Texts that people have judged."""
     since_champion: int
-    """Those of them that were judged after the champion was trained."""
+    """Texts judged after the champion was trained."""
     corrected: int
-    """Those where the answer was wrong."""
+    """Texts whose answer was wrong."""
     by_label: dict[str, int]
-    """Texts by the label that people say is right."""
+    """Number of texts by their right label."""
     duplicates: int
-    """Texts that are others' again but for capitals and spaces, with the same label."""
+    """Texts that repeat another one, except for case and spaces, with the same label."""
     conflicts: list[dict[str, Any]]
-    """Those with another label: `text` and its `labels`, a few of them."""
+    """Texts that differ only in case and spaces but have different labels, as `text` and `labels`. Only a few of them."""
     experiment: dict[str, Any]
-    """Settings of a run that repeats the champion's and learns from the feedback, too."""
+    """Settings of a run that repeats the champion's training with the feedback added."""
 
 
 class ServeClient:
-    """Talks to one Serve API. Any thread may use it."""
+    """A client of one Serve API. Any thread may use it."""
 
     def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 30.0) -> None:
         self.url = url.rstrip("/")
@@ -130,14 +130,14 @@ class ServeClient:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
         timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
-        # Through no proxy of the environment's: the API is the one that was named, often on this very machine.
+        # Ignores the environment's proxy: the API is reached directly, often on this machine.
         self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers, limits=limits, trust_env=False)
 
     def check_ready(self) -> None:
-        """Whether it is there and a model is loaded; this asks for no key and counts towards no rate.
+        """Check that the API answers and a model is loaded. The check needs no key and does not count towards a rate limit.
 
         Raises:
-            ApiError: it is not; the message says why.
+            ApiError: the API is not ready; the message says why.
         """
         response = self._send("GET", "/readyz", timeout=READY_TIMEOUT_S)
         if not response.is_success:
@@ -145,7 +145,7 @@ class ServeClient:
             raise ApiError(message, status=response.status_code)
 
     def model(self, *, version: int | None = None) -> ModelInfo:
-        """What answers now, or the version that is asked for.
+        """Return the version that answers now, or the requested version.
 
         Raises:
             ApiError: the API does not answer, or does not have this version.
@@ -179,9 +179,9 @@ class ServeClient:
         return self.classify_all([texts], version=version)[0]
 
     def classify_all(self, rows: Sequence[Text], *, version: int | None = None, top_k: int | None = None) -> list[Answer]:
-        """Classify several texts or pairs by one request; the answers come in their order, all by one version.
+        """Classify several texts or pairs in one request. The answers have the same order and all come from one version.
 
-        `top_k` is how many labels their scores hold; all unless given.
+        `top_k` is the number of labels in the scores; by default, all.
 
         Raises:
             ApiError: the API does not answer, or refuses a text.
@@ -201,10 +201,10 @@ class ServeClient:
         ]
 
     def explain(self, *texts: str, version: int) -> Explanation:
-        """Which words spoke for and against the label that a version gives; it takes as long as some hundred answers.
+        """Return the words' contributions to the label that a version gives. It takes as long as some hundred answers.
 
         Raises:
-            ApiError: the API does not answer, refuses the text, or explains too many already.
+            ApiError: the API does not answer, refuses the text, or has too many explanations waiting.
         """
         asked = {"texts": [_as_json(texts)], "explain": True, "top_k": 1}
         timeout = httpx.Timeout(EXPLAIN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
@@ -214,19 +214,19 @@ class ServeClient:
         return Explanation(label=found["label"], words=words, complete=found["complete"])
 
     def say(self, texts: Text, *, answer: str | list[str], correction: str | list[str], version: int) -> bool:
-        """Tell what the right label of a text is; False where the same was said before.
+        """Send the right label of a text. Return False if the same was sent before.
 
         Raises:
-            ApiError: the API does not answer, or keeps no feedback (status 403).
+            ApiError: the API does not answer, or stores no feedback (status 403).
         """
         said = {"text": _as_json(texts), "answer": answer, "correction": correction, "version": version}
         return bool(self._json(self._send("POST", "/v1/feedback", json=said))["stored"])
 
     def feedback(self) -> FeedbackSummary:
-        """What people said about answers so far.
+        """Return a summary of the feedback so far.
 
         Raises:
-            ApiError: the API does not answer, or keeps no feedback (status 403).
+            ApiError: the API does not answer, or stores no feedback (status 403).
         """
         body = self._json(self._send("GET", "/v1/feedback"))
         return FeedbackSummary(**{name: body[name] for name in FeedbackSummary.__dataclass_fields__})

@@ -1,4 +1,4 @@
-"""`manta ui`: open the page; `manta ui add-user` and `remove-user`: who may log in to it."""
+"""The commands `manta ui`, which opens the page, and `manta ui add-user` and `remove-user`, which manage who may log in."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def add_user(
     auth: AuthOption,
     promote: Annotated[bool, typer.Option("--promote", help="May change which version answers, and start and stop jobs.")] = False,
 ) -> None:
-    """Let a person log in, or give a new password; it is asked for, or read from stdin where that is no terminal."""
+    """Add a user who may log in, or give an existing user a new password and rights.
+
+    The password is asked for, or read from stdin if stdin is not a terminal.
+    """
     from manta_ui.accounts import Accounts
 
     if sys.stdin.isatty():
@@ -67,7 +70,7 @@ def add_user(
 
 @ui.command()
 def remove_user(name: NameArgument, auth: AuthOption) -> None:
-    """Let a person log in no more."""
+    """Remove a user, who can then no longer log in."""
     from manta_ui.accounts import Accounts
 
     Accounts(auth).remove(name)

@@ -1,4 +1,4 @@
-"""How two versions are compared: their answers to one text, to the rows of a file, and their metrics."""
+"""HTML of the comparison of two versions: their answers to one text and to the rows of a file, and their metrics."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from manta_ui.row_answers import RowAnswer
 
 METRICS = {"accuracy": "accuracy", "f1_macro": "macro F1", "f1_micro": "micro F1", "loss": "loss"}
-"""Those that everyone is shown, and what they are called; the rest is behind a click."""
+"""Metrics that are always shown, with their names; a click shows the rest."""
 
 
 def side_by_side_html(left: tuple[Answer, ModelInfo], right: tuple[Answer, ModelInfo]) -> str:
-    """Both answers to one text, and whether they agree."""
+    """Return both answers to one text, and whether they agree."""
     same = set(left[0].labels) == set(right[0].labels)
     words = "Both versions agree." if same else "The versions disagree."
     kind = "manta-agree" if same else "manta-disagree"
@@ -30,7 +30,7 @@ def side_by_side_html(left: tuple[Answer, ModelInfo], right: tuple[Answer, Model
 
 
 def metrics_html(left: ModelInfo, right: ModelInfo) -> str:
-    """What both versions reached on their test rows, and how far they are apart."""
+    """Return both versions' metrics on their test rows, and the differences."""
     known = left.metrics.keys() | right.metrics.keys()
     main = _metrics_table([name for name in METRICS if name in known], left, right, caption="On each version's own test rows")
     rest = sorted(known - METRICS.keys())
@@ -55,7 +55,7 @@ def _difference(value: float | None) -> Cell:
 
 
 def agreement_html(left: Sequence[RowAnswer], right: Sequence[RowAnswer], *, versions: tuple[int, int]) -> str:
-    """On how many rows two versions agree, and on how many each is not sure."""
+    """Return the share of rows on which two versions agree, and how many answers of each are uncertain."""
     both = [pair for pair in zip(left, right, strict=True) if pair[0].problem is None and pair[1].problem is None]
     same = sum(set(one.labels) == set(other.labels) for one, other in both)
     share = percent(same / len(both)) if both else "–"
@@ -74,7 +74,7 @@ def agreement_html(left: Sequence[RowAnswer], right: Sequence[RowAnswer], *, ver
 def compared_page_html(
     texts: Sequence[Text], left: Sequence[RowAnswer], right: Sequence[RowAnswer], *, versions: tuple[int, int], page: int
 ) -> str:
-    """One page of the rows: the disagreements first, and of those the ones that both are surest of."""
+    """Return one page of the rows: disagreements first, sorted by the lower score of both answers, highest first."""
 
     def rank(index: int) -> tuple[bool, float]:
         one, other = left[index], right[index]

@@ -1,4 +1,4 @@
-"""Files that the page holds for someone to download. They are gone when the page is closed."""
+"""Files that the page offers for download. They are deleted when the page is closed."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from pathlib import Path
 
 
 def held_path(name: str) -> Path:
-    """Where to write such a file; nobody else's has that path."""
+    """Return a path at which to write such a file. No other file has the same path."""
     return Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / Path(name).name

@@ -1,6 +1,6 @@
-"""The form of the tab Jobs: the most used settings, each with its explanation, made from the config's own schema.
+"""The form of the tab Jobs: the most used settings with their explanations, generated from the config's schema.
 
-The experiment's YAML is what counts: a field that is filled in is written into it, and the fields follow what it says.
+The experiment's YAML is what counts. A value entered in a field is written into the YAML, and the fields follow the YAML.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from manta.config.file import parse_document
 from manta.errors import InputError
 
 SOURCE = "experiment"
-"""What messages call the YAML."""
+"""Name of the YAML in messages."""
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": ("name", "data.train", "data.text", "data.label", "data.validation", "data.test"),
     "Model": ("model.pretrained", "model.task", "model.dropout", "model.max_length"),
@@ -36,21 +36,21 @@ class FormField:
     """One setting of the form."""
 
     name: str
-    """Dotted, as in the config."""
+    """Dotted name, as in the config."""
     explanation: str
     default: str
-    """As YAML; empty where the setting is required or has none."""
+    """As YAML; empty if the setting is required or has no default."""
     kind: Kind
     choices: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """The setting's own name, and whether it must be given."""
+        """The setting's name, and a note if it is required."""
         return f"{self.name} (required)" if self.name in {"name", "data.train"} else self.name
 
 
 def form_field(name: str) -> FormField:
-    """A setting's field, from the schema."""
+    """Return the field of a setting, from the schema."""
     section: type[BaseModel] = ExperimentConfig
     *outer, leaf = name.split(".")
     for part in outer:
@@ -65,9 +65,9 @@ def form_field(name: str) -> FormField:
 
 
 def value_of(text: str, field: FormField) -> str | bool:
-    """What a field shows of the YAML; nothing where the YAML leaves it to the default, or cannot be read.
+    """Return a field's value in the YAML; empty if the YAML leaves it to the default or cannot be read.
 
-    A switch shows its default then.
+    A switch then shows its default.
     """
     try:
         value = _at(parse_document(text, source=SOURCE), field.name)
@@ -79,7 +79,7 @@ def value_of(text: str, field: FormField) -> str | bool:
 
 
 def with_value(text: str, field: FormField, value: str | bool | None) -> str:
-    """The YAML with a field's value written into it; an empty value, or the default, leaves the setting out.
+    """Return the YAML with a field's value written into it. An empty value, or the default, removes the setting.
 
     Raises:
         InputError: the YAML, or the value, cannot be read.
@@ -104,7 +104,7 @@ def with_value(text: str, field: FormField, value: str | bool | None) -> str:
 
 
 def _read(words: str, field: FormField) -> Any:
-    """What was typed as YAML has it: 3 is a number, [a, b] a list."""
+    """Return a typed value as YAML reads it: 3 is a number, [a, b] a list."""
     if field.kind == "choice":
         return yaml.safe_load(words) if words.isdecimal() else words
     if field.name == "name":
@@ -123,7 +123,7 @@ def _at(document: dict[str, Any], name: str) -> Any:
 
 
 def _without_empty(section: dict[str, Any]) -> dict[str, Any]:
-    """Without sections that nothing is left in."""
+    """Return the section without empty subsections."""
     kept = {key: _without_empty(value) if isinstance(value, dict) else value for key, value in section.items()}
     return {key: value for key, value in kept.items() if value != {}}
 

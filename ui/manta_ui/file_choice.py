@@ -1,4 +1,4 @@
-"""Choosing a file of rows and the columns with its texts, in the tabs that take one."""
+"""The choice of a file of rows and of its text columns, for the tabs that take a file."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 NO_FILE = empty_html("Drop a file to classify all its rows", f"{', '.join(KINDS)}: one text a row, in a column with a name.")
 
 RESULTS = "manta-results"
-"""Class of a column that is seen while something of the class `manta-found` is in it.
+"""Class of a column that is shown while it contains something of the class `manta-found`.
 
-Not `visible`: a column that is hidden and shown again before the browser has built it may stay away (Gradio's issue 13494).
-That was so in 2 of 15 visits with a small file, and with "hidden" for False in 13 of 23.
+It replaces `visible`: a column that is hidden and shown again before the browser has built it may stay hidden (Gradio's issue
+13494). That happened in 2 of 15 visits with a small file, and in 13 of 23 with "hidden" instead of False.
 """
 
 
 @dataclass(frozen=True)
 class FileChoice:
-    """The components by which a file is chosen."""
+    """The components for choosing a file."""
 
     file: gr.State
     """The `RowFile`, or None."""
     column: gr.Dropdown
     second: gr.Dropdown
-    """For models that read pairs."""
+    """The second text column, for models that read pairs."""
     note: gr.HTML
-    """What is to be said about the file, and about what is done with it."""
+    """Messages about the file and about the work on it."""
     chosen: Any
-    """The event after which `file` is another one; `.then` goes on from it."""
+    """The event after which `file` has a new value; `.then` continues from it."""
 
 
 def build_file_choice(frame: Frame, *, name: str) -> FileChoice:
-    """The components, whose ids begin with the `name`."""
+    """Build the components. Their ids begin with `name`."""
     file = gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=260):
@@ -62,7 +62,7 @@ def build_file_choice(frame: Frame, *, name: str) -> FileChoice:
 
 
 def opened(path: str | None, model: ModelInfo | None) -> list[Any]:
-    """The file, the columns to choose from, and what is to be said about it."""
+    """Return the file, the columns to choose from, and a message about it."""
     nothing = [None, gr.Dropdown([], value=None), gr.Dropdown([], value=None)]
     if path is None:
         return [*nothing, NO_FILE]
@@ -81,5 +81,5 @@ def opened(path: str | None, model: ModelInfo | None) -> list[Any]:
 
 
 def texts_in(file: RowFile, column: str, second: str | None, *, model: ModelInfo) -> list[tuple[str, ...]]:
-    """The texts that a model is to read, of one column or of two."""
+    """Return the texts that a model reads: one column, or two for pairs."""
     return file.texts(column, *([second] if second and model.num_texts == 2 else []))

@@ -1,6 +1,6 @@
-"""From an experiment's YAML to a job of `manta train` or `manta tune`, checked before anything is sent.
+"""The conversion of an experiment's YAML into a job of `manta train` or `manta tune`, checked before anything is sent.
 
-What is uploaded to the page travels with the job. Every other path is the cluster's: nothing of the page's own disk is read.
+Files uploaded to the page are sent with the job. Every other path is a path of the cluster: nothing on the page's disk is read.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Verb = Literal["train", "tune"]
 
 
 def checked(text: str, uploads: Mapping[str, Path]) -> ExperimentConfig:
-    """The config that a YAML text is, whose files the cluster will find; `uploads` are files by name.
+    """Return the config of a YAML text, after checking that the cluster will find its files. `uploads` are files by name.
 
     Raises:
-        InputError: a line for each setting that is unknown, wrong, or names a file that the cluster would not find.
+        InputError: one line for each setting that is unknown, wrong, or names a file that the cluster would not find.
     """
     document = parse_document(text, source=SOURCE)
     config = build_config(copy.deepcopy(document), source=SOURCE)
@@ -36,10 +36,10 @@ def checked(text: str, uploads: Mapping[str, Path]) -> ExperimentConfig:
 
 
 def run_job(verb: Verb, text: str, uploads: Mapping[str, Path]) -> ClusterJob:
-    """The job for an experiment, with the uploads that it names.
+    """Return the job for an experiment, with the uploads that it names.
 
     Raises:
-        InputError: as `checked`, or the files are too large to travel.
+        InputError: as for `checked`, or the files are too large to be sent.
     """
     config = checked(text, uploads)
     named = {value for value in _data_of(parse_document(text, source=SOURCE)).values() if value in uploads}
@@ -72,7 +72,7 @@ def _check_places(document: Mapping[str, Any], uploads: Mapping[str, Path]) -> N
 
 
 def _data_of(document: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of `data` that name files, with what they say."""
+    """Return the settings of `data` that name files, with their values."""
     data = document.get("data")
     return {key: data[key] for key in DATA_FILES if isinstance(data.get(key), str)} if isinstance(data, dict) else {}
 

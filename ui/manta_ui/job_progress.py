@@ -1,4 +1,4 @@
-"""How far a job is, read from the lines that it prints."""
+"""Progress of a job, read from the lines that it prints."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ OVER = {"SUCCEEDED": "is done", "FAILED": "failed", "STOPPED": "was stopped"}
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is."""
+    """Progress of a job."""
 
     words: str
     share: float | None
-    """0 to 1; None while that is not known."""
+    """0 to 1; None while it is unknown."""
 
 
 def progress_of(job: Job, lines: Sequence[str]) -> Progress:
-    """What the last lines say of a job that goes on; how it ended, of one that is over."""
+    """Return the progress that a running job's last lines report; for a finished job, its outcome."""
     if job.is_over:
         return Progress(OVER[job.status], 1.0 if job.status == "SUCCEEDED" else None)
     planned, ended = 0, 0

@@ -1,4 +1,4 @@
-"""What the tab Jobs shows, as HTML: the list of jobs, and one of them with its progress and its log."""
+"""HTML of the tab Jobs: the list of jobs, and one job with its progress and log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {"SUCCEEDED": "manta-good", "FAILED": "manta-bad", "STOPPED": "manta-fai
 
 
 def jobs_html(jobs: Sequence[Job], logs: Mapping[str, JobLog], *, chosen: str | None) -> str:
-    """All jobs, newest first, with what came of them and where their models are."""
+    """Return all jobs, newest first, with their results and the locations of their models."""
     rows = [
         [
             Cell(job.id),
@@ -37,7 +37,7 @@ def jobs_html(jobs: Sequence[Job], logs: Mapping[str, JobLog], *, chosen: str | 
 
 
 def job_html(job: Job, log: JobLog, progress: Progress) -> str:
-    """How a job stands, with a bar while it goes on, and what came of it."""
+    """Return the status of a job, with a progress bar while it runs and its result afterwards."""
     words = f"{job.id} {progress.words}"
     bar = ""
     if not job.is_over:
@@ -50,7 +50,7 @@ def job_html(job: Job, log: JobLog, progress: Progress) -> str:
 
 
 def log_html(log: JobLog) -> str:
-    """The last lines of a job's log."""
+    """Return the last lines of a job's log."""
     end = log.end()
     head = f"… {end.num_before:,} lines before\n" if end.num_before else ""
     text = head + "\n".join(end.lines) if log.lines else "It has printed nothing yet."
@@ -58,7 +58,7 @@ def log_html(log: JobLog) -> str:
 
 
 def outcome(job: Job, log: JobLog | None) -> str:
-    """What a job that is over came to: where its model is, what was decided, or why it failed."""
+    """Return the result of a finished job: the location of its model, the decision, or the reason why it failed."""
     if log is None or not job.is_over:
         return ""
     result = log.result
@@ -73,7 +73,7 @@ def outcome(job: Job, log: JobLog | None) -> str:
 
 
 def took(job: Job) -> str:
-    """How long a job took, or has taken."""
+    """Return the time that a job took, or has taken so far."""
     if job.started_ms is None:
         return ""
     seconds = round(((job.ended_ms or time.time() * 1000) - job.started_ms) / 1000)

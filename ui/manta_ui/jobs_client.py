@@ -1,4 +1,7 @@
-"""The page's way to a cluster: Ray's Jobs API (https://docs.ray.io/en/latest/cluster/running-applications/job-submission/rest.html)."""
+"""The page's client of a cluster: Ray's Jobs API.
+
+https://docs.ray.io/en/latest/cluster/running-applications/job-submission/rest.html
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,18 @@ TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 600.0
 STARTS_WITHIN_S = 60.0
 MOST_LINES = 500
-"""Of a job's log that are shown, and kept of a job that is over."""
+"""Lines of a job's log that are shown, and that are kept for a finished job."""
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class JobsError(Exception):
-    """The cluster did not answer, or refused; the message is for the person at the page."""
+    """Error: the cluster did not answer, or refused the request. The message is for the person at the page."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job that was sent by Manta, as Ray tells of it."""
+    """A job that Manta sent, as Ray reports it."""
 
     id: str
     status: str
@@ -37,36 +40,36 @@ class Job:
     message: str
     verb: str
     started_ms: int | None
-    """Since 1970."""
+    """Milliseconds since 1970."""
     ended_ms: int | None
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen."""
+        """True if the job has ended."""
         return self.status in FINAL
 
 
 @dataclass(frozen=True)
 class JobLog:
-    """What a job has printed so far."""
+    """The output of a job so far."""
 
     lines: tuple[str, ...]
-    """For people."""
+    """Lines for people."""
     result: Mapping[str, Any] | None
-    """What came of it, once it is done."""
+    """Its result, once it is done."""
     error: str | None
-    """Why nothing came of it, as a sentence."""
+    """The reason why there is no result, as a sentence."""
     num_before: int = 0
-    """Lines before those, which were let go."""
+    """Number of dropped lines before `lines`."""
 
     def end(self) -> JobLog:
-        """It with its last lines only."""
+        """Return the log with its last lines only."""
         left_out = max(0, len(self.lines) - MOST_LINES)
         return replace(self, lines=self.lines[left_out:], num_before=self.num_before + left_out)
 
 
 class JobsClient:
-    """Talks to the Jobs API of one cluster."""
+    """A client of the Jobs API of one cluster."""
 
     def __init__(self, url: str, *, token: str | None = None) -> None:
         self.url = url.rstrip("/")
@@ -75,7 +78,7 @@ class JobsClient:
         self._finished: dict[str, JobLog] = {}
 
     def jobs(self) -> list[Job]:
-        """The jobs that Manta sent, newest first.
+        """Return the jobs that Manta sent, newest first.
 
         Raises:
             JobsError: the cluster does not answer.
@@ -87,7 +90,7 @@ class JobsClient:
         return sorted(found, key=lambda job: job.started_ms or 0, reverse=True)
 
     def job(self, job_id: str) -> Job:
-        """One job.
+        """Return one job.
 
         Raises:
             JobsError: the cluster does not know it, or does not answer.
@@ -95,7 +98,7 @@ class JobsClient:
         return _job(self._json("GET", f"/api/jobs/{job_id}"))
 
     def log(self, job: Job) -> JobLog:
-        """What a job has printed so far. That of one that is over is asked for once.
+        """Return the output of a job so far. The log of a finished job is requested only once.
 
         Raises:
             JobsError: the cluster does not know it, or does not answer.
@@ -108,7 +111,7 @@ class JobsClient:
         return self._finished[job.id]
 
     def stop(self, job_id: str) -> bool:
-        """Ask a job to end; False if it had ended already.
+        """Ask a job to stop. Return False if it had already ended.
 
         Raises:
             JobsError: the cluster does not know it, or does not answer.
@@ -116,10 +119,10 @@ class JobsClient:
         return bool(self._json("POST", f"/api/jobs/{job_id}/stop").get("stopped"))
 
     def send(self, job: ClusterJob) -> str:
-        """Start a job, with what it needs; its id.
+        """Start a job, after uploading what it needs. Return its id.
 
         Raises:
-            JobsError: the cluster does not take it, or does not answer.
+            JobsError: the cluster refuses it, or does not answer.
         """
         for package in job.packages:
             path = f"/api/packages/gcs/{package.name}"
@@ -153,7 +156,7 @@ class JobsClient:
 
 
 def read_log(text: str) -> JobLog:
-    """A job's output, taken apart into lines for people and what it says to us."""
+    """Split a job's output into lines for people and the marked lines, which hold its result or error."""
     lines: list[str] = []
     said: dict[str, Any] = {}
     for line in COLOURS.sub("", text).splitlines():
@@ -165,7 +168,7 @@ def read_log(text: str) -> JobLog:
 
 
 def _said(text: str) -> dict[str, Any]:
-    """What a marked line says; nothing while it is only half written."""
+    """Parse a marked line; return an empty dictionary while the line is incomplete."""
     try:
         found = json.loads(text)
     except ValueError:

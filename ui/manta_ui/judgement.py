@@ -1,4 +1,4 @@
-"""Below an answer: was it right, and if not, what is? One click tells the API, where it keeps such feedback."""
+"""The judgment below an answer: is it right, and if not, which label is? One click sends it to an API that stores feedback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from manta_ui.client import Answer, ModelInfo, ServeClient, Text
 
 MOST_BUTTONS = 12
-"""Up to here each label is a button; beyond, they are in a list that can be searched."""
+"""Most labels that are shown as buttons. More labels are shown as a list that can be searched."""
 FEEDBACK_OFF = (
     "This service does not store corrections. To store them, set serve.feedback: true in the experiment's YAML and start "
     "manta serve with that file."
@@ -23,7 +23,7 @@ FEEDBACK_OFF = (
 
 @dataclass(frozen=True)
 class Answered:
-    """A text and the answer to it: what a judgement is about, whatever was typed since."""
+    """A text and its answer. A judgment is about these, even if the text box has changed since."""
 
     texts: Text
     answer: Answer
@@ -32,28 +32,28 @@ class Answered:
 
 @dataclass(frozen=True)
 class Judging:
-    """The components that take a judgement."""
+    """The components that take a judgment."""
 
     group: gr.Column
     right: gr.Button
     one: gr.Radio
-    """Few labels."""
+    """For few labels."""
     listed: gr.Dropdown
-    """Many labels."""
+    """For many labels."""
     several: gr.CheckboxGroup
-    """The labels of a multilabel model."""
+    """For the labels of a multilabel model."""
     send: gr.Button
-    """For `several`: which of them are right is said by more than one click."""
+    """The button that sends the labels chosen in `several`, which takes more than one click."""
     note: gr.HTML
 
     @property
     def shown(self) -> list[Any]:
-        """What `judging_for` describes."""
+        """The components that `judging_for` updates."""
         return [self.group, self.right, self.one, self.listed, self.several, self.send, self.note]
 
 
 def build_judging(api: ServeClient, *, answered: gr.State) -> Judging:
-    """The components, and what they do."""
+    """Build the components and their events."""
     with gr.Column(visible=False, elem_id="judge") as group:
         right = gr.Button("✓ That is right", size="sm", elem_id="judge-right")
         one = gr.Radio([], label="No, the right label is", elem_id="judge-one")
@@ -71,7 +71,7 @@ def build_judging(api: ServeClient, *, answered: gr.State) -> Judging:
 
 
 def judging_for(model: ModelInfo | None, about: Answered | None) -> list[Any]:
-    """The components for an answer, or for none yet."""
+    """Return the updates of the components for an answer, or for no answer yet."""
     if model is None or about is None:
         return [gr.Column(visible=False), *[gr.skip()] * 5, note_html("")]
     if not model.takes_feedback:
@@ -89,7 +89,7 @@ def judging_for(model: ModelInfo | None, about: Answered | None) -> list[Any]:
 
 
 def confirmed(api: ServeClient, about: Answered | None) -> str:
-    """The note after someone said that the answer is right."""
+    """Send that the answer is right, and return a note about it."""
     if about is None:
         return note_html("")
     labels = about.answer.labels
@@ -97,7 +97,7 @@ def confirmed(api: ServeClient, about: Answered | None) -> str:
 
 
 def corrected(api: ServeClient, about: Answered | None, said: str | list[str] | None) -> str:
-    """The note after someone said which label, or labels, are right."""
+    """Send which label, or labels, are right, and return a note about it."""
     if about is None or said is None:
         return note_html("")
     given = about.answer.labels

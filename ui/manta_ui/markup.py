@@ -1,4 +1,4 @@
-"""Small pieces of HTML. Whatever comes from people, files or models goes through `html.escape` here."""
+"""Small pieces of HTML. Text from people, files or models is escaped here with `html.escape`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from manta_ui.client import Explanation, Text
 
 LONGEST_SHOWN = 120
-"""Characters of a text on a button; the whole of it is what a click puts into the box."""
+"""Characters of a text on a button. A click puts the whole text into the box."""
 
 
 def note_html(message: str, *, is_error: bool = False) -> str:
-    """A line of text for the page, escaped; a screen reader says it when it changes."""
+    """Return a line of text for the page, escaped. A screen reader reads it aloud when it changes."""
     kind = "manta-note manta-error" if is_error else "manta-note"
     return f'<div class="{kind}" role="status">{html.escape(message)}</div>'
 
 
 def empty_html(title: str, hint: str = "") -> str:
-    """What stands where there is nothing to show yet."""
+    """Return a placeholder for a place that has nothing to show yet."""
     below = f"<p>{html.escape(hint)}</p>" if hint else ""
     return f'<div class="manta-empty"><p class="manta-empty-title">{html.escape(title)}</p>{below}</div>'
 
 
 def bars_html(scores: dict[str, float], *, applied: Sequence[str], most: int) -> str:
-    """A bar for each label, the most probable first; those that apply stand out by more than their colour."""
+    """Return a bar for each label, the most probable first. Labels that apply stand out by more than color."""
     rows = [_bar_html(label, score, applies=label in applied) for label, score in list(scores.items())[:most]]
     left = len(scores) - len(rows)
     more = f'<p class="manta-quiet">and {left} less probable labels</p>' if left > 0 else ""
@@ -45,7 +45,7 @@ def _bar_html(label: str, score: float, *, applies: bool) -> str:
 
 
 def text_buttons_html(texts: Sequence[Text], *, captions: Sequence[str] | None = None) -> str:
-    """A button for each text or pair, which puts it into the boxes; `captions` stand at their ends."""
+    """Return a button for each text or pair, which puts it into the boxes. `captions` are shown at the ends of the buttons."""
     captions = captions or [""] * len(texts)
     return f'<ul class="manta-texts">{"".join(_text_button_html(*row) for row in zip(texts, captions, strict=True))}</ul>'
 
@@ -59,7 +59,7 @@ def _text_button_html(texts: Text, caption: str) -> str:
 
 
 def explanation_html(texts: Text, explanation: Explanation) -> str:
-    """The texts, with each word shaded by how much it spoke for (blue, underlined) or against (orange, dotted) the label."""
+    """Return the texts with each word shaded as it speaks for the label (blue, underlined) or against it (orange, dotted)."""
     largest = max((abs(word.attribution) for word in explanation.words), default=0.0)
     parts: list[str] = []
     for part, text in enumerate(texts):
@@ -89,7 +89,7 @@ def _word_html(word: str, attribution: float, *, largest: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share for people; neither certain nor impossible unless it is."""
+    """Format a share as a percentage. Only exactly 0 and 1 are shown as 0% and 100%."""
     if 0.995 <= share < 1:
         return ">99%"
     if 0 < share < 0.005:
@@ -98,7 +98,7 @@ def percent(share: float) -> str:
 
 
 def progress_html(done: int, total: int, *, left_s: float | None) -> str:
-    """A progress bar that says in words how far it is, and for how long."""
+    """Return a progress bar, and in words the rows done and the time left."""
     left = "" if left_s is None else f", {_duration(left_s)} left"
     words = f"{done:,} of {total:,} rows{left}"
     return (

@@ -1,4 +1,4 @@
-"""What the tab Models shows of versions, as HTML: tables, the confusion matrix, curves and the gate's verdict."""
+"""HTML of versions in the tab Models: tables, the confusion matrix, curves and the gate's verdict."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from manta_ui.tracking_client import Model, Version
 
 MANY_LABELS = 8
-"""Beyond so many, the columns of the confusion matrix are named upright."""
+"""Above this number of columns, the confusion matrix has vertical column names."""
 MOST_CHARACTERS = 16
-"""Of a hash, which `manta models show` has in full."""
+"""Characters of a hash that are shown; `manta models show` shows all of it."""
 TILES = (("accuracy", "accuracy"), ("f1_macro", "macro F1"), ("f1_micro", "micro F1"), ("loss", "loss"))
 SETTINGS = ("train.learning_rate", "model.dropout", "train.num_epochs", "train.batch_size", "train.num_workers", "train.zero_stage")
 LINEAGE = (("pretrained", "base model"), ("data_hash", "data hash"), ("config_hash", "config hash"), ("git_commit", "git commit"))
 KINDS = ("found", "missed", "wrongly given")
-"""Of a multilabel task's rows, in the order of `confusion_counts`."""
+"""Counts of a multilabel task's rows, in the order of `confusion_counts`."""
 
 
 def versions_html(versions: Sequence[Version], *, chosen: int | None) -> str:
-    """Every version with its figures; a click on a heading sorts."""
+    """Return a table of all versions with their metrics. A click on a heading sorts it."""
     rows = [
         [
             Cell(version.title, sorts_as=version.number, kind="manta-name"),
@@ -46,7 +46,7 @@ def versions_html(versions: Sequence[Version], *, chosen: int | None) -> str:
 
 
 def version_html(version: Version, report: Mapping[str, Any], card: str) -> str:
-    """One version from all sides; `report` is its run's report.json, `card` its model card, each empty where it is gone."""
+    """Return the details of one version. `report` is its run's report.json, `card` its model card; either is empty if missing."""
     badges = "".join(f'<span class="manta-badge">{html.escape(alias)}</span>' for alias in version.aliases)
     return "".join(
         [
@@ -60,7 +60,7 @@ def version_html(version: Version, report: Mapping[str, Any], card: str) -> str:
 
 
 def confusion_html(report: Mapping[str, Any]) -> str:
-    """Rows are labels, columns answers. The colour is the share of a row: blue is right, orange is wrong."""
+    """Return the confusion matrix: rows are labels, columns are answers. Color is the share of a row: blue right, orange wrong."""
     labels, counts = report.get("labels"), report.get("confusion")
     if not isinstance(labels, list) or not isinstance(counts, list) or len(labels) != len(counts):
         return ""
@@ -79,7 +79,7 @@ def confusion_html(report: Mapping[str, Any]) -> str:
 
 
 def verdict_html(lines: Sequence[Mapping[str, Any]], *, champion: str, candidate: str, title: str) -> str:
-    """The gate's table, the lines that refuse marked, with what each says."""
+    """Return the gate's table with a sentence for each line. The lines that refuse are marked."""
     rows = [
         [
             Cell("passes" if line["passed"] else "refuses", kind="manta-good" if line["passed"] else "manta-bad"),
@@ -95,7 +95,7 @@ def verdict_html(lines: Sequence[Mapping[str, Any]], *, champion: str, candidate
 
 
 def decisions_html(model: Model) -> str:
-    """What was decided about a model's versions, newest first."""
+    """Return the decisions about a model's versions, newest first."""
     rows = [
         [
             Cell(decision.at[:19].replace("T", " ")),
@@ -112,17 +112,17 @@ def decisions_html(model: Model) -> str:
 
 
 def last_verdict(model: Model, version: int) -> Decision | None:
-    """The last decision about a version for which the gate was run."""
+    """Return the last decision about a version for which the gate was run; None if there is none."""
     return next((item for item in reversed(model.decisions) if item.version == version and item.figures), None)
 
 
 def moment(at_ms: int | None) -> str:
-    """A time for people, in UTC."""
+    """Format a time in UTC."""
     return "" if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def learning_curves(name: str, history: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None) -> str:
-    """Loss and accuracy of each epoch, as two charts; nothing without epochs."""
+    """Return loss and accuracy of each epoch as two charts; empty without epochs."""
     if not history:
         return ""
     losses = [("training loss", "train_loss"), ("validation loss", "loss")]

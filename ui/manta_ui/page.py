@@ -25,12 +25,12 @@ TABS = {
     "jobs": ("Jobs", jobs.build),
 }
 LOOK_EVERY_S = 1.0
-"""How often an open page asks whether the API is there: an API that goes is noticed within two seconds."""
+"""Seconds between an open page's checks of the API. An API that goes down is noticed within two seconds."""
 NEVER_SEEN = Seen()
 
 
 def build_page(services: Services) -> gr.Blocks:
-    """The page in front of the services."""
+    """Build the page in front of the services."""
     watch = ApiWatch(services.api)
     with gr.Blocks(title="Manta", analytics_enabled=False, fill_width=False) as page:
         heading = gr.HTML(heading_html(NEVER_SEEN), elem_id="heading")
@@ -51,13 +51,13 @@ def build_page(services: Services) -> gr.Blocks:
             show_progress="hidden",
             api_visibility="private",
         )
-        # Only an event of the queue tells a state's listeners that it changed, and the look is not worth one each second.
+        # Only a queued event notifies a state's listeners of a change. One such event each second would be too costly.
         heading.change(lambda: watch.look().model, outputs=answering, show_progress="hidden", api_visibility="private")
     return page
 
 
 def looked(watch: ApiWatch, before: Seen) -> list[Any]:
-    """What the API is now, the heading and the line above the tabs; nothing where all is as `before`."""
+    """Return the state of the API, the heading and the line above the tabs. Nothing is updated if the state equals `before`."""
     seen = watch.look()
     if seen == before:
         return [gr.skip()] * 3
@@ -65,7 +65,7 @@ def looked(watch: ApiWatch, before: Seen) -> list[Any]:
 
 
 def heading_html(seen: Seen) -> str:
-    """The page's heading: which model answers, and how good it was on its test rows."""
+    """Return the page's heading: the model that answers, and its metric on the test rows."""
     if seen.model is None:
         line, kind, state = "Text classification", "manta-away", "no model answers" if seen.problem else "looking for the model"
     else:
@@ -79,15 +79,15 @@ def heading_html(seen: Seen) -> str:
 
 
 def model_line(model: ModelInfo) -> str:
-    """A model in one line: its name, version, number of labels, and how good it was on its test rows."""
-    # Where several labels may apply, the share of rows with all of them right says little of how good the labels are.
+    """Return a model in one line: its name, version, number of labels, and its metric on the test rows."""
+    # For a multilabel model, the share of rows with all labels right says little about the quality of the labels.
     key, words = ("f1_micro", "micro F1") if model.is_multilabel else ("accuracy", "accuracy")
     score = f", test {words} {model.metrics[key]:.1%}" if key in model.metrics else ""
     return f"{model.name} version {model.version}: {len(model.labels)} labels{score}"
 
 
 def status_html(seen: Seen) -> str:
-    """What stands above the tabs while no model answers: why, and that nothing is lost; a screen reader says it at once."""
+    """Return the alert while no model answers: the reason, and that nothing is lost. A screen reader reads it aloud at once."""
     if seen.problem is None:
         return '<div role="alert"></div>'
     hope = "What you typed stays here, and the page goes on by itself once a model answers."

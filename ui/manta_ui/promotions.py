@@ -1,4 +1,4 @@
-"""Changing which version answers: `manta models promote` and `rollback` as jobs, as the gate needs the models and their rows."""
+"""Changes of the champion: `manta models promote` and `rollback` as jobs, because the gate needs the models and their rows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Step = Literal["check", "promote", "rollback"]
 
 
 def promotion_job(step: Step, model: str, version: int, *, registry: Mapping[str, str], user: str | None) -> ClusterJob:
-    """The job for one step. `check` only asks what the gate would decide; a rollback needs no version.
+    """Return the job for one step. `check` only asks for the gate's decision; a rollback needs no version.
 
-    `registry` are the variables by which the job finds the registry. The log of decisions gets the `user` who is logged in.
+    `registry` are the variables by which the job finds the registry. `user`, who is logged in, is written to the log of decisions.
     """
     verb = "rollback" if step == "rollback" else "promote"
     params = {"model": model if step == "rollback" else f"{model}@{version}", "json": True}

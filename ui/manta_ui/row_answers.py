@@ -1,4 +1,4 @@
-"""Many rows through the API, in requests of a size that it takes: each row is answered once, all of them by one version."""
+"""Classification of many rows through the API, in requests of limited size. Each row is answered once, all by one version."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 ROWS_A_REQUEST = 128
 CHARACTERS_A_REQUEST = 200_000
-"""Far below the API's default of a MiB, also where each character takes four bytes."""
+"""Far below the API's default limit of 1 MiB, even if each character takes four bytes."""
 REQUESTS_AT_ONCE = 2
-"""One is computed while the next one is on its way."""
+"""One request is computed while the next one is in transit."""
 MOST_WAITS = 20
 LONGEST_WAIT_S = 60.0
 BUSY, UNAVAILABLE = 429, 503
@@ -28,23 +28,23 @@ REFUSED, TOO_LARGE, TOO_SLOW = 422, 413, 504
 
 @dataclass(frozen=True)
 class RowAnswer:
-    """What became of one row."""
+    """Result for one row."""
 
     labels: tuple[str, ...] = ()
     score: float | None = None
     """Probability of the most probable label."""
     uncertain: bool = False
     problem: str | None = None
-    """Why it has no answer, as a sentence."""
+    """The reason why it has no answer, as a sentence."""
 
     @property
     def said(self) -> str:
-        """The labels in a few words; empty where there is no answer."""
+        """The labels in a few words; empty if there is no answer."""
         return "" if self.problem else ", ".join(self.labels) or "no label"
 
 
 def answer_rows(api: ServeClient, rows: Sequence[Text], *, version: int) -> Iterator[list[RowAnswer]]:
-    """The answers of a version, some at a time, in the order of the rows. Who stops asking stops the requests.
+    """Yield the answers of a version, some at a time, in the order of the rows. If the caller stops iterating, the requests stop.
 
     Raises:
         ApiError: the API does not answer any more, or does not have this version.
@@ -63,7 +63,7 @@ def answer_rows(api: ServeClient, rows: Sequence[Text], *, version: int) -> Iter
 
 
 def chunks(rows: Sequence[Text]) -> Iterator[Sequence[Text]]:
-    """The rows in their order, as many at a time as a request takes."""
+    """Yield the rows in their order, as many at a time as one request may hold."""
     start, characters = 0, 0
     for index, row in enumerate(rows):
         length = sum(map(len, row))
@@ -76,7 +76,7 @@ def chunks(rows: Sequence[Text]) -> Iterator[Sequence[Text]]:
 
 
 def _answered(api: ServeClient, rows: Sequence[Text], version: int) -> list[RowAnswer]:
-    """One request's worth of rows. A row that the API refuses has its problem, and the others are asked again without it."""
+    """Return the answers to the rows of one request. A row that the API refuses gets its error, and the others are sent again."""
     found: dict[int, RowAnswer] = {
         index: RowAnswer(problem="The row has no text.") for index, row in enumerate(rows) if not all(part.strip() for part in row)
     }
@@ -88,7 +88,7 @@ def _answered(api: ServeClient, rows: Sequence[Text], version: int) -> list[RowA
             if refused is not None and refused < len(left):
                 found[left[refused]] = RowAnswer(problem=str(error))
                 continue
-            if len(left) > 1 and error.status in (REFUSED, TOO_LARGE, TOO_SLOW):  # this API takes fewer at a time
+            if len(left) > 1 and error.status in (REFUSED, TOO_LARGE, TOO_SLOW):  # this API accepts fewer rows at a time
                 half = len(left) // 2
                 for part in (left[:half], left[half:]):
                     found |= dict(zip(part, _answered(api, [rows[index] for index in part], version), strict=True))
@@ -99,7 +99,7 @@ def _answered(api: ServeClient, rows: Sequence[Text], version: int) -> list[RowA
 
 
 def _patiently(api: ServeClient, rows: Sequence[Text], version: int) -> list[RowAnswer]:
-    """The answers, after as many tries as a busy API asks for."""
+    """Return the answers. While the API is busy, wait as it asks and try again, MOST_WAITS times in all."""
     for _ in range(MOST_WAITS):
         try:
             answers = api.classify_all(rows, version=version, top_k=1)
@@ -114,7 +114,7 @@ def _patiently(api: ServeClient, rows: Sequence[Text], version: int) -> list[Row
 
 
 def _refused_row(error: ApiError) -> int | None:
-    """Which of the texts was refused, where it was one."""
+    """Return the index of the refused text; None if the error is not about one text."""
     name, _, number = (error.field or "").partition(".")
     number = number.partition(".")[0]
     return int(number) if error.status == REFUSED and name == "texts" and number.isdecimal() else None

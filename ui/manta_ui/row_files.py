@@ -1,4 +1,4 @@
-"""Files of rows that people upload, and the same files with the answers in further columns: CSV, TSV, JSONL and Parquet."""
+"""Uploaded files of rows, and the same files with the answers in added columns: CSV, TSV, JSONL and Parquet."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 MOST_ROWS = 50_000
 LONGEST_FIELD = 1_000_000
 TEXT_NAMES = ("text", "message", "sentence", "content", "body", "review", "comment")
-"""Columns that are taken for the text unless another one is chosen."""
+"""Column names that are taken for the text unless another column is chosen."""
 
 
-class FileProblem(Exception):  # noqa: N818  # it is no fault of the program's
-    """The file cannot be used; the message is one sentence for the person who gave it."""
+class FileProblem(Exception):  # noqa: N818  # not an error of the program
+    """Error: the file cannot be used. The message is one sentence for the person who uploaded it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RowFile:
     """The rows of one file."""
 
     name: str
-    """As it was uploaded."""
+    """Name of the file as uploaded."""
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
 
@@ -41,20 +41,20 @@ class RowFile:
         return Path(self.name).suffix.lower()
 
     def texts(self, *columns: str) -> list[Text]:
-        """What stands in one column, or in the two of a pair; an empty string where a row has nothing there."""
+        """Return the values of one column, or of the two of a pair. A missing value becomes an empty string."""
         return [tuple("" if row.get(column) is None else str(row[column]) for column in columns) for row in self.rows]
 
     def likely_columns(self, count: int) -> list[str]:
-        """The columns that are probably the texts."""
+        """Return the columns that most likely hold the texts."""
         named = [name for known in TEXT_NAMES for name in self.columns if name.lower() == known]
         return [*named, *(name for name in self.columns if name not in named)][:count]
 
 
 def read_rows(path: Path) -> RowFile:
-    """The rows of an uploaded file.
+    """Read the rows of an uploaded file.
 
     Raises:
-        FileProblem: it is of another kind, empty, too large, or not what its name says; the message names the line.
+        FileProblem: the file is of another kind, empty, too large, or not what its name says; the message names the line.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
@@ -68,9 +68,9 @@ def read_rows(path: Path) -> RowFile:
 
 
 def write_rows(file: RowFile, path: Path, *, added: Sequence[dict[str, Any]]) -> None:
-    """The file again, of the same kind, with further columns: `added` has an entry for each row."""
+    """Write the file again in the same format, with added columns. `added` has an entry for each row."""
     names = list(added[0]) if added else []
-    # A column of the file that has such a name keeps it.
+    # A column of the file with the same name keeps it.
     renamed = {name: next(new for new in (name, f"manta_{name}", f"manta_{name}_") if new not in file.columns) for name in names}
     rows = [row | {renamed[name]: value for name, value in extra.items()} for row, extra in zip(file.rows, added, strict=True)]
     columns = [*file.columns, *renamed.values()]

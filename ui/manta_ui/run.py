@@ -1,4 +1,4 @@
-"""Put the page together from its settings, and keep it open."""
+"""Build the page from its settings, and keep it open."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 API_KEY = "MANTA_API_KEY"
 TOGETHER = 20
-"""How many people may wait for an answer at once; the API says when that is too much for it."""
+"""People who may wait for an answer at the same time. The API refuses requests if that is too many for it."""
 HTTP = ("http://", "https://")
 MAX_FILE_SIZE = "100mb"
 
 
 @dataclass(frozen=True)
 class PageSettings:
-    """What the page is opened with."""
+    """Settings of the page."""
 
     api: str
-    """Where `manta serve` answers."""
+    """URL at which `manta serve` answers."""
     host: str
     port: int
     auth: Path | None
-    """The file of users; None where nobody has to log in."""
+    """The file of users; None if no login is required."""
     tracking: str | None
     """URL of the MLflow server."""
     cluster: str | None
     """Name of a cluster in the file of clusters."""
     address: str | None
-    """URL of a cluster's dashboard, where it takes jobs."""
+    """URL of a cluster's dashboard, which accepts jobs."""
     token_file: Path | None
     """File with the cluster's token."""
 
@@ -60,11 +60,11 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
     """Show the page until Ctrl-C.
 
     Raises:
-        InputError: the port is taken, the file of users or the cluster is missing or wrong, or it would be open to others
-            without such a file.
+        InputError: the port is taken, the file of users or the cluster is missing or wrong, or others could reach the page
+            without a login.
     """
     check_port(settings.host, settings.port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what the page has started ends with it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that everything the page started ends with it
     with ExitStack() as stack:
         page, options = page_of(settings, until=stack)
         page.launch(
@@ -80,10 +80,10 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
 
 
 def page_app(settings: PageSettings) -> FastAPI:
-    """The page as an ASGI application, for a server that has a host and a port already; it ends with the process.
+    """Return the page as an ASGI application, for a server that already has a host and a port. It ends with the process.
 
     Raises:
-        InputError: as `run_page`, but for the port.
+        InputError: as for `run_page`, except for the port.
     """
     stack = ExitStack()
     atexit.register(stack.close)
@@ -97,14 +97,14 @@ def page_app(settings: PageSettings) -> FastAPI:
 
 
 def page_of(settings: PageSettings, *, until: ExitStack) -> tuple[Blocks, dict[str, Any]]:
-    """The page and what gradio is to be told with it; what it starts is stopped with `until`.
+    """Return the page and its options for gradio. Everything it starts is stopped with `until`.
 
     Raises:
-        InputError: the file of users or the cluster is missing or wrong, or it would be open to others without such a file.
+        InputError: the file of users or the cluster is missing or wrong, or others could reach the page without a login.
     """
     accounts = checked_accounts(settings)
     cluster_jobs = jobs_of(settings)
-    # Read when gradio is imported: nothing leaves this machine, and what people upload is gone when the page is closed.
+    # gradio reads these on import: no data leaves this machine, and uploads are deleted when the page is closed.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = until.enter_context(tempfile.TemporaryDirectory(prefix="manta-page-"))
     from manta_ui.look import STYLE_SHEETS, page_head, page_theme
@@ -125,14 +125,14 @@ def page_of(settings: PageSettings, *, until: ExitStack) -> tuple[Blocks, dict[s
         "max_file_size": MAX_FILE_SIZE,
         "ssr_mode": False,
         "show_error": False,
-        "run_history": False,  # texts are kept nowhere
+        "run_history": False,  # texts are not stored
         "footer_links": [],
     }
 
 
 @contextmanager
 def tracking_of(settings: PageSettings) -> Iterator[TrackingClient]:
-    """The registry: on the MLflow server that is named, else the one of this machine's storage, which a server is started for."""
+    """Yield a client of the registry on the named MLflow server, else on a server started for this machine's storage."""
     if settings.tracking and settings.tracking.startswith(HTTP):
         yield TrackingClient(settings.tracking)
         return
@@ -141,7 +141,7 @@ def tracking_of(settings: PageSettings) -> Iterator[TrackingClient]:
 
 
 def jobs_of(settings: PageSettings) -> JobsClient | None:
-    """The cluster that is named as for `manta submit`; None where none is.
+    """Return a client of the cluster, which is named as for `manta submit`; None if none is named.
 
     Raises:
         InputError: there is no such cluster, or its token cannot be read.
@@ -149,17 +149,17 @@ def jobs_of(settings: PageSettings) -> JobsClient | None:
     address = settings.address
     if not (address or settings.cluster or os.environ.get("MANTA_CLUSTER")):
         address = os.environ.get("RAY_ADDRESS", "")
-        if not address.startswith(HTTP):  # Ray's other addresses take no jobs
+        if not address.startswith(HTTP):  # Ray's other addresses accept no jobs
             return None
     found = connection(cluster=settings.cluster, address=address, token_file=settings.token_file)
     return JobsClient(found.address, token=found.token)
 
 
 def checked_accounts(settings: PageSettings) -> Accounts | None:
-    """Who may log in; None where nobody has to.
+    """Return the accounts that may log in; None if no login is required.
 
     Raises:
-        InputError: others could reach the page and nobody would have to log in, or the file of users cannot be used.
+        InputError: others could reach the page without a login, or the file of users cannot be used.
     """
     if settings.auth is None:
         if not is_loopback(settings.host):

@@ -1,4 +1,4 @@
-"""What the tab Tuning shows of a search, as HTML: its trials, two settings against each other, and learning curves."""
+"""HTML of a search in the tab Tuning: its trials, two settings against each other, and learning curves."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from manta_ui.searches import Search, Trial
 
 PREFERRED = ("train.learning_rate", "model.dropout")
-"""The settings that the scatter shows, where they were searched."""
+"""The settings that the scatter shows first, if they were searched."""
 MOST_NAMED = 6
-"""Trials that have a colour and a name among the learning curves; the others are in the background."""
+"""Trials that have a color and a name in the learning curves; the others are in the background."""
 BACKGROUND = 5
 ON_LOG_AXES = {"train.learning_rate", "train.weight_decay"}
-"""Settings whose ratios matter and not their differences."""
+"""Settings whose ratios matter rather than their differences."""
 KINDS = {"failed": "manta-bad", "done": "manta-good", "stopped early": "manta-faint", "not run": "manta-faint"}
 
 
 def search_line(search: Search) -> str:
-    """How far a search is, in a sentence."""
+    """Return the progress of a search in one sentence."""
     ended = sum(trial.state != "training" for trial in search.trials)
     began = f"began {moment(search.run.started_ms)} UTC"
     best = search.ranked[:1]
@@ -39,7 +39,7 @@ def search_line(search: Search) -> str:
 
 
 def trials_html(search: Search) -> str:
-    """Every trial, best first, then those without a result; a click on a heading sorts."""
+    """Return a table of all trials, best first, then those without a result. A click on a heading sorts it."""
     ordered = [*search.ranked, *(trial for trial in search.trials if trial.score is None)]
     settings = search.settings
     rows = [
@@ -60,13 +60,13 @@ def trials_html(search: Search) -> str:
 
 
 def charts_html(search: Search) -> str:
-    """The scatter and the learning curves, side by side where there is room."""
+    """Return the scatter and the learning curves, side by side if there is room."""
     parts = [scatter_of(search), curves_of(search)]
     return f'<div class="manta-grid-of-charts">{"".join(parts)}</div>' if any(parts) else ""
 
 
 def scatter_of(search: Search) -> str:
-    """Two searched settings against each other, coloured by the metric; one setting against the metric where it is alone."""
+    """Draw two searched settings against each other, colored by the metric. A single setting is drawn against the metric."""
     drawn = [trial for trial in search.trials if trial.is_drawn]
     numeric = [name for name in search.settings if drawn and all(trial.number(name) is not None for trial in drawn)]
     numeric.sort(key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))
@@ -99,7 +99,7 @@ def scatter_of(search: Search) -> str:
 
 
 def curves_of(search: Search) -> str:
-    """The metric after each epoch, a line for each trial; the best ones stand out."""
+    """Draw the metric after each epoch, with a line for each trial. The best trials stand out."""
     named = search.ranked[:MOST_NAMED]
     others = [trial for trial in search.ranked[MOST_NAMED:] if trial.history]
     series = [Series("other trials", _curve(trial), style=BACKGROUND, has_marks=False) for trial in others]
@@ -117,7 +117,7 @@ def curves_of(search: Search) -> str:
 
 
 def config_html(search: Search) -> str:
-    """The winner's config as YAML, or when it will be there."""
+    """Return the winner's config as YAML, or a sentence that says when it will be available."""
     if search.best_config:
         return f'<pre class="manta-log" tabindex="0" aria-label="Best config">{html.escape(search.best_config)}</pre>'
     waits = (
@@ -127,7 +127,7 @@ def config_html(search: Search) -> str:
 
 
 def short_name(setting: str) -> str:
-    """The last part of a dotted name, as people say it."""
+    """Return the last part of a dotted name, in words."""
     return setting.rsplit(".", 1)[-1].replace("_", " ")
 
 

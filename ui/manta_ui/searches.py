@@ -1,4 +1,4 @@
-"""A search as the tab Tuning shows it: its trials with their values, their epochs and the metric that chooses."""
+"""A search for the tab Tuning: its trials with their values, their epochs and the metric that ranks them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BEST_FILE = "best.yaml"
 SEED_MARK = "-seed-"
-"""In the name of a run that trains one of the best trials again with another seed."""
+"""Part of the name of a run that trains one of the best trials again with another seed."""
 STATES = {"RUNNING": "training", "FINISHED": "done", "FAILED": "failed"}
 
 
@@ -22,24 +22,24 @@ class Trial:
     """One training run of a search."""
 
     name: str
-    """Within the search, such as `trial-003`."""
+    """Name within the search, such as `trial-003`."""
     state: str
     values: dict[str, str]
     """The searched settings by dotted name."""
     history: tuple[float, ...]
-    """The metric that chooses, after each epoch."""
+    """The metric that ranks the trials, after each epoch."""
     score: float | None
-    """The metric of the epoch that it keeps; None before there is one."""
+    """That metric in the epoch that the trial keeps; None before there is one."""
     reason: str
-    """Why it failed; empty unless it did."""
+    """The reason why it failed; empty unless it failed."""
 
     @property
     def is_drawn(self) -> bool:
-        """Whether the search drew it, and did not train another trial again."""
+        """True if the search drew its values; False if it trains another trial again."""
         return SEED_MARK not in self.name
 
     def number(self, setting: str) -> float | None:
-        """A searched setting's value, where it is a number."""
+        """Return the value of a searched setting; None if it is not a number."""
         try:
             return float(self.values[setting])
         except (KeyError, ValueError):
@@ -48,11 +48,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """A run of `manta tune`, as far as it is."""
+    """A run of `manta tune`, finished or in progress."""
 
     run: Run
     metric: str
-    """The validation metric that chooses."""
+    """The validation metric that ranks the trials."""
     trials: tuple[Trial, ...]
     """In the order in which they began."""
     best_config: str
@@ -60,7 +60,7 @@ class Search:
 
     @property
     def lower_is_better(self) -> bool:
-        """True of a loss."""
+        """True if the metric is a loss."""
         return self.metric == "loss"
 
     @property
@@ -71,12 +71,12 @@ class Search:
 
     @property
     def settings(self) -> list[str]:
-        """What was searched, by dotted name."""
+        """The searched settings, by dotted name."""
         return list(dict.fromkeys(name for trial in self.trials for name in trial.values if trial.is_drawn))
 
 
 def read_search(tracking: TrackingClient, run_id: str) -> Search:
-    """A search as it is now.
+    """Return the current state of a search.
 
     Raises:
         TrackingError: there is no such run, or the server does not answer.

@@ -1,7 +1,7 @@
 """The page as a Ray Serve application: `serve run manta_ui.serve_app:build api=http://… auth=users.json route_prefix=/page`.
 
-One replica: what a person typed, asked and uploaded lives in the process that they met first. More replicas need a proxy in front
-that keeps each person with one of them, which Ray's does not.
+It has one replica, because a person's texts, requests and uploads stay in the process that first served that person. More replicas
+need a proxy in front that keeps each person on one replica, which Ray's proxy does not do.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
 
 class PageArguments(BaseModel):
-    """What the application is built from."""
+    """Arguments of the application."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     api: str
-    """Where the API answers; $MANTA_API_KEY of the replica is shown to it."""
+    """URL at which the API answers. The replica's $MANTA_API_KEY is sent to it."""
     auth: Path
-    """The file of users: Serve's port is reached from other machines."""
+    """The file of users. It is required, because other machines reach Serve's port."""
     tracking: str | None = None
     """URL of the MLflow server."""
     address: str | None = None
-    """URL of the dashboard that takes jobs."""
+    """URL of the dashboard that accepts jobs."""
     token_file: Path | None = None
     """File with the cluster's token."""
 
 
 def build(args: PageArguments) -> Application:
-    """The application, with one replica."""
+    """Build the application, with one replica."""
     from ray import serve
 
     @serve.deployment(name="page", num_replicas=1, max_ongoing_requests=1000)  # an open page holds a request
     @serve.ingress(lambda: page_app(settings_of(args)))
     class Page:
-        """Holds the page."""
+        """The replica that holds the page."""
 
     page: Any = Page
     application: Application = page.bind()
@@ -49,10 +49,10 @@ def build(args: PageArguments) -> Application:
 
 
 def settings_of(args: PageArguments) -> PageSettings:
-    """The same settings as those of `manta ui`."""
+    """Return the arguments as the settings of `manta ui`."""
     return PageSettings(
         api=args.api,
-        host="0.0.0.0",  # noqa: S104  # so that a file of users is asked for
+        host="0.0.0.0",  # noqa: S104  # so that a file of users is required
         port=0,
         auth=args.auth,
         tracking=args.tracking,

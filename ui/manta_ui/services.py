@@ -1,4 +1,4 @@
-"""What the tabs ask: the services behind the page, and the few components that they have in common."""
+"""The services that the tabs use, and the components that they share."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class Services:
 
     api: ServeClient
     tracking: TrackingClient | None
-    """None where there is no tracking server: its tabs say what to set."""
+    """None if there is no tracking server; its tabs then say what to set."""
     jobs: JobsClient | None
-    """None where no cluster was named: its tab says what to set."""
+    """None if no cluster is named; its tab then says what to set."""
     accounts: Accounts | None
-    """Who may log in; None where nobody has to, which is on this machine only."""
+    """The accounts that may log in; None if no login is required, which is allowed on this machine only."""
 
     def may_promote(self, user: str | None) -> bool:
-        """Whether a person may change which version answers, and start or stop jobs; `user` is gradio's `request.username`."""
+        """Tell whether a person may change which version answers, and start or stop jobs. `user` is gradio's `request.username`."""
         return self.accounts is None or (user is not None and self.accounts.may_promote(user))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a tab stands in its page, and the components by which tabs hand things to each other."""
+    """The place of a tab in its page, and the components by which tabs exchange data."""
 
     page: gr.Blocks
-    """`.load` tells that someone opened it."""
+    """Its event `.load` means that someone opened the page."""
     tab: gr.Tab
-    """The tab that is being built; `.select` tells that someone came to it."""
+    """The tab that is being built. Its event `.select` means that someone opened the tab."""
     tabs: gr.Tabs
-    """To go to another tab, return `gr.Tabs(selected="jobs")` for it; the ids are the modules' names."""
+    """To go to another tab, return `gr.Tabs(selected="jobs")` for it. The ids are the names of the modules."""
     answering: gr.State
-    """The `ModelInfo` of the model that answers, or None while none does. `.change` tells of another one, and of the first."""
+    """The `ModelInfo` of the model that answers, or None. Its event `.change` means another model, or the first one."""
     prepared_config: gr.State
-    """An experiment's YAML that one tab made and the tab Jobs starts from; an empty string until then. `.change` tells of it."""
+    """An experiment's YAML from one tab, for the tab Jobs to start from; empty until then. Its event `.change` means a new one."""

@@ -1,4 +1,4 @@
-"""What was asked at the page, as a command and as a program. A key is named, never shown."""
+"""The page's request as a command and as a program. Both name the variable of the key and never contain the key."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ KEY_VARIABLE = "MANTA_API_KEY"
 
 
 def as_curl(texts: Text, *, url: str, needs_key: bool) -> str:
-    """A command for a POSIX shell that asks the same."""
+    """Return a command for a POSIX shell that sends the same request."""
     key = f' \\\n  -H "Authorization: Bearer ${KEY_VARIABLE}"' if needs_key else ""
     where, body = shlex.quote(f"{url}/v1/classify"), shlex.quote(_body(texts))
     return f"curl -s {where}{key} \\\n  -H 'Content-Type: application/json' -d {body}"
 
 
 def as_python(texts: Text, *, url: str, needs_key: bool) -> str:
-    """A Python program that asks the same and prints the answer."""
+    """Return a Python program that sends the same request and prints the answer."""
     key = f', "Authorization": "Bearer " + os.environ["{KEY_VARIABLE}"]' if needs_key else ""
     modules = "import json\nimport os\n" if needs_key else "import json\n"
     return (

@@ -1,4 +1,4 @@
-"""Tables that a click on a heading sorts; `look/data.js` does the sorting. Everything in a cell is escaped."""
+"""Tables that are sorted by a click on a heading; `look/data.js` does the sorting. Everything in a cell is escaped."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """One field of a table."""
+    """One cell of a table."""
 
     text: str
     sorts_as: float | None = None
-    """What it is sorted by; its text where it is None."""
+    """The value it is sorted by; None means its text."""
     kind: str = ""
     """A class of the style sheet, such as `manta-bad`."""
     hint: str = ""
-    """What a longer look at it says."""
+    """Text of its tooltip."""
 
 
 def figure_cell(value: float | None, *, digits: int | None = None) -> Cell:
-    """A number; empty, and last when sorted, where there is none."""
+    """Return a cell with a number. None gives an empty cell, which sorts below all numbers."""
     if value is None:
         return Cell("", sorts_as=float("-inf"))
     return Cell(number(value) if digits is None else f"{value:.{digits}f}", sorts_as=value)
@@ -35,7 +35,7 @@ def figure_cell(value: float | None, *, digits: int | None = None) -> Cell:
 def table_html(
     name: str, headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str, marked: int | None = None
 ) -> str:
-    """A table by its `name`, under which the page remembers how it was sorted; `marked` is the row that stands out."""
+    """Return a table. The page remembers its sorting by `name`; `marked` is the index of the row that stands out."""
     heads = "".join(f'<th scope="col"><button type="button">{html.escape(heading)}</button></th>' for heading in headings)
     body = "".join(_row_html(row, is_marked=index == marked) for index, row in enumerate(rows))
     return (
@@ -46,13 +46,13 @@ def table_html(
 
 
 def facts_html(facts: Sequence[tuple[str, str]]) -> str:
-    """Names and values, one under the other."""
+    """Return names and values, one below the other."""
     rows = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts)
     return f'<dl class="manta-facts">{rows}</dl>'
 
 
 def section_html(title: str, *parts: str) -> str:
-    """A heading with what belongs to it; nothing where that is empty."""
+    """Return a heading with its content; empty if there is no content."""
     body = "".join(parts)
     return f"<section><h2>{html.escape(title)}</h2>{body}</section>" if body else ""
 

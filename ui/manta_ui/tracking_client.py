@@ -1,4 +1,4 @@
-"""The page's way to the registry: MLflow's REST API (https://mlflow.org/docs/latest/api_reference/rest-api.html)."""
+"""The page's client of the registry: MLflow's REST API (https://mlflow.org/docs/latest/api_reference/rest-api.html)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 PARENT_TAG = "mlflow.parentRunId"
 SEARCH_NAMES = "%-tune-________-______-____"
-"""How SQL finds the names that `manta tune` gives its runs; those of trials go on after that."""
+"""SQL pattern for the names that `manta tune` gives its runs. The names of trials are longer and do not match."""
 MOST_SEARCHES = 100
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 class TrackingError(Exception):
-    """The registry did not answer, or refused; the message is for the person at the page."""
+    """Error: the registry did not answer, or refused the request. The message is for the person at the page."""
 
 
 class TrackingStartingError(TrackingError):
-    """Its server is starting: asking again in a moment is all that it takes."""
+    """Error: the server is starting; the same request may succeed in a moment."""
 
 
 class NothingRecordedError(TrackingError):
-    """There is no registry yet, as nothing was trained."""
+    """Error: there is no registry yet, because nothing was trained."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Model:
     aliases: dict[str, int]
     """Version by alias, such as `champion`."""
     decisions: tuple[Decision, ...]
-    """Oldest first."""
+    """Decisions, oldest first."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, a search or a trial, as MLflow has it."""
+    """A run, a search or a trial, as MLflow reports it."""
 
     id: str
     name: str
@@ -57,48 +57,48 @@ class Run:
     started_ms: int
     ended_ms: int | None
     metrics: dict[str, float]
-    """The last value of each."""
+    """The last value of each metric."""
     settings: dict[str, str]
-    """By dotted name."""
+    """Settings by dotted name."""
     tags: dict[str, str]
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is recorded of it."""
+        """True if nothing more is recorded for it."""
         return self.status != "RUNNING"
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a registered model, with what is known of the run that made it."""
+    """One version of a registered model, with the data of the run that made it."""
 
     model: str
     number: int
     aliases: tuple[str, ...]
     created_ms: int
     lineage: dict[str, str]
-    """Where it comes from, such as `data_hash`."""
+    """Its origin, such as `data_hash`."""
     run_id: str
     run: Run | None
-    """None where it was deleted."""
+    """The run that made it; None if that was deleted."""
 
     @property
     def title(self) -> str:
-        """Such as `support@3`."""
+        """Name and number, such as `support@3`."""
         return f"{self.model}@{self.number}"
 
     @property
     def metrics(self) -> dict[str, float]:
-        """On the test rows, and on the validation rows as `validation_…`."""
+        """Metrics on the test rows, and on the validation rows as `validation_…`."""
         found = self.run.metrics if self.run else {}
         return {name.removeprefix("final_"): value for name, value in found.items() if name.startswith("final_")}
 
 
 class TrackingClient:
-    """Talks to one MLflow server.
+    """A client of one MLflow server.
 
-    `url` may be a function where the server is started when it is first asked for; what it raises goes to who asks.
-    `environment` are the variables by which a job finds the same registry; MLFLOW_TRACKING_URI unless given.
+    `url` may be a function, for a server that is started at the first request; its errors reach the caller.
+    `environment` are the variables by which a job finds the same registry; by default, MLFLOW_TRACKING_URI.
     """
 
     def __init__(self, url: str | Callable[[], str], *, environment: Mapping[str, str] | None = None) -> None:
@@ -110,7 +110,7 @@ class TrackingClient:
         self._histories: dict[tuple[str, str], list[float]] = {}
 
     def models(self) -> list[Model]:
-        """All registered models by name.
+        """Return all registered models, sorted by name.
 
         Raises:
             TrackingError: the server does not answer.
@@ -119,7 +119,7 @@ class TrackingClient:
         return sorted(map(_model, entries), key=lambda model: model.name)
 
     def versions(self, model: Model) -> list[Version]:
-        """A model's versions, newest first.
+        """Return a model's versions, newest first.
 
         Raises:
             TrackingError: the server does not answer.
@@ -142,7 +142,7 @@ class TrackingClient:
         return sorted(found, key=lambda version: -version.number)
 
     def searches(self) -> list[Run]:
-        """The newest runs of `manta tune`, newest first.
+        """Return the newest runs of `manta tune`, newest first.
 
         Raises:
             TrackingError: the server does not answer.
@@ -154,7 +154,7 @@ class TrackingClient:
         return self._search_runs(experiments, query, most=MOST_SEARCHES)
 
     def run(self, run_id: str) -> Run:
-        """One run.
+        """Return one run.
 
         Raises:
             TrackingError: there is no such run, or the server does not answer.
@@ -162,7 +162,7 @@ class TrackingClient:
         return _run(self._json("GET", "runs/get", run_id=run_id)["run"])
 
     def trials(self, search: Run) -> list[Run]:
-        """What a search has run so far, in the order in which it began.
+        """Return the trials that a search has run so far, in the order in which they began.
 
         Raises:
             TrackingError: the server does not answer.
@@ -172,7 +172,7 @@ class TrackingClient:
         return sorted(found, key=lambda run: (run.started_ms, run.name))
 
     def history(self, run: Run, metric: str) -> list[float]:
-        """Every value of a run's metric in the order of its steps; none where it was not recorded.
+        """Return every value of a run's metric in the order of its steps; empty if the metric was not recorded.
 
         Raises:
             TrackingError: the server does not answer.
@@ -187,7 +187,7 @@ class TrackingClient:
         return values
 
     def file(self, run_id: str, path: str) -> bytes | None:
-        """A file that is stored with a run; None where it has no such file.
+        """Return a file that is stored with a run; None if there is no such file.
 
         Raises:
             TrackingError: the server does not answer, or cannot read its store.
@@ -202,7 +202,7 @@ class TrackingClient:
         return answer.content
 
     def document(self, run_id: str, path: str) -> dict[str, Any]:
-        """A JSON file that is stored with a run; empty where there is none, or it is damaged.
+        """Return a JSON file that is stored with a run; empty if it is missing or damaged.
 
         Raises:
             TrackingError: the server does not answer.
@@ -215,7 +215,7 @@ class TrackingClient:
         return found if isinstance(found, dict) else {}
 
     def _runs_of(self, experiment: str, run_ids: set[str]) -> dict[str, Run]:
-        """The runs of a model's versions; they are recorded in the experiment of the model's name."""
+        """Return the runs of a model's versions. They are recorded in the experiment that has the model's name."""
         wanted = sorted(run_ids - {""})
         try:
             found = self._json("GET", "experiments/get-by-name", experiment_name=experiment)["experiment"]["experiment_id"]
@@ -240,7 +240,7 @@ class TrackingClient:
         return found
 
     def _all(self, method: str, path: str, key: str, /, **arguments: Any) -> Iterator[dict[str, Any]]:
-        """The entries of all pages of an answer."""
+        """Yield the entries of all pages of an answer."""
         token: str | None = None
         while True:
             page = self._json(method, path, **arguments, **({"page_token": token} if token else {}))
@@ -278,7 +278,7 @@ class TrackingClient:
 
 
 class _RefusedError(TrackingError):
-    """What was asked for is not there."""
+    """Error: the requested item does not exist."""
 
 
 def _model(entry: dict[str, Any]) -> Model:
@@ -307,5 +307,5 @@ def _pairs(entries: list[dict[str, str]] | None) -> Iterator[tuple[str, str]]:
 
 
 def _quoted(text: str) -> str:
-    """A name for the inside of a filter; none of ours holds a quote, and one that does finds nothing."""
+    """Return a name for use in a filter, without quotes. Manta's names have none; a name that has some finds nothing."""
     return re.sub(r"['\"\\]", "", text)

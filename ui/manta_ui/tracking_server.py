@@ -1,6 +1,6 @@
-"""An MLflow server of the page's own, for a registry that is a SQLite file of this machine.
+"""An MLflow server that the page starts, for a registry in a SQLite file on this machine.
 
-MLflow takes its seconds and megabytes, so it is started when a tab first asks for it, and not with the page.
+MLflow costs seconds and megabytes, so it is started when a tab first needs it, not with the page.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ STOPS_WITHIN_S = 5.0
 
 
 class TrackingServer:
-    """Answers for the registry of a storage, on this machine only; as a context, it is stopped at the end.
+    """An MLflow server for the registry of a storage, on this machine only. As a context manager, it stops at the end.
 
-    `server.client()` talks to it.
+    `server.client()` returns a client of it.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -47,12 +47,12 @@ class TrackingServer:
         self.stop()
 
     def address(self) -> str:
-        """Where it answers. The first call starts it.
+        """Return the URL of the server. The first call starts it.
 
         Raises:
-            TrackingStartingError: it does not answer yet.
-            NothingRecordedError: there is nothing that it could tell of.
-            TrackingError: it cannot be started here.
+            TrackingStartingError: the server does not answer yet.
+            NothingRecordedError: there is no registry yet.
+            TrackingError: the server cannot be started here, or has ended.
         """
         with self._lock:
             if self._process is None:
@@ -66,11 +66,11 @@ class TrackingServer:
             return self._url
 
     def client(self) -> TrackingClient:
-        """A client that starts it when it is first asked for something."""
+        """Return a client that starts the server at its first request."""
         return TrackingClient(self.address, environment={"MANTA_STORAGE": str(self._registry.parent)})
 
     def stop(self) -> None:
-        """End it with its workers, if it was started."""
+        """Stop the server and its workers, if it was started."""
         if self._process is None or self._process.poll() is not None:
             return
         for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -99,9 +99,9 @@ class TrackingServer:
             *("--backend-store-uri", f"sqlite:///{database}"),
             *("--artifacts-destination", str(self._registry / "artifacts")),
         ]
-        # No job queues, which take long to start. A session of its own, so that Ctrl-C is ours and its workers end with it.
+        # No job queues, which start slowly. A separate session, so that Ctrl-C reaches only the page and `stop` ends all workers.
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with open(self._log, "wb") as log:  # noqa: PTH123  # a name for messages, too
+        with open(self._log, "wb") as log:  # noqa: PTH123  # the name is also used in messages
             self._process = subprocess.Popen(  # noqa: S603  # our own command
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
             )

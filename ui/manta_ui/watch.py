@@ -1,4 +1,4 @@
-"""`ApiWatch`: whether a model answers, and which. However many people look at the page, the API is asked as if one did."""
+"""`ApiWatch`: tells whether a model answers, and which one. The load on the API does not grow with the number of viewers."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 READY_EVERY_S = 0.4
 MODEL_EVERY_S = 15.0
-"""A new champion is noticed within this time; each look counts towards the requests that the page's key may send."""
+"""Seconds within which a new champion is noticed. Each look counts towards the rate limit of the page's key."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the API was seen to be."""
+    """The observed state of the API."""
 
     model: ModelInfo | None = None
-    """What answers; None while nothing does."""
+    """The model that answers; None while none does."""
     problem: str | None = None
-    """Why nothing does, as a sentence."""
+    """The reason why none answers, as a sentence."""
 
 
 class ApiWatch:
-    """Looks at one API. Any thread may use it."""
+    """An observer of one API. Any thread may use it."""
 
     def __init__(self, api: ServeClient) -> None:
         self._api = api
@@ -37,7 +37,7 @@ class ApiWatch:
         self._looked_at = self._described_at = float("-inf")
 
     def look(self) -> Seen:
-        """What the API is now, or was a moment ago."""
+        """Return the current state of the API, which may be a moment old."""
         with self._lock:
             if time.monotonic() - self._looked_at >= READY_EVERY_S:
                 self._seen = self._look()

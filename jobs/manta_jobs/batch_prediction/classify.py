@@ -1,4 +1,4 @@
-"""A worker's part: read a chunk, classify the texts that are there, and hand back its rows with the answers."""
+"""The work of one worker: read a chunk, classify its texts, and return its rows with the answers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from manta.texts import Text
 
 MOST_CHARACTERS = 1_000_000
-"""A longer text is a file that strayed into a cell; tokenising it would take minutes to keep a few hundred tokens."""
+"""Most characters of a text that is classified.
+
+A longer one is probably a file in a cell. Tokenizing it would take minutes to keep a few hundred tokens.
+"""
 
 
 class ChunkCounts(BaseModel):
-    """What came of one chunk."""
+    """Counts for one finished chunk."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,18 +45,18 @@ class ChunkCounts(BaseModel):
     labels: dict[str, int]
     """Rows by most probable label."""
     num_bytes: int
-    """Of the part."""
+    """Size of the part."""
     seconds: float
-    """That reading, classifying and packing took."""
+    """Time to read, classify and pack the chunk."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The added columns, a value a row; None where there is no answer."""
+    """The added columns, with one value per row; None where there is no answer."""
 
     label: list[str | None]
     labels: list[list[str] | None]
-    """Of a multilabel model."""
+    """All labels of a row; for multilabel models."""
     score: list[float | None]
     uncertain: list[bool | None]
     error: list[str | None]
@@ -72,7 +75,7 @@ class Classifier:
         object.__setattr__(self, "_reader", ChunkReader(self.source))
 
     def part(self, chunk: Chunk) -> tuple[bytes, ChunkCounts]:
-        """The chunk's rows with their answers, packed: an Arrow stream, or JSON lines where the input is of these.
+        """Return the chunk's rows with their answers, packed as an Arrow stream, or as JSON lines if the input is JSON lines.
 
         Raises:
             RunError: the chunk cannot be read.
@@ -108,7 +111,7 @@ class Classifier:
 
 
 class ChunkWorker:
-    """What Ray Data starts on each GPU or group of cores. Rows are read here: only finished parts go through Ray."""
+    """Worker that Ray Data starts on each GPU or group of cores. It reads the rows itself: only finished parts go through Ray."""
 
     def __init__(self, source: Source, artifact: Path, model_version: str, num_threads: int) -> None:
         import torch
@@ -118,11 +121,14 @@ class ChunkWorker:
         try:
             source = source.model_copy(update={"files": tuple(map(_on_this_node, source.files))})
             self._classifier = Classifier(source, Predictor(ModelArtifact.load(fetch(artifact))), model_version)
-        except MantaError as error:  # a worker that does not start would be started again, and again
+        except MantaError as error:  # Ray would restart a failing worker again and again
             self._failure = f"{error} (Is its folder shared by all nodes?)"
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
-        """The part of one chunk, given as JSON in `item`: `content`, `counts` (JSON) and `failure`, a sentence or nothing."""
+        """Return the part of one chunk as `content`, `counts` (JSON) and `failure` (an error message, or empty).
+
+        The chunk comes as JSON in the column `item`.
+        """
         import pyarrow as pa
 
         content, counts, failure = b"", "", self._failure
@@ -136,13 +142,13 @@ class ChunkWorker:
 
 
 def _on_this_node(file: InputFile) -> InputFile:
-    """The file, fetched to this node if a submitted job has brought it into an object store."""
+    """Return the file, fetched to this node if a submitted job has put it into an object store."""
     path = Path(file.url)
     return file.model_copy(update={"url": str(fetch(path))}) if url_of(path) else file
 
 
 def answer(rows: Rows, predictor: Predictor, text_columns: tuple[str, ...]) -> Answers:
-    """The model's answers for the texts that are there, each text computed once, and a reason for every other row."""
+    """Return the model's answer for each valid text and an error for each other row. Equal texts are computed once."""
     errors = [fault or _fault(text, text_columns) for text, fault in zip(rows.texts, rows.faults, strict=True)]
     texts: list[Text] = list(dict.fromkeys(text for text, error in zip(rows.texts, errors, strict=True) if error is None))
     found: dict[Text, Prediction] = dict(zip(texts, predictor.predict(texts), strict=True))
@@ -157,7 +163,7 @@ def answer(rows: Rows, predictor: Predictor, text_columns: tuple[str, ...]) -> A
 
 
 def _fault(text: Any, columns: tuple[str, ...]) -> str | None:
-    """Why a text or a pair cannot be classified."""
+    """Return the reason why a text or a pair cannot be classified; None if it can."""
     for column, part in zip(columns, text if len(columns) == 2 else (text,), strict=True):
         fault = text_fault(part)
         if fault is None and len(part) > MOST_CHARACTERS:
@@ -184,8 +190,8 @@ def _json_lines(rows: list[dict[str, Any]], added: pa.Table) -> bytes:
 
 
 def json_line(row: dict[str, Any]) -> bytes:
-    """A row as one line of JSON, readable where its characters can be encoded."""
+    """Return a row as one line of JSON. Non-ASCII characters stay readable where UTF-8 can encode them."""
     try:
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half of a surrogate pair
+    except UnicodeEncodeError:  # a lone surrogate
         return json.dumps(row).encode() + b"\n"

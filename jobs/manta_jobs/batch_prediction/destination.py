@@ -1,4 +1,4 @@
-"""OUT: of what kind it is, and whether it may be written where it is."""
+"""The output path OUT: its format, and the check that it may be written."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ OUT_KINDS: dict[str, OutKind] = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "
 
 @dataclass(frozen=True)
 class Destination:
-    """Where the answers go."""
+    """The path that the answers are written to."""
 
     path: Path
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is to be a folder of files."""
+        """True if OUT is a folder of files."""
         return not self.path.suffix
 
     @property
     def partial(self) -> Path:
-        """The folder of what is finished so far."""
+        """The folder of the chunks finished so far."""
         return self.path.with_name(self.path.name + ".partial")
 
     @property
     def is_in_place(self) -> bool:
-        """Whether an attempt put it there, and was killed before it could remove the partial folder."""
+        """True if an earlier attempt wrote OUT but was killed before it removed the partial folder."""
         try:
             inode = json.loads((self.partial / "joined.json").read_text(encoding="utf-8"))["inode"]
         except (OSError, ValueError):
@@ -44,14 +44,14 @@ class Destination:
         return self.path.exists() and bool(self.path.stat().st_ino == inode)
 
     def kind(self, source: Kind) -> OutKind:
-        """The format of the files written: from the file name's extension; a folder has the input's format, with CSV for TSV."""
+        """Return the format of the output files: the one of OUT's extension. A folder has the input's format, but CSV for TSV."""
         return OUT_KINDS[self.path.suffix.lower()] if not self.is_folder else "csv" if source == "tsv" else source
 
     def check(self, source: str, files: Sequence[InputFile], *, overwrite: bool) -> None:
-        """Refuse what cannot be written, what is there already, and the input itself.
+        """Refuse an OUT that cannot be written, that exists already, or that is the input itself.
 
         Raises:
-            InputError: naming the path and what to do.
+            InputError: OUT is refused; the message names the path and says what to do.
         """
         path, endings = self.path, ", ".join(OUT_KINDS)
         if path.suffix and path.suffix.lower() not in OUT_KINDS:

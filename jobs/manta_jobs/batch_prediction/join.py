@@ -1,4 +1,4 @@
-"""OUT from the finished chunks, in their order: one CSV, JSONL or Parquet file, or a folder of such files."""
+"""OUT, joined from the finished chunks in their order: one CSV, JSONL or Parquet file, or a folder of such files."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 OutKind = Literal["csv", "jsonl", "parquet"]
 GROUP_CHUNKS = 32
-"""Chunks in a Parquet row group, and in a file of a folder."""
+"""Chunks in a Parquet row group, and in each file of a folder."""
 LABEL_SEPARATOR = "|"
 
 
 def join(partial: PartialOutput, kind: OutKind, *, as_folder: bool) -> Path:
-    """Write what OUT shall be inside the partial folder; its path. Memory does not grow with the rows.
+    """Write the content of OUT inside the partial folder, and return its path. Memory use does not grow with the number of rows.
 
     Raises:
-        OSError: it cannot be written, such as for want of space.
+        OSError: it cannot be written, for example because the disk is full.
     """
     parts = [partial.part(chunk.number) for chunk in partial.plan.chunks]
     write = _writer(partial, kind, parts)
@@ -48,7 +48,7 @@ def join(partial: PartialOutput, kind: OutKind, *, as_folder: bool) -> Path:
 
 
 def _writer(partial: PartialOutput, kind: OutKind, parts: Sequence[Path]) -> Callable[[Sequence[Path], Path], None]:
-    """What writes some of the parts to a file. All files it writes have the same columns and types."""
+    """Return a function that writes some of the parts to a file. All its files have the same columns and types."""
     source = partial.plan.source
     is_json = source.kind == "jsonl"
     rows: Callable[[Path], list[dict[str, Any]]] = _json_rows if is_json else _arrow_rows
@@ -128,7 +128,7 @@ def _write_parquet(tables: Iterable[pa.Table], target: Path, *, schema: pa.Schem
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: what it has no type for as text, binary as base64, and no number as null."""
+    """Return a value as JSON has it: binary as base64, NaN and infinity as null, and types that JSON lacks as text."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -143,7 +143,7 @@ def _plain(value: Any) -> Any:
 
 
 def _cell(value: Any) -> str:
-    """A value as a CSV field: nothing for null, lists and structures as JSON."""
+    """Return a value as a CSV field: empty for null, JSON for lists and structures."""
     if isinstance(value, float):
         return repr(value)
     plain = _plain(value)

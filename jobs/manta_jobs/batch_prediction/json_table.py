@@ -1,4 +1,4 @@
-"""Rows of JSON as tables of one schema: a column has a type where its values agree on one, else it is JSON text."""
+"""JSON rows as tables of one schema. A column has a type if all its values agree on one; otherwise it is JSON text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class JsonTables:
-    """Tables of parts that hold JSON rows. All parts are read once to find the types, so that none is guessed from the first."""
+    """Tables of parts that hold JSON rows. All parts are read once to find the types; none is guessed from the first part."""
 
     def __init__(self, parts: Sequence[Path], *, columns: Sequence[str], read: Callable[[Path], list[dict[str, Any]]]) -> None:
         import pyarrow as pa
@@ -29,7 +29,7 @@ class JsonTables:
         self.schema: pa.Schema = pa.schema([(name, found or pa.string()) for name, found in types.items()])
 
     def table(self, part: Path) -> pa.Table:
-        """The rows of one part."""
+        """Return the rows of one part."""
         import pyarrow as pa
 
         rows = self._read(part)
@@ -38,14 +38,14 @@ class JsonTables:
             values = [row.get(name) for row in rows]
             if name in self._is_text:
                 values = [None if value is None else json.dumps(value) for value in values]
-            elif pa.types.is_floating(kind):  # Arrow takes no integer beyond 2^53 for a float
+            elif pa.types.is_floating(kind):  # Arrow converts no integer beyond 2^53 to a float
                 values = [None if value is None else float(value) for value in values]
             columns.append(pa.array(values, kind))
         return pa.table(columns, schema=self.schema)
 
 
 def _common(known: pa.DataType, values: list[Any]) -> pa.DataType | None:
-    """A type that holds the values and all that `known` does; None where there is none or Parquet cannot hold it."""
+    """Return a type that holds the values and all that `known` holds; None if there is none or Parquet cannot store it."""
     import pyarrow as pa
 
     try:
@@ -63,7 +63,7 @@ def _common(known: pa.DataType, values: list[Any]) -> pa.DataType | None:
 
 
 def _is_writable(kind: pa.DataType) -> bool:
-    """Whether Parquet can hold it: it knows no structure without fields."""
+    """Tell whether Parquet can store the type: it has no structures without fields."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):

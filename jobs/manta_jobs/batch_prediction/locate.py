@@ -1,4 +1,4 @@
-"""The files of an INPUT: one file, a folder of files of one kind, or a URL of either that fsspec knows."""
+"""The files of an INPUT: one file, a folder of files of one kind, or a URL of either that fsspec supports."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 Kind = Literal["csv", "tsv", "jsonl", "parquet"]
 KINDS: dict[str, Kind] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 SIGNS_OF_CHANGE = ("mtime", "ETag", "etag", "LastModified", "last_modified", "updated", "md5Hash", "created")
-"""What the file systems that fsspec knows say of a file's content or its last change, each under a name of its own."""
+"""Names under which fsspec's file systems report a file's last change or a checksum of its content."""
 
 
 class InputFile(BaseModel):
-    """One file, and how to tell that it has changed."""
+    """One input file, with the facts that show whether it has changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,14 +28,14 @@ class InputFile(BaseModel):
     size: int
     """In bytes."""
     signs: dict[str, str]
-    """Time of the last change, etag or what else its file system says of it."""
+    """Time of the last change, ETag, or other such facts that the file system reports."""
 
 
 def locate(source: str) -> tuple[Kind, tuple[InputFile, ...]]:
-    """The kind and the files of an INPUT, those of a folder in the order of their names. Hidden files (. or _) do not count.
+    """Return the kind and the files of an INPUT. Files of a folder are sorted by name; hidden ones (. or _) are skipped.
 
     Raises:
-        InputError: there is nothing, nothing that can be read in parts, or files of several kinds.
+        InputError: INPUT does not exist, cannot be read in parts, has no files, or has files of several kinds.
     """
     filesystem, path = open_filesystem(source)
     try:
@@ -43,7 +43,7 @@ def locate(source: str) -> tuple[Kind, tuple[InputFile, ...]]:
         infos = filesystem.ls(path, detail=True) if is_folder else [filesystem.info(path)]
     except FileNotFoundError:
         raise InputError(f"{source}: no such file or folder; check INPUT.") from None
-    except Exception as error:  # noqa: BLE001  # each of fsspec's file systems raises kinds of its own
+    except Exception as error:  # noqa: BLE001  # each of fsspec's file systems raises its own exceptions
         raise InputError(f"{source}: cannot be read ({_first_line(error)}).") from None
     if not is_folder:
         return _kind(source), (_input_file(source, infos[0], filesystem, path),)
@@ -61,10 +61,10 @@ def locate(source: str) -> tuple[Kind, tuple[InputFile, ...]]:
 
 
 def read_range(file: InputFile, start: int, end: int) -> bytes:
-    """Bytes `start` to `end` of a file.
+    """Return bytes `start` to `end` of a file.
 
     Raises:
-        OSError: they cannot be had, or not these bytes alone.
+        OSError: they cannot be read, or the file system returned a different number of bytes.
     """
     filesystem, path = open_filesystem(file.url)
     content: bytes = filesystem.cat_file(path, start=start, end=end)

@@ -1,7 +1,7 @@
-"""`OUT.partial/`: the plan and the finished chunks of a prediction, so that an interrupted one goes on where it stopped.
+"""`OUT.partial/`: the plan and the finished chunks of a prediction, from which an interrupted one continues.
 
-`plan.json` says what is predicted and with what; it is written before anything starts. Each finished chunk is a file in `parts/`,
-renamed into place, and then a line in `chunks.jsonl` with its counts. A chunk is finished when both are there.
+`plan.json` holds the task and the plan; it is written before any work starts. Each finished chunk is a file in `parts/`, renamed
+into place. Then a line with its counts is added to `chunks.jsonl`. A chunk is finished when both are there.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class Task(BaseModel):
-    """What is predicted and with what: two attempts with equal tasks give equal rows."""
+    """The input and the model of a prediction: two attempts with equal tasks give equal rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     files: tuple[InputFile, ...]
     text_columns: tuple[str, ...]
     model_sha256: str
-    """Of the artifact's manifest, which has the sha256 of every other file."""
+    """Hash of the artifact's manifest, which holds the sha256 of every other file."""
     model_version: str
 
 
@@ -49,7 +49,7 @@ class Begun(BaseModel):
 
 
 class PartialOutput:
-    """The folder of one prediction. Open it with `opened`, which keeps others out."""
+    """The folder of one prediction. Open it with `opened`, which locks it against other processes."""
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
@@ -59,16 +59,16 @@ class PartialOutput:
 
     @property
     def pending(self) -> list[int]:
-        """Numbers of the chunks that are still to do, in order."""
+        """Numbers of the unfinished chunks, in order."""
         return [chunk.number for chunk in self.plan.chunks if chunk.number not in self.finished]
 
     def part(self, number: int) -> Path:
-        """The file of a finished chunk."""
+        """Return the path of a finished chunk's file."""
         ending = "jsonl" if self.plan.source.kind == "jsonl" else "arrow"
         return self.path / "parts" / f"{number:07d}.{ending}"
 
     def add(self, content: bytes, counts: ChunkCounts) -> None:
-        """Keep a finished chunk."""
+        """Save a finished chunk."""
         part = self.part(counts.chunk)
         temporary = part.with_suffix(".new")
         temporary.write_bytes(content)
@@ -78,9 +78,9 @@ class PartialOutput:
         self.finished[counts.chunk] = counts
 
     def put_in_place(self, joined: Path, out: Path) -> None:
-        """Rename what was joined to OUT, in the place of an older OUT, and remove this folder.
+        """Move the joined result to OUT, replace an older OUT, and remove this folder.
 
-        A crash between the two steps is known by the file's inode, which a rename keeps.
+        The result's inode is saved first. A rename keeps the inode, so after a crash it shows whether OUT is in place.
         """
         write_atomically(self.path / "joined.json", json.dumps({"inode": joined.stat().st_ino}))
         if out.is_dir():
@@ -97,7 +97,7 @@ class PartialOutput:
         text = journal.read_text(encoding="utf-8")
         if text and not text.endswith("\n"):
             with journal.open("a", encoding="utf-8") as file:
-                file.write("\n")  # or the next line would go on in the one that a crash cut short
+                file.write("\n")  # end a line that a crash cut short, or the next one would continue it
         for line in text.split("\n"):
             try:
                 counts = ChunkCounts.model_validate_json(line)
@@ -110,9 +110,9 @@ class PartialOutput:
 
 @contextmanager
 def opened(path: Path, task: Task, *, make_plan: Callable[[], Plan], start_again: bool) -> Iterator[PartialOutput]:
-    """Begin the prediction at `path`, or go on with the one that was begun there.
+    """Begin the prediction at `path`, or resume the one that was begun there.
 
-    The folder is this process's own while the body runs. What was begun with another task is thrown away if `start_again`.
+    The folder is locked for this process while the body runs. With `start_again`, a prediction of another task is discarded.
 
     Raises:
         InputError: another process works on it, another task was begun there, or the folder cannot be made.
@@ -147,7 +147,7 @@ def _plan(path: Path, task: Task, *, make_plan: Callable[[], Plan], start_again:
         plan = make_plan()
     except InputError:
         if not file.exists():
-            shutil.rmtree(path)  # nothing was begun, so nothing is left behind
+            shutil.rmtree(path)  # nothing was begun: leave nothing behind
         raise
     for name in ("joined.json", "chunks.jsonl"):
         (path / name).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The input cut into numbered chunks. Files are gone through once, line by line, and no row is kept.
+"""The input, cut into numbered chunks. Files are read once, line by line, and no row is kept.
 
-That one pass finds where records begin (a quoted CSV field may span lines), the columns, and a file that is broken or not
-UTF-8 before anything is started. The same chunks serve an attempt that goes on after an interruption.
+This one pass finds the columns and where each record begins (a quoted CSV field may span lines). It also finds files that are
+broken or not UTF-8 before any worker starts. A resumed attempt uses the same chunks.
 """
 
 from __future__ import annotations
@@ -25,53 +25,53 @@ if TYPE_CHECKING:
 
 
 CHUNK_ROWS = 2048
-"""Enough that sorting by length leaves little padding, few enough that an interruption costs seconds."""
+"""Rows of a chunk: enough that sorting by length leaves little padding, few enough that an interruption costs only seconds."""
 CHUNK_BYTES = 16 * 2**20
-"""A chunk of text ends here whatever its rows, so that long texts do not add up in memory."""
+"""Size at which a chunk of text ends whatever its number of rows, so that long texts do not fill the memory."""
 ADDED_COLUMNS = ("label", "labels", "score", "uncertain", "model_version", "error")
-"""In their order; `labels` for multilabel models only."""
+"""Names in their output order; `labels` for multilabel models only."""
 PREFIX = "predicted_"
 
 
 class Source(BaseModel):
-    """What the input is, without its chunks: what every worker needs to know."""
+    """The input without its chunks: the facts that every worker needs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
     files: tuple[InputFile, ...]
     columns: tuple[str, ...]
-    """In the order of the first file; of JSON lines, every field that occurs, in the order of its first row."""
+    """Columns in the order of the first file. For JSON lines: every field, in the order of its first occurrence."""
     text_columns: tuple[str, ...]
-    """One, or two for text pairs."""
+    """One column, or two for text pairs."""
     prefix: str
-    """Stands before the names of the added columns; empty unless the input has one of them."""
+    """Prefix of the added columns' names; empty unless the input has a column of such a name."""
     is_multilabel: bool
-    """Whether the model is."""
+    """True if the model is multilabel."""
 
     @property
     def added_columns(self) -> dict[str, str]:
-        """What the added columns are called in the output, by their plain names."""
+        """Output names of the added columns, by their plain names."""
         return {name: self.prefix + name for name in ADDED_COLUMNS if name != "labels" or self.is_multilabel}
 
 
 class Chunk(BaseModel):
-    """Rows that are next to each other in one file."""
+    """Consecutive rows of one file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
-    """From 0, in the order of the rows."""
+    """Number from 0, in the order of the rows."""
     file: int
     """Index in `Source.files`."""
     group: int = 0
-    """Parquet: the row group."""
+    """Index of the row group; for Parquet."""
     start: int
-    """Parquet: the first row within the group. Others: the first byte."""
+    """For Parquet: the first row within the group. For other kinds: the first byte."""
     end: int
-    """The row or byte after the last."""
+    """The row or byte after the last one."""
     line: int = 0
-    """The line of the first row, from 1; 0 for Parquet."""
+    """Line of the first row, from 1; 0 for Parquet."""
     num_rows: int
 
 
@@ -85,13 +85,13 @@ class Plan(BaseModel):
 
     @property
     def num_rows(self) -> int:
-        """Rows of the whole input."""
+        """Number of rows in the whole input."""
         return sum(chunk.num_rows for chunk in self.chunks)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row of a text file: its bytes and its first line."""
+    """One row of a text file: its byte range and its first line."""
 
     start: int
     end: int
@@ -99,18 +99,18 @@ class Record:
 
 
 class Tape:
-    """The lines of a binary stream, decoded, and how far it has been read.
+    """The decoded lines of a binary stream, with counts of the bytes and lines read.
 
     Raises:
-        InputError: on a line that is not UTF-8, from iterating.
+        InputError: a line is not UTF-8; raised while iterating.
     """
 
     def __init__(self, stream: Iterable[bytes], *, url: str) -> None:
         self._stream, self._url = stream, url
         self.offset = 0
-        """Bytes read."""
+        """Bytes read so far."""
         self.line = 0
-        """Lines read."""
+        """Lines read so far."""
 
     def __iter__(self) -> Iterator[str]:
         for raw in self._stream:
@@ -126,7 +126,7 @@ class Tape:
 
 
 def make_plan(kind: Kind, files: Sequence[InputFile], *, text_columns: Sequence[str], is_multilabel: bool) -> Plan:
-    """Go through the files and cut them into chunks.
+    """Read through the files and cut them into chunks.
 
     Raises:
         InputError: a file is broken, lacks a column, or has other columns than the first, or there are no rows.
@@ -162,18 +162,18 @@ def make_plan(kind: Kind, files: Sequence[InputFile], *, text_columns: Sequence[
 
 
 def json_row(line: str) -> dict[str, Any] | str:
-    """The object that a line of JSON holds, or what is wrong with the line."""
+    """Return the object in a line of JSON, or a phrase that says what is wrong with the line."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         return f"not valid JSON ({error.msg}, column {error.colno})"
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+    except (ValueError, RecursionError) as error:  # such as thousands of digits or of brackets
         return f"not valid JSON ({error})"
     return record if isinstance(record, dict) else "JSON, but no object with fields"
 
 
 def delimited_reader(lines: Iterable[str], kind: Kind) -> Any:
-    """A csv.reader for the kind: CSV quotes fields, TSV, as its registered media type has it, does not."""
+    """Return a `csv.reader` for the kind. CSV has quoted fields; TSV has none, as its registered media type says."""
     csv.field_size_limit(2**31 - 1)
     return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if kind == "tsv" else csv.reader(lines, strict=True)
 
@@ -193,7 +193,7 @@ def _delimited(file: InputFile, index: int, kind: Kind, _: Sequence[str]) -> tup
 
 
 def _delimited_records(reader: Any, tape: Tape, *, url: str) -> Iterator[list[str] | Record]:
-    """The first record, which names the columns, as its fields; then where each of the others stands."""
+    """Yield the fields of the first record, which names the columns, then the position of each other record."""
     start, line, is_first = 0, 1, True
     try:
         for fields in reader:
@@ -206,7 +206,7 @@ def _delimited_records(reader: Any, tape: Tape, *, url: str) -> Iterator[list[st
 
 
 def _json_records(file: InputFile, columns: list[str]) -> Iterator[Record]:
-    """Where each row stands; fields that are new are added to `columns`."""
+    """Yield the position of each row, and add new fields to `columns`."""
     known = set(columns)
     filesystem, path = open_filesystem(file.url)
     with io.BufferedReader(filesystem.open(path, "rb"), 2**20) as stream:
@@ -277,7 +277,7 @@ def _same_columns(names: list[str], before: list[str] | None, file: InputFile, f
 
 
 def _prefix(columns: list[str], first: InputFile) -> str:
-    """Nothing where the added columns have free names, else what makes them free."""
+    """Return the prefix that keeps the added columns apart from the input's; empty if their plain names are free."""
     taken = set(columns)
     for prefix in ("", PREFIX):
         if taken.isdisjoint(prefix + name for name in ADDED_COLUMNS):

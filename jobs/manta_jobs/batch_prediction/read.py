@@ -1,4 +1,4 @@
-"""The rows of one chunk, as a worker reads them: every column, the texts, and what is wrong with a row."""
+"""The rows of one chunk, as a worker reads them: all columns, the texts, and the faults of rows."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as they stand in the input."""
+    """Rows as the input has them."""
 
     values: pa.Table | list[dict[str, Any]]
-    """All columns: a table, or of JSON lines the objects."""
+    """All columns: a table, or a list of objects for JSON lines."""
     texts: list[Any]
-    """What stands in the text column, or a tuple of what stands in both; of any type."""
+    """Values of the text column, or tuples of both columns' values; of any type."""
     faults: list[str | None]
-    """Why a row could not be read, with file and line; None for most."""
+    """Reason why a row could not be read, with file and line; None for most."""
 
 
 class ChunkReader:
-    """Reads chunks of one input. Chunks of a Parquet row group are fastest in their order: the group stays open."""
+    """Reader of chunks of one input. Read the chunks of a Parquet row group in order: the group stays open, so this is fastest."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._group = _OpenGroup(source)
 
     def read(self, chunk: Chunk) -> Rows:
-        """The chunk's rows, as many as the plan has.
+        """Return the chunk's rows, exactly as many as planned.
 
         Raises:
-            RunError: the file is gone, broken, or other than it was; the message names it.
+            RunError: the file is gone, broken, or has changed; the message names it.
         """
         url = self._source.files[chunk.file].url
         try:
@@ -51,7 +51,7 @@ class ChunkReader:
                 content = read_range(self._source.files[chunk.file], chunk.start, chunk.end)
                 text = (content.removeprefix(BOM_UTF8) if chunk.start == 0 else content).decode("utf-8")
                 rows = (self._json if self._source.kind == "jsonl" else self._delimited)(text, chunk)
-        except Exception as error:  # of the file system, the decoder or Arrow: each has kinds of its own
+        except Exception as error:  # file systems, decoders and Arrow raise their own exceptions
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RunError(f"{url}: cannot be read {_place(chunk)} ({reason}).") from error
         if len(rows.texts) != chunk.num_rows:
@@ -97,7 +97,7 @@ class ChunkReader:
 
 
 class _OpenGroup:
-    """A Parquet row group that is being read, so that the next chunk goes on where the last one ended."""
+    """A Parquet row group that stays open, so that the next chunk continues where the last one ended."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -108,7 +108,7 @@ class _OpenGroup:
         self._stream: Any = None
 
     def take(self, chunk: Chunk) -> pa.Table:
-        """The rows `start` to `end` of the chunk's group."""
+        """Return the rows `start` to `end` of the chunk's group."""
         if self._key != (chunk.file, chunk.group) or chunk.start < self._position:
             self._open(chunk)
         self._next(chunk.start - self._position)
@@ -126,7 +126,7 @@ class _OpenGroup:
         self._key, self._position, self._rest = (chunk.file, chunk.group), 0, file.schema_arrow.empty_table()
 
     def _next(self, num_rows: int) -> pa.Table:
-        """So many rows, fewer at the end."""
+        """Return the next `num_rows` rows, or fewer at the end of the group."""
         import pyarrow as pa
 
         found: pa.Table = self._rest

@@ -1,4 +1,4 @@
-"""What `manta predict` leaves behind."""
+"""The result of `manta predict`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What came of a prediction."""
+    """The result of a batch prediction."""
 
     out: Path
     num_rows: int
@@ -24,13 +24,13 @@ class BatchResult:
     """Rows by most probable label."""
     error_column: str
     rows_per_s: float | None
-    """Of this attempt, from the first chunk's start to the last one's end; None if nothing was left to do."""
+    """Rate of this attempt, from the first chunk's start to the last one's end; None if nothing was left to do."""
     wall_s: float
     model_version: str
     artifact: Path
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as `--json` prints it."""
+        """Return the result as `--json` prints it."""
         return {
             "model": self.model_version,
             "artifact": str(self.artifact),

@@ -1,7 +1,7 @@
-"""`manta predict` from the command to OUT: check, plan, classify over Ray Data, keep each chunk, join.
+"""`manta predict` from the command to OUT: check, plan, classify with Ray Data, save each chunk, join.
 
-Ray Data gives chunks, which are a few numbers each, to a pool of workers that hold one model each. Workers read the rows
-themselves and send back finished parts, so no row waits in the object store and nothing grows with the input.
+Ray Data sends chunks, which are a few numbers each, to a pool of workers with one model each. Workers read the rows themselves
+and return finished parts. So no row waits in the object store, and memory use does not grow with the input.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def predict(
 ) -> BatchResult:
     """Classify every row of `source` with a registered model (`NAME`, `NAME@VERSION`) or a model folder, and write OUT.
 
-    An earlier attempt that was interrupted is gone on with. `overwrite` replaces an OUT that is there.
+    An interrupted attempt is resumed. `overwrite` replaces an existing OUT.
 
     Raises:
-        InputError: the model, the input or OUT is not as it must be; nothing was written.
+        InputError: the model, the input or OUT is not valid; nothing was written.
         RunError: the input changed or broke while it was read, a worker failed, or the disk is full. Finished rows are kept.
     """
     started = time.monotonic()
@@ -101,7 +101,10 @@ def predict(
 
 
 def model_version(artifact: ModelArtifact, version: int | None) -> str:
-    """What the answers are from: `NAME@VERSION` of a registered model, of a folder `NAME@sha256:` and the manifest's hash."""
+    """Return the model's version: `NAME@VERSION` if it is registered.
+
+    For a folder, return `NAME@sha256:` and the first 12 digits of the manifest's hash.
+    """
     return f"{artifact.manifest.name}@{version if version is not None else 'sha256:' + _manifest_sha256(artifact)[:12]}"
 
 
@@ -111,7 +114,7 @@ def _manifest_sha256(artifact: ModelArtifact) -> str:
 
 @contextmanager
 def _resumable(partial: PartialOutput, console: Console) -> Iterator[None]:
-    """Say, when the body is cut short, what is kept and how to go on."""
+    """Say what is kept and how to resume, if the body is interrupted or fails."""
     try:
         yield
     except KeyboardInterrupt:

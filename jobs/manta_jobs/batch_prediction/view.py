@@ -1,4 +1,4 @@
-"""How far a prediction is: a bar with rows, rows/s and ETA in a terminal, a line now and then elsewhere."""
+"""Progress of a prediction: a bar with rows, rows/s and ETA in a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def shown_rows(console: Console, *, num_done: int, num_rows: int) -> Iterator[Advance]:
-    """Show progress while the body runs; it calls what it is given with the rows of each finished chunk."""
+    """Show progress while the body runs. The body calls the yielded function with the number of rows of each finished chunk."""
     show = _bar if console.is_terminal else _lines
     with show(console, num_done, num_rows) as advance:
         yield advance
@@ -69,7 +69,7 @@ def _lines(console: Console, num_done: int, num_rows: int) -> Iterator[Advance]:
 
 
 def show_predicted(result: BatchResult, console: Console) -> None:
-    """Print where the answers are, how many, how fast, and the labels that were given."""
+    """Print where the answers are, how many there are, the speed, and the most frequent labels."""
     table = Table(title=f"{result.num_rows:,} rows in {result.out}", title_justify="left", show_header=False)
     if result.num_resumed:
         table.add_row("of an earlier attempt", f"{result.num_resumed:,}")

@@ -1,4 +1,4 @@
-"""How many workers share a cluster, and how Ray Data runs them."""
+"""The worker pool of a batch prediction: its size, and its run in Ray Data."""
 
 from __future__ import annotations
 
@@ -23,24 +23,27 @@ if TYPE_CHECKING:
     from manta_jobs.cluster.autoscaling import Node
 
 WORKER_BYTES = 2**30
-"""Memory of a worker beside the weights, which it holds twice while it loads them."""
+"""Memory of a worker besides the weights, which it holds twice while it loads them."""
 MEMORY_SHARE = 0.5
 MOST_TASKS = 4096
-"""Beyond so many chunks a task is given several: each task costs the driver some bookkeeping."""
+"""Most tasks of a prediction. With more chunks, a task gets several of them, as each task costs the driver some bookkeeping."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Equal workers with a model each."""
+    """Equal workers with one model each."""
 
     num_workers: int
     num_cpus: int
-    """Cores of each, and its threads."""
+    """Cores of each worker, which are also its threads."""
     num_gpus: int
 
 
 def fit_pool(nodes: Sequence[Node], *, num_chunks: int, weights_bytes: int) -> Pool:
-    """A worker on each GPU; without any, one on each core, or on a group of cores where memory is short or chunks are few."""
+    """Return a pool with one worker on each GPU, or without GPUs, one on each core.
+
+    A worker gets several cores if memory is short or there are fewer chunks than cores.
+    """
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     if gpus:
         return Pool(num_workers=min(gpus, num_chunks), num_cpus=1, num_gpus=1)
@@ -60,7 +63,7 @@ def fit_pool(nodes: Sequence[Node], *, num_chunks: int, weights_bytes: int) -> P
 def finished_parts(
     partial: PartialOutput, pool: Pool, *, artifact: Path, model_version: str
 ) -> Iterator[tuple[bytes, ChunkCounts]]:
-    """Every pending chunk's part with its counts, in the order in which they are done, computed on the connected cluster.
+    """Yield the part and counts of every pending chunk as it is finished on the connected cluster.
 
     Raises:
         RunError: the input, the model or a worker failed; the message says which.
@@ -96,10 +99,10 @@ def finished_parts(
 
 @contextmanager
 def core_remarks_in(path: Path) -> Iterator[None]:
-    """While the body runs, what Ray's C++ core says goes to a file; what Python writes to stderr stays there.
+    """Write the output of Ray's C++ core to a file while the body runs. Python's own stderr stays where it is.
 
-    The core writes straight to file descriptor 2, and remarks on each start that the arguments of a pool's workers are shared. Its
-    log level would silence that, but of the cluster too, and by saying that it does.
+    The core writes straight to file descriptor 2. At each start it prints that the arguments of a pool's workers are shared. Its
+    log level could silence that, but would also apply to the cluster, and the core prints a line whenever the level is set.
     """
     people = os.dup(2)
     with path.open("a", encoding="utf-8") as log, os.fdopen(people, "w", encoding="utf-8", buffering=1) as stderr:

@@ -1,1 +1,1 @@
-"""The commands of `manta` that train, tune, evaluate, predict and submit, and what they print."""
+"""The commands of `manta` that train, tune, evaluate, predict and submit, and their output."""

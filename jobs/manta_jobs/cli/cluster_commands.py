@@ -1,4 +1,4 @@
-"""`manta cluster`: check a cluster's file before anything is paid for, or see a cluster of several nodes on this machine."""
+"""`manta cluster`: check a cluster's file before it costs money, or run a cluster of several nodes on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check(
     experiment: Annotated[Path | None, typer.Argument(help="What is to run there.", metavar="[EXPERIMENT.yaml]")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")] = False,
 ) -> None:
-    """Say whether Ray's launcher takes a cluster's file, and whether an experiment fits the cluster."""
+    """Check that Ray's launcher accepts a cluster's file, and that an experiment fits the cluster."""
     from manta_jobs.cluster.check import check_cluster
 
     found = check_cluster(file, load_config(experiment) if experiment is not None else None)
@@ -37,11 +37,11 @@ def local(
     nodes: Annotated[int, typer.Option(help="How many nodes, the head among them.", min=1, max=16)] = 3,
     gpus_per_node: Annotated[int, typer.Option(help="GPUs that each node says it has.", min=0)] = 0,
 ) -> None:
-    """Run a real Ray cluster of several nodes on this machine, until Ctrl-C."""
+    """Run a real Ray cluster of several nodes on this machine until Ctrl-C."""
     from manta_jobs.cluster.local import LocalCluster
 
     console = people_console()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nodes that outlive this command would be nobody's
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the nodes
     with ExitStack() as stack:
         with console.status(f"Starting {nodes} nodes"):
             running = stack.enter_context(LocalCluster(nodes, gpus_per_node=gpus_per_node))

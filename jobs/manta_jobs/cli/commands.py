@@ -1,6 +1,6 @@
-"""The job verbs of the `manta` command. Each parses, loads the config, calls one function and says what came of it.
+"""The job verbs of the `manta` command. Each loads the config, calls one function and prints the result.
 
-Ray, torch and DeepSpeed are imported when a verb runs, so that `manta --help` answers at once.
+Ray, torch and DeepSpeed are imported only when a verb runs, so that `manta --help` responds at once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def train(
 def preflight(
     experiment: ExperimentArgument, set_: SetOption = None, address: AddressOption = None, json: JsonOption = False
 ) -> None:
-    """Check everything before a run: data, memory, cluster, disk, time, and what fine-tuning must beat."""
+    """Check everything before a run: data, memory, cluster, disk, time, and the baseline that fine-tuning must beat."""
     config = load_config(experiment, overrides=set_)
     from manta_jobs.preflight import run as job
 
@@ -65,7 +65,7 @@ def demo(
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Tune on the bundled messages, register, serve and open the page: everything once, offline."""
+    """Run everything once, offline: tune on the bundled messages, register the model, serve it and open the page."""
     from manta_jobs.cli import demo as job
     from manta_jobs.cli.show_run import tuned_result
 
@@ -99,7 +99,7 @@ def evaluate(
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Look at a finished model from all sides, on labelled rows: scores, slices, mistakes, calibration, behaviour tests, speed."""
+    """Evaluate a finished model on labeled rows: scores, slices, mistakes, calibration, behavior tests, speed."""
     from manta_jobs.reporting.evaluation.terminal import evaluation_result, show_evaluation
     from manta_jobs.runs import evaluate as job
 
@@ -139,7 +139,7 @@ def predict(
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Classify every row of a file or folder; an interrupted run goes on when it is started again."""
+    """Classify every row of a file or folder. Start an interrupted run again to continue it."""
     from manta_jobs.batch_prediction import predict as job
     from manta_jobs.batch_prediction.view import show_predicted
 
@@ -156,7 +156,7 @@ def tune(
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Search learning rate, dropout or any other setting; register the best trial."""
+    """Search the learning rate, dropout or any other setting, and register the best trial."""
     check_what_to_run(experiment, set_=set_, resume=resume)
     config = load_config(experiment, overrides=set_) if experiment is not None else None
     from manta_jobs.cli.show_run import show_tuned, tuned_result
@@ -172,10 +172,10 @@ def tune(
 
 
 def check_what_to_run(experiment: Path | None, *, set_: list[str] | None, resume: str | None) -> None:
-    """A new run, or one to go on with.
+    """Check that the command has either a new experiment or a run to resume.
 
     Raises:
-        InputError: neither or both were given.
+        InputError: neither or both were given, or `--set` was given with `--resume`.
     """
     if experiment is None and resume is None:
         raise InputError("which experiment? Give its YAML file, or --resume RUN to go on with an interrupted one.")
@@ -184,5 +184,5 @@ def check_what_to_run(experiment: Path | None, *, set_: list[str] | None, resume
 
 
 def _column(name: str, *, header: bool) -> str | int:
-    """A column as the config has it: its position where there is no header to name it."""
+    """Return a column as the config has it: its position if no header names it."""
     return int(name) if not header and name.isdecimal() else name

@@ -1,6 +1,6 @@
-"""`manta demo`: the whole way on the bundled messages, from tuning to a page in the browser.
+"""`manta demo`: all steps on the bundled messages, from tuning to a page in the browser.
 
-Serving and the page run as processes of their own, started through the `manta` command; the demo stops them.
+Serving and the page run as separate processes, started through the `manta` command. The demo stops them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SELF_CHECK_TEXTS = (
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made and checked."""
+    """The results and checks of the demo."""
 
     tuned: TunedModel
     answers: list[tuple[str, str, float]]
@@ -62,7 +62,7 @@ class DemoResult:
 
 
 def demo_config(*, overrides: list[str] | None = None) -> ExperimentConfig:
-    """The experiment that the demo runs; its file is a good one to start from."""
+    """Return the experiment that the demo runs. Its file is a good starting point for new ones."""
     import importlib.resources
 
     with importlib.resources.as_file(importlib.resources.files("manta") / "samples" / "support.yaml") as path:
@@ -70,10 +70,10 @@ def demo_config(*, overrides: list[str] | None = None) -> ExperimentConfig:
 
 
 def demo(config: ExperimentConfig, *, console: Console, api_port: int, page_port: int, once: bool) -> DemoResult:
-    """Tune, register, serve, classify over HTTP and open the page; stay there until Ctrl-C unless `once`.
+    """Tune, register, serve, classify over HTTP and open the page. Keep running until Ctrl-C unless `once`.
 
     Raises:
-        InputError: a port is taken or there is too little disk.
+        InputError: a port is taken or there is too little disk space.
         RunError: a step failed.
     """
     started = time.monotonic()
@@ -82,7 +82,7 @@ def demo(config: ExperimentConfig, *, console: Console, api_port: int, page_port
     tuned = tune(config, console=console)
     api_url, page_url = f"http://{HOST}:{api_port}", f"http://{HOST}:{page_port}"
     logs = tuned.model.run.path
-    for number in (signal.SIGINT, signal.SIGTERM):  # either one ends what is started below; Ray had handlers of its own
+    for number in (signal.SIGINT, signal.SIGTERM):  # either one stops the services below, in place of Ray's handlers
         signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:
         serve_command = ["serve", tuned.model.version.name, "--host", HOST, "--port", str(api_port)]
@@ -102,10 +102,10 @@ def demo(config: ExperimentConfig, *, console: Console, api_port: int, page_port
 
 
 def preflight(storage: Storage, *, ports: tuple[int, ...], console: Console) -> None:
-    """Look at the machine before work starts.
+    """Check the ports and the free disk space before work starts.
 
     Raises:
-        InputError: a port is taken or there is too little disk.
+        InputError: a port is taken or there is too little disk space.
     """
     for port in ports:
         check_port(HOST, port)
@@ -120,10 +120,10 @@ def preflight(storage: Storage, *, ports: tuple[int, ...], console: Console) -> 
 
 @contextmanager
 def service(command: list[str], *, log: Path, url: str, storage: Storage, console: Console) -> Iterator[None]:
-    """Run `manta COMMAND` as a process of its own for as long as the body lasts, ready when `url` answers.
+    """Run `manta COMMAND` as a separate process while the body runs. It is ready when `url` responds.
 
     Raises:
-        RunError: it ended before it answered; the message is its last line.
+        RunError: it ended or timed out before it responded; the message says why.
     """
     environment = os.environ | {"MANTA_STORAGE": str(storage.root)}
     environment.pop("RAY_ADDRESS", None)
@@ -168,7 +168,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def classify(api_url: str, text: str) -> tuple[str, str, float]:
-    """One text through the API: text, label and probability."""
+    """Classify one text through the API, and return text, label and probability."""
     request = urllib.request.Request(  # noqa: S310  # our own http address
         f"{api_url}/v1/classify", data=json.dumps({"texts": [text]}).encode(), headers={"Content-Type": "application/json"}
     )

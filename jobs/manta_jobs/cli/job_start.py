@@ -1,8 +1,8 @@
-"""What a submitted job runs first, on the cluster: `python job_start.py`, in the folder that came with the job.
+"""First script of a submitted job on the cluster: `python job_start.py`, in the folder that came with the job.
 
-It looks whether this Python can do the work, puts the job's files into the storage, where all nodes and a later `--resume` find
-them, and calls the verb. Lines that begin with MARK are for `manta submit`. Until Python is known to be right, there is
-nothing in here that an older one cannot read.
+It checks that this Python can do the work. It puts the job's files into the storage, where all nodes and a later `--resume` find
+them. Then it calls the verb. Lines that begin with MARK are messages to `manta submit`. The file uses only syntax that an older
+Python can parse, so that the version check runs there.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ MARK = "MANTA-JOB "
 
 
 def main() -> int:
-    """Do what `order.json` says; the exit code."""
+    """Run the verb that `order.json` names, and return the exit code."""
     with open("order.json") as file:  # noqa: PTH123  # as old as need be
         order = json.load(file)
     if not order["python"][0] <= list(sys.version_info[:2]) < order["python"][1]:
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def placed_inputs(order: Dict[str, Any]) -> str:  # noqa: UP006
-    """The folder of the job's files, in the storage; `inputs` of the working folder is gone when the job ends."""
+    """Put the job's files into the storage, and return their folder. `inputs` of the working folder is gone when the job ends."""
     from pathlib import Path
     from shutil import copytree
 
@@ -77,7 +77,7 @@ def placed_inputs(order: Dict[str, Any]) -> str:  # noqa: UP006
 
 
 def decoded(value: Any, *, inputs: str) -> Any:
-    """Arguments as the verb takes them."""
+    """Return the arguments as the verb takes them: paths as `Path`, and `{inputs}` replaced by the folder of the job's files."""
     from pathlib import Path
 
     if isinstance(value, dict):
@@ -92,18 +92,18 @@ def decoded(value: Any, *, inputs: str) -> Any:
 
 
 def finished(result: Any) -> None:
-    """Tell what came of it."""
+    """Report the result to `manta submit`."""
     say({"result": result})
 
 
 def failed(sentence: str, exit_code: int) -> int:
-    """Tell why nothing came of it."""
+    """Report an error to `manta submit`, and return the exit code."""
     say({"error": sentence})
     return exit_code
 
 
 def say(message: Any) -> None:
-    """One line for `manta submit`, whole even where another process is in the middle of one."""
+    """Write one line for `manta submit`, on a new line even if another process is in the middle of one."""
     os.write(1, ("\n" + MARK + json.dumps(message) + "\n").encode())
 
 

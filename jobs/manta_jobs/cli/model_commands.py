@@ -1,4 +1,4 @@
-"""`manta models`: list the registered versions, look at one, compare two, and say which is served."""
+"""`manta models`: list the registered versions, show one, compare two, and choose which is served."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ models = typer.Typer(help="Look at the registered models, and say which version 
 
 @models.command("list")
 def list_models(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, json: JsonOption = False) -> None:
-    """List versions, newest first, with the one that is served marked."""
+    """List versions, newest first, and mark the one that is served."""
     from manta_jobs.cli.show_models import versions_table
 
     versions = _registry().versions(model)
@@ -35,7 +35,7 @@ def list_models(model: Annotated[str | None, typer.Argument(help="Only this mode
 
 @models.command()
 def show(model: VersionArgument, json: JsonOption = False) -> None:
-    """Show where a version comes from, how good it is, and what was decided about it."""
+    """Show the origin and the metrics of a version, and the decisions about it."""
     from manta_jobs.cli.show_models import describe, show_description
 
     registry = _registry()
@@ -50,7 +50,7 @@ def compare(
     second: Annotated[str, typer.Argument(help="The same.", metavar="B")],
     json: JsonOption = False,
 ) -> None:
-    """Show two versions side by side: metrics, settings, data, and the rows that only one of them has right."""
+    """Compare two versions: metrics, settings, data, and the rows that only one of them answers correctly."""
     from manta_jobs.registry.compare import compare_versions, show_comparison
 
     registry = _registry()
@@ -71,7 +71,7 @@ def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the gate would decide; nothing changes.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Make a version the champion, if the gate finds it better on the champion's test rows."""
+    """Make a version the champion if the gate finds it better on the champion's test rows."""
     from manta_jobs.registry import promotion as job
 
     registry = _registry()
@@ -87,7 +87,7 @@ def promote(
 
 @models.command()
 def rollback(model: Annotated[str, typer.Argument(help="The model's name.")], json: JsonOption = False) -> None:
-    """Make the champion before this one the champion again; once more goes one further back."""
+    """Make the previous champion the champion again. Run it again to go back one more."""
     from manta_jobs.registry import promotion as job
 
     result = job.rollback(_registry(), model)
@@ -101,7 +101,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Delete a version and its artifact; refused while it is the champion or the candidate."""
+    """Delete a version and its artifact. The champion and the candidate cannot be deleted."""
     from manta.registry.decisions import Decision
 
     registry = _registry()
@@ -123,7 +123,7 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder that is made for it.", metavar="DIR")],
     json: JsonOption = False,
 ) -> None:
-    """Write a version as a folder that plain transformers loads, with its model card."""
+    """Write a version with its model card to a folder that plain transformers can load."""
     from manta.registry.export import export_model
 
     registry = _registry()
@@ -141,7 +141,7 @@ def _registry() -> ModelRegistry:
 
 
 def _one_version(registry: ModelRegistry, model: str) -> RegisteredVersion:
-    """A version that was named as such: what changes things does not guess."""
+    """Return the version that `NAME@VERSION` names. Commands that change something do not guess a missing version."""
     if "@" not in model:
         raise InputError(f"{model}: which version? Give it as {model}@3; `manta models list {model}` has them.")
     return registry.find(model)

@@ -1,4 +1,4 @@
-"""What `manta models list` and `show` print."""
+"""The output of `manta models list` and `manta models show`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOWN_SETTINGS = (
 
 
 def versions_table(versions: Sequence[RegisteredVersion]) -> Table:
-    """A row for each version."""
+    """Return a table with a row for each version."""
     table = Table()
     for heading in ("model", "version", "alias", "test accuracy", "test macro F1", "made", "run"):
         table.add_column(heading)
@@ -39,7 +39,7 @@ def versions_table(versions: Sequence[RegisteredVersion]) -> Table:
 
 
 def describe(registry: ModelRegistry, version: RegisteredVersion) -> dict[str, Any]:
-    """Everything worth knowing of a version, as `--json` prints it.
+    """Return all facts about a version, as `--json` prints them.
 
     Raises:
         RunError: the registry cannot be reached.
@@ -81,7 +81,7 @@ def describe(registry: ModelRegistry, version: RegisteredVersion) -> dict[str, A
 
 
 def show_description(facts: dict[str, Any], console: Console) -> None:
-    """Print `describe`'s answer on one screen."""
+    """Print the facts from `describe` on one screen."""
     lineage, config = facts["lineage"], facts["config"]
     aliases = f" ({', '.join(facts['aliases'])})" if facts["aliases"] else ""
     table = Table(title=f"{facts['model']}@{facts['version']}{aliases}", title_justify="left", show_header=False)
@@ -112,7 +112,7 @@ def show_description(facts: dict[str, Any], console: Console) -> None:
 
 
 def show_decisions(name: str, decisions: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print the newest decisions about a model, the last one first."""
+    """Print the latest decisions about a model, newest first."""
     if not decisions:
         return
     table = Table(title=f"Decisions about {name}", title_justify="left")

@@ -1,4 +1,4 @@
-"""What a finished run says: the result, where the model is, and what to type next."""
+"""The output of a finished run: the result, where the model is, and the next commands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     metrics = model.artifact.manifest.metrics
     table = Table(title=f"{model.version.name} version {model.version.version}", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # a path must be whole, to be copied
+    table.add_column(overflow="fold")  # keep paths complete, so that they can be copied
     baseline = model.baseline
     for key, words in shown_metrics(model.artifact):
         if key in metrics:
@@ -63,7 +63,7 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
 
 
 def show_distribution(facts: dict[str, Any], console: Console) -> None:
-    """Print what each worker held and computed: the proof that the run was distributed."""
+    """Print what each worker held and computed, as proof that the run was distributed."""
     size, nodes = facts["world_size"], facts["num_nodes"]
     table = Table(title=f"Distribution: {distribution_phrase(facts)}", title_justify="left")
     for heading in ("worker", "host", "device"):
@@ -90,7 +90,7 @@ def show_distribution(facts: dict[str, Any], console: Console) -> None:
 
 
 def show_memory(model: TrainedModel, console: Console) -> None:
-    """Print the memory of a worker as estimated before the run beside the most that was measured."""
+    """Print a worker's memory as estimated before the run, and the peak that was measured."""
     estimated = model.preflight.get("memory")
     measured = [worker["peak_bytes"] for worker in model.distribution["workers"] if "peak_bytes" in worker]
     if estimated and measured:
@@ -99,14 +99,14 @@ def show_memory(model: TrainedModel, console: Console) -> None:
 
 
 def show_comparison(model: TrainedModel, console: Console) -> None:
-    """Print, when fine-tuning does not beat the baseline, that it does not, why, and what to try."""
+    """Print a paragraph if fine-tuning does not beat the baseline: the reason, and what to try."""
     paragraph = model_comparison(model)
     if paragraph is not None:
         console.print(f"[yellow]{paragraph}[/]")
 
 
 def model_comparison(model: TrainedModel) -> str | None:
-    """That paragraph; None when the model is better, or nothing is known of a baseline."""
+    """Return the paragraph of `show_comparison`; None if the model is better or there is no baseline."""
     if model.baseline is None:
         return None
     metric = model.config.train.metric
@@ -120,7 +120,7 @@ def model_comparison(model: TrainedModel) -> str | None:
 
 
 def distribution_phrase(facts: dict[str, Any]) -> str:
-    """World size, ZeRO stage, precision and batch, in words."""
+    """Return the number of workers, ZeRO stage, precision and micro-batches in words."""
     size, passes = facts["world_size"], facts["micro_batches_per_step"]
     micro = f", {passes} passes of at most {facts['micro_batch_size']} rows per step" if passes > 1 else ""
     resumed = f", resumed at step {', '.join(map(str, facts['resumed_at_steps']))}" if facts["resumed_at_steps"] else ""
@@ -128,34 +128,34 @@ def distribution_phrase(facts: dict[str, Any]) -> str:
 
 
 def show_fit(fit: Fit, console: Console) -> None:
-    """Print how training and validation loss stand to each other, in a line, and what to try next."""
+    """Print how training and validation loss compare, in one line, and what to try next."""
     console.print(f"Fit: {fit.sentence()}")
     for sentence in fit.advice:
         console.print(f"  • {sentence}")
 
 
 def show_calibration(artifact: ModelArtifact, console: Console) -> None:
-    """Print what the temperature did for the probabilities, and how many rows are answered at what precision."""
+    """Print how the temperature changed the probabilities, and how many rows are answered at which precision."""
     if artifact.manifest.calibration is not None:
         for sentence in artifact.manifest.calibration.sentences():
             console.print(sentence)
 
 
 def shown_metrics(artifact: ModelArtifact) -> list[tuple[str, str]]:
-    """The metrics that say something of a model, with their words: micro F1 only where it is not accuracy again."""
+    """Return the metrics to show for a model, with their names. Micro F1 is left out where it equals accuracy."""
     if artifact.manifest.task != "multilabel":
         return [(key, words) for key, words in SHOWN_METRICS if key != "f1_micro"]
     return [(key, "accuracy (all labels of a row right)" if key == "accuracy" else words) for key, words in SHOWN_METRICS]
 
 
 def registered_as(model: TrainedModel) -> str:
-    """Name, version and aliases."""
+    """Return name, version and aliases."""
     aliases = f" ({', '.join(model.version.aliases)})" if model.version.aliases else ""
     return f"{model.version.name} version {model.version.version}{aliases}"
 
 
 def next_commands(model: TrainedModel, experiment: Path | None) -> list[tuple[str, str]]:
-    """What people usually type after a run."""
+    """Return the commands that usually follow a run, each with its purpose."""
     commands = [(f"manta serve {model.version.name}", "answer over HTTP"), ("manta ui", "try it in the browser")]
     if experiment is not None:
         commands.append((f"manta tune {experiment}", "search a better learning rate and dropout"))
@@ -163,7 +163,7 @@ def next_commands(model: TrainedModel, experiment: Path | None) -> list[tuple[st
 
 
 def trained_result(model: TrainedModel) -> dict[str, Any]:
-    """The result as `--json` prints it."""
+    """Return the result as `--json` prints it."""
     return {
         "run": model.run.name,
         "model": model.version.name,
@@ -179,7 +179,7 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
 
 
 def show_tuned(tuned: TunedModel, console: Console) -> None:
-    """Print the trials, best first, what confirming came to, and then the best one as a finished run."""
+    """Print the trials, best first, the confirmation of the best ones, and then the best trial as a finished run."""
     config = tuned.model.config
     metric = config.train.metric
     table = Table(title="Trials, best first", title_justify="left")
@@ -207,7 +207,7 @@ def show_tuned(tuned: TunedModel, console: Console) -> None:
 
 
 def tuned_result(tuned: TunedModel) -> dict[str, Any]:
-    """The result as `--json` prints it."""
+    """Return the result as `--json` prints it."""
     statuses = Counter(trial.status for trial in tuned.trials)
     return trained_result(tuned.model) | {
         "best_values": tuned.winner.values,

@@ -1,4 +1,4 @@
-"""`manta submit` and `manta jobs`: send work to a cluster, and see what became of it."""
+"""`manta submit` and `manta jobs`: send work to a cluster, and follow it there."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def submit(
     token_file: TokenOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run a verb on a cluster elsewhere: sends the config, local data and this code, and follows the job.
+    """Run a verb on a remote cluster: send the config, local data and this code, and follow the job.
 
     `manta submit tune experiment.yaml --set tune.budget.num_trials=16`
     """
@@ -89,7 +89,7 @@ def status(
     token_file: TokenOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say how one job stands."""
+    """Show the status of one job."""
     _, api = _connect(cluster, address, token_file)
     found = api.job(job)
     started, took = _times(found)
@@ -106,7 +106,7 @@ def logs(
     token_file: TokenOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what a job printed."""
+    """Show the output of a job."""
     connection, api = _connect(cluster, address, token_file)
     console = people_console()
     if follow:
@@ -129,7 +129,7 @@ def stop(
     token_file: TokenOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Stop a job; a run of it can be resumed later."""
+    """Stop a job. Its run can be resumed later."""
     _, api = _connect(cluster, address, token_file)
     stopped = api.stop(job)
     people_console().print(f"{job} {'is being stopped' if stopped else 'was over already'}.", markup=False)
@@ -137,7 +137,7 @@ def stop(
 
 
 def verb_params(verb: str, arguments: list[str]) -> dict[str, Any]:
-    """The arguments as the verb's own function takes them; wrong ones are told as the verb itself tells them.
+    """Return the arguments as the verb's own function takes them. Wrong arguments give the verb's own error message.
 
     Raises:
         InputError: there is no such verb, or it has nothing to do.
@@ -172,7 +172,7 @@ def _connect(cluster: str | None, address: str | None, token_file: Path | None) 
 
 
 def _follow(api: JobsApi, job_id: str, *, connection: Connection, console: Console, json: bool) -> None:
-    """Show the job until it is over, and what came of it; Ctrl-C leaves it alone."""
+    """Show the job's output until it is over, and then its result. Ctrl-C stops following, not the job."""
     from manta_jobs.submission.follow import Transcript, outcome
 
     transcript = Transcript(lambda line: console.print(line, markup=False))
@@ -187,7 +187,7 @@ def _follow(api: JobsApi, job_id: str, *, connection: Connection, console: Conso
 
 
 def whereabouts(result: dict[str, Any]) -> str:
-    """Where on the cluster the result of a verb is, as the end of a sentence, and what to do next."""
+    """Return the end of a sentence that says where on the cluster the verb's result is, and the next command."""
     if "version" in result:
         return (
             f": {result['model']} version {result['version']}; on the cluster its folder is {result['artifact']}\n"
@@ -202,7 +202,7 @@ def _how_to_go_on(job_id: str, connection: Connection) -> str:
 
 
 def _times(job: Job) -> tuple[str, str]:
-    """When it started, and how long it took or has taken."""
+    """Return the start time of a job, and its duration so far."""
     from manta.console import duration
 
     if job.started_ms is None:

@@ -1,1 +1,1 @@
-"""The Ray cluster: connecting, checking, growing, and a local one."""
+"""The Ray cluster: connecting to it, checking it, growing it, and running a local one."""

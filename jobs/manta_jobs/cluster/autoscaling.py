@@ -1,8 +1,8 @@
-"""A cluster that starts nodes as they are needed: which nodes it can have, as far as that is known.
+"""Clusters that start nodes on demand: the nodes that such a cluster can have, if they are known.
 
-Ray's scheduler counts the nodes that are there, and of a cluster that starts from zero that is a head which runs no workers. Ray
-tells that an autoscaler runs, and which requests wait for it, but not which kinds of nodes it can start. On the head, those
-stand in the file that `ray up` leaves there; see docs/decisions/0012-clusters-that-grow.md.
+Ray's scheduler counts only running nodes. In a cluster that starts from zero, that is a head that runs no workers. Ray reports that
+an autoscaler runs and which requests wait for it, but not which kinds of nodes it can start. On the head, the file that `ray up`
+leaves there lists them; see docs/decisions/0012-clusters-that-grow.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Node = dict[str, float]
 """A node's resources as Ray names them: CPU, GPU, memory (bytes) and more."""
 
 LAUNCHER_FILE = "ray_bootstrap_config.yaml"
-"""In the home folder of the head: the cluster's file as the autoscaler reads it."""
+"""File in the head's home folder: the cluster file as the autoscaler reads it."""
 HEAD = "node:__internal_head__"
 """A resource that only the head has."""
 ASK_WITHIN_S = 10.0
@@ -36,20 +36,23 @@ ASK_WITHIN_S = 10.0
 
 @dataclass(frozen=True)
 class Growth:
-    """That a cluster grows, and how far."""
+    """The nodes that a growing cluster can have."""
 
     nodes: Sequence[Node]
-    """Each node that there can be at the same time; where that is not known, those that are there and those that a run asks for."""
+    """Each node that there can be at the same time. If that is unknown: the running nodes, and those that a run will request."""
     is_known: bool
-    """Whether anybody tells which nodes the autoscaler can start."""
+    """True if the kinds of nodes that the autoscaler can start are known."""
 
 
 def growth(train: TrainConfig | None = None) -> Growth | None:
-    """What the connected cluster can grow to for a run, or for work that takes GPUs if there are any; None if it does not grow."""
+    """Return the nodes that the connected cluster can grow to; None if it does not grow.
+
+    Growth is for a run of `train`; without it, for work that takes GPUs if there are any.
+    """
     status = cluster_status()
     states = status.cluster_resource_state.node_states
     head = next((state for state in states if HEAD in state.total_resources), None)
-    # An autoscaler that only looks on reports, too. One that starts nodes has given the head the name of its kind.
+    # An autoscaler that only observes reports, too. One that starts nodes has set the head's node type.
     if head is None or not head.ray_node_type_name or not status.autoscaling_state.autoscaler_state_version:
         return None
     living = [state for state in states if state.status != NodeStatus.DEAD]
@@ -60,14 +63,14 @@ def growth(train: TrainConfig | None = None) -> Growth | None:
 
 
 def cluster_status() -> Any:
-    """The connected cluster's nodes, and what its autoscaler says of what waits for more; Ray has no public call for that."""
+    """Return the connected cluster's nodes and its autoscaler's report on waiting requests. Ray has no public API for this."""
     reply = GetClusterStatusReply()
     reply.ParseFromString(GcsClient(address=ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=ASK_WITHIN_S))
     return reply
 
 
 def launched_plan() -> ClusterPlan | None:
-    """What stands in the file that Ray's launcher left on this machine; None if there is none that says what nodes have."""
+    """Return the plan in the file that Ray's launcher left on this machine; None without a valid one."""
     path = Path.home() / LAUNCHER_FILE
     try:
         return read_plan(path) if path.is_file() else None
@@ -76,9 +79,9 @@ def launched_plan() -> ClusterPlan | None:
 
 
 def grown_nodes(plan: ClusterPlan, living: Sequence[Any], *, prefer_gpus: bool) -> list[Node]:
-    """A cluster that has grown as far as it can in the way a run wants: `living` are the states of the nodes that are there.
+    """Return the nodes of a cluster that has grown as far as it can, in the way that suits a run.
 
-    Nodes of other kinds that are there make room by themselves when they are idle.
+    `living` are the states of the running nodes. Running nodes of other kinds make room by themselves when they are idle.
     """
     there: dict[str, list[Node]] = defaultdict(list)
     for state in living:
@@ -92,14 +95,17 @@ def grown_nodes(plan: ClusterPlan, living: Sequence[Any], *, prefer_gpus: bool) 
 
     for kind in sorted(plan.workers, key=lambda kind: wanted(kind.resources), reverse=True):
         count = min(kind.most, left)
-        known = there[kind.name][:count]  # these say how much memory they have
+        known = there[kind.name][:count]  # running nodes report their memory
         nodes += known + [dict(kind.resources)] * (count - len(known))
         left -= count
     return nodes
 
 
 def asked_nodes(train: TrainConfig, living: Sequence[Node]) -> list[Node]:
-    """A node for each worker that the living ones have no room for: what a run will ask for, as nobody tells what can be had."""
+    """Return the nodes that a run will request: one for each worker that does not fit on the living nodes.
+
+    They stand in for the nodes that the autoscaler can start, which are unknown.
+    """
     use_gpu = any(node.get("GPU") for node in living) if train.use_gpu == "auto" else train.use_gpu
     worker = {"CPU": 1.0 if train.cpus_per_worker == "auto" else float(train.cpus_per_worker)} | ({"GPU": 1.0} if use_gpu else {})
     room = sum(int(min(node.get(kind, 0.0) // need for kind, need in worker.items())) for node in living)

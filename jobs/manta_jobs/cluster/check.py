@@ -1,6 +1,6 @@
-"""`manta cluster check`: whether a `cluster.yaml` is one that Ray's launcher takes, and whether an experiment's work fits it.
+"""`manta cluster check`: check that Ray's launcher accepts a `cluster.yaml`, and that an experiment's work fits the cluster.
 
-Nothing is asked of a cloud: what a node has must stand under `resources`, which is also what Ray's autoscaler goes by.
+No cloud is asked. The file must state what a node has under `resources`, which Ray's autoscaler uses as well.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ Verdict = Literal["valid", "fits", "fits after scaling", "never fits", "wrong ac
 
 OTHER_ACCELERATORS = ("TPU", "neuron_cores", "HPU", "NPU")
 WITHOUT_BF16 = ("K80", "P100", "P4", "V100", "T4")
-"""GPUs that do not compute in bfloat16: those before Nvidia's Ampere."""
+"""GPUs that do not compute in bfloat16: those older than Nvidia's Ampere."""
 IMAGE_TAG = re.compile(r":(?P<ray>\d+\.\d+)[\w.]*-py(?P<python>3\d+)")
 COMMAND_PYTHON = re.compile(r"\bpython(3\.\d+)\b")
 
 
 @dataclass(frozen=True)
 class NodeType:
-    """One kind of node, as the file has it."""
+    """One kind of node in the cluster file."""
 
     name: str
     resources: Mapping[str, float]
     accelerator: str | None
-    """Such as T4, where the file says so."""
+    """Accelerator type, such as T4, if the file states it."""
     least: int
     most: int
     python: str | None
-    """Such as 3.11, where the image's tag or the set-up commands say so."""
+    """Python version, such as 3.11, if the image's tag or the set-up commands state it."""
 
     def holds(self, bundle: Mapping[str, float]) -> int:
-        """Workers of a run that one such node has room for."""
+        """Return the number of a run's workers that fit on one such node."""
         return int(min(self.resources.get(kind, 0.0) // need for kind, need in bundle.items()))
 
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """What the launcher would start, at least and at most."""
+    """The nodes that the launcher would start, at least and at most."""
 
     head: NodeType
     workers: tuple[NodeType, ...]
@@ -60,7 +60,7 @@ class ClusterPlan:
         return (self.head, *self.workers)
 
     def capacity(self, bundle: Mapping[str, float], *, grown: bool) -> int:
-        """Workers of a run that it has room for as it starts, or `grown` as far as it can be."""
+        """Return the number of a run's workers that fit on the cluster as it starts, or as far `grown` as it can be."""
         room, left = self.head.holds(bundle), self.most_workers
         for kind in sorted(self.workers, key=lambda kind: kind.holds(bundle), reverse=True):
             count = min(kind.most if grown else kind.least, left)
@@ -70,26 +70,26 @@ class ClusterPlan:
 
 @dataclass(frozen=True)
 class CheckedCluster:
-    """What came of the check."""
+    """Result of the check."""
 
     verdict: Verdict
     words: str
 
     def refuse(self) -> None:
-        """Go no further where the work cannot be done.
+        """Raise an error if the work cannot be done.
 
         Raises:
-            InputError: that sentence.
+            InputError: the verdict and its explanation.
         """
         if self.verdict not in {"valid", "fits", "fits after scaling"}:
             raise InputError(f"{self.verdict}: {self.words}")
 
 
 def check_cluster(path: Path, config: ExperimentConfig | None = None) -> CheckedCluster:
-    """Check a cluster file, and whether a run of `config`, or its search where it has one, fits it.
+    """Check a cluster file. With a config, also check that its run fits the cluster, or its search if it has one.
 
     Raises:
-        InputError: the file is not one that Ray's launcher takes.
+        InputError: Ray's launcher would not accept the file.
     """
     plan = read_plan(path)
     pythons = {kind.name: kind.python for kind in plan.types if kind.python}
@@ -105,7 +105,7 @@ def read_plan(path: Path) -> ClusterPlan:
     """Read a cluster file and check it against Ray's own schema.
 
     Raises:
-        InputError: it is not valid; the message names the place.
+        InputError: the file is not valid; the message names the place.
     """
     document = read_document(path, what="cluster file", example="cluster_name: manta")
     _check_schema(document, path)
@@ -137,7 +137,7 @@ def _check_schema(document: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_ray(document: Mapping[str, Any], path: Path) -> None:
-    """Whether the images that say so have the Ray that this code was made for."""
+    """Check that the images that state a Ray version have the one that this code was made for."""
     import ray
 
     ours = ".".join(ray.__version__.split(".")[:2])
@@ -199,7 +199,7 @@ def _fit(plan: ClusterPlan, config: ExperimentConfig) -> CheckedCluster:
 
 
 def _wrong_accelerator(types: Sequence[NodeType], *, precision: str) -> str | None:
-    """Why the nodes' accelerators are not the ones that the run is made for; None if they are."""
+    """Return the reason why the nodes' accelerators do not suit the run; None if they do."""
     with_gpus = [kind for kind in types if kind.resources.get("GPU")]
     others = sorted({name for kind in types for name in OTHER_ACCELERATORS if kind.resources.get(name)})
     if not with_gpus and others:

@@ -1,4 +1,4 @@
-"""The Ray cluster a job runs on, and how a run's workers fit it."""
+"""The Ray cluster that a job runs on, and the resources of a run's workers."""
 
 from __future__ import annotations
 
@@ -36,43 +36,43 @@ LOOK_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a run has to work with."""
+    """The nodes that a run can use."""
 
     living: Sequence[Node]
-    """The nodes that are there; of a cluster that is yet to be started, those that will be."""
+    """The running nodes; for a cluster that is not started yet, the nodes that it will have."""
     free: Node | None = None
-    """What nobody holds of all nodes now; None for a cluster that is yet to be started."""
+    """Resources that are free now, summed over all nodes; None for a cluster that is not started yet."""
     strangers: Sequence[str] = ()
     """Addresses of the nodes that could train but do not see the run's storage."""
     growth: Growth | None = None
-    """What its autoscaler can make of it; None where nobody starts nodes."""
+    """The nodes that the autoscaler can start; None without an autoscaler."""
 
     @property
     def nodes(self) -> Sequence[Node]:
-        """Each node that the run can have, whether it is there or can be started."""
+        """Every node that the run can have, running or not started yet."""
         return self.living if self.growth is None else self.growth.nodes
 
 
 @dataclass(frozen=True)
 class WorkerResources:
-    """What each worker of a run gets."""
+    """Resources of each worker of a run."""
 
     num_cpus: int
     use_gpu: bool
     most: int | None = None
-    """How many such workers there can be; None where nodes may come of which nothing is known."""
+    """The most such workers that there can be; None if the nodes that may be started are unknown."""
 
     def bundle(self) -> dict[str, float]:
-        """The form Ray's scheduler takes."""
+        """Return the resources in the format of Ray's scheduler."""
         return {"CPU": float(self.num_cpus)} | ({"GPU": 1.0} if self.use_gpu else {})
 
 
 @contextmanager
 def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
-    """Be connected to a cluster for as long as the body runs.
+    """Keep this process connected to a cluster while the body runs.
 
-    That is the one at `address` or $RAY_ADDRESS, else one that is started on this machine and stopped at the end. If this
-    process is connected already, that connection is used and kept.
+    The cluster is the one at `address` or $RAY_ADDRESS. Without either, one is started on this machine and stopped at the end. A
+    connection that this process already has is used and kept.
 
     Raises:
         RunError: no cluster answers at the address.
@@ -82,13 +82,13 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
         return
     target = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Of a cluster we start: how often it measures every process of the machine, which takes time from the ones that train.
+    # A cluster that we start measures every process of the machine less often, because that takes time from training.
     os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
     try:
         if target:
             ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            # More workers than cores is slow but right, so the local cluster has a logical CPU for each of them.
+            # More workers than cores are slow but correct, so the local cluster has a logical CPU for each worker.
             ray.init(
                 address="local",
                 num_cpus=local_cpus(num_workers),
@@ -98,7 +98,7 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(f"no Ray cluster answers at {target or 'this machine'} ({str(error).splitlines()[0]}).") from error
-    # Ray tells of lost workers on stdout whatever it was asked; stdout is for `--json`.
+    # Ray always reports lost workers on stdout; stdout is reserved for `--json`.
     with redirect_stdout(sys.stderr):
         try:
             yield
@@ -107,17 +107,17 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
 
 
 def interruptible(work: Callable[[], T], *, console: Console, look: Callable[[], None] | None = None) -> T:
-    """Do long work of Ray's so that Ctrl-C ends it at once, and `look` after it every second; what that raises ends it, too.
+    """Run long work of Ray so that Ctrl-C ends it at once. Call `look` every second; an exception from `look` ends the work, too.
 
-    On the main thread, Ray Train and Tune put their own handlers in the place of Ctrl-C: one exits with code 1, the other
-    goes on to the end of its step and reports success. On a thread of its own the work leaves Ctrl-C to us.
+    On the main thread, Ray Train and Tune install their own handlers for Ctrl-C: one exits with code 1, the other continues to the
+    end of its step and reports success. On a separate thread, the work leaves Ctrl-C to this function.
     """
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # noqa: BLE001  # handed over, whatever it is
+        except BaseException as error:  # noqa: BLE001  # passed on to the caller
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -131,10 +131,12 @@ def interruptible(work: Callable[[], T], *, console: Console, look: Callable[[],
 
 
 def one_node_task(function: Callable[..., Any]) -> tuple[Any, int]:
-    """A function as a Ray task that has one node's cores, or a GPU where there can be any; and how many threads it may use.
+    """Return a function as a Ray task, and the number of threads it may use.
+
+    The task gets one node's cores, or one GPU if the cluster can have any.
 
     Raises:
-        InputError: no node of the cluster runs anything, and none will be started.
+        InputError: no node of the cluster has a CPU, and no node will be started.
     """
     cluster = present_cluster()
     num_gpus = 1 if any(node.get("GPU", 0) for node in cluster.nodes) else 0
@@ -146,27 +148,32 @@ def one_node_task(function: Callable[..., Any]) -> tuple[Any, int]:
 
 
 def num_cores() -> int:
-    """CPU cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def local_cpus(num_workers: int) -> int:
-    """Logical CPUs of the cluster that is started on this machine."""
+    """Return the number of logical CPUs of the cluster that is started on this machine."""
     return max(num_cores(), num_workers)
 
 
 def cluster_nodes() -> list[Node]:
-    """What each living node of the connected cluster has."""
+    """Return the resources of each living node of the connected cluster."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def present_cluster(train: TrainConfig | None = None) -> Cluster:
-    """The connected cluster and what it can grow to for a run of `train`, or for work that takes GPUs if there are any."""
+    """Return the connected cluster and the nodes that it can grow to.
+
+    Growth is for a run of `train`; without it, for work that takes GPUs if there are any.
+    """
     return Cluster(cluster_nodes(), free=ray.available_resources(), growth=growth(train))
 
 
 def coming_cluster(address: str | None, *, train: TrainConfig, storage: Path) -> Cluster:
-    """The cluster that `connected` gives, seen without starting one on this machine, and which nodes do not see `storage`.
+    """Return the cluster that `connected` would give, without starting one on this machine.
+
+    It includes the addresses of the nodes that do not see `storage`.
 
     Raises:
         RunError: no cluster answers at the address.
@@ -181,11 +188,11 @@ def coming_cluster(address: str | None, *, train: TrainConfig, storage: Path) ->
 
 
 def nodes_without(folder: Path) -> list[str]:
-    """Addresses of the connected cluster's nodes on which `folder` is not the one that this process sees.
+    """Return addresses of the connected cluster's nodes that do not see the same `folder` as this process.
 
-    A file with a name that nobody has is made in it, or in the nearest folder above it that there is, and looked for on each
-    node that has resources to train with. On a single node, and where this process may not write, nothing is looked at.
-    Of a mirror, each node sees whether it can write into the object store.
+    A file with a unique name is created in the folder, or in its nearest existing parent. Every node that has resources to train
+    with looks for it. Nothing is checked on a single node, or if this process may not write. For a mirror, each node checks that it
+    can write to the object store.
     """
     if sum(node["Alive"] for node in ray.nodes()) < 2:
         return []
@@ -200,7 +207,7 @@ def nodes_without(folder: Path) -> list[str]:
 
 
 def _nodes_that_deny(question: Callable[[str], bool], place: str) -> list[str]:
-    """Addresses of the nodes with resources to train with on which a question is answered with no."""
+    """Return addresses of the nodes that answer a question with no. Only nodes with resources to train with are asked."""
     nodes = [node for node in ray.nodes() if node["Alive"] and (node["Resources"].get("CPU") or node["Resources"].get("GPU"))]
     ask = ray.remote(num_cpus=0)(question)
     answers = {
@@ -213,7 +220,7 @@ def _nodes_that_deny(question: Callable[[str], bool], place: str) -> list[str]:
 
 
 def _can_write(url: str) -> bool:
-    """Whether this process can write below a URL."""
+    """Tell whether this process can write below a URL."""
     try:
         check(url)
     except InputError:
@@ -222,7 +229,7 @@ def _can_write(url: str) -> bool:
 
 
 def _seen(answer: ray.ObjectRef) -> bool:
-    """What a node answered; one that is lost meanwhile is no hindrance."""
+    """Return a node's answer. A node that is lost meanwhile counts as a yes."""
     try:
         return bool(ray.get(answer, timeout=PROBE_WITHIN_S))
     except (ray.exceptions.RayError, TimeoutError):
@@ -230,10 +237,10 @@ def _seen(answer: ray.ObjectRef) -> bool:
 
 
 def fit_workers(config: TrainConfig, cluster: Cluster) -> WorkerResources:
-    """Decide what each worker gets.
+    """Decide the resources of each worker.
 
     Raises:
-        InputError: the workers do not fit, whatever the cluster grows to; the message says what does.
+        InputError: the workers do not fit, even if the cluster grows; the message says what to change.
     """
     nodes, has = cluster.nodes, "has" if cluster.growth is None else "can grow to"
     num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -263,14 +270,14 @@ def fit_workers(config: TrainConfig, cluster: Cluster) -> WorkerResources:
 
 
 def num_workers_at_once(resources: WorkerResources, nodes: Sequence[Node]) -> int:
-    """How many such workers the nodes hold at the same time."""
+    """Return the number of such workers that the nodes hold at the same time."""
     if resources.use_gpu:
         return int(sum(node.get("GPU", 0) for node in nodes))
     return sum(int(node.get("CPU", 0)) // resources.num_cpus for node in nodes)
 
 
 def free_host_memory() -> int:
-    """Bytes free on this machine, or in the container that holds this process if that is less."""
+    """Return the bytes that are free on this machine, or in this process's container if that is less."""
     free = int(psutil.virtual_memory().available)
     try:
         limit = (CGROUP / "memory.max").read_text().strip()

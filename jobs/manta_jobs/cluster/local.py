@@ -1,7 +1,7 @@
-"""A real Ray cluster of several nodes on this machine: each node a `ray start` of its own, with token authentication on.
+"""A real Ray cluster of several nodes on this machine: each node is a separate `ray start`, with token authentication on.
 
-`manta cluster local` shows it to people; the tests run on it. It is stopped by its own handles: nothing else that runs on the
-machine is looked at, least of all another Ray.
+`manta cluster local` offers it to users; the tests run on it. It stops only its own processes and leaves everything else on the
+machine alone, including other Ray clusters.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ HOST = "127.0.0.1"
 
 
 class LocalCluster:
-    """Nodes on this machine; as a context, it covers their life. The first is the head, which trains as well.
+    """Nodes on this machine; as a context manager, it covers their lifetime. The first is the head, which trains as well.
 
-    `prefixes` are commands that the nodes are started through, such as `ip netns exec NAME`, and `hosts` their addresses there.
+    `prefixes` are commands through which the nodes are started, such as `ip netns exec NAME`; `hosts` are their addresses there.
     `head_cpus` is 0 for a head that runs no workers.
 
     Raises:
-        RunError: a node does not come up; the message has its last line.
+        RunError: a node does not start; the message has the last line of its log.
     """
 
     def __init__(
@@ -64,15 +64,15 @@ class LocalCluster:
         self._undo = ExitStack()
 
     def __enter__(self) -> LocalCluster:
-        self._folder = Path(tempfile.mkdtemp(prefix="manta-"))  # short: Ray's sockets lie in it
+        self._folder = Path(tempfile.mkdtemp(prefix="manta-"))  # a short path, because Ray's sockets lie in it
         self._undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
         write_atomically(self.token_file, self.token + "\n", mode=0o600)
-        # Agents are told theirs, as two nodes of one machine cannot have the same.
+        # Agents get explicit ports, because two nodes on one machine cannot have the same one.
         self.gcs_port, self._dashboard_port, self.client_port, *self.agent_ports = free_ports(3 + self._num_nodes)
         try:
             for index in range(self._num_nodes):
                 self._start(index)
-                self._wait()  # nodes that start at the same time take the same names for their sockets
+                self._wait()  # nodes that start at the same time would use the same socket names
         except BaseException:
             self.stop()
             raise
@@ -83,17 +83,17 @@ class LocalCluster:
 
     @property
     def token_file(self) -> Path:
-        """Where its token stands, for $RAY_AUTH_TOKEN_PATH."""
+        """Path of the file with its token, for $RAY_AUTH_TOKEN_PATH."""
         return self._folder / "token"
 
     @property
     def jobs_address(self) -> str:
-        """Of its dashboard and Jobs API."""
+        """Address of its dashboard and Jobs API."""
         return f"http://{self.hosts[0]}:{self._dashboard_port}"
 
     @property
     def address(self) -> str:
-        """What drivers connect to."""
+        """Address that drivers connect to."""
         return f"{self.hosts[0]}:{self.gcs_port}"
 
     def kill(self, index: int) -> None:
@@ -104,7 +104,7 @@ class LocalCluster:
         self.nodes[index].wait()
 
     def stop(self) -> None:
-        """End all nodes, workers first, and remove what they wrote."""
+        """End all nodes, workers first, and remove their files."""
         started = [process for index in range(len(self.nodes)) for process in self._processes(index)]
         for node in reversed(self.nodes):
             node.terminate()
@@ -117,7 +117,7 @@ class LocalCluster:
         self._undo.close()
 
     def _processes(self, index: int) -> list[psutil.Process]:
-        """A node and all that it started; workers have process groups of their own."""
+        """Return a node's process and all processes that it started. Workers have process groups of their own."""
         try:
             node = psutil.Process(self.nodes[index].pid)
             return [*node.children(recursive=True), node]
@@ -125,7 +125,7 @@ class LocalCluster:
             return []
 
     def options(self, index: int) -> list[str]:
-        """What a node's `ray start` is told."""
+        """Return the options of a node's `ray start`."""
         options = [
             "--block",
             "--disable-usage-stats",
@@ -150,7 +150,7 @@ class LocalCluster:
         ]
 
     def environment(self) -> dict[str, str]:
-        """What its nodes find in their environment, and the jobs that run on them."""
+        """Return the environment variables of its nodes and of the jobs that run on them."""
         environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"  # jobs start `python`
         environment.pop("RAY_ADDRESS", None)
@@ -158,7 +158,7 @@ class LocalCluster:
 
     def _start(self, index: int) -> None:
         ray = (sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start")
-        # A session of its own, so that Ctrl-C is ours.
+        # In a separate session, Ctrl-C does not reach the node.
         with self._log(index).open("wb") as log:
             node = subprocess.Popen(  # noqa: S603  # our own command
                 [*self._prefixes[index], *ray, *self.options(index)],
@@ -171,7 +171,7 @@ class LocalCluster:
         self.nodes.append(node)
 
     def _wait(self) -> None:
-        """Until the head tells of as many living nodes as were started."""
+        """Wait until the head reports as many living nodes as were started."""
         deadline = time.monotonic() + STARTS_WITHIN_S
         while self._num_alive() < len(self.nodes):
             for index, node in enumerate(self.nodes):

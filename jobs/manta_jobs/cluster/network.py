@@ -1,9 +1,10 @@
-"""How the workers of a run reach each other: by which of its addresses, and by what kind of communication.
+"""Connections between the workers of a run: the address of each node, and the communication backend.
 
-gloo asks what the host's name stands for, and that is the machine itself (127.0.1.1 in /etc/hosts) on many: workers on different
-nodes then wait for each other in vain. Ray knows the address by which a node is reached.
+gloo resolves the host's name. On many machines that gives the machine itself (127.0.1.1 in /etc/hosts), so workers on different
+nodes wait for each other in vain. Ray knows the address at which other nodes reach a node.
 
-Where nodes only say that they have GPUs (`manta cluster local --gpus-per-node`, an autoscaler under test), workers talk as on CPUs.
+Some nodes only claim to have GPUs (`manta cluster local --gpus-per-node`, an autoscaler under test). Their workers communicate as
+on CPUs.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ TorchBackend = TorchConfig().backend_cls
 
 
 class ReachableBackend(TorchBackend):  # type: ignore[misc, valid-type]
-    """Ray's own, but each worker listens where its node is reached."""
+    """Ray's backend, but each worker listens on the address at which other nodes reach its node."""
 
     def on_start(self, worker_group: WorkerGroup, backend_config: TorchConfig) -> None:
-        """Called by Ray once the workers are there, and before they are connected."""
+        """Set up the workers' network. Ray calls this after the workers have started and before they are connected."""
         worker_group.execute(listen_where_reached)
         if not all(worker_group.execute(torch.cuda.is_available)):
             backend_config = dataclasses.replace(backend_config, backend="gloo")
@@ -37,23 +38,23 @@ class ReachableBackend(TorchBackend):  # type: ignore[misc, valid-type]
 
 
 class ReachableTorchConfig(TorchConfig):  # type: ignore[misc]
-    """For a `TorchTrainer` whose workers may be on different nodes."""
+    """Config of a `TorchTrainer` whose workers may be on different nodes."""
 
     @property
     def backend_cls(self) -> type[ReachableBackend]:
-        """What connects the workers."""
+        """The backend that connects the workers."""
         return ReachableBackend
 
 
 def listen_where_reached() -> None:
-    """Tell gloo the interface that has the node's address, unless the environment names one."""
+    """Set gloo's interface to the one with the node's address, unless the environment names one."""
     interface = interface_of(get_node_ip_address())
     if interface is not None:
         os.environ.setdefault(INTERFACE, interface)
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface with this address, if there is one."""
+    """Return the network interface with this address; None if there is none."""
     families = (socket.AF_INET, socket.AF_INET6)
     for name, addresses in psutil.net_if_addrs().items():
         if any(entry.family in families and entry.address.partition("%")[0] == address for entry in addresses):

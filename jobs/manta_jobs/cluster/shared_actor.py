@@ -9,7 +9,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 class SharedActor:
-    """Starts an actor beside the driver and calls it. A node may be lost; the driver's own node holds what is known of the run."""
+    """Handle that starts an actor on the driver's node and calls it. The actor's data survives the loss of any other node."""
 
     def __init__(self, kind: type, *arguments: Any, max_concurrency: int | None = None, **settings: Any) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -25,7 +25,7 @@ class SharedActor:
         getattr(self._actor, method).remote(*arguments)
 
     def ask_or(self, default: Any, method: str, *arguments: Any) -> Any:
-        """The same as `ask`; the default while the cluster is being stopped."""
+        """Call a method like `ask`; return `default` while the cluster is being stopped."""
         try:
             return self.ask(method, *arguments)
         except ray.exceptions.RayError:

@@ -1,1 +1,1 @@
-"""From a trained model to an artifact that can be served: calibration, golden predictions, ONNX, diagnosis."""
+"""Packaging of a trained model into an artifact that can be served: calibration, golden predictions, ONNX, diagnosis."""

@@ -1,4 +1,4 @@
-"""After training: the validation rows choose temperature and thresholds, and the test rows say what they come to."""
+"""Calibration after training: the validation rows choose temperature and thresholds; the test rows measure the result."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 def calibrate_artifact(
     artifact: ModelArtifact, split: Split, *, logits: Floats | None, target_precision: float | None, console: Console
 ) -> ModelArtifact:
-    """The artifact with its calibration, label thresholds and the profile of its answers in its manifest.
+    """Return the artifact with its calibration, label thresholds and answer profile in its manifest.
 
-    It is as it was if an interrupted run put them there. The split is the validation rows': on the test rows they would make
-    their own scores too good. Cross-validated rows bring their `logits` `(rows, outputs)`; for others the model computes them.
+    An artifact that an interrupted run calibrated is returned unchanged. The split must be the validation rows: calibrating on the
+    test rows would make their scores too good. Cross-validated rows bring their `logits` `(rows, outputs)`; for other rows the
+    model computes them.
     """
     if artifact.manifest.calibration is not None:
         return artifact
@@ -34,7 +35,7 @@ def calibrate_artifact(
 
 
 def with_test_figures(artifact: ModelArtifact, logits: Floats, targets: Targets) -> ModelArtifact:
-    """A calibrated artifact with what its calibration comes to on the test rows' logits `(rows, labels)`."""
+    """Return a calibrated artifact with its calibration's figures on the test rows' logits `(rows, labels)`."""
     manifest = artifact.manifest
     if manifest.calibration is None:
         raise ValueError(f"{artifact.path} is not calibrated")

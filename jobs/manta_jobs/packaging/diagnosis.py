@@ -1,11 +1,11 @@
-"""What a finished run says of itself: overfitting, the comparison with TF-IDF, and the gain from several workers.
+"""Diagnosis of a finished run: overfitting, the comparison with TF-IDF, and the gain from several workers.
 
-`assess_fit` says whether a run learned its training rows by heart, and which settings to try next.
+`assess_fit` judges whether a run memorized its training rows, and suggests settings to try next.
 
-Losses are compared, not accuracies, because a model grows sure of its training rows long before its accuracy tells. They are
-in nats and judged against the loss of guessing by the classes' shares (their entropy): 0.69 for two equal classes, 2.3 for
-ten. So the thresholds mean the same whatever the number of classes. `losing_paragraph` says why fine-tuning may have lost to
-TF-IDF, by the one rule that `auto` follows, too: `manta.config.starting_point`.
+It compares losses, not accuracies, because a model becomes confident on its training rows long before its accuracy shows it. Losses
+are in nats. They are judged against the loss of guessing by the classes' shares (their entropy): 0.69 for two equal classes, 2.3
+for ten. So the thresholds mean the same for any number of classes. `losing_paragraph` explains why fine-tuning may have lost to
+TF-IDF. It uses the same rule as `auto`, see `manta.config.starting_point`.
 """
 
 from __future__ import annotations
@@ -30,35 +30,37 @@ if TYPE_CHECKING:
 Verdict = Literal["fits", "overfits", "underfits", "unfinished", "diverged"]
 
 LEAST_RISE = 0.05
-"""Validation loss must rise by this share of its lowest value to count: on a few hundred rows it wavers by some percent."""
+"""Least rise of validation loss that counts, as a share of its lowest value. On a few hundred rows the loss fluctuates by some
+percent."""
 LEAST_RISE_OF_GUESSING = 0.01
-"""… and by this share of the loss of guessing, so that 0.002 after 0.001 is no fault."""
+"""A rise must also exceed this share of the loss of guessing to count, so that 0.002 after 0.001 is no fault."""
 LARGE_GAP = 0.1
-"""A gap counts from this share of the loss of guessing. Dropout makes the training loss a bit too high, and it is the mean
-over an epoch in which the model improved, so that a real gap is larger than the one measured."""
+"""Least gap that counts, as a share of the loss of guessing. The real gap is larger than the measured one: dropout raises the
+training loss a bit, and the training loss is the mean over an epoch in which the model improved."""
 LARGE_RATIO = 1.25
-"""… and from a validation loss this many times the training loss, for far from convergence the two differ by chance."""
+"""Least ratio of validation loss to training loss for a gap that counts. Far from convergence the two differ by chance."""
 HARDLY_LEARNED = 0.9
-"""A training loss above this share of the loss of guessing is no better than the classes' shares alone."""
+"""A training loss above this share of the loss of guessing counts as no better than guessing."""
 STILL_FALLING = 0.1
-"""A validation loss that fell by this share in the last epoch, when the learning rate is close to zero, has not ended."""
+"""Least fall of validation loss in the last epoch, as a share, that shows that learning has not ended. The learning rate is then
+close to zero."""
 TOO_HIGH = 3.0
-"""From so many times the rate that `auto` would have taken, a model that learned nothing has more likely lost its pretraining
-than moved too little; so far above it the default search goes, too."""
+"""Factor on the learning rate of `auto`. From this factor on, a model that learned nothing has more likely lost its pretraining
+than moved too little. The default search goes up to the same factor."""
 MAX_DROPOUT = 0.5
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How the losses of a run's last epoch stand to each other, and what to try next."""
+    """Verdict on the losses of a run's last epoch, and settings to try next."""
 
     verdict: Verdict
     train_loss: float
     """Mean over the last epoch, with dropout on, in nats like all losses here."""
     validation_loss: float
-    """At the end of the last epoch."""
+    """Validation loss at the end of the last epoch."""
     gap: float
-    """Validation loss less training loss."""
+    """Validation loss minus training loss."""
     best_epoch: int
     """The epoch whose model was kept, from 1."""
     num_epochs: int
@@ -70,7 +72,7 @@ class Fit:
     """Sentences that name settings and values."""
 
     def sentence(self) -> str:
-        """The verdict and the gap in one line."""
+        """Return the verdict and the gap in one line."""
         words = {
             "fits": "no sign of overfitting",
             "overfits": "overfits",
@@ -86,9 +88,10 @@ class Fit:
 
 
 def guessing_loss(counts: Iterable[int], *, num_rows: int, task: Task) -> float:
-    """The loss in nats of who knows nothing but how common each label is, from each label's number of rows.
+    """Return the loss in nats of a model that knows only how common each label is, from each label's number of rows.
 
-    One label a row: the entropy of the labels' shares. Several: the mean over labels of the entropy of yes and no.
+    With one label per row, it is the entropy of the labels' shares. With several, it is the mean over labels of the entropy of yes
+    and no.
     """
     shares = [count / num_rows for count in counts]
     if task != "multilabel":
@@ -135,7 +138,7 @@ def assess_fit(
 
 
 def judge(train: list[float], validation: list[float], *, guess_loss: float) -> Verdict:
-    """The verdict on the losses of each epoch."""
+    """Return the verdict on the losses of each epoch."""
     if not (math.isfinite(train[-1]) and math.isfinite(validation[-1])):
         return "diverged"
     if validation_rose(train, validation, guess_loss=guess_loss):
@@ -144,13 +147,13 @@ def judge(train: list[float], validation: list[float], *, guess_loss: float) -> 
         return "underfits"
     gap_counts = validation[-1] - train[-1] > LARGE_GAP * guess_loss and validation[-1] > LARGE_RATIO * train[-1]
     if len(validation) > 1 and validation[-1] < (1 - STILL_FALLING) * min(validation[:-1]):
-        # A gap beside a validation loss that falls this fast is no reason to hold back yet.
+        # While validation loss falls this fast, a gap does not count as overfitting.
         return "unfinished" if validation[-1] > LARGE_GAP * guess_loss else "fits"
     return "overfits" if gap_counts else "fits"
 
 
 def validation_rose(train: list[float], validation: list[float], *, guess_loss: float) -> bool:
-    """Whether validation loss ends clearly above its lowest epoch while training loss fell on."""
+    """Tell whether validation loss ends clearly above its lowest epoch while training loss kept falling."""
     finite = [index for index, value in enumerate(validation) if math.isfinite(value)]
     lowest = min(finite, key=lambda index: validation[index])
     rise = validation[-1] - validation[lowest]
@@ -159,7 +162,7 @@ def validation_rose(train: list[float], validation: list[float], *, guess_loss: 
 
 
 def against_overfitting(config: ExperimentConfig, *, best_epoch: int, num_train_rows: int) -> list[str]:
-    """What holds a model back from learning its rows by heart, the cheapest first."""
+    """Return advice that keeps a model from memorizing its rows, the cheapest first."""
     advice: list[str] = []
     if best_epoch < config.train.planned_epochs:
         advice.append(f"train.num_epochs: {best_epoch} instead of {config.train.planned_epochs}; later epochs did not help.")
@@ -179,7 +182,7 @@ def against_overfitting(config: ExperimentConfig, *, best_epoch: int, num_train_
 
 
 def against_underfitting(config: ExperimentConfig, *, usual_rate: float) -> list[str]:
-    """What lets a model learn that has not."""
+    """Return advice for a model that has hardly learned."""
     rate, epochs = config.train.peak_learning_rate, config.train.planned_epochs
     if rate >= TOO_HIGH * usual_rate:
         return [
@@ -196,14 +199,14 @@ def against_underfitting(config: ExperimentConfig, *, usual_rate: float) -> list
 
 
 def against_an_early_end(config: ExperimentConfig) -> list[str]:
-    """More of the same."""
+    """Return the advice to train for more epochs."""
     epochs = config.train.planned_epochs
     more = epochs + max(1, epochs // 2)
     return [f"train.num_epochs: {more} instead of {epochs}; validation loss was still falling."]
 
 
 def against_divergence(config: ExperimentConfig, *, usual_rate: float) -> list[str]:
-    """Smaller and slower steps."""
+    """Return the advice to take smaller steps, with a longer warm-up."""
     rate, warmup = config.train.peak_learning_rate, config.train.warmup_fraction
     advice = [f"train.learning_rate: {min(rate / 3, usual_rate):.2g} instead of {rate:.2g}; the loss is no number any more."]
     if warmup < 0.2:
@@ -212,8 +215,9 @@ def against_divergence(config: ExperimentConfig, *, usual_rate: float) -> list[s
 
 
 TOO_LOW = 0.5
-"""Below this share of the rate that `auto` takes, a new head has no time to come far: BANKING77 (77 classes) loses to TF-IDF by
-20 points at 5e-5 and 3 epochs, where `auto` takes 2.6e-4, and wins by 3 at 2e-4 and 5 epochs, where it takes 2e-4."""
+"""Share of the learning rate of `auto` below which a new head learns too little. Fine-tuning on BANKING77 (77 classes) loses to
+TF-IDF by 20 points at 5e-5 and 3 epochs, where `auto` takes 2.6e-4. It wins by 3 points at 2e-4 and 5 epochs, where `auto` takes
+2e-4."""
 
 
 SHORT = {"accuracy": "accuracy", "loss": "loss", "f1_micro": "micro F1", "f1_macro": "macro F1", "f1_weighted": "weighted F1"}
@@ -229,19 +233,19 @@ class BaselineComparison:
 
     @property
     def is_beaten(self) -> bool:
-        """Whether the model is better than the baseline."""
+        """True if the model is better than the baseline."""
         return self.model < self.baseline if self.metric == "loss" else self.model > self.baseline
 
 
 def compare_with_baseline(metrics: dict[str, float], baseline: Baseline, *, metric: str) -> BaselineComparison:
-    """A model's test metrics beside the baseline's."""
+    """Compare a model's test metrics with the baseline's."""
     return BaselineComparison(metric, metrics[metric], baseline.test[metric])
 
 
 def losing_paragraph(
     compared: BaselineComparison, config: ExperimentConfig, fit: Fit, *, num_classes: int, num_steps: int
 ) -> str | None:
-    """Says that fine-tuning does not beat the baseline, why, and what to try; None when it does."""
+    """Return a paragraph that says that fine-tuning does not beat the baseline, why, and what to try; None if it does."""
     if compared.is_beaten:
         return None
     words = SHORT.get(compared.metric, compared.metric)
@@ -287,7 +291,7 @@ SAME_WORK = (("model",), ("train", "batch_size"), ("train", "gradient_checkpoint
 
 
 def compared_with_one_worker(distribution: dict[str, Any], manifest: Manifest, *, storage: Storage) -> dict[str, Any]:
-    """The same facts, with `scaling` added: the examples/s of this run and of the last one-worker run of the same work.
+    """Return the same facts with `scaling`: the speedup over the last one-worker run of the same work.
 
     The same work is the same rows, model, batch and precision on the same kind of device. `scaling` is None without such a run.
     """
@@ -301,7 +305,7 @@ def compared_with_one_worker(distribution: dict[str, Any], manifest: Manifest, *
 
 
 def total_examples_per_s(distribution: dict[str, Any]) -> float:
-    """Of all workers together."""
+    """Return the examples/s of all workers together."""
     return round(sum(float(worker["examples_per_s"]) for worker in distribution.get("workers", [])), 2)
 
 
@@ -318,7 +322,7 @@ def _last_of_one_worker(distribution: dict[str, Any], manifest: Manifest, *, sto
                 and facts["workers"][0]["device"] == distribution["workers"][0]["device"]
                 and all(_setting(report["config"], *keys) == _setting(manifest.config, *keys) for keys in SAME_WORK)
             )
-        except (OSError, ValueError, KeyError, TypeError, IndexError):  # of an older version, or cut short
+        except (OSError, ValueError, KeyError, TypeError, IndexError):  # written by an older version, or cut short
             continue
         if same:
             return str(report["run"]), total_examples_per_s(facts)

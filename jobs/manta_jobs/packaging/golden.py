@@ -1,4 +1,4 @@
-"""After training: golden predictions of the finished model, by which a service sees that what it has loaded works."""
+"""Golden predictions of the finished model. A service compares its own answers with them to verify the model it has loaded."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def record_golden_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floats, console: Console) -> ModelArtifact:
-    """The artifact with golden predictions of a few of the split's rows; as it is if it has them already.
+    """Return the artifact with golden predictions of a few of the split's rows; unchanged if it has them already.
 
-    The rows are spread over the labels that the model's own `logits` of the split decide.
+    The rows are spread over the labels that the model predicts, according to its own `logits` of the split.
     """
     if GOLDEN_FILE in artifact.manifest.files:
         return artifact
@@ -43,7 +43,7 @@ def _record(path: Path, texts: list[Text]) -> GoldenPredictions:
 
 
 def record_golden(artifact: ModelArtifact, texts: Sequence[Text]) -> GoldenPredictions:
-    """What each form of a calibrated model that may answer gives the texts on a CPU, one at a time."""
+    """Compute the answers of a calibrated model to the texts on a CPU, one text at a time, in each accepted inference format."""
     from manta.inference.predictor import Predictor
 
     cut = tuple(_cut(text) for text in texts)
@@ -57,7 +57,7 @@ def record_golden(artifact: ModelArtifact, texts: Sequence[Text]) -> GoldenPredi
 
 
 MAX_CHARACTERS = 500
-"""Longer texts are cut: they are there to be computed, not to be right."""
+"""Most characters of a golden text. Longer texts are cut, because their answers need not be right."""
 
 
 DECIMALS = 6

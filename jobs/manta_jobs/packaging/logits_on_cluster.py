@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName | Literal["auto"]) -> Floats:
-    """Logits of an artifact in this process."""
+    """Compute an artifact's logits in this process."""
     import torch
 
     from manta.inference.predictor import Predictor
@@ -34,7 +34,10 @@ def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName |
 def logits_on_cluster(
     artifact: ModelArtifact, split: Split, *, console: Console, form: FormName | Literal["auto"] = SAFETENSORS
 ) -> Floats:
-    """Logits of every row by one form of the model, from one node of the connected cluster, with a GPU if it has any."""
+    """Compute the logits of every row with one inference format of the model.
+
+    One node of the connected cluster computes them, on a GPU if the cluster has any.
+    """
     task, num_cpus = one_node_task(_logits_of)
     with console.status(f"Evaluating on {len(split):,} rows"):
         store(artifact.path)

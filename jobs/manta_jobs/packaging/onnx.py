@@ -1,4 +1,4 @@
-"""The ONNX forms of a finished model, made and compared on one node of the connected cluster."""
+"""The ONNX inference formats of a finished model, made and compared on one node of the connected cluster."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def make_forms_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floats, console: Console) -> ModelArtifact:
-    """The artifact with its ONNX forms, compared with its own `logits` of the split's rows; as it is if it has them already.
+    """Return the artifact with its ONNX formats, compared with its own `logits` of the split; unchanged if it has them already.
 
-    They are forms for CPUs, so CPUs make and measure them, whatever trained the model.
+    These formats are for CPUs, so CPUs make and measure them, whatever device trained the model.
     """
     if artifact.manifest.forms:
         return artifact
@@ -38,7 +38,7 @@ def make_forms_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floa
 
 
 def _make_forms(path: Path, texts: list[Text], targets: Targets, logits: Floats, num_threads: int) -> None:
-    """Make the forms in this process."""
+    """Make the ONNX formats in this process."""
     from manta.inference.onnx_export import make_forms
 
     make_forms(ModelArtifact.load(fetch(path)), texts=texts, targets=targets, logits=logits, num_threads=num_threads)

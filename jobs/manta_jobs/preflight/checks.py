@@ -1,4 +1,4 @@
-"""The single checks of `manta preflight`: each takes what it needs to know and says whether a run can work with it."""
+"""The single checks of `manta preflight`: each takes the facts it needs and says whether a run can work."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 Status = Literal["OK", "warning", "cannot work"]
 
 FEW_ROWS = 10
-"""A label with fewer training rows is learned by luck."""
+"""A label with fewer training rows gives a warning, because learning it depends on luck."""
 FEW_VALIDATION_ROWS = 50
-"""With fewer, one row is more than two points of accuracy, and trials are compared by chance."""
+"""Fewer validation rows give a warning: one row is then more than two points of accuracy, and trials are compared by chance."""
 LARGE_IMBALANCE = 10.0
 LARGE_SHARE_CUT = 0.05
-"""Of the texts; the rest of a text may still be enough to tell its label."""
+"""A larger share of texts that are cut gives a warning. The rest of a text may still be enough to tell its label."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Check:
 
 
 def check_data(dataset: TextDataset) -> Check:
-    """How many rows there are, and what is odd about them."""
+    """Report the number of rows, and anything unusual about them."""
     words = [f"{dataset.sizes}.", *dataset.warnings]
     if len(dataset.validation) < FEW_VALIDATION_ROWS and dataset.folds is None:
         words.append(
@@ -70,7 +70,7 @@ def check_data(dataset: TextDataset) -> Check:
 
 
 def check_labels(dataset: TextDataset, config: ExperimentConfig) -> Check:
-    """Whether some label is too rare to be learned, or so frequent that the others hardly count."""
+    """Check that no label is too rare to be learned, or so frequent that the others hardly count."""
     counts = dataset.class_counts("train")
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     ratio = counts[most] / max(1, counts[least])
@@ -88,7 +88,7 @@ def check_labels(dataset: TextDataset, config: ExperimentConfig) -> Check:
 
 
 def check_tokens(sample: TokenSample, *, max_length: int) -> Check:
-    """How long texts are, and how many are cut."""
+    """Report how long texts are, and how many are cut."""
     lengths = sample.lengths
     ordered = sorted(lengths.tolist())
     typical, long = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
@@ -101,7 +101,7 @@ def check_tokens(sample: TokenSample, *, max_length: int) -> Check:
 
 
 def check_memory(estimate: MemoryEstimate, *, available: int | None) -> Check:
-    """Whether a worker's share of the model and its rows fit; `available` is what one worker may take, if that is known."""
+    """Check that a worker's share of the model and its rows fit; `available` is what one worker may take, if that is known."""
     parts = (
         ("weights", estimate.parameters),
         ("gradients", estimate.gradients),
@@ -137,7 +137,7 @@ def check_memory(estimate: MemoryEstimate, *, available: int | None) -> Check:
 
 
 def check_workers(config: ExperimentConfig, cluster: Cluster) -> tuple[Check, WorkerResources | None]:
-    """Whether the cluster has room for the workers of a run, or can grow to it, and what each of them gets."""
+    """Check that the cluster has room for a run's workers, or can grow to it; return also the resources of each worker."""
     train, free = config.train, cluster.free
     try:
         resources = fit_workers(train, cluster)
@@ -163,13 +163,13 @@ def check_workers(config: ExperimentConfig, cluster: Cluster) -> tuple[Check, Wo
 
 
 def have_phrase(nodes: Sequence[Node], *, use_gpu: bool) -> str:
-    """What some nodes have together, such as `8 CPU and 2 GPU on 2 nodes`."""
+    """Return a phrase about the total resources of some nodes, such as `8 CPU and 2 GPU on 2 nodes`."""
     gpus = f" and {total(nodes, 'GPU'):g} GPU" if use_gpu else ""
     return f"{total(nodes, 'CPU'):g} CPU{gpus} on {len(nodes)} node{'' if len(nodes) == 1 else 's'}"
 
 
 def growth_phrase(config: ExperimentConfig, cluster: Cluster, resources: WorkerResources) -> str:
-    """What follows of a cluster that grows, to go behind what it has."""
+    """Return a phrase about a cluster's growth, to follow the one about its resources; empty if it does not grow."""
     if cluster.growth is None:
         return ""
     if cluster.growth.is_known:
@@ -181,7 +181,7 @@ def growth_phrase(config: ExperimentConfig, cluster: Cluster, resources: WorkerR
 
 
 def check_search(config: ExperimentConfig, nodes: Sequence[Node], resources: WorkerResources) -> tuple[Check, int]:
-    """How many trials run at the same time."""
+    """Report how many trials run at the same time, and return that number."""
     trials, confirmations = num_runs(config)
     at_once = max(1, num_workers_at_once(resources, nodes) // config.train.max_workers)
     at_once = min(at_once, trials)
@@ -201,9 +201,9 @@ def check_search(config: ExperimentConfig, nodes: Sequence[Node], resources: Wor
 def check_disk(
     config: ExperimentConfig, storage: Storage, size: ModelSize, *, at_once: int | None, free_bytes: int | None = None
 ) -> Check:
-    """Whether checkpoints fit; `at_once` is how many trials a search runs at a time, None for a single run.
+    """Check that checkpoints fit on the disk. `at_once` is the number of parallel trials of a search; None for a single run.
 
-    `free_bytes` replaces what is free on the disk.
+    `free_bytes` replaces the free space of the disk.
     """
     folder = existing_folder(storage.root)
     setting = "storage or MANTA_STORAGE" if storage.url is None else "MANTA_CACHE"
@@ -225,7 +225,7 @@ def check_disk(
 
 
 def check_shared(storage: Storage, *, strangers: Sequence[str], num_nodes: int) -> Check:
-    """Whether checkpoints that one node writes are there for the others; `strangers` are the nodes that do not see the folder."""
+    """Check that all nodes see the checkpoints that one node writes; `strangers` are the nodes that do not see the folder."""
     if strangers:
         return Check(
             "storage",
@@ -237,7 +237,7 @@ def check_shared(storage: Storage, *, strangers: Sequence[str], num_nodes: int) 
 
 
 def check_object_store(url: str, *, strangers: Sequence[str], num_nodes: int) -> Check:
-    """Whether this machine and all nodes can write into the object store; `strangers` are the nodes that cannot."""
+    """Check that this machine and all nodes can write to the object store; `strangers` are the nodes that cannot."""
     try:
         check(url)
     except InputError as error:
@@ -253,7 +253,7 @@ def check_object_store(url: str, *, strangers: Sequence[str], num_nodes: int) ->
 
 
 def check_registry(storage: Storage) -> Check:
-    """Whether the finished model can be registered: the tracking server answers, or the local database can be written."""
+    """Check that the model can be registered: the tracking server answers, or the local database can be written."""
     server = os.environ.get("MLFLOW_TRACKING_URI")
     try:
         check_tracking_server()
@@ -268,7 +268,7 @@ def check_registry(storage: Storage) -> Check:
 
 
 def check_time(estimate: TimeEstimate, probe: ProbeResult, config: ExperimentConfig) -> Check:
-    """How long it will take, and what it will cost."""
+    """Report how long it will take, and what it will cost."""
 
     def with_cost(seconds: float, cost: float | None) -> str:
         return duration(seconds) + (f", which costs {cost:.2f}" if cost is not None else "")
@@ -283,7 +283,7 @@ def check_time(estimate: TimeEstimate, probe: ProbeResult, config: ExperimentCon
 
 
 def check_baseline(baseline: Baseline) -> Check:
-    """What fine-tuning must beat."""
+    """Report the baseline that fine-tuning must beat."""
     drawn = f", on {baseline.num_rows['train']:,} of the training rows" if baseline.is_sample else ""
     words = f"TF-IDF with logistic regression reaches {baseline.validation['accuracy']:.4f} validation accuracy"
     return Check(
@@ -292,10 +292,10 @@ def check_baseline(baseline: Baseline) -> Check:
 
 
 def total(nodes: Sequence[Node], kind: str) -> float:
-    """Of one resource, what all nodes have together."""
+    """Return the total of one resource over all nodes."""
     return sum(node.get(kind, 0.0) for node in nodes)
 
 
 def existing_folder(path: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there."""
+    """Return the folder itself, or its nearest existing parent."""
     return next(folder for folder in (path, *path.parents) if folder.is_dir())

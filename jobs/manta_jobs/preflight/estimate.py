@@ -1,4 +1,4 @@
-"""What a run will take before it starts: memory of each worker, room for checkpoints, time. All of it is an estimate."""
+"""Estimates before a run starts: memory of each worker, disk space for checkpoints, and time."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
 
 FLOAT32 = 4
 PROCESS_BYTES = 700_000_000
-"""What a worker on a CPU holds before any model: Python, torch, Ray and DeepSpeed, measured on Linux."""
+"""Memory of a worker process on a CPU before it loads a model: Python, torch, Ray and DeepSpeed, measured on Linux."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What memory depends on."""
+    """Sizes of a model that decide its memory use."""
 
     num_parameters: int
     num_learning: int
-    """Of them, those that are not frozen. Word embeddings that no training text uses count, too: they do not learn, but which they
-    are is known only when all texts are tokenised."""
+    """Parameters that are not frozen. Word embeddings that no training text uses count, too: they do not learn, but they are known
+    only when all texts are tokenized."""
     num_layers: int
     width: int
-    """Numbers by which a layer represents a token."""
+    """Length of the vector that represents a token in a layer."""
     inner_width: int
-    """Likewise within its feed-forward network."""
+    """Length of that vector within the feed-forward network."""
     num_heads: int
 
 
 def model_size(model_config: PretrainedConfig, config: ModelConfig) -> ModelSize:
-    """The sizes of an encoder as the config adapts it, from its architecture alone: no weights are read.
+    """Return the sizes of an encoder as the config adapts it, from its architecture alone; no weights are read.
 
     Raises:
-        InputError: the weights file is damaged, the architecture has no sequence-classification form, or it cannot be
-            adapted as the config says.
+        InputError: the weights file is damaged, the architecture has no sequence-classification model, or it cannot be adapted as
+            the config says.
     """
     counted = _counted_in_file(config)
     num_parameters, num_learning = counted or _counted_in_model(model_config, config)
@@ -72,9 +72,9 @@ def model_size(model_config: PretrainedConfig, config: ModelConfig) -> ModelSize
 
 
 def _counted_in_file(config: ModelConfig) -> tuple[int, int] | None:
-    """Parameters by what a local weights file says at its beginning; None where there is none or some do not learn.
+    """Count parameters from the header of a local weights file; None if there is no file or some parameters do not learn.
 
-    It saves importing the architecture's code, which takes seconds.
+    This avoids importing the architecture's code, which takes seconds.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -90,7 +90,7 @@ def _counted_in_file(config: ModelConfig) -> tuple[int, int] | None:
 
 
 def _counted_in_model(model_config: PretrainedConfig, config: ModelConfig) -> tuple[int, int]:
-    """Parameters of the model built without memory, and those of them that learn."""
+    """Count the parameters of the model, built without memory, and those of them that learn."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -105,10 +105,10 @@ def _counted_in_model(model_config: PretrainedConfig, config: ModelConfig) -> tu
 
 
 def activation_bytes(size: ModelSize, *, num_tokens: int, num_bytes: int, checkpointing: bool) -> int:
-    """Bytes that the forward pass of one row keeps for the backward pass.
+    """Return the bytes that the forward pass of one row keeps for the backward pass.
 
-    Layer by layer as counted by Korthikanti et al. (2022, https://arxiv.org/abs/2205.05198, section 4.1), with numbers of
-    `num_bytes` bytes and dropout masks of one.
+    The count per layer follows Korthikanti et al. (2022, https://arxiv.org/abs/2205.05198, section 4.1), with numbers of
+    `num_bytes` bytes and dropout masks of one byte.
     """
     of_a_token = size.width * (num_bytes * (8 + 2 * size.inner_width / size.width) + 2)
     of_attention = size.num_heads * num_tokens * (2 * num_bytes + 1)
@@ -120,7 +120,7 @@ def activation_bytes(size: ModelSize, *, num_tokens: int, num_bytes: int, checkp
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of one worker at its peak, by what they are for; on a GPU the GPU's own memory, else the machine's."""
+    """Bytes of one worker at its peak, by purpose. On a GPU this is the GPU's own memory, else the machine's."""
 
     device: Literal["CPU", "GPU"]
     parameters: int
@@ -136,26 +136,27 @@ class MemoryEstimate:
     """Rows computed at a time."""
     zero_stage: int
     stage_reason: str
-    """Why this stage, where `train.zero_stage` is auto; else empty."""
+    """Reason for this stage if `train.zero_stage` is auto; else empty."""
 
     @property
     def needed(self) -> int:
-        """Everything together."""
+        """Total at the peak."""
         held = self.parameters + self.gradients + self.optimizer + self.process
         return held + max(self.activations, self.checkpoint)  # checkpoints are copied between steps
 
     def to_dict(self) -> dict[str, Any]:
-        """The form that `report.json` has."""
+        """Return the estimate as `report.json` has it."""
         return dataclasses.asdict(self) | {"needed": self.needed}
 
 
 def estimate_memory(
     config: TrainConfig, size: ModelSize, *, num_tokens: int, world_size: int, use_gpu: bool, available: int | None
 ) -> MemoryEstimate:
-    """Memory of one worker. `num_tokens` are those of the longest row; `available` bounds an `auto` micro-batch, if known.
+    """Estimate the memory of one worker.
 
-    Without the libraries it is 1.19 GB for MiniLM-L6 with 32 rows of 82 tokens on a CPU, where a process took 1.20, and 3.67 GB
-    with 128 rows, where it took 3.39.
+    `num_tokens` is the length of the longest row. `available` bounds an `auto` micro-batch, if it is known. For MiniLM-L6 with rows
+    of 82 tokens on a CPU, without the libraries, the estimate is 1.19 GB for 32 rows (a process took 1.20 GB) and 3.67 GB for 128
+    rows (a process took 3.39 GB).
     """
     # `auto` precision is bf16 on most GPUs.
     num_bytes = 2 if config.precision in ("bf16", "fp16") or (use_gpu and config.precision == "auto") else FLOAT32
@@ -191,37 +192,37 @@ def estimate_memory(
 
 
 def usable_bytes(available: int) -> int:
-    """Of what is there, what a run may plan with."""
+    """Return the part of the available bytes that a run may plan with."""
     return round(available * USABLE_SHARE)
 
 
 def checkpoint_bytes(size: ModelSize) -> int:
-    """A checkpoint of weights and both of AdamW's moments, in float32."""
+    """Return the bytes of a checkpoint: weights and both of AdamW's moments, in float32."""
     return FLOAT32 * (size.num_parameters + 2 * size.num_learning)
 
 
 def run_disk_bytes(size: ModelSize) -> int:
-    """What one run has on disk at its fullest: the newest checkpoints, the kept epoch's and the one being written."""
+    """Return the most disk space that one run takes: newest checkpoints, the kept epoch's and the one being written."""
     return (NUM_NEWEST_KEPT + 2) * checkpoint_bytes(size)
 
 
 def model_disk_bytes(size: ModelSize) -> int:
-    """A finished model, in the run's folder and in the registry."""
+    """Return the disk space of a finished model, in the run's folder and in the registry."""
     return 2 * FLOAT32 * size.num_parameters
 
 
 def num_runs(config: ExperimentConfig) -> tuple[int, int]:
-    """Trials of a search, and the runs that confirm the best of them."""
+    """Return the number of trials of a search, and of the runs that confirm the best of them."""
     return config.tune.budget.num_trials, num_confirming(config)
 
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """How long a run and a search will take at most, and what they cost where the config has a price."""
+    """Longest time that a run and a search take, and their cost if the config has a price."""
 
     run_s: float
     search_s: float | None
-    """None where no search was asked about."""
+    """None without a search."""
     run_cost: float | None
     search_cost: float | None
 
@@ -236,9 +237,9 @@ def estimate_time(
     world_size: int,
     runs_at_once: int | None,
 ) -> TimeEstimate:
-    """From the probe's pace. `runs_at_once` is that of a search, None where there is none to be.
+    """Estimate the time from the probe's pace. `runs_at_once` is the number of parallel runs of a search; None without one.
 
-    The folds of a cross-validation, if there are any, train on as many rows as so many trainings less one.
+    With k folds, a cross-validation trains k times on (k - 1)/k of the rows and once on all of them: on k times the rows in total.
     """
     steps = math.ceil(num_train_rows / config.train.batch_size)
     epoch_s = (steps * probe.update_s + num_train_rows * probe.train_s_per_row / world_size) * max(1, num_folds)

@@ -1,7 +1,7 @@
-"""A short timed probe: some real steps of the real model on real rows, by one worker of the size that the run's have.
+"""A short timed probe: some real steps of the real model on real rows, by one worker with the resources of the run's workers.
 
-It runs as a Ray task with a worker's CPUs or GPU, on whatever node Ray gives it. What it leaves out is how long several workers
-take to exchange gradients, which depends on the network between them.
+It runs as a Ray task with a worker's CPUs or GPU, on any node that Ray gives it. It does not measure the exchange of gradients
+between several workers, which depends on the network.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ TRAIN_S = 4.0
 EVALUATION_S = 1.0
 MAX_BATCHES = 16
 WAIT_S = 60.0
-"""How long the probe waits for a worker's place on the cluster, and then for its result."""
+"""Seconds that the probe waits for a worker's place on the cluster, and then again for its result."""
 
 
 class ProbeError(Exception):
-    """The probe brought no figures; the message says why."""
+    """Error of a probe that gave no figures; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of like length, padded; arrays `(rows, tokens)`."""
+    """Rows of similar length, padded; arrays `(rows, tokens)`."""
 
     inputs: dict[str, npt.NDArray[np.int64]]
     targets: Targets
@@ -46,7 +46,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class ProbeSetup:
-    """What the worker needs to know."""
+    """Input of the probe's task."""
 
     config: ExperimentConfig
     labels: LabelSpace
@@ -58,24 +58,24 @@ class ProbeSetup:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The pace of one worker, and what it found there."""
+    """Pace of one worker, and the device that it found."""
 
     startup_s: float
-    """From asking for the worker to its first step."""
+    """Time from the request for the worker to its first step."""
     train_s_per_row: float
-    """Forward and backward pass."""
+    """Time of a forward and backward pass."""
     update_s: float
-    """One step of the optimizer."""
+    """Time of one optimizer step."""
     evaluation_s_per_row: float
     num_rows: int
-    """Rows that were trained on to measure it."""
+    """Rows that the measurement trained on."""
     device: str
     device_bytes: int | None
     """Memory of the GPU; None on a CPU."""
 
 
 def run_probe(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample, *, resources: WorkerResources) -> ProbeResult:
-    """Time a few steps on the connected cluster; about ten seconds.
+    """Time a few steps on the connected cluster. This takes about ten seconds.
 
     Raises:
         InputError: the model cannot be built.
@@ -106,10 +106,10 @@ def run_probe(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample,
 
 
 def probe_batches(config: ExperimentConfig, sample: TokenSample) -> tuple[Batch, ...]:
-    """Some of the batches that one worker would get of the sampled rows."""
+    """Return some of the batches that one worker would get, made of the sampled rows."""
     train = config.train
     lengths = np.minimum(sample.lengths, config.model.max_length)
-    # A worker's share of each batch has the same lengths as the batch, so a batch of its own size will do.
+    # A worker's share has the same lengths as the whole batch, so batches of the share's size are enough.
     rows = max(1, train.batch_size // train.max_workers)
     if train.micro_batch_size != "auto":
         rows = min(rows, train.micro_batch_size)
@@ -120,12 +120,12 @@ def probe_batches(config: ExperimentConfig, sample: TokenSample) -> tuple[Batch,
 
 
 def measure(setup: ProbeSetup) -> ProbeResult:
-    """The work of the task: build the model as a worker does, then time it."""
+    """Run the probe's task: build the model as a worker does, then time it."""
     import torch
 
     from manta_jobs.training.cpu_speedups import install_quick_dropout
 
-    kept = install_quick_dropout()  # noqa: F841  # for as long as the probe goes on
+    kept = install_quick_dropout()  # noqa: F841  # kept until the probe ends
     torch.set_num_threads(setup.num_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(setup).to(device).train()
@@ -148,7 +148,7 @@ def measure(setup: ProbeSetup) -> ProbeResult:
 
 
 class _Watch:
-    """Seconds, after the device has done all that it was given."""
+    """Clock that waits until the device has done all its work."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -184,7 +184,7 @@ def _on_device(batch: Batch, device: torch.device) -> tuple[dict[str, torch.Tens
 def _train(
     model: Any, optimizer: torch.optim.Optimizer, batches: list[Any], watch: _Watch, *, seconds: float, setup: ProbeSetup
 ) -> tuple[float, float, int]:
-    """Train for so many seconds, at least once on each batch that fits; seconds a row, seconds an update, and rows."""
+    """Train for `seconds`, but at least one step; return the seconds per row, the seconds per update, and the rows."""
     import torch
 
     from manta_jobs.training.engine import resolve_precision
@@ -208,7 +208,7 @@ def _train(
 
 
 def _evaluate(model: Any, batches: list[Any], watch: _Watch) -> float:
-    """Seconds a row of a forward pass."""
+    """Return the seconds per row of a forward pass."""
     import torch
 
     model.eval()

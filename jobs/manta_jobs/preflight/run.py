@@ -1,6 +1,6 @@
-"""`manta preflight`: what can be known before a run starts, in one table. `manta train` and `manta tune` look first, too.
+"""`manta preflight`: all checks that are possible before a run starts, in one table.
 
-They leave out the timed probe, and print only what needs attention.
+`manta train` and `manta tune` make these checks first, too. They leave out the timed probe and print only what needs attention.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ COLOURS = {"OK": "green", "warning": "yellow", "cannot work": "red"}
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run starts from, checked as far as each part can be by itself."""
+    """The inputs of a run, each checked by itself."""
 
     config: ExperimentConfig
-    """With a number in the place of every `auto`."""
+    """The config with a number in place of every `auto`."""
     chosen: str
-    """Which numbers those are and why, in a sentence; empty where nothing was `auto`."""
+    """Sentence that gives those numbers and their reasons; empty if nothing was `auto`."""
     storage: Storage
     dataset: TextDataset
     model_config: PretrainedConfig
@@ -76,16 +76,16 @@ class Preflight:
         return tuple(check for check in self.checks if check.status == "cannot work")
 
     def refuse(self) -> None:
-        """Go no further when something cannot work.
+        """Raise an error if something cannot work.
 
         Raises:
-            InputError: a sentence for each such check.
+            InputError: one sentence for each such check.
         """
         if self.faults:
             raise InputError("\n".join(check.words for check in self.faults))
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of `--json` and of `preflight.json`."""
+        """Return the content of `--json` and of `preflight.json`."""
         return {
             "can_work": not self.faults,
             "checks": [dataclasses.asdict(check) for check in self.checks],
@@ -110,7 +110,10 @@ def load_inputs(config: ExperimentConfig) -> Inputs:
 
 
 def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> tuple[ExperimentConfig, str]:
-    """The config with learning rate, epochs and searched ranges that suit the data and the encoder, and a sentence that says so."""
+    """Return the config without `auto`, and a sentence about the values chosen.
+
+    Learning rate, epochs and searched ranges are chosen to suit the data and the encoder.
+    """
     labels, num_rows = dataset.labels, len(dataset.train)
     hidden_size = int(getattr(encoder, "hidden_size", None) or encoder.dim)  # DistilBERT's name is dim
     is_multilabel = labels.task == "multilabel"
@@ -127,16 +130,16 @@ def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: Pre
 
 
 def usual_rate(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> float:
-    """The learning rate that the config's own would be as `auto`, all else equal."""
+    """Return the learning rate that `auto` would choose for this config, all else equal."""
     return without_auto(config.with_values({"train.learning_rate": "auto"}), dataset=dataset, encoder=encoder)[
         0
     ].train.peak_learning_rate
 
 
 def preflight(config: ExperimentConfig, *, console: Console, address: str | None = None) -> Preflight:
-    """Make every check, the timed probe among them, and print the table. Nothing is written.
+    """Make every check, including the timed probe, and print the table. Nothing is written.
 
-    The search is looked at, too, where the config says something of it.
+    The search is checked, too, if the config has a `tune` section.
 
     Raises:
         InputError: the data, model or config is wrong by itself.
@@ -169,7 +172,7 @@ def examine(
     searches: bool,
     probe: Probe | None = None,
 ) -> Preflight:
-    """All checks of a run, or of a search with it. When something cannot work, what takes long is left out."""
+    """Make all checks of a run, or of a run and its search. If something cannot work, skip the slow checks."""
     config, dataset, nodes = inputs.config, inputs.dataset, cluster.nodes
     size = model_size(inputs.model_config, config.model)
     sample = sample_tokens(dataset.train, inputs.tokenizer)
@@ -211,23 +214,26 @@ def examine(
 
 
 def has_fault(found: Sequence[Check]) -> bool:
-    """Whether something cannot work."""
+    """Tell whether a check says that the run cannot work."""
     return any(check.status == "cannot work" for check in found)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the workers of a run will be, or those of all trials that run at the same time."""
+    """The nodes for the workers of a run, or for those of all trials that run at the same time."""
 
     nodes: Sequence[Node]
     resources: WorkerResources
     world_size: int
-    """Workers that a run will have: as many as it asks for, or as many as fit of a range."""
+    """Workers of a run: as many as it asks for, or, of a range, as many as fit."""
     at_once: int | None
-    """Trials at the same time; None for a single run."""
+    """Trials that run at the same time; None for a single run."""
 
     def available_bytes(self) -> int | None:
-        """Memory of the machine that one worker may take, on the node with the least for each; of GPUs, none is known."""
+        """Return the memory of the machine that one worker may take, on the node with the least per worker.
+
+        None if it is unknown. For GPUs it always is.
+        """
         if self.resources.use_gpu:
             return None
         num_workers = self.world_size * (self.at_once or 1)
@@ -235,7 +241,7 @@ class Placement:
         for node in self.nodes:
             here = min(num_workers, num_workers_at_once(self.resources, [node]))
             if here and "memory" in node:
-                # Ray counts what it sets aside for its object store apart; it is used as it is needed.
+                # Ray counts the memory reserved for its object store separately; it is used only as needed.
                 shares.append(int(node["memory"] + node.get("object_store_memory", 0.0)) // here)
         return min(shares, default=None)
 
@@ -243,7 +249,7 @@ class Placement:
 def checked_memory(
     inputs: Inputs, size: ModelSize, sample: TokenSample, place: Placement, *, available: int | None
 ) -> tuple[MemoryEstimate, Check]:
-    """Memory of one worker at the longest text, and whether there is as much."""
+    """Estimate the memory of one worker at the longest text, and check that it is available."""
     memory = estimate_memory(
         inputs.config.train,
         size,
@@ -258,7 +264,7 @@ def checked_memory(
 def probed(
     inputs: Inputs, sample: TokenSample, place: Placement, probe: Probe
 ) -> tuple[Check, ProbeResult | None, TimeEstimate | None]:
-    """The timed probe and what follows from it."""
+    """Run the timed probe; return its check, its result and the time estimate."""
     try:
         pace = probe(sample, place.resources)
     except ProbeError as error:
@@ -276,7 +282,7 @@ def probed(
 
 
 def show_preflight(result: Preflight, console: Console, *, title: str) -> None:
-    """The whole table."""
+    """Print the whole table."""
     table = Table(title=title, title_justify="left", show_header=False)
     for column in ("check", "status"):
         table.add_column(column, no_wrap=True)
@@ -287,7 +293,7 @@ def show_preflight(result: Preflight, console: Console, *, title: str) -> None:
 
 
 def show_concerns(result: Preflight, console: Console) -> None:
-    """What needs attention, and what is to be beaten, in a few lines; of the data, the run has said it already."""
+    """Print the warnings and the baseline to beat, in a few lines. The run has already printed warnings about the data."""
     for check in result.checks:
         if check.status == "warning" and check.name != "data":
             console.print(f"[yellow]Warning:[/] {check.name}: {escape(check.words)}")
@@ -296,12 +302,12 @@ def show_concerns(result: Preflight, console: Console) -> None:
 
 
 def keep_preflight(result: Preflight, folder: RunFolder) -> None:
-    """Write it into the run's folder, where the report finds it, after an interruption, too."""
+    """Write the result into the run's folder. The report reads it there, even after an interruption."""
     write_atomically(folder.path / PREFLIGHT_FILE, json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
 
 
 def kept_preflight(folder: RunFolder) -> dict[str, Any]:
-    """What `keep_preflight` wrote; empty for a run of an earlier version."""
+    """Return the document that `keep_preflight` wrote; empty for a run of an earlier version."""
     try:
         document: dict[str, Any] = json.loads((folder.path / PREFLIGHT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

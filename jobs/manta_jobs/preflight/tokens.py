@@ -1,4 +1,4 @@
-"""How long the texts of a run are in its model's tokens: a sample of the training rows, before anything is cut."""
+"""Text lengths of a run, in tokens of its model: a sample of the training rows, before anything is cut."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from manta.labels import Targets
 
 SAMPLED_ROWS = 2000
-"""Rows that are looked at, evenly spread over the split: a share of them is known to about two points."""
+"""Sampled rows, evenly spread over the split. A share measured on them is accurate to about two points."""
 UNLIMITED = 1_000_000
 BARS = "▁▂▃▄▅▆▇█"
 NUM_BARS = 12
@@ -25,7 +25,7 @@ NUM_BARS = 12
 
 @dataclass(frozen=True)
 class TokenSample:
-    """Rows as the model would read them if there were no `max_length`."""
+    """Sampled rows as the model would read them without `max_length`."""
 
     ids: list[list[int]]
     targets: Targets
@@ -39,15 +39,15 @@ class TokenSample:
         return np.array([len(row) for row in self.ids], dtype=np.int64)
 
     def share_cut(self, max_length: int) -> float:
-        """The share of rows that have more tokens than this."""
+        """Return the share of rows with more than `max_length` tokens."""
         return float((self.lengths > max_length).mean())
 
     def longest(self, max_length: int) -> int:
-        """Tokens of the longest row once it is cut."""
+        """Return the number of tokens of the longest row after it is cut."""
         return int(min(self.lengths.max(), max_length))
 
     def padded(self, rows: npt.NDArray[np.int64], *, max_length: int) -> dict[str, npt.NDArray[np.int64]]:
-        """Some rows as the model's keyword arguments, cut bluntly: good enough to time it."""
+        """Return some rows as the model's keyword arguments. They are simply truncated, which is good enough for timing."""
         cut = [self.ids[row][:max_length] for row in rows]
         width = max(map(len, cut))
         return {
@@ -57,7 +57,7 @@ class TokenSample:
 
 
 def sample_tokens(split: Split, tokenizer: PreTrainedTokenizerBase, *, most: int = SAMPLED_ROWS) -> TokenSample:
-    """Tokenise at most so many rows."""
+    """Tokenize at most `most` rows, evenly spread over the split."""
     rows = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).astype(np.int64))
     chosen = split.take(rows)
     ids = token_ids(tokenizer, chosen.texts, max_length=UNLIMITED)["input_ids"]
@@ -65,7 +65,7 @@ def sample_tokens(split: Split, tokenizer: PreTrainedTokenizerBase, *, most: int
 
 
 def histogram(lengths: npt.NDArray[np.int64]) -> str:
-    """How often texts are how long, as small bars from the shortest to the longest: `4 ▁▃█▅▂▁ 61`."""
+    """Return the distribution of text lengths as small bars from the shortest to the longest: `4 ▁▃█▅▂▁ 61`."""
     low, high = int(lengths.min()), int(lengths.max())
     counts, _ = np.histogram(lengths, bins=min(NUM_BARS, high - low + 1), range=(low, high + 1))
     heights = np.ceil(counts / counts.max() * (len(BARS) - 1)).astype(int)

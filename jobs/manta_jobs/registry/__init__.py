@@ -1,1 +1,1 @@
-"""Promotion of registered models, and comparison of two of them."""
+"""Promotion and comparison of registered models."""

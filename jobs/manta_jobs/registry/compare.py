@@ -1,4 +1,4 @@
-"""`manta models compare`: two versions side by side, and on the champion's frozen test rows if they are there."""
+"""`manta models compare`: two versions side by side, and on the champion's frozen test rows if there are any."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ if TYPE_CHECKING:
 
 NUM_EXAMPLES = 5
 NOT_SETTINGS = ("name", "registry.", "serve.", "tune.", "storage")
-"""Settings that shape no model."""
+"""Settings that do not shape the model."""
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A row that only one of them has right."""
+    """A row that only one of the two versions answers correctly."""
 
     text: str
     label: str
     first: str
-    """What A says, and what B says."""
+    """Answer of A; `second` is the answer of B."""
     second: str
 
 
 @dataclass(frozen=True)
 class OnRows:
-    """How two versions answer the same rows."""
+    """The answers of two versions to the same rows."""
 
     rows_of: str
     """The version whose test rows these are."""
     num_rows: int
     agreement: float
-    """Share of rows on which both say the same."""
+    """Share of rows on which both give the same answer."""
     accuracy: tuple[float, float]
     num_only_first: int
-    """Rows that only A has right, and those that only B has."""
+    """Rows that only A answers correctly; `num_only_second` counts those of B."""
     num_only_second: int
     p_value: float
-    """McNemar's, two-sided: how probable so uneven a split is by chance."""
+    """P-value of McNemar's two-sided test: the probability of a split at least this uneven by chance."""
     only_first: tuple[Disagreement, ...]
     only_second: tuple[Disagreement, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two versions have in common, and what not."""
+    """The differences between two versions."""
 
     first: RegisteredVersion
     second: RegisteredVersion
@@ -66,10 +66,10 @@ class Comparison:
     same_data: bool
     on_rows: OnRows | None
     fault: str | None
-    """Why there are no rows to compare them on."""
+    """Reason why the versions cannot be compared on rows."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as `--json` prints it."""
+        """Return the result as `--json` prints it."""
         return {
             "a": {"model": self.first.name, "version": self.first.version, "metrics": self.first.metrics},
             "b": {"model": self.second.name, "version": self.second.version, "metrics": self.second.metrics},
@@ -81,7 +81,7 @@ class Comparison:
 
 
 def compare_versions(registry: ModelRegistry, first: RegisteredVersion, second: RegisteredVersion) -> Comparison:
-    """Compare two versions; the rows are those of the one that is champion, else those of the first that has any.
+    """Compare two versions, on the rows of the champion if one of them is, else of the first version that has any.
 
     Raises:
         RunError: the registry cannot be reached.
@@ -126,7 +126,7 @@ def _disagreement(both: SideBySide, a: Answers, b: Answers, row: int) -> Disagre
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the metrics, what differs in settings and data, and the rows on which they disagree."""
+    """Print the metrics, the differences in settings and data, and the rows on which the versions disagree."""
     first, second = comparison.first, comparison.second
     table = Table(title="Each on its own test rows", title_justify="left")
     for heading in ("", str(first), str(second), "difference"):

@@ -1,6 +1,6 @@
-"""Which version is served: the gate between a candidate and the champion, and the way back. Every decision is recorded.
+"""The choice of the served version: the gate between a candidate and the champion, and the rollback. Every decision is recorded.
 
-The decision is written down before the alias moves: one that could not be recorded does not happen.
+A decision is recorded before the alias moves. A decision that cannot be recorded is not carried out.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of a version that wanted to be the champion."""
+    """The outcome of a promotion or a rollback."""
 
     version: RegisteredVersion
     champion: RegisteredVersion | None
-    """The champion until then."""
+    """The champion before the decision."""
     action: Action | None
-    """None where nothing was decided: the version waits as the candidate."""
+    """None if nothing was decided: the version waits as the candidate."""
     verdict: Verdict | None
     notes: tuple[str, ...] = ()
 
     @property
     def promoted(self) -> bool:
-        """Whether it is the champion now."""
+        """True if the version is the champion now."""
         return self.action in {"first", "promoted", "forced"}
 
     @property
     def passes(self) -> bool:
-        """Whether it may be the champion by what is known: nobody is there, or the gate lets it pass."""
+        """True if there is no champion to compare with, or the gate lets the version pass."""
         return self.champion is None if self.verdict is None else self.verdict.passed
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as `--json` prints it."""
+        """Return the result as `--json` prints it."""
         return {
             "model": self.version.name,
             "version": self.version.version,
@@ -68,7 +68,7 @@ def promote(
     allow_equal: bool = False,
     dry_run: bool = False,
 ) -> Promotion:
-    """Make a version the champion if the gate lets it pass, or in spite of it for the reason `force`; recorded either way.
+    """Make a version the champion if the gate lets it pass, or if `force` gives a reason. The decision is recorded either way.
 
     With `dry_run` the gate only says what it would decide: nothing is recorded, and no alias moves.
 
@@ -107,7 +107,7 @@ def compared(
     artifact: ModelArtifact,
     allow_equal: bool = False,
 ) -> tuple[Verdict, list[str]]:
-    """The gate's verdict on a version beside the champion, by the settings the version was trained with.
+    """Return the gate's verdict on a version against the champion, and notes on the rows. The version's own gate settings apply.
 
     Raises:
         InputError: they cannot be compared.
@@ -129,7 +129,7 @@ def compared(
 
 
 def gate_settings(artifact: ModelArtifact) -> tuple[GateConfig, MetricName]:
-    """The gate's settings and the metric that a model was trained with; the defaults for one of an earlier version."""
+    """Return the gate's settings and the metric that a model was trained with; the defaults if its config lacks them."""
     config = artifact.manifest.config
     try:
         gate = GateConfig.model_validate(config.get("registry", {}).get("gate", {}))
@@ -145,11 +145,11 @@ def settle(
     *,
     artifact: ModelArtifact,
 ) -> Promotion:
-    """At the end of a run: promote the new version if it may be. Whatever stands in the way, the version stays registered."""
+    """Promote the new version at the end of a run if it may be promoted. In any case the version stays registered."""
     earlier = [decision for decision in registry.decisions(version.name) if decision.version == version.version]
     champion = registry.with_alias(version.name, "champion")
     if champion is not None and champion.version == version.version:
-        return Promotion(version, None, "promoted", None, ("It is the champion.",))  # by the part of the run before it broke off
+        return Promotion(version, None, "promoted", None, ("It is the champion.",))  # decided before the run was interrupted
     if not config.registry.promote:
         return Promotion(version, champion, None, None, ("It waits as the candidate: registry.promote is false.",))
     if earlier:
@@ -161,9 +161,9 @@ def settle(
 
 
 def rollback(registry: ModelRegistry, name: str) -> Promotion:
-    """Make the champion before this one the champion again; once more goes one further back, never forth.
+    """Make the previous champion the champion again. Each further call goes back by one more, never forward.
 
-    Versions that were deleted, or whose artifact is gone, are passed over.
+    Versions that were deleted or whose artifact is gone are skipped.
 
     Raises:
         InputError: there is no champion, or none before it.
@@ -171,7 +171,7 @@ def rollback(registry: ModelRegistry, name: str) -> Promotion:
     """
     champion = registry.get(name)
     line = line_of_champions(registry.decisions(name))
-    if champion.version in line:  # what is recorded after it never became the champion
+    if champion.version in line:  # versions recorded after it never became the champion
         del line[len(line) - 1 - line[::-1].index(champion.version) :]
     versions = {version.version: version for version in registry.versions(name)}
     notes: list[str] = []
@@ -187,7 +187,7 @@ def rollback(registry: ModelRegistry, name: str) -> Promotion:
 
 
 def _decided(registry: ModelRegistry, promotion: Promotion, *, why: str) -> Promotion:
-    """Record a decision, then do what it says."""
+    """Record a decision, then carry it out."""
     version, champion, action = promotion.version, promotion.champion, promotion.action
     if action is None:
         raise ValueError("nothing was decided")
@@ -200,12 +200,12 @@ def _decided(registry: ModelRegistry, promotion: Promotion, *, why: str) -> Prom
 
 
 def forcing(version: RegisteredVersion) -> str:
-    """The command that promotes a version in spite of the gate."""
+    """Return the command that promotes a version against the gate's verdict."""
     return f'manta models promote {version} --force "why"'
 
 
 def show_promotion(promotion: Promotion, console: Console) -> None:
-    """Print the gate's table, the lines that refuse in red, and what came of it."""
+    """Print the gate's table with failing lines in red, and the outcome."""
     version, champion = promotion.version, promotion.champion
     if promotion.verdict is not None and champion is not None:
         console.print(gate_table(promotion.verdict, champion=champion, candidate=version))
@@ -228,7 +228,7 @@ def show_promotion(promotion: Promotion, console: Console) -> None:
 
 
 def gate_table(verdict: Verdict, *, champion: RegisteredVersion, candidate: RegisteredVersion) -> Table:
-    """Both figures of every line and its bound."""
+    """Return a table with both figures and the bound of every line of the gate."""
     table = Table(title=f"{candidate} beside the champion {champion}, on {verdict.num_rows:,} test rows", title_justify="left")
     for heading in ("", f"{champion}", f"{candidate}", "bound", ""):
         table.add_column(heading)

@@ -1,4 +1,4 @@
-"""Two registered versions side by side in this process: the same frozen test rows, the same texts timed, the same tests run."""
+"""Two registered versions compared in this process: same frozen test rows, same timed texts, same behavior tests."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class SideBySide:
     champion: ModelArtifact
     candidate: ModelArtifact
     rows: FrozenRows
-    """The champion's rows that neither of them has seen."""
+    """The champion's rows that neither version has seen in training or validation."""
     num_dropped: int
-    """Rows that were left out because one of them has seen the text."""
+    """Rows that were left out because a version has seen the text in training or validation."""
     candidate_seen: FrozenRows | None
     predictors: tuple[Predictor, Predictor]
     answers: tuple[Answers, Answers]
 
     @property
     def notes(self) -> list[str]:
-        """What people should know of the rows."""
+        """Sentences about the rows: how many were compared, and which were left out."""
         found = [f"Compared on {len(self.rows):,} test rows of the champion."]
         if self.num_dropped:
             found.append(f"{self.num_dropped:,} more were left out: their texts are among what one of the two was trained on.")
@@ -60,7 +60,7 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
     """Load both versions and let them answer the champion's frozen rows.
 
     Raises:
-        InputError: one of them is gone or altered, they do not solve the same problem, or there are no rows to compare on.
+        InputError: one of them is gone or altered, they do not solve the same problem, or there are too few rows to compare on.
         RunError: the registry cannot be reached.
     """
     from transformers.utils import logging as transformers_logging
@@ -79,7 +79,7 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
     artifacts = registry.fetch(champion), registry.fetch(candidate)
     _check_same_problem(champion, candidate, artifacts, rows)
     names = shared_names(*(item.manifest.labels for item in artifacts), *(names_of(label) for label in rows.labels))
-    transformers_logging.disable_progress_bar()  # of reading the weights, which takes a blink
+    transformers_logging.disable_progress_bar()  # loading the weights is too short for a bar
     predictors = Predictor(artifacts[0]), Predictor(artifacts[1])
     before, after = (
         make_answers(
@@ -91,7 +91,7 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
 
 
 def behaviour_pairs(both: SideBySide) -> list[BehaviourPair]:
-    """How often each behaviour test fails, of the candidate's suite, or else of the champion's; none where there is none.
+    """Return both failure rates of each behavior test, from the candidate's suite, else the champion's; empty without a suite.
 
     Raises:
         InputError: the suite does not fit a model.
@@ -110,9 +110,9 @@ def behaviour_pairs(both: SideBySide) -> list[BehaviourPair]:
 
 
 def measured_costs(both: SideBySide) -> Costs:
-    """How long single texts take, one model after the other on each text, and how large the weights are."""
+    """Measure the latency of single texts, which both models compute in turn, and the size of the weights."""
     texts = both.rows.texts[:NUM_TIMED]
-    for predictor in both.predictors:  # what is set up on first use is no one's latency
+    for predictor in both.predictors:  # keep the setup on first use out of the latency
         predictor.predict(texts[:1])
     latency_s = np.array([_timed(both.predictors, text, swapped=number % 2 == 1) for number, text in enumerate(texts)])
     sizes = [float((item.path / WEIGHTS_FILE).stat().st_size) for item in (both.champion, both.candidate)]
@@ -120,7 +120,7 @@ def measured_costs(both: SideBySide) -> Costs:
 
 
 def _timed(predictors: tuple[Predictor, Predictor], text: Text, *, swapped: bool) -> npt.NDArray[np.float64]:
-    """Seconds of both for one text; who is first takes turns, as the second finds caches warm."""
+    """Return the seconds of both models for one text. `swapped` runs the candidate first, as the second one finds warm caches."""
     seconds = np.zeros(2)
     for index in (1, 0) if swapped else (0, 1):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What all plots have in common: colors for light and dark pages, panels, legends, and sentences instead of plots."""
+"""Common parts of all plots: colors for light and dark pages, panels, legends, and sentences in place of plots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PAPER, INK, GRID, RED = "#ffffff", "#1f2429", "#dde1e6", "#c1272d"
 
 
-DARK = {  # each colour's stand-in on a dark page
+DARK = {  # each color's replacement on a dark page
     PAPER: "#14181d",
     INK: "#e3e6ea",
     GRID: "#333a42",
@@ -29,35 +29,35 @@ NARROW_BELOW_IN = 6.0
 
 
 def is_narrow(figure: Any) -> bool:
-    """Whether a figure is for a phone."""
+    """Tell whether a figure is for a phone."""
     return width_pt(figure) < 72 * NARROW_BELOW_IN
 
 
 def width_pt(figure: Any) -> float:
-    """A figure's width in points, as letters are measured."""
+    """Return a figure's width in points, the unit of font sizes."""
     return float(72 * figure.get_figwidth())
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib shows as it is: a dollar sign starts no formula."""
+    """Return text that matplotlib shows as it is: a dollar sign starts no formula."""
     return text.replace("$", r"\$")
 
 
 def say(figure: Figure, sentence: str) -> None:
-    """A sentence in place of a picture."""
+    """Write a sentence in place of a plot."""
     lines = textwrap.fill(sentence, 34 if is_narrow(figure) else 62)
     figure.text(0.5, 0.5, plain(lines), ha="center", va="center", fontsize=13, color=INK, linespacing=1.5)
 
 
 def halo() -> list[Any]:
-    """An outline in the colour of the page, so that letters can be read on top of lines."""
+    """Return an outline in the color of the page, which keeps letters readable on top of lines."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=3, foreground=PAPER)]
 
 
 def finish_panel(panel: Axes) -> None:
-    """Grid, frame and the colour of the letters."""
+    """Set grid, frame and text color of a panel."""
     panel.set_facecolor(PAPER)
     panel.grid(color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
@@ -69,7 +69,7 @@ def finish_panel(panel: Axes) -> None:
 
 
 def set_epoch_ticks(panel: Axes, last: int) -> None:
-    """Whole epochs."""
+    """Show whole epochs only on the axis."""
     from matplotlib.ticker import MaxNLocator
 
     margin = 0.04 * (last - 1) or 0.5
@@ -79,7 +79,7 @@ def set_epoch_ticks(panel: Axes, last: int) -> None:
 
 
 def add_legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]]) -> None:
-    """What marks and lines mean, below the picture."""
+    """Add a legend of marks and lines below the plot."""
     from matplotlib.lines import Line2D
 
     if not entries:

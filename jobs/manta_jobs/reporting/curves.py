@@ -1,4 +1,4 @@
-"""The curves of a run as one picture: losses, validation results and learning rate, with the kept epoch marked."""
+"""The curves of a run in one picture: losses, validation results and learning rate, with the kept epoch marked."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, which people tell apart whatever their colour vision: https://jfly.uni-koeln.de/color/
+# Okabe and Ito's palette, whose colors can be told apart with any color vision: https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#666666"
 MAX_POINTS = 2000
 MAX_MARKERS = 25
-RESULTS = (  # epoch figure, its name, colour, line, marker
+RESULTS = (  # epoch figure, its name, color, line, marker
     ("accuracy", "validation accuracy", BLUE, "-", "o"),
     ("train_accuracy", "training accuracy", SKY, "--", "^"),
     ("f1_macro", "validation macro F1", ORANGE, "-", "s"),
@@ -25,9 +25,9 @@ RESULTS = (  # epoch figure, its name, colour, line, marker
 def write_curves(
     history: list[dict[str, Any]], steps: list[dict[str, Any]], path: Path, *, title: str, best_epoch: int | None = None
 ) -> None:
-    """Draw the figures of all epochs and logged steps into a PNG; a figure that was not measured is left out.
+    """Draw the figures of all epochs and logged steps into a PNG. Figures that were not measured are left out.
 
-    `best_epoch` is the one whose model was kept, counted from 1.
+    `best_epoch` is the epoch whose model was kept, counted from 1.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def write_curves(
 
 
 def draw_losses(panel: Axes, history: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
-    """Training loss of each step and epoch, and validation loss of each epoch."""
+    """Draw the training loss of each step and epoch, and the validation loss of each epoch."""
     across, up = series(steps, "loss")
     if across:
         panel.plot(across, up, color=SKY, alpha=0.55, linewidth=1, label="training loss, each step")
@@ -60,7 +60,7 @@ def draw_losses(panel: Axes, history: list[dict[str, Any]], steps: list[dict[str
 
 
 def draw_results(panel: Axes, history: list[dict[str, Any]]) -> None:
-    """Accuracy and F1 of each epoch, as far as they were measured."""
+    """Draw accuracy and F1 of each epoch. Figures that were not measured are left out."""
     for key, name, color, line, marker in RESULTS:
         draw_epochs(panel, history, key, label=name, color=color, linestyle=line, marker=marker)
     panel.set_ylabel("share")
@@ -69,7 +69,7 @@ def draw_results(panel: Axes, history: list[dict[str, Any]]) -> None:
 
 
 def draw_learning_rate(panel: Axes, history: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
-    """Learning rate of each step; without steps, the peak that each epoch was set to."""
+    """Draw the learning rate of each step; without steps, the peak of each epoch."""
     if steps:
         panel.plot(*series(steps, "learning_rate"), color=GREEN, label="learning rate")
     else:
@@ -80,7 +80,7 @@ def draw_learning_rate(panel: Axes, history: list[dict[str, Any]], steps: list[d
 
 
 def draw_epochs(panel: Axes, history: list[dict[str, Any]], key: str, **style: Any) -> None:
-    """One figure of every epoch that has it."""
+    """Draw one figure of every epoch that has it."""
     across, up = series(history, key)
     if across:
         panel.plot(across, up, markersize=5 if len(across) <= MAX_MARKERS else 2, linewidth=1.8, **style)
@@ -98,7 +98,7 @@ def finish_panel(panel: Axes, best_epoch: int | None) -> None:
 
 
 def set_epoch_ticks(panel: Axes, history: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
-    """Whole epochs on the axis, from the start of training where steps are known."""
+    """Show whole epochs on the axis, from the start of training if there are steps."""
     from matplotlib.ticker import MaxNLocator
 
     last = max([1.0, *(float(row["epoch"]) for row in [*history, *steps])])
@@ -109,13 +109,13 @@ def set_epoch_ticks(panel: Axes, history: list[dict[str, Any]], steps: list[dict
 
 
 def series(rows: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of one figure, where it is a finite number."""
+    """Return epochs and values of one figure, where it is a finite number."""
     known = [row for row in rows if isinstance(row.get(key), int | float) and math.isfinite(row[key])]
     return [float(row["epoch"]) for row in known], [float(row[key]) for row in known]
 
 
 def thinned(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most `MAX_POINTS` of the steps, evenly over the run, the last one among them."""
+    """Return at most `MAX_POINTS` of the steps, spread evenly over the run, with the last one."""
     if len(steps) <= MAX_POINTS:
         return steps
     return [steps[round(index * (len(steps) - 1) / (MAX_POINTS - 1))] for index in range(MAX_POINTS)]

@@ -1,4 +1,4 @@
-"""The metrics that people see of a model, in their order and words."""
+"""The metrics that are shown for a model, with their order and names."""
 
 from __future__ import annotations
 

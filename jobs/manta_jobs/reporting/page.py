@@ -1,4 +1,4 @@
-"""Plots as an HTML report has them, and the pieces that every report shares. The layout and style are in `html/`."""
+"""Plots for an HTML report, and the parts that all reports share. The layout and style are in `html/`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 WIDE, NARROW = (8.0, 4.7), (4.3, 5.0)
-"""Inches; the narrow one is for phones, with letters of the same size."""
+"""Sizes in inches. The narrow one is for phones; its letters have the same size."""
 PNG_DPI = 160
 HTML = Path(__file__).parent / "html"
 BASE_STYLE = HTML / "base.css"
 
 
 def page_template(folder: Path) -> Template:
-    """`page.html` of a report's folder, which extends `base.html`. Jinja escapes all that is filled in."""
+    """Return `page.html` of a report's folder, which extends `base.html`. Jinja escapes all values."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader([folder, HTML])
@@ -36,7 +36,7 @@ def page_template(folder: Path) -> Template:
 
 @dataclass(frozen=True)
 class Picture:
-    """One plot as the page has it: four drawings as data URIs, for phones and for dark pages."""
+    """One plot on the page: four drawings as data URIs, wide and narrow, for light and dark pages."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ class Picture:
 
 
 def picture_of(plot: Plot, folder: Path) -> Picture:
-    """A plot, written as PNG and drawn for all four kinds of page."""
+    """Write a plot as PNG, and return it drawn for all four kinds of page."""
     figure = plot.figure()
     write_png(figure, folder / f"{plot.name}.png")
     wide = svg_of(figure)
@@ -60,18 +60,18 @@ def picture_of(plot: Plot, folder: Path) -> Picture:
 
 
 def data_uri(svg: str) -> str:
-    """A drawing as an address that holds it."""
+    """Return a drawing as a data URI."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def sha256_of(text: str) -> str:
-    """The hash by which the page allows its own style and script, and no other."""
+    """Return the hash by which the page allows only its own style and script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 @dataclass(frozen=True)
 class Card:
-    """One figure of the headline."""
+    """One figure at the top of a report."""
 
     title: str
     figure: str
@@ -79,31 +79,31 @@ class Card:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: 1 trial, 2 trials."""
+    """Return a number with its noun: 1 trial, 2 trials."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture, not yet drawn."""
+    """One plot, not yet drawn."""
 
     name: str
-    """Also its file's name."""
+    """Name of the plot and of its file."""
     title: str
     caption: str
-    """One sentence on how to read it; empty where the picture is a sentence itself."""
+    """One sentence on how to read the plot; empty if the plot is a sentence itself."""
     alt: str
-    """What it shows, for those who cannot see it."""
+    """Description of the plot for people who cannot see it."""
     draw: Callable[[Figure], None]
     height_in: float | None = None
-    """What its rows need, where it has rows."""
+    """Height that the plot's rows need, if it has rows."""
     width_in: float | None = None
-    """What its columns need, where they are many."""
+    """Width that the plot's columns need, if there are many."""
     scrolls: bool = False
-    """Whether it is too much for the width of a phone, and is scrolled there."""
+    """True if the plot is too wide for a phone and scrolls there."""
 
     def figure(self, *, narrow: bool = False) -> Figure:
-        """The picture, drawn and laid out."""
+        """Draw the plot and lay it out."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -113,29 +113,29 @@ class Plot:
             figsize=(self.width_in or width, self.height_in or height),
             layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
             facecolor=PAPER,
-            dpi=PNG_DPI,  # letters are as wide as in the PNG
+            dpi=PNG_DPI,  # so that letters are as wide as in the PNG
         )
         FigureCanvasAgg(figure)
         self.draw(figure)
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # it is laid out, and need not be again for each format
+        figure.set_layout_engine("none")  # already laid out: do not repeat it for each format
         return figure
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write a picture for documents and slides."""
+    """Write a figure as PNG for documents and slides."""
     figure.savefig(path, format="png")
 
 
 def svg_of(figure: Figure) -> str:
-    """A picture for a light page."""
+    """Return a figure as SVG for a light page."""
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 
 def darkened(svg: str) -> str:
-    """The same picture for a dark page."""
+    """Return the same SVG for a dark page."""
     for light, dark in DARK.items():
         svg = svg.replace(light.lower(), dark)
     return svg

@@ -1,1 +1,1 @@
-"""What a command does from beginning to end: prepare, train or tune, finish, evaluate."""
+"""The steps of each command: prepare, train or tune, finish, evaluate."""

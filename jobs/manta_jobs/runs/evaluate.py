@@ -1,4 +1,4 @@
-"""`manta evaluate`: how a finished model does on labelled rows, through the same `Predictor` that serves it."""
+"""`manta evaluate`: results of a finished model on labeled rows, computed by the same `Predictor` that serves it."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics over all rows and by label, and what people look at to believe them."""
+    """Metrics over all rows and by label, confusion counts and reliability."""
 
     num_rows: int
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     confusion: npt.NDArray[np.int64]
-    """As `confusion_counts` has it."""
+    """Counts as `confusion_counts` returns them."""
     reliability: list[ReliabilityBin]
-    """How often answers of like confidence are right."""
+    """Accuracy of answers by confidence bin."""
 
 
 def evaluate(
@@ -62,11 +62,11 @@ def evaluate(
     behaviour: Path | None = None,
     out: Path | None = None,
 ) -> FinishedEvaluation:
-    """Evaluate a registered model (`NAME` for its champion, `NAME@VERSION`) or a model folder on labelled rows.
+    """Evaluate a registered model (`NAME` for its champion, `NAME@VERSION`) or a model folder on labeled rows.
 
     `settings` are the fields of `DataConfig` that say how to read the rows. Results are sliced by `columns` and by `patterns`
-    (`NAME=REGEX`). `behaviour` is a suite of behaviour tests; without it, the one of the model's config while it is there.
-    `out` is the folder of the report, a new one in the storage unless given.
+    (`NAME=REGEX`). `behaviour` is a suite of behavior tests; the default is the suite of the model's config, if it still exists.
+    `out` is the folder of the report; the default is a new one in the storage.
 
     Raises:
         InputError: the model, the rows or the suite cannot be found or are faulty, or an option is wrong.
@@ -103,14 +103,14 @@ def _data_config(data: str, settings: Mapping[str, Any]) -> DataConfig:
 
 
 def _new_folder(name: str, version: int | None) -> Path:
-    """Where a report goes unless one says otherwise; it is not made yet."""
+    """Return the default folder for a report. It is not made yet."""
     what = "folder" if version is None else str(version)
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     return Storage.resolve(None).root / "evaluations" / f"{name}-{what}-{stamp}"
 
 
 def evaluation_of(logits: Floats, split: Split, *, labels: LabelSpace) -> Evaluation:
-    """What a split's logits come to."""
+    """Compute the metrics of a split from its logits."""
     probabilities = labels.probabilities(logits)
     return Evaluation(
         len(split),

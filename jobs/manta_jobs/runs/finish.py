@@ -1,4 +1,4 @@
-"""After training: the kept checkpoint becomes an artifact, is evaluated on the test rows, registered and reported."""
+"""The steps after training: make an artifact of the kept checkpoint, evaluate it on the test rows, register and report it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def finish(
 ) -> TrainedModel:
     """Turn the kept checkpoint into an artifact, read the test split once, register, and write the report.
 
-    With `forms`, the artifact gets its ONNX forms.
+    With `forms`, the artifact also gets its ONNX inference formats.
     """
     history, dataset = trained.history, prepared.dataset
     record.catch_up(history)
@@ -134,16 +134,16 @@ def finish(
 
 
 def frozen_rows(prepared: PreparedRun) -> FrozenRows:
-    """The run's test rows and behaviour tests, on which later versions will be compared with this one."""
+    """Return the run's test rows and behavior tests, on which later versions will be compared with this one."""
     suite = find_suite(prepared.config.data.model_dump())
     return FrozenRows.of(prepared.dataset, suite=None if suite is None else suite.read_text(encoding="utf-8"))
 
 
 def kept_artifact(prepared: PreparedRun, config: ExperimentConfig, *, kept: dict[str, Any]) -> ModelArtifact:
-    """The artifact of the kept epoch's checkpoint, written unless an interrupted run has written it already."""
+    """Return the artifact of the kept epoch's checkpoint. Write it unless an interrupted run has already written it."""
     if (prepared.folder.artifact / MANIFEST_FILE).exists():
         return ModelArtifact.recover(prepared.folder.artifact)
-    discard(prepared.folder.artifact)  # what of it a driver that was lost had put into an object store
+    discard(prepared.folder.artifact)  # parts that a lost driver had put into an object store
     facts = {
         "name": config.registered_name,
         "num_texts": len(config.data.text_columns),
@@ -166,7 +166,7 @@ def kept_artifact(prepared: PreparedRun, config: ExperimentConfig, *, kept: dict
 
 
 def plain_weights(checkpoint: Path, config: ExperimentConfig, data: TokenizedData) -> dict[str, torch.Tensor]:
-    """The checkpoint's weights as plain `transformers` knows them: LoRA's adapters merged in, and all rows of the word embeddings.
+    """Return the checkpoint's weights as plain `transformers` has them: LoRA adapters merged, and all rows of the word embeddings.
 
     Raises:
         RunError: the checkpoint is gone or altered.

@@ -1,4 +1,4 @@
-"""Before training: everything checked, the run's folder made, its texts tokenised. Or an interrupted run opened again."""
+"""The steps before training: check everything, make the run's folder and tokenize the texts; or reopen an interrupted run."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, "ray")
-"""What a run's workers, and Ray, put into its folder; the driver takes from there only what it asks for."""
+"""Names in a run's folder that its workers and Ray write. The driver fetches only what it needs of them."""
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run whose data and model were checked and whose splits are tokenised on disk."""
+    """A run whose data and model are checked and whose splits are tokenized on disk."""
 
     config: ExperimentConfig
     storage: Storage
@@ -40,11 +40,11 @@ class PreparedRun:
 
 
 def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: str | None = None) -> PreparedRun:
-    """Check everything that can be checked, then create the run folder and tokenise the splits into it.
+    """Check everything that can be checked, then create the run folder and tokenize the splits into it.
 
     Raises:
-        InputError: something is wrong, or cannot work on the cluster that there will be; nothing has been written.
-        RunError: no cluster answers at the address.
+        InputError: something is wrong, or cannot work on the cluster of the run; nothing has been written.
+        RunError: no cluster responds at the address.
     """
     inputs = load_inputs(config)
     config = inputs.config
@@ -65,10 +65,10 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
 
 
 def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
-    """Open a run that was interrupted, as `prepare` left it.
+    """Reopen an interrupted run as `prepare` left it.
 
     Raises:
-        InputError: there is no such run, it is of another kind or finished, or its data is not what it was.
+        InputError: there is no such run, another verb started it, it is finished, or its data has changed.
     """
     storage = Storage.resolve(None)
     fetch(mirror_of(name) if "://" in name else storage.runs / name, without=OF_WORKERS)
@@ -90,16 +90,16 @@ def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
 
 
 def keep(folder: RunFolder) -> None:
-    """At the end of a run, put what the driver has written into the object store, if the storage is one.
+    """Put the files that the driver has written into the object store, if the storage is one, at the end of a run.
 
     Raises:
-        RunError: it cannot be reached.
+        RunError: the object store cannot be reached.
     """
     store(folder.path, without=OF_WORKERS)
 
 
 def with_data_here(config: ExperimentConfig) -> ExperimentConfig:
-    """The config with the data that a submitted job has brought into an object store fetched to this node."""
+    """Return the config with its data fetched to this node, if a submitted job has put the data into an object store."""
     named = {f"data.{key}": Path(getattr(config.data, key) or "") for key in DATA_FILES}
     brought = {name: str(fetch(path)) for name, path in named.items() if url_of(path)}
     return config.with_values(brought) if brought else config
@@ -108,7 +108,7 @@ def with_data_here(config: ExperimentConfig) -> ExperimentConfig:
 def tokenized(
     dataset: TextDataset, folder: RunFolder, *, config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase
 ) -> TokenizedData:
-    """The splits that training reads, tokenised on disk; what is there already is kept."""
+    """Tokenize the splits that training reads onto disk, and return them. Files that exist are kept."""
     from manta.data.encode import write_encoded, write_seen_tokens
 
     pad_id = int(tokenizer.pad_token_id or 0)
@@ -122,7 +122,7 @@ def tokenized(
 
 
 def show_dataset(dataset: TextDataset, console: Console) -> None:
-    """Say how many rows and labels there are, and what is odd about them."""
+    """Print the number of rows and labels, and the warnings about them."""
     console.print(f"Data: {dataset.sizes}, {len(dataset.labels.names)} labels ({dataset.labels.task})")
     for warning in dataset.warnings:
         console.print(f"[yellow]Warning:[/] {warning}")

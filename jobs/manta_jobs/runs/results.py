@@ -1,4 +1,4 @@
-"""What runs leave behind, as the commands get it."""
+"""Results of runs, as the commands get them."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a finished run leaves behind."""
+    """The result of a finished run."""
 
     run: RunFolder
     config: ExperimentConfig
     artifact: ModelArtifact
     version: RegisteredVersion
     promotion: Promotion
-    """Whether the version became the champion, and why not."""
+    """Decision on whether the version became the champion, with the reason."""
     history: list[dict[str, Any]]
     """The metrics of each epoch."""
     fit: Fit
-    """How training and validation went together, and what to try."""
+    """Comparison of training and validation, with advice on what to try."""
     distribution: dict[str, Any]
-    """How the work was spread over workers, as `report.json` has it."""
+    """Distribution of the work over workers, as `report.json` has it."""
     preflight: dict[str, Any]
-    """What was known before it started, as `preflight.json` has it."""
+    """Facts known before the run started, as `preflight.json` has them."""
     num_test_rows: int
     wall_s: float
 
     @property
     def baseline(self) -> Baseline | None:
-        """What TF-IDF and logistic regression reach on the same rows; None for a run of an earlier version."""
+        """Metrics of TF-IDF and logistic regression on the same rows; None for a run of an earlier version."""
         document = self.preflight.get("baseline")
         return Baseline.from_dict(document) if document else None
 
 
 @dataclass(frozen=True)
 class TunedModel:
-    """What a search leaves behind: the best trial as a finished model, and how the others did."""
+    """The result of a search: the best trial as a finished model, and the other trials."""
 
     model: TrainedModel
     best_config_path: Path
     winner: Trial
-    """The run whose model was kept."""
+    """The training run whose model was kept."""
     trials: list[Trial]
-    """Best first, then those without a score."""
+    """Trials, best first, then those without a score."""
     confirmed: list[Confirmation]
-    """The winner first; none where there was nothing to confirm or no time for it."""
+    """Confirmed trials, the winner first; empty if there was nothing to confirm or no time for it."""
     page: Path
-    """The search's report for people, with its plots."""
+    """The search's HTML report, with its plots."""
 
 
 @dataclass(frozen=True)
 class FinishedEvaluation:
-    """What `manta evaluate` found, and the page that shows it."""
+    """The result of `manta evaluate`, and the page that shows it."""
 
     artifact: ModelArtifact
     assessment: Assessment

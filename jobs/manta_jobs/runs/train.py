@@ -1,4 +1,4 @@
-"""`manta train`: from an experiment to a registered model, or on with a run that was interrupted."""
+"""`manta train`: from an experiment to a registered model, or from an interrupted run."""
 
 from __future__ import annotations
 
@@ -36,12 +36,10 @@ def train(config: ExperimentConfig, *, console: Console, address: str | None = N
 
 
 def resume(name: str, *, console: Console, address: str | None = None) -> TrainedModel:
-    """Go on with a run that was interrupted, from its last whole checkpoint.
-
-    It is given by its name or its folder.
+    """Resume an interrupted run, given by name or folder, from its last complete checkpoint.
 
     Raises:
-        InputError: there is no such run, it is finished, or its data is not what it was.
+        InputError: there is no such run, it is finished, or its data has changed.
         RunError: training failed; the message is the worker's own.
     """
     started = time.monotonic()
@@ -49,7 +47,7 @@ def resume(name: str, *, console: Console, address: str | None = None) -> Traine
 
 
 def run(prepared: PreparedRun, *, console: Console, address: str | None, started: float) -> TrainedModel:
-    """Train a prepared run from its last checkpoint, or from the start where it has none, and finish it."""
+    """Train a prepared run from its last checkpoint, or from the start if there is none, and finish it."""
     config = prepared.config
     with connected(address, num_workers=config.train.max_workers):
         board = Board()
@@ -83,7 +81,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
 
 
 def new_steps(board: Board) -> Callable[[], list[dict[str, Any]]]:
-    """A function that gives the steps that were recorded since it was last called."""
+    """Return a function that gives the steps recorded since its last call."""
     last = 0
 
     def give() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`manta tune`: search the config's fields over Ray Tune. Every trial is the same distributed training run as `manta train`."""
+"""`manta tune`: search the config's fields with Ray Tune. Every trial is the same distributed training as `manta train`."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
 JOURNAL_FILE = "trials.jsonl"
 FINISHING_S = 15.0
-"""Kept back from a limit in time for what follows training: the test rows, the registry and the report."""
+"""Seconds of a time limit reserved for the work after training: the test rows, the registry and the report."""
 FORMS_S = 25.0
-"""Likewise, for the ONNX forms."""
+"""Seconds of a time limit reserved for making the ONNX inference formats."""
 
 
 def tune(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TunedModel:
@@ -66,10 +66,10 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
 
 
 def resume(name: str, *, console: Console, address: str | None = None) -> TunedModel:
-    """Go on with a search that was interrupted: ended trials stay as they are, the others go on from their checkpoints.
+    """Resume an interrupted search: ended trials stay as they are, the others continue from their checkpoints.
 
     Raises:
-        InputError: there is no such run, it is finished, or its data is not what it was.
+        InputError: there is no such run, it is finished, or its data has changed.
         RunError: every trial failed.
     """
     started = time.monotonic()
@@ -77,7 +77,7 @@ def resume(name: str, *, console: Console, address: str | None = None) -> TunedM
 
 
 def run(prepared: PreparedRun, *, console: Console, address: str | None, started: float) -> TunedModel:
-    """Search over a prepared run's data, or go on with the search that its journal tells of, and finish it."""
+    """Search over a prepared run's data, or resume the search in its journal, and finish it."""
     config = prepared.config
     with connected(address, num_workers=config.train.max_workers):
         cluster = present_cluster(config.train)
@@ -129,10 +129,10 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
 
 
 class Search:
-    """A search under way: its queue, its worker pools, and Ray Tune in front of them."""
+    """A running search: its queue, its worker pools and Ray Tune."""
 
     def __init__(self, prepared: PreparedRun, *, cluster: Cluster, started: float) -> None:
-        """Open the journal, which an interrupted search has left; nothing runs yet.
+        """Open the journal, which an interrupted search may have left; nothing runs yet.
 
         Raises:
             InputError: a trial's workers do not fit the cluster.
@@ -158,7 +158,7 @@ class Search:
         )
 
     def run(self) -> tuple[list[Trial], list[Confirmation]]:
-        """Search and confirm; the trials that have a score, best first, and what their confirmation came to."""
+        """Search and confirm. Return the trials that have a score, best first, and the results of confirming them."""
         config = self.config
         pools = WorkerPools(self.queue, self.board, num_pools=self.num_pools, build=self._pool)
         pools.start()
@@ -193,11 +193,11 @@ class Search:
         )
 
     def _now(self) -> float:
-        """Seconds since the search started, those before an interruption included."""
+        """Return the seconds since the search started, including those before an interruption."""
         return time.monotonic() - self._started
 
     def _end_of_time(self) -> float | None:
-        """When training must be over, on the same clock; None without a limit."""
+        """Return the time at which training must be over, on the clock of `_now`; None without a limit."""
         budget = self.config.tune.budget
         workers = self.num_pools * self.config.train.max_workers
         ends = []
@@ -210,7 +210,7 @@ class Search:
 
 
 def makes_forms(config: ExperimentConfig) -> bool:
-    """Whether the winner gets the ONNX forms that it should have: not if they took too much of a short limit in time."""
+    """Tell whether the winner gets its ONNX inference formats: not if they would take too much of a short time limit."""
     limit = config.tune.budget.wall_clock_s
     return config.registry.onnx and (limit is None or limit / 4 >= FINISHING_S + FORMS_S)
 
@@ -218,13 +218,16 @@ def makes_forms(config: ExperimentConfig) -> bool:
 def as_ended(
     best: list[Trial], confirmed: list[Confirmation], trials: dict[str, Trial], config: ExperimentConfig
 ) -> tuple[list[Trial], list[Confirmation]]:
-    """Ranked and confirmed trials as they are by now: one that was told to stop was in its epoch still when it was ranked."""
+    """Return the ranked and confirmed trials in their final state.
+
+    A trial that was told to stop may still have been in its last epoch when it was ranked.
+    """
     now = ranked([trials[trial.name] for trial in best], config)
     return now, [replace(item, trial=trials[item.trial.name]) for item in confirmed]
 
 
 def no_model_sentence(trials: list[Trial]) -> str:
-    """Why a search has nothing to show."""
+    """Return a sentence that says why a search has no model."""
     failed = [trial for trial in trials if trial.status == "failed"]
     if failed:
         return f"every trial failed; the first one said: {failed[0].reason}"
@@ -232,7 +235,7 @@ def no_model_sentence(trials: list[Trial]) -> str:
 
 
 def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path, *, config: ExperimentConfig) -> None:
-    """Write every trial's values and epochs as YAML, best first, and what confirming came to."""
+    """Write every trial's values and epochs as YAML, best first, and the results of confirming."""
     rows: list[dict[str, Any]] = [
         {
             "trial": trial.name,
@@ -257,7 +260,7 @@ def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path,
 
 
 def free_disk(trials: Path, *, winner: str) -> None:
-    """Remove the weights of trials that did not win; what they came to stays in their `state.json` and the journal."""
+    """Remove the weights of trials that did not win. Their results stay in their `state.json` and the journal."""
     for trial in set(names(trials)) - {winner}:
         for step in saved_steps(trials / trial):
             for weights in (WEIGHTS_FILE, OPTIMIZER_FILE):
@@ -265,10 +268,10 @@ def free_disk(trials: Path, *, winner: str) -> None:
 
 
 def state_of(trial: Trial, prepared: PreparedRun) -> TrainingState:
-    """What a trial's last checkpoint says.
+    """Return the training state in a trial's last checkpoint.
 
     Raises:
-        RunError: it is gone.
+        RunError: the checkpoint is gone.
     """
     from manta_jobs.training.checkpoints import latest_checkpoint
 

@@ -1,1 +1,1 @@
-"""Jobs on a cluster elsewhere: what they carry, how they are sent and followed, and what runs first when they get there."""
+"""Jobs on a remote cluster: the files they carry, sending them, and following them."""

@@ -1,4 +1,4 @@
-"""The files of this machine that a job carries: its config, and what the config and the verb's arguments name."""
+"""The local files that a job carries: its config, and the files that the config and the verb's arguments name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_BYTES = 100 * 1024**2
 
 @dataclass
 class Cargo:
-    """Files that travel with a job, by the name they have there."""
+    """Files that travel with a job, by their name in the job's folder."""
 
     limit: int = MOST_BYTES
     files: dict[str, Path] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Cargo:
     _locations: dict[Path, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, path: Path, *, what: str) -> str:
-        """Take a file or folder along; its name in the job's folder. `what` it is, for messages."""
+        """Add a file or folder, and return its name in the job's folder. Messages call it `what`."""
         path = path.expanduser().resolve()
         if path not in self._locations:
             name = f"{len(self._locations)}-{path.name}"
@@ -44,10 +44,10 @@ class Cargo:
         return self._locations[path][0]
 
     def check_size(self) -> None:
-        """Whether it is little enough to travel, seen without reading it.
+        """Check that the files are small enough to travel, without reading them.
 
         Raises:
-            InputError: it is not; the message names the largest and says what to do.
+            InputError: they are too large; the message names the largest and says what to do.
         """
         sizes = {name: file.stat().st_size for name, file in self.files.items()}
         if sum(sizes.values()) <= self.limit:
@@ -65,19 +65,19 @@ class Cargo:
 
     @cached_property
     def contents(self) -> dict[str, bytes]:
-        """All of it, read once; nothing may be added after that."""
+        """Content of all files, read once; nothing may be added afterwards."""
         texts = {name: text.encode() for name, text in self.texts.items()}
         return texts | {name: file.read_bytes() for name, file in self.files.items()}
 
 
 def packed_inputs(verb: str, params: Mapping[str, Any], *, limit: int = MOST_BYTES) -> tuple[Cargo, dict[str, Any], str | None]:
-    """The files that a verb's arguments name on this machine, the arguments as the job gets them, and the config's storage.
+    """Return the local files that a verb's arguments name, the arguments for the job, and the config's storage.
 
-    What a config or argument names by a path that exists here travels, but for what lies in the config's `storage`, which the
-    cluster reads itself. URLs, samples, registered models and paths that exist only over there stay as they are.
+    A path in the config or the arguments travels if it exists here. Paths in the config's `storage` do not travel, as the cluster
+    reads them itself. URLs, samples, registered models and paths that exist only on the cluster stay as they are.
 
     Raises:
-        InputError: the config is wrong, a file is missing, it is all too large, or a result would be left on a node.
+        InputError: the config is wrong, a file is missing, the files are too large, or a result would be left on one node.
     """
     cargo, sent, storage = Cargo(limit=limit), dict(params), None
     if params.get("experiment") is not None:

@@ -1,4 +1,4 @@
-"""Following a job: its lines as they come, and what came of it."""
+"""Following a job: its output as it comes, and its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASK_AGAIN_S = 1.0
 
 @dataclass
 class Transcript:
-    """A job's output, cut into lines for people and what it says to us."""
+    """A job's output, split into lines for people and messages for `manta submit`."""
 
     show: Callable[[str], None]
     result: dict[str, Any] | None = None
@@ -30,20 +30,20 @@ class Transcript:
     _rest: str = field(default="", repr=False)
 
     def add(self, text: str) -> None:
-        """The next piece."""
+        """Add the next piece of output."""
         self._num_seen += len(text)
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._line(line)
 
     def end(self) -> None:
-        """Nothing follows; what stands on the last line counts."""
+        """End the output, and handle its last line even without a newline."""
         if self._rest:
             self._line(self._rest)
             self._rest = ""
 
     async def follow(self, api: JobsApi, job_id: str) -> Job:
-        """Add what comes until the job is over. A connection that is lost is made again, and nothing is shown twice."""
+        """Add the output until the job is over. A lost connection is made again, and nothing is shown twice."""
         while True:
             skip = self._num_seen
             async for text in api.tail(job_id):
@@ -69,11 +69,11 @@ class Transcript:
 
 
 def outcome(job: Job, transcript: Transcript) -> dict[str, Any]:
-    """What a job that is over came to: the verb's own result.
+    """Return the verb's own result from a job that is over.
 
     Raises:
         InputError: the config or the input was wrong.
-        RunError: it failed, or was stopped. The message is the cause.
+        RunError: it failed or was stopped; the message is the cause.
     """
     if job.status == "STOPPED":
         raise RunError(f"{job.id} was stopped.")

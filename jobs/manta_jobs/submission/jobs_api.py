@@ -1,7 +1,7 @@
-"""Ray's Jobs API over HTTP (https://docs.ray.io/en/latest/cluster/running-applications/job-submission/rest.html).
+"""Client of Ray's Jobs API over HTTP (https://docs.ray.io/en/latest/cluster/running-applications/job-submission/rest.html).
 
-Ray's own client takes $RAY_ADDRESS before the address it is given, waits for ever for a host that does not answer, and raises
-tracebacks; this one does none of the three.
+Ray's own client prefers $RAY_ADDRESS to the address it is given, waits forever for a host that does not respond, and raises
+tracebacks. This client does none of the three.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted job, as Ray tells of it."""
+    """A submitted job, as Ray reports it."""
 
     id: str
     status: str
@@ -37,20 +37,20 @@ class Job:
     verb: str | None
     """None for a job that `manta submit` did not send."""
     started_ms: int | None
-    """Since 1970."""
+    """Milliseconds since 1970."""
     ended_ms: int | None
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen."""
+        """True if the job has ended."""
         return self.status in FINAL
 
 
 class JobsApi:
-    """What `manta submit` and `manta jobs` ask of a cluster.
+    """The requests that `manta submit` and `manta jobs` send to a cluster.
 
     Raises:
-        InputError: nothing answers at the address, its token is missing or wrong, or it runs another Ray.
+        InputError: nothing responds at the address, its token is missing or wrong, or it runs another version of Ray.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -63,11 +63,11 @@ class JobsApi:
 
     @property
     def address(self) -> str:
-        """Where it answers."""
+        """Address of the cluster's dashboard."""
         return self._connection.address
 
     def upload(self, package: Package) -> bool:
-        """Give the cluster a package; False if it has it already."""
+        """Upload a package to the cluster. Return False if the cluster has it already."""
         path = f"/api/packages/gcs/{package.name}"
         if self._request("GET", path).status_code == 200:
             return False
@@ -77,18 +77,18 @@ class JobsApi:
         return True
 
     def submit(self, job: ClusterJob) -> None:
-        """Start a job whose packages it has."""
+        """Start a job whose packages are uploaded."""
         answer = self._request("POST", "/api/jobs/", json=job.request, timeout=60.0)
         if answer.status_code != 200:
             raise RunError(f"{self.address} did not take the job ({last_line(answer.text)}).")
 
     def jobs(self) -> list[Job]:
-        """The jobs that `manta submit` sent, newest first."""
+        """Return the jobs that `manta submit` sent, newest first."""
         found = [_job(entry) for entry in self._get("/api/jobs/", at=self.address) if entry.get("submission_id")]
         return sorted((job for job in found if job.verb), key=lambda job: job.started_ms or 0, reverse=True)
 
     def job(self, job_id: str) -> Job:
-        """One job.
+        """Return one job.
 
         Raises:
             InputError: the cluster knows no such job.
@@ -96,15 +96,15 @@ class JobsApi:
         return _job(self._of_job(self._request("GET", f"/api/jobs/{job_id}"), job_id))
 
     def logs(self, job_id: str) -> str:
-        """Everything it printed so far."""
+        """Return everything that the job has printed so far."""
         return str(self._of_job(self._request("GET", f"/api/jobs/{job_id}/logs"), job_id)["logs"])
 
     def stop(self, job_id: str) -> bool:
-        """Ask it to end; False if it had ended already."""
+        """Ask the job to stop. Return False if it had already ended."""
         return bool(self._of_job(self._request("POST", f"/api/jobs/{job_id}/stop"), job_id)["stopped"])
 
     async def tail(self, job_id: str) -> AsyncIterator[str]:
-        """What it prints, from its start, until it ends or the connection does."""
+        """Yield the job's output from its start, until the job or the connection ends."""
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, connect=TIMEOUT_S)
@@ -154,10 +154,10 @@ class JobsApi:
 
 
 def check_version(found: Mapping[str, Any], *, at: str, ours: str) -> None:
-    """Whether the cluster runs the Ray that this code was made for: the same up to the last number.
+    """Check that the cluster runs the Ray version that this code is for; only the last number may differ.
 
     Raises:
-        InputError: it does not, or it says nothing of the kind.
+        InputError: it runs another version, or does not report one.
     """
     theirs = found.get("ray_version") if isinstance(found, dict) else None
     if theirs is None:
@@ -167,7 +167,7 @@ def check_version(found: Mapping[str, Any], *, at: str, ours: str) -> None:
 
 
 def last_line(text: str) -> str:
-    """Of a message or traceback, the line that says most."""
+    """Return the last line of a message or traceback, which says the most."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"
 
@@ -185,7 +185,7 @@ def _job(entry: Mapping[str, Any]) -> Job:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause, as the system says it."""
+    """Return the innermost cause, in the words of the operating system."""
     cause: BaseException = error
     while True:
         inner = next((item for item in (*cause.args, getattr(cause, "reason", None)) if isinstance(item, BaseException)), None)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def submit(verb: str, params: Mapping[str, Any], *, api: JobsApi, console: Console, image_code: bool = False) -> str:
-    """Send the verb with its arguments, as its function takes them, and what it needs of this machine; the job's id.
+    """Send the verb, its arguments and the local files they need to the cluster, and return the job's id.
 
-    With `image_code` no code travels: the job looks that the cluster's is the same.
+    With `image_code` no code is sent: the job checks that the code in the cluster's image is the same.
 
     Raises:
-        InputError: what it needs is wrong or too large; nothing was sent.
-        RunError: the cluster did not take it.
+        InputError: something it needs is wrong or too large; nothing was sent.
+        RunError: the cluster refused it.
     """
     cargo, sent, storage = packed_inputs(verb, params)
     name = Path(params["experiment"]).stem if params.get("experiment") is not None else "manta"

@@ -1,1 +1,1 @@
-"""Fine-tuning on Ray Train workers: the loop, its engine, data, checkpoints, recovery and tracking."""
+"""Fine-tuning on Ray Train workers: the training loop, the engine, data, checkpoints, recovery and tracking."""

@@ -1,4 +1,4 @@
-"""The rows of a training on a worker, and their batches: of like length, seeded, the same for any number of workers."""
+"""The training rows of a worker and their batches: of similar length, seeded, and the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ class Share:
 
     rows: Rows
     weight: float
-    """What its mean loss is multiplied by, so that the mean over workers and micro-batches is the mean over the global batch."""
+    """Factor for the mean loss of these rows. With it, the mean over workers and micro-batches is the mean over the global
+    batch."""
 
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """The training order. Rows of like length share a batch, so that little is spent on padding."""
+    """The training order. Rows of similar length share a batch, so that little time is spent on padding."""
 
     lengths: npt.NDArray[np.int64]
     batch_size: int
@@ -48,11 +49,11 @@ class TrainingBatches:
         return -(-len(self.lengths) // self.batch_size)
 
     def epoch(self, epoch: int) -> list[Rows]:
-        """The global batches of one epoch, in order. Every row is in exactly one of them.
+        """Return the global batches of one epoch, in order. Every row is in exactly one of them.
 
-        Rows are shuffled, sorted by length within buckets of many batches, and the batches shuffled again: their
-        make-up changes from epoch to epoch. It depends on the seed and the epoch alone, so training may go on at any batch
-        with any number of workers.
+        Rows are shuffled and then sorted by length within buckets of many batches. Then the batches are shuffled. So batches differ
+        from epoch to epoch. They depend on the seed and the epoch alone, so training can resume at any batch with any number of
+        workers.
         """
         generator = np.random.default_rng([self.seed, epoch])
         order = generator.permutation(len(self.lengths))
@@ -65,26 +66,29 @@ class TrainingBatches:
 
 
 def shares(batch: Rows, *, rank: int, world_size: int, num_micro: int) -> Iterator[Share]:
-    """One worker's part of a global batch, in `num_micro` passes. Like lengths go to different workers, so none waits long."""
+    """Yield one worker's part of a global batch, in `num_micro` passes.
+
+    Rows of similar length go to different workers, so that none waits long.
+    """
     parts = world_size * num_micro
     for part in range(rank, parts, world_size):
         rows = batch[part::parts]
-        if len(rows) == 0:  # a last batch with fewer rows than passes: step along with the others, count for nothing
+        if len(rows) == 0:  # a last batch with fewer rows than passes: this pass only keeps the workers in step
             yield Share(batch[:1], 0.0)
         else:
             yield Share(rows, len(rows) * parts / len(batch))
 
 
 def num_micro_batches(batch_size: int, *, world_size: int, micro_batch_size: int) -> int:
-    """Passes per optimizer step, such that no worker ever computes more than `micro_batch_size` rows at a time."""
+    """Return the passes per optimizer step, so that no worker computes more than `micro_batch_size` rows at a time."""
     return -(-batch_size // (world_size * micro_batch_size))
 
 
 def evaluation_batches(lengths: npt.NDArray[np.int64], *, batch_size: int, rank: int, world_size: int) -> list[tuple[Rows, bool]]:
-    """Batches of this worker in an evaluation, each with whether it counts.
+    """Return this worker's batches in an evaluation, each with a flag that says whether it counts.
 
-    The batches are the same for any number of workers (so are their logits); they are dealt out in turn. All workers get
-    equally many, as ZeRO 3 needs every one of them in every forward pass; the surplus ones do not count.
+    The batches, and therefore their logits, are the same for any number of workers. Workers take them in turn. All workers get the
+    same number of batches, because ZeRO 3 needs every worker in every forward pass. The surplus batches do not count.
     """
     order = np.argsort(lengths, kind="stable")
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -94,29 +98,29 @@ def evaluation_batches(lengths: npt.NDArray[np.int64], *, batch_size: int, rank:
 
 
 class WorkerRows:
-    """The rows that a worker trains on and those it evaluates, and the order of its batches."""
+    """The rows that a worker trains on, the rows that it evaluates, and the order of its batches."""
 
     def __init__(
         self, folder: Path, config: TrainConfig, *, folds: Rows | None, fold: int | None, pad_id: int, device: torch.device
     ) -> None:
-        """`folder` holds the tokenised splits. A `fold` is held out for evaluation, and the rows of the others are trained on."""
+        """Open the tokenized splits in `folder`. A `fold` is held out for evaluation, and the other folds are trained on."""
         self.train, self.validation = _splits(folder, folds=folds, fold=fold)
         self.batches = TrainingBatches(self.train.lengths, config.batch_size, config.seed)
         self._pad_id, self._device = pad_id, device
 
     def load(self, rows: Rows) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Token ids and attention masks `(rows, tokens)` of some training rows, and their labels, on the device."""
+        """Return token ids and attention masks `(rows, tokens)` of some training rows, and their labels, on the device."""
         padded = self.train.padded(rows, pad_id=self._pad_id)
         inputs = {name: torch.from_numpy(array).to(self._device) for name, array in padded.items()}
         return inputs, torch.from_numpy(self.train.targets[rows]).to(self._device)
 
     def load_longest(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """The same for the row with the most tokens."""
+        """Return the same for the row with the most tokens."""
         return self.load(np.argmax(self.train.lengths, keepdims=True))
 
 
 def _splits(folder: Path, *, folds: Rows | None, fold: int | None) -> tuple[EncodedSplit, EncodedSplit]:
-    """The rows to train on, and those to evaluate."""
+    """Return the rows to train on and the rows to evaluate."""
     path = folder / "train.arrow"
     if folds is None:
         return EncodedSplit(path), EncodedSplit(folder / "validation.arrow")
@@ -128,11 +132,12 @@ def _splits(folder: Path, *, folds: Rows | None, fold: int | None) -> tuple[Enco
 
 @dataclass(frozen=True)
 class TokenizedData:
-    """What training needs of the data: small enough to travel to every worker."""
+    """The tokenized data of a training, small enough to send to every worker."""
 
     folder: Path
-    """Holds `train.arrow`, the token ids that it has and perhaps `validation.arrow`, see `manta.data.encode`."""
+    """Folder of `train.arrow`, the token ids that occur in it, and `validation.arrow` if there is such a split; see
+    `manta.data.encode`."""
     labels: LabelSpace
     pad_id: int
     folds: Indices | None = None
-    """The fold of each training row, where there is no validation split."""
+    """The fold of each training row if there is no validation split."""

@@ -1,10 +1,10 @@
-"""Checkpoints of a run: written in the background, whole or not at all, and good for any number of workers.
+"""Checkpoints of a run: written in the background, completely or not at all, and usable with any number of workers.
 
-Each is a folder with three files, none of them a pickle: `model.safetensors` holds all weights in float32, except word
-embeddings that do not learn (`manta.model.seen_rows`); `optimizer.safetensors` holds AdamW's moments; `state.json` says how far
-training was, with every file's size and sha256. The folder is written under another name and then renamed. A checkpoint is
-checked before it is used; where a crash cut one short, training goes on from the one before. In an object store, `state.json`
-is put last, because the other files count only with it.
+Each is a folder with three files, none of them a pickle. `model.safetensors` holds all weights in float32, except word embeddings
+that do not learn (`manta.model.seen_rows`). `optimizer.safetensors` holds AdamW's moments. `state.json` holds the position of the
+training, and every file's size and sha256. The folder is written under a temporary name and then renamed. A checkpoint is verified
+before it is used; if a crash cut one short, training resumes from the one before. In an object store, `state.json` is written last,
+because the other files count only with it.
 """
 
 from __future__ import annotations
@@ -32,55 +32,56 @@ WEIGHTS_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 CHECKPOINTS = "checkpoints"
-"""The folder of a run that holds those of `manta train`."""
+"""Folder of a run that holds the checkpoints of `manta train`."""
 TRIALS_FOLDER = "trials"
-"""The folder of a run that holds a folder of them for each trial of `manta tune`."""
+"""Folder of a run that holds one folder of checkpoints for each trial of `manta tune`."""
 NUM_NEWEST_KEPT = 2
 
 
 @dataclass
 class TrainingState:
-    """Where training is: enough, with the weights and moments, to go on as if nothing had happened.
+    """Position of a training. With the weights and moments, it is enough to resume exactly.
 
-    Dropout needs no generator's state: each step seeds its own, see `worker.seed_step`.
+    Dropout needs no generator state: each step seeds its own, see `loop.seed_step`.
     """
 
     step: int = 0
-    """Optimizer steps done in all."""
+    """Optimizer steps done in total."""
     epoch: int = 0
     """The epoch under way, from 0."""
     batch: int = 0
-    """Global batches of it that are done."""
+    """Global batches of this epoch that are done."""
     loss_sum: float = 0.0
-    """Of their losses."""
+    """Sum of the losses of those batches."""
     train_s: float = 0.0
-    """Seconds they took."""
+    """Seconds that those batches took."""
     folds_s: float = 0.0
-    """Seconds that the folds of a cross-validation took before."""
+    """Seconds that the folds of a cross-validation took before this training."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
     best_step: int | None = None
-    """The checkpoint of the epoch that is kept so far, see `kept_epoch`."""
+    """Step of the checkpoint of the epoch that is kept so far, see `kept_epoch`."""
     finished: bool = False
     resumed: list[int] = field(default_factory=list)
-    """The steps from which training went on after it was interrupted."""
+    """Steps from which training resumed after an interruption."""
     scaler: dict[str, Any] | None = None
-    """Loss scaling of fp16."""
+    """State of fp16 loss scaling."""
     world_size: int | None = None
-    """How many workers trained …"""
+    """Number of workers that trained."""
     zero_stage: int | None = None
-    """… and at which ZeRO stage: as many go on at the same one, as each rounds its sums in its own way."""
+    """ZeRO stage at which they trained. The same number of workers resumes at the same stage, because each stage rounds its sums
+    differently."""
     distribution: dict[str, Any] | None = None
-    """How the work was spread, see `distribution.py`."""
+    """Facts about how the work was spread, see `distribution.py`."""
 
 
 def checkpoint_name(step: int) -> str:
-    """The folder of the checkpoint after so many optimizer steps."""
+    """Return the folder name of the checkpoint after `step` optimizer steps."""
     return f"step-{step:08d}"
 
 
 def kept_epoch(history: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
-    """The epoch whose model is kept: the last. With `early_stopping` the best by `metric`, and of equal ones the later."""
+    """Return the epoch whose model is kept: the last. With `early_stopping`: the best by `metric`, and of equal ones the later."""
     if config.early_stopping is None:
         return history[-1]
     choose = max if config.metric_mode == "max" else min
@@ -88,14 +89,14 @@ def kept_epoch(history: list[dict[str, Any]], config: TrainConfig) -> dict[str, 
 
 
 def epochs_without_gain(history: list[dict[str, Any]], config: TrainConfig) -> int:
-    """Epochs since `metric` last got better than in all epochs before; an equal value is no gain."""
+    """Return the number of epochs since `metric` last improved on all earlier epochs. An equal value is no improvement."""
     choose = max if config.metric_mode == "max" else min
     best = choose(history, key=lambda metrics: float(metrics[config.metric]))  # the first of equal ones
     return len(history) - 1 - history.index(best)
 
 
 class CheckpointWriter:
-    """Writes checkpoints on a thread of its own while training goes on. Worker 0 has one; the others have nothing to write."""
+    """Writer of checkpoints on a background thread while training continues. It is used on worker 0 only."""
 
     def __init__(self, folder: Path) -> None:
         self.took_s = 0.0
@@ -105,10 +106,10 @@ class CheckpointWriter:
         self._error: BaseException | None = None
 
     def write(self, state: TrainingState, *, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
-        """Begin to write a checkpoint. The tensors are the writer's from here on. Waits for the one before, if need be.
+        """Begin to write a checkpoint, after waiting for the previous one. The caller must not use the tensors afterwards.
 
         Raises:
-            OSError: the one before could not be written.
+            OSError: the previous one could not be written.
         """
         self.wait()
         document = dataclasses.asdict(state)
@@ -116,7 +117,7 @@ class CheckpointWriter:
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when all that was given is on disk.
+        """Wait until everything given is on disk.
 
         Raises:
             OSError: it could not be written.
@@ -141,7 +142,7 @@ class CheckpointWriter:
 def write_checkpoint(
     folder: Path, state: dict[str, Any], *, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]
 ) -> Path:
-    """Write one checkpoint and return its folder, which is there whole or not at all."""
+    """Write one checkpoint, completely or not at all, and return its folder."""
     from safetensors.torch import save_file
 
     target = folder / checkpoint_name(state["step"])
@@ -162,7 +163,7 @@ def write_checkpoint(
 
 
 def prune(folder: Path, *, best_step: int | None, num_newest: int) -> None:
-    """Remove all checkpoints but the newest ones and the kept epoch's."""
+    """Remove all checkpoints except the newest ones and the kept epoch's."""
     steps = sorted(saved_steps(folder))
     for step in steps[:-num_newest]:
         if step != best_step:
@@ -170,7 +171,7 @@ def prune(folder: Path, *, best_step: int | None, num_newest: int) -> None:
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
-    """The newest checkpoint that is whole and unaltered, fetched if need be, or None."""
+    """Return the newest checkpoint that is complete and unaltered, fetched from an object store if needed; None without one."""
     for step in sorted(saved_steps(folder), reverse=True):
         path = fetch(folder / checkpoint_name(step))
         state = read_state(path)
@@ -180,7 +181,7 @@ def latest_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
 
 
 def read_state(path: Path) -> TrainingState | None:
-    """The state of a checkpoint, or None where any of its files is missing, cut short or altered."""
+    """Return the state of a checkpoint; None if any of its files is missing, cut short or altered."""
     try:
         document = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
         for name, facts in document["files"].items():
@@ -192,11 +193,11 @@ def read_state(path: Path) -> TrainingState | None:
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps of which there are checkpoints, whole or not."""
+    """Return the steps of all checkpoints, complete or not."""
     return [int(name.removeprefix("step-")) for name in names(folder) if name.startswith("step-")]
 
 
 def _to_disk(path: Path) -> None:
-    """Have the system write a file out, so that it outlives a power cut."""
+    """Flush a file to disk, so that it survives a power cut."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -1,13 +1,13 @@
-"""Training on CPUs made faster: dropout from a quicker generator, and gradients exchanged without the rows nobody touched.
+"""Faster training on CPUs: dropout from a faster random generator, and gradients exchanged without rows that are zero everywhere.
 
-torch draws dropout's random numbers one after the other on one core (a Mersenne Twister, 53 bits each): a tenth of a small
-encoder's training time. Here they come from NumPy's SFC64, 16 bits each. The one operator behind every dropout is replaced,
-the dropout inside attention included.
+On CPUs, torch draws the random numbers for dropout one by one on one core (Mersenne Twister, 53 bits each). That takes a tenth of a
+small encoder's training time. This module draws them from NumPy's SFC64, 16 bits each. It replaces the one operator behind every
+dropout, including the dropout inside attention.
 
-Half of a small encoder's parameters are word embeddings, and a batch uses a hundredth of their rows; the other gradients are
-zero. At ZeRO 0, DeepSpeed sends all of them. Here rows that no worker's texts touched are not sent; the mean is the same.
+Half of a small encoder's parameters are word embeddings. A batch uses a hundredth of their rows; the gradients of all other rows
+are zero. At ZeRO 0, DeepSpeed sends all rows. This module skips the rows that are zero on every worker; the mean is the same.
 
-GPUs draw numbers in parallel and have links a hundred times as fast: they keep torch's dropout and DeepSpeed's reduction.
+GPUs draw random numbers in parallel and have links a hundred times as fast. They keep torch's dropout and DeepSpeed's reduction.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ LEVELS_PER_DRAW = 4  # 64 bits are drawn at a time
 
 
 def bernoulli_(tensor: torch.Tensor, p: float = 0.5, *, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Fill a tensor of any shape with ones, each with probability `p` to within 1/131,072, and zeros.
+    """Set each element of a tensor to 1 with probability `p` (to within 1/131,072), else to 0, and return the tensor.
 
-    Its generator is seeded anew by each call from torch's, so `torch.manual_seed` decides what is drawn.
+    Each call seeds a new generator from torch's, so `torch.manual_seed` makes the result reproducible.
     """
     if tensor.numel() == 0:
         return tensor
     seed = int(torch.randint(1 << 62, (), generator=generator).item())
     count = tensor.numel()
     levels = np.random.SFC64(seed).random_raw(-(-count // LEVELS_PER_DRAW)).view(np.uint16)[:count]
-    kept = (levels < round(p * LEVELS)).view(np.uint8)  # torch takes eight times as long to make numbers of booleans
+    kept = (levels < round(p * LEVELS)).view(np.uint8)  # torch converts booleans to numbers eight times as slowly
     return tensor.copy_(torch.from_numpy(kept).view(tensor.shape))
 
 
 def install_quick_dropout() -> torch.library.Library:
-    """Have torch use it on CPUs in this process for as long as the answer is kept."""
+    """Make torch use `bernoulli_` on CPUs in this process, for as long as the returned library is kept."""
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that there was one before
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that the operator is overridden
         library.impl("bernoulli_.float", bernoulli_, "CPU", allow_override=True)  # type: ignore[no-untyped-call]
     return library
 
 
 MIN_ROWS = 4096
-"""A matrix of fewer rows is sent whole."""
+"""Matrices with fewer rows are sent whole."""
 
 
 def reduces_itself(engine: DeepSpeedEngine) -> bool:
-    """Whether this engine's gradients are reduced here; DeepSpeed is told to leave them alone."""
+    """Tell whether `average_gradients` reduces this engine's gradients; if so, turn off DeepSpeed's own reduction."""
     if engine.zero_optimization_stage() != 0 or engine.device.type != "cpu":
         return False
     engine.enable_backward_allreduce = False
@@ -64,7 +64,7 @@ def reduces_itself(engine: DeepSpeedEngine) -> bool:
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Put the mean over all workers in the place of each gradient. All workers must call it together."""
+    """Replace each gradient by its mean over all workers. All workers must call it together."""
     if dist.get_world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -81,7 +81,7 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 
 
 def _sum_touched_rows(gradient: torch.Tensor) -> None:
-    """The mean of a matrix over workers, by way of those rows only that are not zero on all of them."""
+    """Replace a matrix by its mean over workers. Exchange only the rows that are nonzero on some worker."""
     touched = gradient.any(dim=1).to(torch.uint8)
     dist.all_reduce(touched, op=dist.ReduceOp.MAX)
     rows = touched.nonzero().squeeze(1)

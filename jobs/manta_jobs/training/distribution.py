@@ -1,4 +1,4 @@
-"""Proof that a run was distributed: what each worker held, what it computed, and that all of them trained one model."""
+"""Proof that a run was distributed: each worker's memory and work, and a check that all workers trained one model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_PENDING_EVENTS = 512
 
 
 class Stopwatch:
-    """Seconds spent in each phase. On a GPU, whose work runs behind the program, by events of the device's own clock."""
+    """Seconds spent in each phase. A GPU works asynchronously, so there CUDA events measure the time."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -36,7 +36,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Count the body's time for a phase."""
+        """Add the body's time to a phase."""
         if not self._on_gpu:
             started = time.perf_counter()
             yield
@@ -51,7 +51,7 @@ class Stopwatch:
             self._collect()
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by phase so far."""
+        """Return the seconds of each phase so far."""
         self._collect()
         return {phase: round(self._seconds[phase], 3) for phase in PHASES}
 
@@ -63,7 +63,7 @@ class Stopwatch:
 
 
 class WorkRecord:
-    """What this worker held and computed, for the section `distribution` of the report."""
+    """Memory and work of this worker, for the section `distribution` of the report."""
 
     def __init__(self, device: torch.device) -> None:
         self.watch = Stopwatch(device)
@@ -73,13 +73,13 @@ class WorkRecord:
         self._first_hash = ""
 
     def micro_batch(self, engine: DeepSpeedEngine, *, num_rows: int) -> None:
-        """Count a backward pass over so many rows; until the first step, also the gradients that it left."""
+        """Count a backward pass over `num_rows` rows. Until the first step, also measure the gradients that it left."""
         self._num_examples += num_rows
         if not self._first_hash:
             self._bytes["gradients"] = max(self._bytes.get("gradients", 0), gradient_bytes(engine))
 
     def step(self, engine: DeepSpeedEngine, *, seconds: float) -> None:
-        """Count an optimizer step; after the first one, also what the engine holds, and compare the workers' weights."""
+        """Count an optimizer step. After the first one, also measure the engine's state and compare the workers' weights."""
         self._trained_s += seconds
         if not self._first_hash:
             self._bytes |= state_bytes(engine)
@@ -87,7 +87,7 @@ class WorkRecord:
                 self._first_hash = agreed_hash(weights)
 
     def report(self, engine: DeepSpeedEngine, *, last_hash: str) -> dict[str, Any]:
-        """The facts of all workers. All workers must call it together."""
+        """Return the facts of all workers. All workers must call it together."""
         device = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
         mine = {
             "node": ray.get_runtime_context().get_node_id(),
@@ -109,10 +109,10 @@ class WorkRecord:
 
 
 def agreed_hash(weights: dict[str, torch.Tensor]) -> str:
-    """sha256 of all weights, after it was compared over the workers. All workers must call it together.
+    """Return the sha256 of all weights, after comparing it between workers. All workers must call it together.
 
     Raises:
-        RuntimeError: it is not the same on all of them, so that they have not trained one model.
+        RuntimeError: the hashes differ, so the workers have not trained one model.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
@@ -127,10 +127,10 @@ def agreed_hash(weights: dict[str, torch.Tensor]) -> str:
 
 
 def gradient_bytes(engine: DeepSpeedEngine) -> int:
-    """Bytes of gradients that this worker holds after a backward pass.
+    """Return the bytes of gradients that this worker holds after a backward pass.
 
-    DeepSpeed frees those of other workers' partitions at ZeRO 1 before the optimizer step, at ZeRO 2 and 3 after every pass: the
-    two differ where gradients are accumulated.
+    DeepSpeed frees the gradients of other workers' partitions. At ZeRO 1 it does so before the optimizer step, at ZeRO 2 and 3
+    after every pass. The two differ when gradients are accumulated.
     """
     zero = engine.optimizer
     held = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
@@ -142,7 +142,7 @@ def gradient_bytes(engine: DeepSpeedEngine) -> int:
 
 
 def state_bytes(engine: DeepSpeedEngine) -> dict[str, int]:
-    """Bytes of parameters, of float32 copies that ZeRO updates in their place, and of AdamW's moments on this worker.
+    """Return this worker's bytes of parameters, of the float32 copies that ZeRO updates instead, and of AdamW's moments.
 
     Word embeddings that stay as pretrained (`manta.model.seen_rows`) are no parameters and do not count.
     """
@@ -161,13 +161,13 @@ def state_bytes(engine: DeepSpeedEngine) -> dict[str, int]:
 
 
 def gathered_facts(mine: dict[str, Any]) -> list[dict[str, Any]]:
-    """What each worker says of itself, in the order of ranks. All workers must call it together."""
+    """Return the facts of each worker and its host name, in the order of ranks. All workers must call it together."""
     facts: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(facts, {"host": socket.gethostname(), **mine})
     return facts
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes of memory behind tensors, where several may be views of one."""
+    """Return the bytes of memory behind tensors. Views of the same storage count once."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors if tensor.numel()}
     return sum(storages.values())

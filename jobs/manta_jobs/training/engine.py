@@ -1,6 +1,6 @@
-"""The DeepSpeed engine around the model: what is split over the workers, precision, the optimizer and the schedule.
+"""The DeepSpeed engine around the model: ZeRO partitioning, precision, optimizer and learning-rate schedule.
 
-DeepSpeed is imported in workers only, never in a driver: it looks at the machine when imported.
+Import DeepSpeed in workers only, never in a driver: it inspects the machine when imported.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16", "fp16"]
 CPU_BF16 = ("avx512_bf16", "amx_bf16")
-"""Instructions of x86 processors that multiply in bfloat16, as torch calls them."""
+"""Instruction sets of x86 processors that multiply in bfloat16, by torch's names."""
 
 
 def import_deepspeed() -> ModuleType:
-    """DeepSpeed, set up for the hardware of this worker."""
+    """Import DeepSpeed, set up for the hardware of this worker."""
     if torch.cuda.is_available():
         import deepspeed
     else:
@@ -39,7 +39,7 @@ def import_deepspeed() -> ModuleType:
         import deepspeed.ops
 
         # On a CPU the communication backend would compile a shared-memory operator with g++ (about a minute). It serves
-        # `inference_all_reduce` only, which training never calls. This table says which operators may be built.
+        # `inference_all_reduce` only, which training never calls. This table lists the operators that may be built.
         deepspeed.ops.__compatible_ops__ = {}
         from deepspeed.runtime.zero import stage_1_and_2
 
@@ -49,9 +49,9 @@ def import_deepspeed() -> ModuleType:
 
 
 def gather_partitions(*, partitioned_param_groups: list[list[torch.Tensor]], **others: Any) -> None:
-    """After a ZeRO 1 or 2 step, give every worker the parameters that the others updated: in DeepSpeed's place on CPUs.
+    """Send every worker the parameters that the others updated in a ZeRO 1 or 2 step. Replaces DeepSpeed's function on CPUs.
 
-    Gloo's all-gather takes 3.5 times as long as a broadcast by each worker (90 MB between two: 154 ms against 43 ms).
+    Gloo's all-gather takes 3.5 times as long as one broadcast by each worker (90 MB between two workers: 154 ms against 43 ms).
     """
     waiting = [dist.broadcast(part, rank, async_op=True) for group in partitioned_param_groups for rank, part in enumerate(group)]
     for work in waiting:
@@ -59,21 +59,21 @@ def gather_partitions(*, partitioned_param_groups: list[list[torch.Tensor]], **o
 
 
 def resolve_precision(config: TrainConfig) -> Precision:
-    """What matrices are multiplied in: as set, or bfloat16 where this worker's hardware computes in it, else float32."""
+    """Return the configured precision. For `auto`: bfloat16 if this worker's hardware computes in it, else float32."""
     if config.precision != "auto":
         return config.precision
     return "bf16" if computes_bf16() else "fp32"
 
 
 def agreed_precision(config: TrainConfig) -> Precision:
-    """What all workers multiply in: float32 where only some of them could do it in bfloat16. All must call it together."""
+    """Return one precision for all workers: float32 if their own choices differ. All workers must call it together."""
     found: list[Precision] = ["fp32"] * dist.get_world_size()
     dist.all_gather_object(found, resolve_precision(config))
     return found[0] if len(set(found)) == 1 else "fp32"
 
 
 def computes_bf16() -> bool:
-    """Whether matrices are multiplied in bfloat16 by the hardware itself, and so faster than in float32."""
+    """Tell whether the hardware itself multiplies matrices in bfloat16, and is therefore faster than in float32."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
@@ -81,22 +81,22 @@ def computes_bf16() -> bool:
 
 
 def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: int) -> dict[str, Any]:
-    """The engine's JSON (https://www.deepspeed.ai/docs/config-json), with the user's own additions merged in.
+    """Return the engine's JSON (https://www.deepspeed.ai/docs/config-json), with the user's own additions merged in.
 
-    In bf16, weights, sums and the optimizer stay in float32 and matrices are multiplied in the lower precision, as torch's
-    autocast does it: the same at every ZeRO stage. In fp16 that holds for ZeRO 0; the others use DeepSpeed's own fp16, whose
-    loss scaling is agreed on by all workers.
+    In bf16, weights, sums and the optimizer stay in float32 and matrices are multiplied in bfloat16, as torch's autocast does. This
+    is the same at every ZeRO stage. In fp16 it holds for ZeRO 0 only. The other stages use DeepSpeed's own fp16, in which all
+    workers agree on the loss scale.
     """
     precision = resolve_precision(config)
     on_gpu = torch.cuda.is_available()
-    # Contiguous gradients help a GPU's allocator, and are one more copy of them on a CPU.
+    # Contiguous gradients help a GPU's allocator; on a CPU they are only one more copy.
     zero: dict[str, Any] = {"stage": config.chosen_zero_stage, "overlap_comm": on_gpu, "contiguous_gradients": on_gpu}
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if config.offload_parameters:
         zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
     document: dict[str, Any] = {
-        # The most rows of one pass. Smaller and uneven ones are weighted in the loss, see batches.Share.
+        # The most rows of one pass. The loss weights smaller passes, see `batches.Share`.
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": num_micro,
         "gradient_clipping": config.max_grad_norm,
@@ -117,7 +117,7 @@ def build_engine(
 ) -> DeepSpeedEngine:
     """Wrap the model for distributed training with AdamW (Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101).
 
-    `first_step` is where the schedule goes on, out of `num_steps` optimizer steps.
+    `first_step` is the step at which the schedule resumes, out of `num_steps` optimizer steps.
     """
     deepspeed = import_deepspeed()
     groups = parameter_groups(
@@ -135,7 +135,7 @@ def build_engine(
 
 
 def schedule(config: TrainConfig, *, num_steps: int) -> Callable[[int], float]:
-    """The share of the peak learning rate at each step: up over the warm-up steps, then as `train.schedule` says."""
+    """Return a function from a step to its share of the peak learning rate: warm-up steps first, then `train.schedule`."""
     warmup = round(num_steps * config.warmup_fraction)
 
     def factor(step: int) -> float:
@@ -151,7 +151,7 @@ def schedule(config: TrainConfig, *, num_steps: int) -> Callable[[int], float]:
 
 @contextmanager
 def full_weights(engine: DeepSpeedEngine) -> Iterator[dict[str, torch.Tensor]]:
-    """Every weight, whole, on every worker, as long as the context lasts; ZeRO 3 gathers them first.
+    """Give every worker all weights as whole tensors while the body runs; ZeRO 3 gathers them first.
 
     All workers must enter it together.
     """
@@ -165,7 +165,7 @@ def full_weights(engine: DeepSpeedEngine) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def scaler_state(engine: DeepSpeedEngine) -> dict[str, Any] | None:
-    """Where the loss scaling of fp16 is, as plain numbers; None in other precisions."""
+    """Return the state of fp16 loss scaling as plain numbers; None in other precisions."""
     if engine.torch_autocast_z0_gradscaler is not None:
         state: dict[str, Any] = engine.torch_autocast_z0_gradscaler.state_dict()
         return state
@@ -175,9 +175,9 @@ def scaler_state(engine: DeepSpeedEngine) -> dict[str, Any] | None:
 
 
 def restore_scaler(engine: DeepSpeedEngine, state: dict[str, Any] | None) -> None:
-    """Go on with the loss scaling of a checkpoint.
+    """Resume the loss scaling of a checkpoint.
 
-    ZeRO 0 keeps it in another form than ZeRO 1 to 3. Between the two only the scale itself is taken over.
+    ZeRO 0 stores it in a different format than ZeRO 1 to 3. Between the two, only the scale itself is restored.
     """
     if state is None:
         return
@@ -189,7 +189,7 @@ def restore_scaler(engine: DeepSpeedEngine, state: dict[str, Any] | None) -> Non
 
 
 def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Both documents in one; they do not contradict each other, see `TrainConfig`."""
+    """Return both documents merged. `TrainConfig` ensures that they do not contradict each other."""
     merged = dict(ours)
     for key, value in theirs.items():
         merged[key] = _merged(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value

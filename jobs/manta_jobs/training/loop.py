@@ -1,4 +1,4 @@
-"""What every Ray Train worker runs: the training loop, on one screen, and the steps it calls."""
+"""The training loop that every Ray Train worker runs, and the steps that it calls."""
 
 from __future__ import annotations
 
@@ -66,34 +66,34 @@ NO_CUDA = (
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """All that a worker needs to know; the same for every worker of a run."""
+    """Settings and paths of a run, the same for every worker."""
 
     config: ExperimentConfig
     labels: LabelSpace
     data_folder: str
-    """Where `prepare` put the tokenised splits, readable by every worker."""
+    """Folder of the tokenized splits that `prepare` wrote, readable by every worker."""
     checkpoints: str
-    """Folder of this run's checkpoints, likewise; where there are any, training goes on from the newest."""
+    """Folder of this run's checkpoints, readable by every worker. If it holds any, training resumes from the newest."""
     pad_id: int
     num_threads: int
     board: Board
     run_name: str
     folds: Rows | None = None
-    """The fold of each training row `(rows,)` where the run is cross-validated."""
+    """The fold of each training row `(rows,)`; None if the run is not cross-validated."""
     seconds: float | None = None
-    """Time until training must end; the epoch under way is then evaluated as it is."""
+    """Time until training must end. The epoch under way then ends early and is evaluated."""
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
     """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
-    kept = install_quick_dropout()  # noqa: F841  # for as long as training goes on
+    kept = install_quick_dropout()  # noqa: F841  # kept until training ends
     training = begun(arguments["setup"])
     training.say_zero_stage()
     training.run(report=reported)
 
 
 def begun(setup: WorkerSetup) -> Training:
-    """The run's training, ready to go on. Where few rows are cross-validated, the folds are trained first."""
+    """Return the run's training, ready to run. If the rows are cross-validated, train the folds first."""
     ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
     if setup.folds is None:
         return Training(setup, ends_at=ends_at)
@@ -106,12 +106,12 @@ def begun(setup: WorkerSetup) -> Training:
     )
     took_s = time.monotonic() - started
     training = Training(setup, ends_at=ends_at, held_out=held_out)
-    training.state.folds_s = max(training.state.folds_s, took_s)  # a run that goes on only reads what they came to
+    training.state.folds_s = max(training.state.folds_s, took_s)  # a resumed run only reads the folds' logits
     return training
 
 
 def fold_logits(setup: WorkerSetup, fold: int, *, ends_at: float) -> Floats:
-    """Train on the rows of the other folds; logits `(epochs, rows, outputs)` of this fold's rows after each epoch."""
+    """Train on the rows of the other folds; return logits `(epochs, rows, outputs)` of this fold's rows after each epoch."""
     training = Training(setup, ends_at=ends_at, fold=fold)
     logits: list[Floats] = []
 
@@ -127,27 +127,27 @@ def fold_logits(setup: WorkerSetup, fold: int, *, ends_at: float) -> Floats:
 
 
 def reported(metrics: dict[str, Any]) -> bool:
-    """Tell Ray Train of an epoch; a run of its own always goes on."""
+    """Report an epoch to Ray Train. Return True, because a single run is never stopped between epochs."""
     ray.train.report(metrics)
     return True
 
 
 class Training:
-    """One worker's side of a training: its rows, its engine, and how far it is."""
+    """One worker's part of a training: its rows, its engine and its progress."""
 
     def __init__(
         self, setup: WorkerSetup, *, ends_at: float = math.inf, fold: int | None = None, held_out: Floats | None = None
     ) -> None:
-        """Build the model as pretrained, or as the newest checkpoint left it, and wrap it for distributed training.
+        """Build the pretrained model, or restore it from the newest checkpoint, and wrap it for distributed training.
 
-        A `fold` of a cross-validation trains on the rows of the others, is evaluated on its own and leaves no checkpoint.
-        The training that follows takes all rows; its metrics are those of `held_out`, see `cross_validate`.
+        A `fold` of a cross-validation trains on the rows of the other folds, is evaluated on its own rows and writes no checkpoint.
+        The training that follows uses all rows; its metrics are computed from `held_out`, see `cross_validate`.
         """
         self.ends_at, self.fold, self.held_out = ends_at, fold, held_out
         self.setup = setup = on_this_node(setup)
         self.config = setup.config.train.model_copy(update={"precision": agreed_precision(setup.config.train)})
         torch.set_num_threads(setup.num_threads)
-        # Ray names a GPU by what the node says that it has, whether or not torch can use one.
+        # Ray returns a GPU if the node declares one, even if torch cannot use it.
         self.device = ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
         self.rows = WorkerRows(
             Path(setup.data_folder), self.config, folds=setup.folds, fold=fold, pad_id=setup.pad_id, device=self.device
@@ -157,7 +157,7 @@ class Training:
         self._build_engine(found[0] if found else None)
         self.saver = Saver(Path(setup.checkpoints))
         self.record = WorkRecord(self.device)
-        self.losses = torch.zeros(2, dtype=torch.float64, device=self.device)  # sum and count since the last look
+        self.losses = torch.zeros(2, dtype=torch.float64, device=self.device)  # sum and count since the last `_agree`
         self.looked_at = time.monotonic()
         self.out_of_time = False
         self.log_every = max(1, min(LOG_EVERY_STEPS, self.rows.batches.num_steps // POINTS_PER_EPOCH))
@@ -175,7 +175,7 @@ class Training:
             setup.board.say(setup.run_name, NO_CUDA)
 
     def say_zero_stage(self) -> None:
-        """Tell people which ZeRO stage several workers chose and why; nothing where it was set, or is that of a checkpoint."""
+        """Tell the user which ZeRO stage several workers chose and why. Say nothing if it was configured or resumed."""
         world_size = dist.get_world_size()
         if dist.get_rank() == 0 and world_size > 1 and self.stage_reason:
             self.setup.board.say(
@@ -184,7 +184,7 @@ class Training:
             )
 
     def run(self, *, report: Callable[[dict[str, Any]], bool]) -> None:
-        """The training loop. `report` takes each epoch's metrics and says whether to go on, the same to all workers."""
+        """Run the training loop. `report` takes each epoch's metrics and returns whether to continue, the same on all workers."""
         state = self.state
         with memory.exhaustion_named(self.micro_batch_size):
             while not state.finished:
@@ -200,7 +200,7 @@ class Training:
         self.saver.wait()
 
     def train_step(self, batch: Rows) -> None:
-        """One optimizer step on a global batch: forward and backward on this worker's rows, then AdamW's update."""
+        """Make one optimizer step on a global batch: forward and backward on this worker's rows, then AdamW's update."""
         started, watch = time.perf_counter(), self.record.watch
         rank, world_size = dist.get_rank(), dist.get_world_size()
         seed_step(self.config.seed, step=self.state.step, rank=rank)
@@ -226,7 +226,10 @@ class Training:
         self.record.step(self.engine, seconds=took_s)
 
     def look_up(self) -> None:
-        """Every few steps: agree on the loss, tell how far it is, and save where that is due or a node is about to go."""
+        """Agree on the mean loss and report progress every few steps, and save a checkpoint if one is due.
+
+        A checkpoint is also due when the node is about to be taken away.
+        """
         due = self.config.checkpoint_steps is not None and self.state.batch % self.config.checkpoint_steps == 0
         if due or self.state.batch % self.log_every == 0 or self.state.batch == self.rows.batches.num_steps:
             now = time.monotonic()
@@ -252,7 +255,7 @@ class Training:
             self.save()
 
     def finish_epoch(self) -> dict[str, Any]:
-        """Evaluate, note the metrics and save; the metrics. All workers must have the same weights."""
+        """Evaluate, record the metrics, save, and return the metrics. All workers must have the same weights."""
         state = self.state
         self.reporter.evaluating(state)
         with self.record.watch("evaluation"):
@@ -289,25 +292,25 @@ class Training:
         return metrics
 
     def save(self) -> None:
-        """Begin to write a checkpoint; a fold leaves none, as it is soon trained again."""
+        """Begin to write a checkpoint. A fold writes none, because training it again is quick."""
         if self.fold is None:
             with self.record.watch("checkpoint"):
                 self.saver.save(self.engine, self.state)
 
     def save_for_good(self) -> None:
-        """Have training as it is on disk when this returns. All workers must call it together."""
+        """Save the current state and wait until it is on disk. All workers must call it together."""
         if not self.saver.has_saved(self.state):
             self.save()
         self.saver.wait()
 
     def close(self) -> None:
-        """Let go of the engine and its memory, so that another run can have this process."""
+        """Release the engine and its memory, so that another run can use this process."""
         with suppress(OSError):
             self.saver.wait()
         self.engine.destroy()
 
     def _build_engine(self, checkpoint: Path | None) -> None:
-        """The engine at the ZeRO stage and micro-batch size that suit the workers' memory, as the checkpoint left it if given."""
+        """Build the engine at the ZeRO stage and micro-batch size that fit all workers' memory; restore a checkpoint if given."""
         world_size = dist.get_world_size()
         model = self._model(checkpoint)
         room = self._room(model)
@@ -330,7 +333,7 @@ class Training:
                 restore(self.engine, checkpoint, self.state)
             self.state.resumed.append(self.state.step)
         self.reduces_itself = reduces_itself(self.engine)
-        self.engine.train()  # with dropout: pretrained models come without
+        self.engine.train()  # turns dropout on: pretrained models load with it off
 
     def _model(self, checkpoint: Path | None) -> TrainedClassifier:
         from safetensors.torch import load_file
@@ -338,7 +341,7 @@ class Training:
         setup = self.setup
         seed_everything(self.config.seed)  # the same new head on every worker
         pretrained = build_model(setup.config.model, setup.labels)
-        self.dropout = max(dropout_rates(pretrained), default=0.0)  # what was built, not what was asked for
+        self.dropout = max(dropout_rates(pretrained), default=0.0)  # as built, which may differ from the config
         model = adapt(pretrained, setup.config.model)
         train_seen_rows(model, seen_tokens(Path(setup.data_folder)))
         if self.config.gradient_checkpointing:
@@ -375,7 +378,7 @@ class Training:
         return min(memory.of_all_workers(chosen))
 
     def _part(self) -> Part:
-        """The position of this training among the folds of a cross-validation and the training after them."""
+        """Return the position of this training among the folds of a cross-validation and the final training."""
         if self.setup.folds is None:
             return Part(num_steps=self.num_steps)
         steps = steps_of_parts(self.setup.folds, batch_size=self.config.batch_size, num_epochs=self.config.planned_epochs)
@@ -384,14 +387,17 @@ class Training:
         return Part(name, num_steps_before=sum(steps[:index]), num_steps=sum(steps))
 
     def _validation_logits(self) -> Floats:
-        """Logits `(rows, outputs)` after the epoch under way; those that the cross-validation had then, if there was one."""
+        """Return logits `(rows, outputs)` after the epoch under way; after a cross-validation, the held-out ones."""
         if self.held_out is not None:
             logits: Floats = self.held_out[min(self.state.epoch, len(self.held_out) - 1)]
             return logits
         return all_logits(self.engine, self.rows.validation, pad_id=self.setup.pad_id)
 
     def _agree(self, wishes: list[float]) -> tuple[float, ...]:
-        """The mean loss since the last look over all workers, and whether any of them wishes for something."""
+        """Return the mean loss over all workers since the last call, and the sum of each wish over all workers.
+
+        A sum above 0 means that some worker has the wish.
+        """
         shared = torch.cat([self.losses, torch.tensor(wishes, dtype=torch.float64, device=self.device)])
         dist.all_reduce(shared)
         loss_sum, count, *wanted = shared.tolist()
@@ -404,7 +410,7 @@ class Training:
         return (loss_sum / count, *wanted)
 
     def _distribution(self, last_hash: str) -> dict[str, Any]:
-        """What `report.json` says of how the work was spread. All workers must call it together."""
+        """Return the section `distribution` of `report.json`. All workers must call it together."""
         return self.record.report(self.engine, last_hash=last_hash) | {
             "resumed_at_steps": self.state.resumed,
             "precision": self.config.precision,
@@ -414,19 +420,19 @@ class Training:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator that this process or its libraries may draw from."""
+    """Seed every generator that this process or its libraries may use."""
     random.seed(seed)
-    np.random.seed(seed)  # for libraries that still draw from it
+    np.random.seed(seed)  # for libraries that still use it
     torch.manual_seed(seed)
 
 
 def seed_step(seed: int, *, step: int, rank: int) -> None:
-    """Seed the step's dropout by its number and the worker, so that a resumed run drops the same units."""
+    """Seed the step's dropout from its number and the worker's rank, so that a resumed run drops the same units."""
     torch.manual_seed(int(np.random.SeedSequence([seed, 1, step, rank]).generate_state(1)[0]))
 
 
 def agreed_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
-    """The checkpoint to go on from: worker 0 finds it, all take the same. All workers must call it together."""
+    """Return the newest checkpoint that worker 0 finds; None without one. All workers must call it together."""
     found: list[Any] = [latest_checkpoint(folder) if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(found, src=0)
     chosen: tuple[Path, TrainingState] | None = found[0]
@@ -434,13 +440,19 @@ def agreed_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
 
 
 def on_this_node(setup: WorkerSetup) -> WorkerSetup:
-    """The setup with this node's paths; what an object store holds for them is fetched. All workers must call it together."""
+    """Return the setup with this node's paths. Fetch the data from an object store if needed.
+
+    All workers must call it together.
+    """
     data = fetched_by_nodes(Path(setup.data_folder))
     return dataclasses.replace(setup, data_folder=str(data), checkpoints=str(here(Path(setup.checkpoints))))
 
 
 def fetched_by_nodes(path: Path) -> Path:
-    """A path on this node, fetched by one worker of each if it is in a mirror. All workers must call it together."""
+    """Return a path on this node. If it mirrors an object store, one worker of each node fetches it first.
+
+    All workers must call it together.
+    """
     if url_of(path):
         mine = ray.get_runtime_context().get_node_id()  # Ray's local rank counts by address, which nodes may share
         if [facts["node"] for facts in gathered_facts({"node": mine})].index(mine) == dist.get_rank():

@@ -1,4 +1,4 @@
-"""What memory decides: the ZeRO stage, and how many rows a worker computes at a time, while the batch stays what was asked for."""
+"""Decisions that depend on memory: the ZeRO stage and each worker's micro-batch. The batch stays as configured."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from manta.config import TrainConfig
     from manta_jobs.training.checkpoints import TrainingState
 
-# What the backward pass holds beside the saved activations: their gradients, and what one layer computes in between.
+# The backward pass also holds the gradients of the saved activations and the intermediate results of one layer.
 BACKWARD_FACTOR = 1.5
-# Left free for what others on the machine take meanwhile, and for fragmentation.
+# The rest stays free for other processes on the machine and for fragmentation.
 USABLE_SHARE = 0.85
 STAGE_REASONS = (
     "everything fits each worker",
@@ -28,27 +28,27 @@ STAGE_REASONS = (
     "it fits with optimizer state and gradients split",
     "no lower stage fits",
 )
-"""Why `train.zero_stage: auto` came to each stage on several workers."""
+"""Reasons for each stage that `train.zero_stage: auto` chooses on several workers."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """A worker's free memory and a model's needs, in bytes."""
+    """A worker's available memory and a model's needs, in bytes."""
 
     parameters: int
-    """All weights, whole."""
+    """All weights, unsplit."""
     learning: int
-    """Of them, those that are not frozen."""
+    """The weights that are not frozen."""
     row: int
     """Activations that the longest row keeps for the backward pass."""
     available: int | None
-    """For everything together, the weights among it; None if it is not known."""
+    """Memory for everything together, including the weights; None if unknown."""
     world_size: int
     on_gpu: bool
 
     @property
     def checkpoint(self) -> int:
-        """A checkpoint's copies in the machine's memory: weights and both of AdamW's moments."""
+        """Copies that a checkpoint needs in the machine's memory: weights and both of AdamW's moments."""
         return self.parameters + 2 * self.learning
 
 
@@ -63,12 +63,12 @@ class HeldBytes:
 
     @property
     def total(self) -> int:
-        """Everything together."""
+        """Sum over all purposes."""
         return self.parameters + self.gradients + self.optimizer
 
 
-class OutOfMemory(RuntimeError):  # noqa: N818  # it is a report more than an error: the run goes on with fewer rows
-    """A worker ran out of memory; `micro_batch_size` rows at a time were too many."""
+class OutOfMemory(RuntimeError):  # noqa: N818  # a report more than an error: the run continues with fewer rows
+    """Error of a worker that ran out of memory with a micro-batch of `micro_batch_size` rows."""
 
     def __init__(self, micro_batch_size: int) -> None:
         super().__init__(micro_batch_size)
@@ -82,7 +82,7 @@ class OutOfMemory(RuntimeError):  # noqa: N818  # it is a report more than an er
 
 
 def halved_phrase(rank: int, error: OutOfMemory) -> str:
-    """What is done about it, in words."""
+    """Return a message that names the smaller micro-batch with which the run continues."""
     return (
         f"Worker {rank} ran out of memory with {error.micro_batch_size} rows at a time; going on from the last checkpoint with "
         f"{error.micro_batch_size // 2} (the batch of a step stays the same)."
@@ -90,16 +90,16 @@ def halved_phrase(rank: int, error: OutOfMemory) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python could not get memory, on a GPU or a CPU."""
+    """Tell whether torch or Python failed to allocate memory, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 @contextmanager
 def exhaustion_named(micro_batch_size: int) -> Iterator[None]:
-    """Training with so many rows at a time.
+    """Replace an out-of-memory error of the body by one that names the micro-batch size.
 
     Raises:
-        OutOfMemory: the body ran out of memory, in a step, an evaluation or on the way to a checkpoint.
+        OutOfMemory: the body ran out of memory in a step, in an evaluation or while gathering a checkpoint.
     """
     try:
         yield
@@ -110,7 +110,7 @@ def exhaustion_named(micro_batch_size: int) -> Iterator[None]:
 
 
 def held_bytes(config: TrainConfig, room: Room, *, zero_stage: int) -> HeldBytes:
-    """Bytes of the model that a worker holds at a ZeRO stage."""
+    """Return the bytes of the model that a worker holds at a ZeRO stage."""
     split = room.world_size
     copies = 3 if zero_stage else 2
     return HeldBytes(
@@ -121,16 +121,16 @@ def held_bytes(config: TrainConfig, room: Room, *, zero_stage: int) -> HeldBytes
 
 
 def choose_zero_stage(config: TrainConfig, room: Room) -> int:
-    """The stage that the config says, or the lowest at which one row at a time fits; the highest where none does.
+    """Return the configured stage. For `auto`: the lowest at which one row at a time fits, or the highest if none does.
 
-    One worker splits nothing: there, a higher stage only adds copies. Where memory is not known, everything counts as fitting.
+    A single worker has nothing to split; a higher stage would only add copies. If memory is unknown, everything counts as fitting.
     """
     if config.zero_stage != "auto":
         return config.zero_stage
     lowest = config.lowest_zero_stage
     if room.world_size == 1 or room.available is None:
         return lowest
-    # A checkpoint is copied between steps, when no activations are there.
+    # A checkpoint is copied between steps, when no activations are held.
     peak = max(round(room.row * BACKWARD_FACTOR), 0 if room.on_gpu else room.checkpoint)
     usable = room.available * USABLE_SHARE
     fitting = (stage for stage in range(lowest, 3) if held_bytes(config, room, zero_stage=stage).total + peak <= usable)
@@ -138,9 +138,9 @@ def choose_zero_stage(config: TrainConfig, room: Room) -> int:
 
 
 def agreed_zero_stage(config: TrainConfig, room: Room, *, before: TrainingState) -> tuple[int, str]:
-    """The stage of all workers, and why where it was chosen anew: the one with the least memory decides.
+    """Return the stage of all workers, and the reason if it was chosen now. The worker with the least memory decides.
 
-    As many workers as left a checkpoint take its stage. All workers must call it together.
+    If the same number of workers left a checkpoint, its stage is kept. All workers must call it together.
     """
     if config.zero_stage == "auto" and before.zero_stage is not None and before.world_size == room.world_size:
         return before.zero_stage, ""
@@ -149,7 +149,7 @@ def agreed_zero_stage(config: TrainConfig, room: Room, *, before: TrainingState)
 
 
 def stage_reason(config: TrainConfig, zero_stage: int, *, world_size: int) -> str:
-    """Why `auto` came to this stage; empty where the config says it."""
+    """Return the reason why `auto` chose this stage; empty if the config sets it."""
     if config.zero_stage != "auto":
         return ""
     if zero_stage == config.lowest_zero_stage > 0:
@@ -158,9 +158,9 @@ def stage_reason(config: TrainConfig, zero_stage: int, *, world_size: int) -> st
 
 
 def choose_micro_batch_size(config: TrainConfig, *, row_bytes: int, free_bytes: int, world_size: int, limit: int | None) -> int:
-    """Rows at a time for one worker: what the config says, or the most that fit, but never more than its share of a batch.
+    """Return a worker's micro-batch: as configured, or the most rows that fit, but never more than its share of a batch.
 
-    `limit` is what the run fell back to after it ran out of memory.
+    `limit` is the size that the run fell back to after it ran out of memory.
     """
     share = -(-config.batch_size // world_size)
     if config.micro_batch_size != "auto":
@@ -171,7 +171,7 @@ def choose_micro_batch_size(config: TrainConfig, *, row_bytes: int, free_bytes: 
 
 
 def bytes_per_row(model: torch.nn.Module, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> int:
-    """Bytes of activations that a forward pass of these rows keeps for its backward pass, divided by the rows."""
+    """Return the bytes of activations per row that a forward pass of these rows keeps for its backward pass."""
     counted: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
@@ -187,7 +187,7 @@ def bytes_per_row(model: torch.nn.Module, inputs: dict[str, torch.Tensor], label
 
 
 def measured_room(model: torch.nn.Module, *, row: int, device: torch.device, world_size: int, workers_here: int) -> Room:
-    """What this worker has memory for now, where the model is on its device already, whole, and nothing else of it."""
+    """Measure this worker's memory now. The whole model must be on its device already, and nothing else of the training."""
     on_gpu = device.type == "cuda"
     parameters = sum(parameter.nbytes for parameter in model.parameters())
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_host_memory() // workers_here
@@ -202,7 +202,7 @@ def measured_room(model: torch.nn.Module, *, row: int, device: torch.device, wor
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that this process has held: of the GPU in tensors, else of the machine."""
+    """Return the most memory that this process has held: in tensors on a GPU, else in the machine's memory."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
@@ -212,7 +212,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def of_all_workers(value: int) -> list[int]:
-    """Every worker's value. All workers must call it together."""
+    """Return every worker's value. All workers must call it together."""
     values = [0] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values

@@ -1,7 +1,7 @@
-"""Checkpoints out of an engine and back into one, whatever its ZeRO stage and number of workers.
+"""Saving an engine's state to checkpoints and restoring it, at any ZeRO stage and with any number of workers.
 
-ZeRO cuts parameters into fragments that lie in flat tensors of different workers. A checkpoint holds each moment whole, under
-the parameter's name (and in fp16 the float32 master weights, too), so that training goes on with fewer or more workers.
+ZeRO cuts parameters into fragments that lie in flat tensors of different workers. A checkpoint holds each moment as a whole tensor
+under the parameter's name; in fp16 it also holds the float32 master weights. So training can resume with fewer or more workers.
 DeepSpeed's own checkpoints are pickles for one number of workers; its universal ones do not cover ZeRO 0.
 """
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 SAVE_EVERY = 10.0
-"""A checkpoint after an epoch costs little once training has taken this many times as long as the last checkpoint."""
+"""A checkpoint after an epoch is cheap if training since the last checkpoint took this many times as long as writing that one."""
 
 
 class Saver:
-    """The checkpoints of one training: gathered from all workers, written by worker 0 in the background.
+    """Checkpoints of one training: gathered from all workers, and written by worker 0 in the background.
 
     All workers must call each method together.
     """
@@ -45,7 +45,7 @@ class Saver:
         return time.monotonic() - self._saved_at
 
     def save(self, engine: DeepSpeedEngine, state: TrainingState) -> None:
-        """Gather a checkpoint now and begin to write it."""
+        """Gather a checkpoint and begin to write it."""
         state.scaler = scaler_state(engine)
         moments = {} if state.finished else gather_moments(engine)
         masters = gather_master_weights(engine) if engine.fp16_enabled() else {}
@@ -56,11 +56,11 @@ class Saver:
         self._saved_at, self._saved_step = time.monotonic(), state.step
 
     def has_saved(self, state: TrainingState) -> bool:
-        """Whether the last checkpoint is of this very step."""
+        """Tell whether the last checkpoint is of the current step."""
         return self._saved_step == state.step
 
     def is_cheap(self) -> bool:
-        """Whether a checkpoint now costs little beside the training since the last one. Worker 0 decides for all.
+        """Tell whether a checkpoint now costs little compared with the training since the last one. Worker 0 decides for all.
 
         An epoch of a few rows takes less time than its checkpoint.
         """
@@ -69,7 +69,7 @@ class Saver:
         return answer[0]
 
     def wait(self) -> None:
-        """Return when the checkpoint under way is on disk.
+        """Wait until the checkpoint under way is on disk.
 
         Raises:
             OSError: it could not be written.
@@ -93,18 +93,18 @@ class Fragment:
 
     name: str
     shape: torch.Size
-    """Of the whole parameter."""
+    """Shape of the whole parameter."""
     start: int
-    """Where the part starts in the flattened parameter."""
+    """First position of the part in the flattened parameter."""
     length: int
     flat: torch.Tensor
-    """The tensor the optimizer knows, which holds the part …"""
+    """The optimizer's tensor that holds the part."""
     offset: int
-    """… from here on."""
+    """First position of the part in `flat`."""
 
 
 def fragments(engine: DeepSpeedEngine) -> Iterator[Fragment]:
-    """The fragments of this worker; a parameter of which it holds nothing has none."""
+    """Yield the fragments of this worker. A parameter of which it holds nothing has none."""
     stage = engine.zero_optimization_stage()
     zero = engine.optimizer
     for name, parameter in engine.module.model.named_parameters():
@@ -129,9 +129,9 @@ def fragments(engine: DeepSpeedEngine) -> Iterator[Fragment]:
 
 
 def gather_moments(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
-    """Both moments of every parameter, whole, on the CPU of worker 0; empty elsewhere. All workers must call it together.
+    """Return both moments of every parameter as whole tensors, on the CPU of worker 0; empty on other workers.
 
-    Keys are `exp_avg.NAME` and `exp_avg_sq.NAME`.
+    Keys are `exp_avg.NAME` and `exp_avg_sq.NAME`. All workers must call it together.
     """
     state = engine.basic_optimizer.state
     return {
@@ -142,12 +142,12 @@ def gather_moments(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
 
 
 def gather_master_weights(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
-    """The float32 weights that fp16 training updates, as `gather_moments` does it; keys are parameter names."""
+    """Return the float32 weights that fp16 training updates, gathered like `gather_moments`; keys are parameter names."""
     return _gather_whole(engine, lambda part: part.flat.detach())
 
 
 def restore_moments(engine: DeepSpeedEngine, whole: dict[str, torch.Tensor], *, step: int) -> None:
-    """Put this worker's part of each moment where its optimizer looks for it, as if it had made `step` steps."""
+    """Put this worker's part of each moment into its optimizer's state, as if the optimizer had made `step` steps."""
     state = engine.basic_optimizer.state
     for part in fragments(engine):
         held = state[part.flat]
@@ -160,7 +160,7 @@ def restore_moments(engine: DeepSpeedEngine, whole: dict[str, torch.Tensor], *, 
 
 
 def restore_master_weights(engine: DeepSpeedEngine, whole: dict[str, torch.Tensor]) -> None:
-    """Put this worker's part of the float32 weights where fp16 training updates them."""
+    """Put this worker's part of the float32 weights into the tensors that fp16 training updates."""
     for part in fragments(engine):
         _put(whole[part.name], part, into=part.flat.detach())
 
@@ -171,7 +171,10 @@ def _put(whole: torch.Tensor, part: Fragment, *, into: torch.Tensor) -> None:
 
 
 def _gather_whole(engine: DeepSpeedEngine, flat_of: Callable[[Fragment], torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Whole tensors by parameter name, on worker 0, of something that lies like the flat parameters do."""
+    """Return whole tensors by parameter name on worker 0; empty on other workers.
+
+    `flat_of` gives a fragment's tensor, which must have the layout of the flat parameters.
+    """
     mine = list(fragments(engine))
     if engine.zero_optimization_stage() == 0:  # every worker has them whole
         return {part.name: flat_of(part).cpu().clone() for part in mine} if dist.get_rank() == 0 else {}
@@ -194,7 +197,7 @@ def _gather_whole(engine: DeepSpeedEngine, flat_of: Callable[[Fragment], torch.T
 
 
 def _gather(packed: torch.Tensor) -> list[torch.Tensor]:
-    """Every worker's tensor on worker 0, nothing elsewhere."""
+    """Return every worker's tensor on worker 0; empty on other workers."""
     if dist.get_world_size() == 1:
         return [packed]
     if dist.get_rank() == 0:

@@ -1,4 +1,4 @@
-"""How far a run is: workers write to a small actor, the terminal reads from it and shows bars with an ETA."""
+"""Progress of a run: workers write it to a small actor; the terminal reads it and shows bars with an ETA."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN_LINE_EVERY_S = 15.0
 
 @dataclass
 class RunProgress:
-    """What is known of one run, or one trial."""
+    """Progress of one run or one trial."""
 
     total_steps: int
     done_steps: int = 0
@@ -35,17 +35,17 @@ class RunProgress:
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
     messages: list[str] = field(default_factory=list)
-    """What people should know, such as that a worker was lost."""
+    """Notices for the user, such as that a worker was lost."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A training among those of a run: a fold of its cross-validation, or the one that gives the model."""
+    """One training within a run: a fold of its cross-validation, or the final training that gives the model."""
 
     name: str = ""
-    """To be put before what is happening; empty for the one that gives the model."""
+    """Prefix of the phase that is shown; empty for the final training."""
     num_steps_before: int = 0
-    """Optimizer steps of the parts before it."""
+    """Optimizer steps of the earlier parts."""
     num_steps: int = 0
     """Optimizer steps of all parts."""
 
@@ -94,51 +94,51 @@ class Board(SharedActor):
         super().__init__(_Board)
 
     def started(self, name: str, run: RunProgress, *, after_step: int) -> None:
-        """Say that a run's workers are up, for the first time or again, and go on after an optimizer step.
+        """Record that a run's workers have started, or restarted, and continue after an optimizer step.
 
-        Records of later steps are forgotten. It is known when this returns.
+        Records of later steps are dropped. The board is up to date when this returns.
         """
         self.ask("started", name, run, after_step)
 
     def update(self, name: str, *, done_steps: int, phase: str, step: dict[str, Any] | None = None) -> None:
-        """Say how far a run is, with the record of a step if there is one. Does not wait."""
+        """Record the progress of a run, with the record of a step if there is one. Does not wait."""
         self.tell("update", name, done_steps, phase, step)
 
     def epoch_done(self, name: str, metrics: dict[str, Any]) -> None:
-        """Add the metrics of a finished epoch; they are there when this returns."""
+        """Add the metrics of a finished epoch. They are stored when this returns."""
         self.ask("epoch_done", name, metrics)
 
     def say(self, name: str, message: str) -> None:
-        """Tell people something about a run."""
+        """Add a message for the user about a run."""
         self.ask("say", name, message)
 
     def limit_micro_batch(self, name: str, rows: int) -> None:
-        """Have the run's workers compute at most so many rows at a time when they start again."""
+        """Limit the micro-batch of the run's workers to `rows` rows, from their next start on."""
         self.ask("limit_micro_batch", name, rows)
 
     def micro_batch_limit(self, name: str) -> int | None:
-        """What `limit_micro_batch` was told, if anything."""
+        """Return the limit that `limit_micro_batch` set; None without one."""
         limit: int | None = self.ask("micro_batch_limit", name)
         return limit
 
     def steps_after(self, name: str, step: int) -> list[dict[str, Any]]:
-        """Records of the steps after the one with this number; nothing while the cluster is being stopped."""
+        """Return the records of all steps after `step`; empty while the cluster is being stopped."""
         steps: list[dict[str, Any]] = self.ask_or([], "steps_after", name, step)
         return steps
 
     def history(self, name: str) -> list[dict[str, Any]]:
-        """The metrics of a run's finished epochs; none before its workers are up."""
+        """Return the metrics of a run's finished epochs; empty before its workers have started."""
         run = self.snapshot().get(name)
         return run.history if run else []
 
     def snapshot(self) -> dict[str, RunProgress]:
-        """What is known now, by run name; nothing while the cluster is being stopped."""
+        """Return the current progress by run name; empty while the cluster is being stopped."""
         runs: dict[str, RunProgress] = self.ask_or({}, "snapshot")
         return runs
 
 
 class StepReporter:
-    """Rank 0's voice: it says how far the run is. The other ranks say nothing."""
+    """Reporter of a training's progress to the board. Only rank 0 reports; the other ranks send nothing."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class StepReporter:
             self._board.started(name, run, after_step=state.step)
 
     def step(self, state: TrainingState, *, loss: float, learning_rate: float, grad_norm: float | None, batch_size: int) -> None:
-        """Record an optimizer step: the mean loss since the last record, and how fast it went."""
+        """Record an optimizer step: the mean loss since the last record, and the speed."""
         now = time.monotonic()
         seconds, steps = now - self._last[0], state.step - self._last[1]
         self._last = (now, state.step)
@@ -177,11 +177,11 @@ class StepReporter:
         self._send(state, f"epoch {state.epoch + 1}", record)
 
     def evaluating(self, state: TrainingState) -> None:
-        """Say that the epoch's steps are done and the validation rows are next."""
+        """Record that the epoch's steps are done and validation begins."""
         self._send(state, f"validating epoch {state.epoch + 1}")
 
     def epoch_done(self, metrics: dict[str, Any]) -> None:
-        """Pass on an epoch's metrics."""
+        """Pass on an epoch's metrics, except those of a fold."""
         self._last = (time.monotonic(), self._last[1])
         if self._board is not None and not self._part.name:
             self._board.epoch_done(self._name, metrics)
@@ -194,7 +194,7 @@ class StepReporter:
 
 @contextmanager
 def shown_progress(board: Board, console: Console, *, num_epochs: int) -> Iterator[None]:
-    """Show the one run on the board while the body runs: a bar in a terminal, a line now and then elsewhere."""
+    """Show the single run on the board while the body runs: as a bar in a terminal, else as a line now and then."""
     stop = threading.Event()
     show = _show_bar if console.is_terminal else _show_lines
     thread = threading.Thread(target=show, args=(board, console, num_epochs, stop), daemon=True)
@@ -207,14 +207,14 @@ def shown_progress(board: Board, console: Console, *, num_epochs: int) -> Iterat
 
 
 class News:
-    """What a run has to say since one last looked: finished epochs, each once, and messages."""
+    """New lines about a run: each finished epoch once, and messages."""
 
     def __init__(self, num_epochs: int) -> None:
         self._num_epochs = num_epochs
         self._epoch, self._messages = 0, 0
 
     def since_last(self, run: RunProgress) -> list[str]:
-        """The new lines."""
+        """Return the lines that are new since the last call."""
         lines = [f"[yellow]{message}[/]" for message in run.messages[self._messages :]]
         self._messages = len(run.messages)
         new = [metrics for metrics in run.history if metrics["epoch"] > self._epoch]
@@ -262,7 +262,7 @@ def _show_lines(board: Board, console: Console, num_epochs: int, stop: threading
 
 
 def epoch_line(metrics: dict[str, Any], num_epochs: int) -> str:
-    """One finished epoch in a line."""
+    """Return one line about a finished epoch."""
     return (
         f"epoch {metrics['epoch']}/{num_epochs}: training loss {metrics['train_loss']:.4f}, validation loss {metrics['loss']:.4f}, "
         f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, {metrics['examples_per_s']:.0f} examples/s"

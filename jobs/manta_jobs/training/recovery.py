@@ -1,4 +1,4 @@
-"""What happens when a worker fails: a lost one is replaced and training goes on, an error of its own ends the run at once."""
+"""Handling of worker failures: lost workers are replaced and training continues; a worker's own exception ends the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from manta_jobs.training.memory import OutOfMemory, halved_phrase
 if TYPE_CHECKING:
     from manta_jobs.training.progress import Board
 
-# What the other workers' communication says when one of them is gone.
+# Parts of the errors that the other workers' communication raises when a worker is lost.
 LOST_CONNECTION = (
     "connection closed",
     "connection reset",
@@ -28,11 +28,11 @@ LOST_CONNECTION = (
 
 
 class Recovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
-    """Ray Train's callback at the failure of workers, run by its controller.
+    """Ray Train's callback for failed workers, called by its controller.
 
-    Ray would start the workers anew after any failure (`FailureConfig`). That is right for a killed process or a lost node; an
-    exception of a worker's own would only be raised again, so it ends the run with that worker's message. Running out of memory
-    the first time is neither: the run goes on with fewer rows at a time, and the limit of failures does not count it.
+    Ray restarts the workers after any failure (`FailureConfig`). That is right for a killed process or a lost node. A worker's own
+    exception would only be raised again, so it ends the run with that worker's message. The first out-of-memory error is an
+    exception to both: the run continues with a smaller micro-batch, and `train.max_failures` does not count it.
     """
 
     def __init__(self, board: Board, name: str, *, max_failures: int) -> None:
@@ -42,10 +42,10 @@ class Recovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
         self._num_failures = 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Tell people what was lost, or end the run.
+        """Tell the user which workers were lost, or end the run.
 
         Raises:
-            RunError: a worker raised an exception of its own, or workers were lost more often than is allowed.
+            RunError: a worker raised its own exception, or workers were lost more than `train.max_failures` times.
         """
         own = {rank: error for rank, error in worker_exceptions.items() if is_own_error(error)}
         if not own:
@@ -63,7 +63,7 @@ class Recovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
 
 
 def is_own_error(error: Exception) -> bool:
-    """Whether a worker raised this by itself, and not because it or another one was lost."""
+    """Tell whether the worker's own code caused this error, not the loss of a worker."""
     module = type(error).__module__
     if isinstance(error, RayError) or module.startswith("ray."):
         return False
@@ -73,17 +73,17 @@ def is_own_error(error: Exception) -> bool:
 
 
 def was_preempted(error: Exception) -> bool:
-    """Whether a worker was lost because its node was taken away, which Ray knows of the actor's end."""
+    """Tell whether a worker was lost because its node was preempted, as Ray reports in the actor's error."""
     return bool(getattr(getattr(error, "health_check_failure", error), "preempted", False))
 
 
 def own_sentence(rank: int, error: Exception) -> str:
-    """The failing worker's own message."""
+    """Return the message of a failing worker."""
     return f"training failed on worker {rank}: {type(error).__name__}: {last_line(str(error))}"
 
 
 def lost_phrase(errors: dict[int, Exception]) -> str:
-    """Which workers are gone, in words; those that only noticed it are not counted."""
+    """Return a phrase that names the lost workers. Workers that only noticed the loss are not named."""
     gone = sorted(rank for rank, error in errors.items() if type(error).__module__.startswith("ray."))
     if not gone:
         return "The connection between the workers was lost"
@@ -93,6 +93,6 @@ def lost_phrase(errors: dict[int, Exception]) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something: of a traceback, the exception itself."""
+    """Return the last line with text. In a traceback, that is the exception itself."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no message"

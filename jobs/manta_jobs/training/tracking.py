@@ -1,7 +1,7 @@
-"""`RunRecord`: what a run leaves of itself while it goes on, from its start to how it ended.
+"""`RunRecord`: the record that a run keeps from its start to its end.
 
-Every twenty seconds the new optimizer steps and epochs go to `steps.jsonl` in the run folder, to MLflow and, if
-`train.tensorboard` is on, to TensorBoard's event files. A tracking server that is lost on the way does not end the run.
+Every twenty seconds the new optimizer steps and epochs go to `steps.jsonl` in the run folder, to MLflow and, if `train.tensorboard`
+is on, to TensorBoard's event files. Losing the tracking server does not end the run.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 RECORD_EVERY_S = 20.0
 STEPS_FILE = "steps.jsonl"
 MLFLOW_FILE = "mlflow.json"
-"""Under which id and where the run is recorded, so that a resumed run goes on in the same record."""
+"""File with the run's id in MLflow and the server's address, so that a resumed run continues the same record."""
 CURVES_FILE = "curves.png"
 KEPT_FILES = ("config.yaml", "report.json", CURVES_FILE, "trials.yaml", "best.yaml", "report.html")
-"""Files of the run folder that are stored in MLflow too, where there are any."""
+"""Files of the run folder that are also stored in MLflow if they exist."""
 
 
 class RunRecord:
-    """The record of one run; as a context, it covers the run from before its first step to after its report.
+    """The record of one run; as a context manager, it covers the run from before its first step until after its report.
 
-    `new_steps` gives the optimizer steps logged since it was last asked, `history` all finished epochs; both are asked from
-    a thread. `searched` are the settings that are known only at the end, when a search has chosen them.
+    `new_steps` returns the optimizer steps logged since its last call, and `history` returns all finished epochs. A background
+    thread calls both. `searched` are the settings that are known only at the end, when a search has chosen them.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RunRecord:
             self._events.close()
 
     def catch_up(self, history: Sequence[dict[str, Any]], steps: Sequence[dict[str, Any]] = ()) -> None:
-        """Record everything up to now: the epochs of `history` that are new, and new steps besides the given ones."""
+        """Record everything up to now: the new epochs of `history`, the given steps, and all new steps."""
         with self._lock:
             new_steps = [*steps, *self._new_steps()]
             self._keep(new_steps)
@@ -142,7 +142,10 @@ class RunRecord:
             self._warn(error)
 
     def _steps_per_epoch(self) -> float | None:
-        """From the last logged step; once the run is over, an epoch without steps counts as one."""
+        """Return the steps per epoch, computed from the last logged step; None if unknown.
+
+        Once the run is over, an epoch without logged steps counts as one step.
+        """
         last = self.steps[-1] if self.steps else None
         if last is not None and last["epoch"] > 0:
             return float(last["step"] / last["epoch"])
@@ -177,7 +180,7 @@ class RunRecord:
         return None
 
     def _earlier(self) -> str | None:
-        """The id under which this run folder was recorded before, in the same place; its steps are read again."""
+        """Read the steps that this run folder recorded before. Return its earlier run id if that is on the same server."""
         steps, entry = self._folder.path / STEPS_FILE, self._folder.path / MLFLOW_FILE
         if steps.is_file():
             self.steps = read_steps(steps)
@@ -188,14 +191,14 @@ class RunRecord:
 
 
 def follow(steps: list[dict[str, Any]], new_steps: list[dict[str, Any]]) -> None:
-    """Add new steps to the known ones; a resumed run does the steps after its checkpoint once more."""
+    """Add new steps to the known ones. A resumed run repeats the steps after its checkpoint; the new records replace the old."""
     while steps and int(steps[-1]["step"]) >= int(new_steps[0]["step"]):
         steps.pop()
     steps += new_steps
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
-    """The steps of a `steps.jsonl`, each once; a line that a killed run left half written is passed over."""
+    """Return the steps of a `steps.jsonl`, each once. Skip a line that a killed run left half written."""
     steps: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         with suppress(json.JSONDecodeError):
@@ -204,7 +207,7 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
 
 
 def ending(error: BaseException | None) -> tuple[EndStatus, str | None]:
-    """How a run that ended with `error` stands in MLflow, and the sentence that says why."""
+    """Return the MLflow status of a run that ended with `error`, and a sentence that gives the reason."""
     if error is None:
         return "FINISHED", None
     if isinstance(error, MantaError):
@@ -215,7 +218,7 @@ def ending(error: BaseException | None) -> tuple[EndStatus, str | None]:
 
 
 class EventFiles:
-    """Writes a run's figures under the names that they have in MLflow; a resumed run adds a second file."""
+    """Writer of a run's figures to TensorBoard files, under their MLflow names. A resumed run adds a second file."""
 
     def __init__(self, folder: Path) -> None:
         from tensorboardX import SummaryWriter

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from manta_jobs.training.progress import Board
 
 ASK_WORKERS_EVERY_S = 0.25
-"""A worker that reports an epoch waits until Ray's controller asks it the next time; with Ray's own 2 s that is seconds a run."""
+"""Interval at which Ray's controller polls the workers. A worker that reports an epoch waits for the next poll; with Ray's default
+of 2 s, that adds seconds to a run."""
 WAIT_FOR_LOST_NODES_S = 15
-"""Ray Train counts a lost node for up to 20 s more and waits for it; with a range of workers, it then goes on with those it has.
-Ray's own limit is a minute."""
+"""Start timeout of the workers of a run with a range of workers. Ray Train counts a lost node for up to 20 s more and waits for it;
+after this timeout it continues with the workers that it has. Ray's default is a minute."""
 
 
 def build_trainer(
@@ -40,7 +41,10 @@ def build_trainer(
     callback: UserCallback,
     max_failures: int,
 ) -> TorchTrainer:
-    """Workers that run `loop` with `arguments`, not yet started: those of one run, or those that train a search's trials."""
+    """Return a trainer, not yet started, whose workers run `loop` with `arguments`.
+
+    The workers are those of one run, or those that train a search's trials.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -68,9 +72,10 @@ def build_trainer(
 
 
 def num_workers_asked(config: ExperimentConfig, resources: WorkerResources) -> int | tuple[int, int]:
-    """How many workers Ray Train is told to start: a number, or the fewest and the most.
+    """Return the number of workers to request from Ray Train, or the fewest and the most.
 
-    It has the autoscaler make room for the most, and one that cannot makes room for none: so no more are asked for than fit.
+    Ray Train asks the autoscaler for room for the most. An autoscaler that cannot make that much room makes none, so never request
+    more workers than fit.
     """
     least, most = config.train.min_workers, config.train.max_workers
     if least == most:
@@ -81,7 +86,7 @@ def num_workers_asked(config: ExperimentConfig, resources: WorkerResources) -> i
 def run_trainer(
     data: TokenizedData, config: ExperimentConfig, *, board: Board, resources: WorkerResources, folder: Path, name: str
 ) -> TorchTrainer:
-    """The distributed run of `config`. Checkpoints go to `folder/name`; where there are some, it goes on from the newest."""
+    """Return the trainer of a run of `config`. It writes checkpoints to `folder/name` and resumes from the newest one there."""
     from manta_jobs.training.loop import train_worker
     from manta_jobs.training.recovery import Recovery
 
@@ -94,14 +99,14 @@ def run_trainer(
         folder=folder,
         name=name,
         callback=Recovery(board, name, max_failures=config.train.max_failures),
-        max_failures=config.train.max_failures + 1,  # one more to go on with fewer rows at a time; losses are counted there
+        max_failures=config.train.max_failures + 1,  # one more to continue with a smaller micro-batch; `Recovery` counts losses
     )
 
 
 def worker_setup(
     data: TokenizedData, config: ExperimentConfig, *, board: Board, resources: WorkerResources, folder: Path, name: str
 ) -> WorkerSetup:
-    """What the workers of a run need to know."""
+    """Return the settings that the workers of a run need."""
     from manta_jobs.training.loop import WorkerSetup
 
     return WorkerSetup(
@@ -118,10 +123,10 @@ def worker_setup(
 
 
 def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState:
-    """Run the trainer to its end; what its last checkpoint says.
+    """Run the trainer to its end; return the state of its last checkpoint.
 
     Raises:
-        RunError: a worker failed; the message is the worker's own.
+        RunError: a worker failed (the message is the worker's own), or the last checkpoint is missing.
     """
     from ray.train import ControllerError, TrainingFailedError
 
@@ -139,7 +144,7 @@ def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState:
 
 
 def failure_sentence(error: Exception) -> str:
-    """The first failing worker's own message."""
+    """Return the message of the first failing worker."""
     from manta_jobs.training.recovery import is_own_error, last_line, own_sentence
 
     cause: Any = error
@@ -155,7 +160,7 @@ def failure_sentence(error: Exception) -> str:
 
 
 def workers_phrase(config: ExperimentConfig) -> str:
-    """Who trains, in words."""
+    """Return a phrase about the workers of a run, such as `2 workers with DeepSpeed ZeRO 1`."""
     least, most = config.train.min_workers, config.train.max_workers
     count = str(most) if least == most else f"{least} to {most}"
     stage = "" if config.train.zero_stage == "auto" else f" ZeRO {config.train.zero_stage}"

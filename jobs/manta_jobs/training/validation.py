@@ -1,9 +1,9 @@
-"""Validation over all workers, every row counted exactly once; and cross-validation where rows are few.
+"""Validation over all workers, with every row counted exactly once; and cross-validation for few rows.
 
-A tenth of few rows says nothing, and the model lacks it. So three folds are trained first, one after another in the same
-workers, each without a third of the rows. The logits of the rows that each fold holds out take the place of a validation split,
-and the model itself is trained on all rows. A fold's logits are on disk before the next fold starts, so a run that is
-interrupted does not train it again.
+A tenth of few rows is too small to measure anything, and the model would miss those rows. So three folds are trained first, one
+after another in the same workers, each without a third of the rows. The held-out logits of the folds replace a validation split,
+and the model itself is trained on all rows. A fold's logits are on disk before the next fold starts, so an interrupted run does not
+train it again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EVALUATION_BATCH_SIZE = 64
 
 
 def all_logits(engine: DeepSpeedEngine, split: EncodedSplit, *, pad_id: int) -> Floats:
-    """Logits `(rows, outputs)` of the whole split in its own order, computed by all workers and gathered on each."""
+    """Return logits `(rows, outputs)` of the whole split in its own order, computed by all workers and gathered on each."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     batches = evaluation_batches(split.lengths, batch_size=EVALUATION_BATCH_SIZE, rank=rank, world_size=world_size)
     mine: list[tuple[Rows, Floats]] = []
@@ -52,10 +52,10 @@ def all_logits(engine: DeepSpeedEngine, split: EncodedSplit, *, pad_id: int) -> 
 
 
 def in_order(parts: list[tuple[Rows, Floats]], *, num_rows: int) -> Floats:
-    """Put gathered logits back at their rows.
+    """Put gathered logits back in the order of their rows.
 
     Raises:
-        RuntimeError: some row is missing or there twice, so that metrics would be wrong.
+        RuntimeError: a row is missing or occurs twice, so metrics would be wrong.
     """
     rows = np.concatenate([rows for rows, _ in parts])
     if not np.array_equal(np.sort(rows), np.arange(num_rows)):
@@ -67,14 +67,14 @@ def in_order(parts: list[tuple[Rows, Floats]], *, num_rows: int) -> Floats:
 
 
 HELD_OUT_FILE = "held-out.npy"
-"""In the folder of a run's checkpoints: logits `(epochs, rows, outputs)` of all training rows."""
+"""File in the folder of a run's checkpoints: logits `(epochs, rows, outputs)` of all training rows."""
 
 
 def cross_validate(folder: Path, folds: Rows, *, ends_at: float, train_fold: Callable[[int, float], Floats]) -> Floats:
-    """Logits `(epochs, rows, outputs)` of every training row after each epoch of the fold that holds it out.
+    """Return logits `(epochs, rows, outputs)` of every training row after each epoch of the fold that holds it out.
 
-    `train_fold` takes a fold's number and the time by which it must end, and gives `(epochs, its rows, outputs)`. Folds and the
-    training that follows share the time left evenly. All workers must call it together.
+    `train_fold` takes a fold's number and the time by which it must end, and returns `(epochs, its rows, outputs)`. The folds and
+    the training that follows share the remaining time evenly. All workers must call it together.
     """
     num_folds = int(folds.max()) + 1
     parts: list[Floats] = []
@@ -94,7 +94,7 @@ def cross_validate(folder: Path, folds: Rows, *, ends_at: float, train_fold: Cal
 
 
 def joined(parts: list[Floats], folds: Rows) -> Floats:
-    """Logits of all rows in their own order; epochs that the time sufficed for in some folds only are left out."""
+    """Return the logits of all rows in their own order. Leave out epochs that not every fold had time for."""
     num_epochs = min(len(part) for part in parts)
     logits = np.empty((num_epochs, len(folds), parts[0].shape[2]), dtype=parts[0].dtype)
     for fold, part in enumerate(parts):
@@ -103,16 +103,16 @@ def joined(parts: list[Floats], folds: Rows) -> Floats:
 
 
 def steps_of_parts(folds: Rows, *, batch_size: int, num_epochs: int) -> list[int]:
-    """Optimizer steps of each fold, and last those of the training on all rows."""
+    """Return the optimizer steps of each fold, and last those of the training on all rows."""
     rows = [*(len(folds) - np.bincount(folds)).tolist(), len(folds)]
     return [math.ceil(num_rows / batch_size) * num_epochs for num_rows in rows]
 
 
 def held_out_logits(checkpoints: Path, *, num_epochs: int) -> Floats:
-    """Logits `(rows, outputs)` of all training rows after so many epochs of the folds that hold them out.
+    """Return logits `(rows, outputs)` of all training rows after `num_epochs` epochs of the folds that hold them out.
 
     Raises:
-        RunError: they are gone.
+        RunError: the file with the logits is missing or damaged.
     """
     logits = read_logits(checkpoints / HELD_OUT_FILE)
     if logits is None:
@@ -122,7 +122,7 @@ def held_out_logits(checkpoints: Path, *, num_epochs: int) -> Floats:
 
 
 def agreed_logits(path: Path) -> Floats | None:
-    """A fold's logits if worker 0 finds them on disk. All workers must call it together."""
+    """Return a fold's logits if worker 0 finds them on disk, else None. All workers must call it together."""
     found: list[Any] = [read_logits(path) if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(found, src=0)
     logits: Floats | None = found[0]
@@ -130,7 +130,7 @@ def agreed_logits(path: Path) -> Floats | None:
 
 
 def read_logits(path: Path) -> Floats | None:
-    """Logits as `write_logits` left them, fetched if need be; None where there are none."""
+    """Return the logits that `write_logits` wrote, fetched from an object store if needed; None if there are none."""
     try:
         logits: Floats = np.load(fetch(path), allow_pickle=False)
     except (OSError, ValueError):
@@ -139,7 +139,7 @@ def read_logits(path: Path) -> Floats | None:
 
 
 def write_logits(path: Path, logits: Floats) -> None:
-    """Write logits to a file, whole or not at all, and into the object store if the folder is a mirror of one."""
+    """Write logits to a file, completely or not at all, and to the object store if the folder mirrors one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:

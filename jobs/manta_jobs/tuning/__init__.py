@@ -1,1 +1,1 @@
-"""A search over settings with Ray Tune: trials, their workers, samplers and the report."""
+"""A hyperparameter search with Ray Tune: trials, their workers, samplers and the report."""

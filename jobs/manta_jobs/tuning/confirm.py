@@ -1,6 +1,6 @@
-"""The honest winner: the best trials are trained again with other seeds, and the best mean over those wins.
+"""Confirmation of the best trials: they are trained again with other seeds, and the best mean over these seeds wins.
 
-The config as it stands is always among them, and stays unless a mean is better by more than one standard error.
+The config's own values always take part. They win unless another mean is better by more than one standard error.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SEED = "train.seed"
 
 
 def ranked(trials: list[Trial], config: ExperimentConfig) -> list[Trial]:
-    """Those that finished an epoch without failing, best first; of equals, the one with the lower number first.
+    """Return the trials that finished an epoch without failing, best first; of equals, the one with the lower number first.
 
-    The order in which worker pools begin trials is chance and decides nothing.
+    Worker pools begin trials in a random order, so that order decides nothing.
     """
     sign = -1 if config.train.metric_mode == "max" else 1
     scored = [(score, trial) for trial in trials if trial.status != "failed" and (score := trial.score(config)) is not None]
@@ -29,9 +29,9 @@ def ranked(trials: list[Trial], config: ExperimentConfig) -> list[Trial]:
 
 
 def runs_to_confirm(best: list[Trial], config: ExperimentConfig) -> dict[str, list[Trial]]:
-    """For each of the best `top_k` and for the config's own values, by trial, the runs with other seeds.
+    """Return the runs with other seeds for the best `top_k` trials and for the config's own values, by trial name.
 
-    None where there is nothing to decide.
+    Empty if there is nothing to decide.
     """
     wanted = config.tune.confirm
     if wanted is None or len(best) < 2:  # one trial wins in any case
@@ -45,22 +45,22 @@ def runs_to_confirm(best: list[Trial], config: ExperimentConfig) -> dict[str, li
 
 
 def is_own(trial: Trial, config: ExperimentConfig) -> bool:
-    """Whether a trial's values are those of the config as it stands."""
+    """Tell whether a trial has the config's own values."""
     return all(value_of(config, name) == value for name, value in trial.values.items())
 
 
 def num_confirming(config: ExperimentConfig) -> int:
-    """Runs that confirming takes at most."""
+    """Return the most runs that confirmation takes."""
     wanted = config.tune.confirm
     num_trials = config.tune.budget.num_trials
     return 0 if wanted is None or num_trials < 2 else min(wanted.top_k + 1, num_trials) * wanted.seeds
 
 
 def confirm(best: list[Trial], config: ExperimentConfig, queue: TrialQueue) -> list[Confirmation]:
-    """Train the best trials again and wait for all of them; the winner first. A trial without a finished run is left out.
+    """Train the best trials again and wait for all of them. Return the confirmations, the winner first.
 
-    A seed's turn comes for all of them before the next seed's, so that they had equally many where time runs out. A run that
-    was cut short does not count.
+    All trials are trained with one seed before the next seed begins, so that they have equally many runs if time runs out. A run
+    that was cut short does not count, and a trial without a finished run is left out.
     """
     planned = runs_to_confirm(best, config)
     for turn in zip(*planned.values(), strict=True):
@@ -78,10 +78,10 @@ def confirm(best: list[Trial], config: ExperimentConfig, queue: TrialQueue) -> l
 
 
 def winner_first(confirmed: list[Confirmation], config: ExperimentConfig) -> list[Confirmation]:
-    """Best mean first; but the config as it stands before all others, if the best one's lead over it is within chance.
+    """Sort by mean, the best first. The config's own values come first if the best mean's lead over theirs may be chance.
 
-    The one-standard-error rule: of settings that differ by no more, the plainer one, here the one that was there before
-    (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
+    This is the one-standard-error rule: of settings that differ by no more, choose the plainer one, here the config's own (Breiman
+    et al., Classification and Regression Trees, 1984, section 3.4.3).
     """
     ordered = by_mean(confirmed, config)
     own = next((item for item in ordered if is_own(item.trial, config)), None)
@@ -91,7 +91,7 @@ def winner_first(confirmed: list[Confirmation], config: ExperimentConfig) -> lis
 
 
 def why_it_stays(confirmed: list[Confirmation], config: ExperimentConfig) -> str:
-    """A sentence where the winner, the first, has not the best mean; else nothing."""
+    """Return a sentence that explains why the config's own values win without the best mean; else empty."""
     if not confirmed:
         return ""
     winner, best = confirmed[0], by_mean(confirmed, config)[0]
@@ -105,17 +105,20 @@ def why_it_stays(confirmed: list[Confirmation], config: ExperimentConfig) -> str
 
 
 def by_mean(confirmed: list[Confirmation], config: ExperimentConfig) -> list[Confirmation]:
-    """Best mean first; of equals, the one that came first."""
+    """Sort by mean, the best first. Equal means keep their order."""
     return sorted(confirmed, key=lambda item: item.mean, reverse=config.train.metric_mode == "max")
 
 
 def standard_error(one: Confirmation, other: Confirmation) -> float:
-    """Of the difference of two means over seeds; 0 where both have one seed only, as then nothing is known of chance."""
+    """Return the standard error of the difference of two means over seeds.
+
+    It is 0 if both have one seed only, because chance is then unknown.
+    """
     return math.sqrt(sum(item.std**2 / len(item.scores) for item in (one, other)))
 
 
 def winning_run(best: list[Trial], confirmed: list[Confirmation], config: ExperimentConfig) -> Trial:
-    """The run whose model is kept: of the winning values, the seed that did best on validation."""
+    """Return the run whose model is kept: of the winning values, the seed with the best validation score."""
     if not confirmed:
         return best[0]
     return ranked([confirmed[0].trial, *confirmed[0].runs], config)[0]

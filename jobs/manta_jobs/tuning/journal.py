@@ -1,4 +1,4 @@
-"""What is known of a search's trials: their values, their epochs and how they ended, kept on disk line by line."""
+"""The journal of a search: its trials' values, their epochs and how they ended, kept on disk line by line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TrialStatus = Literal["running", "done", "stopped early", "out of time", "failed", "not run"]
 
 SEED_MARK = "-seed-"
-"""In the name of a run that trains a trial again with another seed."""
+"""Part of the name of a run that trains a trial again with another seed."""
 
 
 @dataclass
@@ -28,26 +28,26 @@ class Trial:
     """One training run of a search."""
 
     name: str
-    """Such as `trial-003`; its checkpoints are in a folder of that name."""
+    """Name such as `trial-003`. The trial's checkpoints are in a folder of that name."""
     values: dict[str, Any]
-    """The searched fields, by dotted name."""
+    """Values of the searched fields, by dotted name."""
     status: TrialStatus = "not run"
     reason: str | None = None
-    """Why it failed."""
+    """Reason why it failed or ended early, if one is known."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """The metrics of each finished epoch, see `worker.EPOCH_FIELDS`."""
+    """The metrics of each finished epoch, see `loop.EPOCH_FIELDS`."""
     started_s: float | None = None
-    """When it started, in seconds after the search did."""
+    """Time of its start, in seconds after the start of the search."""
     ended_s: float | None = None
-    """When it ended, likewise."""
+    """Time of its end, in seconds after the start of the search."""
 
     @property
     def is_drawn(self) -> bool:
-        """Whether the search drew it, and did not train another trial again."""
+        """True if the search drew it, False if it trains another trial again."""
         return SEED_MARK not in self.name
 
     def score(self, config: ExperimentConfig) -> float | None:
-        """The metric that compares trials after the epoch whose model it keeps; None without a finite number."""
+        """Return the metric that compares trials, after the epoch whose model is kept; None without a finite number."""
         if not self.history:
             return None
         patience = self.values.get("train.early_stopping", config.train.early_stopping)
@@ -56,7 +56,10 @@ class Trial:
         return value if math.isfinite(value) else None
 
     def planned_epochs(self, config: ExperimentConfig) -> int:
-        """Epochs it trains for unless it is stopped; also where its values contradict each other, and it failed by that."""
+        """Return the epochs it trains for unless it is stopped.
+
+        This also works for a trial that failed because its values contradict each other.
+        """
         return int(self.values.get("train.num_epochs", config.train.planned_epochs))
 
 
@@ -66,23 +69,23 @@ class Confirmation:
 
     trial: Trial
     runs: list[Trial]
-    """One for each seed, best first; those that failed are left out."""
+    """One run for each seed, best first; failed runs are left out."""
     scores: list[float]
-    """Of those runs."""
+    """Scores of those runs."""
 
     @property
     def mean(self) -> float:
-        """What the winner is chosen by."""
+        """Mean score, by which the winner is chosen."""
         return statistics.fmean(self.scores)
 
     @property
     def std(self) -> float:
-        """Sample standard deviation over the seeds; 0 with one."""
+        """Sample standard deviation over the seeds; 0 with a single seed."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
 class Journal:
-    """`trials.jsonl` of a search: a line for each event, kept before the search goes on. A resumed search reads it."""
+    """`trials.jsonl` of a search: a line for each event, written before the search continues. A resumed search reads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -93,7 +96,7 @@ class Journal:
             text = path.read_text(encoding="utf-8")
             if text and not text.endswith("\n"):
                 with path.open("a", encoding="utf-8") as file:
-                    file.write("\n")  # or the next event would go on in the line that a crash cut short
+                    file.write("\n")  # end a line that a crash cut short, or the next event would continue it
             for line in text.splitlines():
                 try:
                     event = json.loads(line)
@@ -102,16 +105,16 @@ class Journal:
                 self._apply(event)
 
     def drawn(self, name: str, values: dict[str, Any], *, at_s: float) -> None:
-        """A trial's values were drawn."""
+        """Record that a trial's values were drawn."""
         self._write({"trial": name, "event": "drawn", "values": values, "at_s": at_s})
 
     def epoch(self, name: str, metrics: dict[str, Any], *, at_s: float) -> None:
-        """A trial finished an epoch; one that is known already is not written again."""
+        """Record that a trial finished an epoch. An epoch that is known already is not written again."""
         if metrics["epoch"] > len(self.trials[name].history):
             self._write({"trial": name, "event": "epoch", "metrics": metrics, "at_s": at_s})
 
     def ended(self, name: str, status: TrialStatus, *, at_s: float, reason: str | None = None) -> None:
-        """A trial ended."""
+        """Record that a trial ended."""
         self._write({"trial": name, "event": "ended", "status": status, "reason": reason, "at_s": at_s})
 
     def _write(self, event: dict[str, Any]) -> None:
@@ -135,6 +138,6 @@ class Journal:
 
 
 def longest_epochs(config: ExperimentConfig, *, searched: bool) -> int:
-    """Epochs of a run, or the most of a trial."""
+    """Return the epochs of a run; if `searched`, the most epochs of any trial."""
     space = config.tune.searched.get("train.num_epochs") if searched else None
     return max([config.train.planned_epochs, *map(int, space.extremes if space else [])])

@@ -1,4 +1,4 @@
-"""The live table of a search: every trial's values, how far it is, and which one leads."""
+"""The live table of a search: every trial's values and progress, and the leading trial."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_ROWS = 20
 
 
 class SearchView:
-    """Follows a search; shows a table in a terminal and a line for each event elsewhere."""
+    """Display of a running search: a table in a terminal, and a line for each event elsewhere."""
 
     def __init__(self, config: ExperimentConfig, queue: TrialQueue, board: Board, console: Console) -> None:
         self._config, self._queue, self._board, self._console = config, queue, board, console
@@ -40,7 +40,7 @@ class SearchView:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Keep people informed while the body runs."""
+        """Show the search's progress while the body runs."""
         budget, confirming = self._config.tune.budget, num_confirming(self._config)
         limits = [f"{budget.num_trials} trials"]
         limits += [f"at most {duration(budget.wall_clock_s)}"] if budget.wall_clock_s else []
@@ -74,7 +74,7 @@ class SearchView:
                 live.update(self._table(trials, progress), refresh=True)
 
     def _news(self, trials: dict[str, Trial], progress: dict[str, RunProgress]) -> list[str]:
-        """A line for each trial that started, finished an epoch or ended since one last looked."""
+        """Return a line for each trial that started, finished an epoch or ended since the last call."""
         lines = self._messages(progress)
         metric = self._config.train.metric
         for name, trial in trials.items():
@@ -117,7 +117,7 @@ class SearchView:
     def _eta(self, trials: dict[str, Trial]) -> str:
         ended = sum(trial.status != "running" for trial in trials.values())
         if self._num_ended_before is None:
-            self._num_ended_before = ended  # those of an interrupted search took no time now
+            self._num_ended_before = ended  # these ended before a restart and took no time since
         new = ended - self._num_ended_before
         if not new:
             return "ETA after the next trial"
@@ -126,7 +126,7 @@ class SearchView:
 
 
 def status_phrase(trial: Trial, progress: RunProgress | None) -> str:
-    """How a trial stands, with its steps while it trains and the reason if it failed."""
+    """Return a trial's status, with its steps while it trains and the reason if it failed."""
     if trial.status == "failed":
         return f"failed: {escape(trial.reason or '')}"
     if trial.status != "running":
@@ -135,12 +135,12 @@ def status_phrase(trial: Trial, progress: RunProgress | None) -> str:
 
 
 def values_phrase(values: dict[str, Any]) -> str:
-    """Searched values in a line, such as `learning_rate 0.0003, dropout 0.12`."""
+    """Return searched values in a line, such as `learning_rate 0.0003, dropout 0.12`."""
     return ", ".join(f"{name.rsplit('.', 1)[-1]} {short(value)}" for name, value in values.items())
 
 
 def short(value: Any) -> str:
-    """A value in few characters."""
+    """Return a value in few characters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -1,7 +1,7 @@
-"""Ray Tune's side of a search: it samples values, follows every trial's epochs and stops those that fall behind.
+"""Ray Tune's side of a search: it samples values, follows every trial's epochs and stops trials that fall behind.
 
-A trial in Tune is a `QueuedTrial`, which trains nothing itself: it puts its values into the queue, a worker pool trains them, and
-the trial reports the pool's epochs. It needs no CPU, so trials never wait for resources that they hold themselves.
+A trial in Tune is a `QueuedTrial`, which trains nothing itself. It puts its values into the queue, a worker pool trains them, and
+the trial reports the pool's epochs. It needs no CPU, so trials never wait for resources that other trials hold idle.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from manta_jobs.tuning.trial_queue import TrialQueue
 
 TRIAL = "trial"
-"""The key of the trial's name among the values that Tune holds."""
+"""Key of the trial's name among the values that Tune holds."""
 GRACE_SHARE = 0.1
-"""Share of a trial's epochs before which none is stopped, but at least one: few rows are trained for many short epochs."""
+"""Share of a trial's epochs before which none is stopped, but at least one epoch. Few rows are trained for many short epochs."""
 ASHA_KEEPS_ONE_IN = 3
 
 
 class TrialFailedError(Exception):
-    """A trial failed or was not run; the search goes on."""
+    """Error of a trial that failed or was not run; the search continues."""
 
 
 class QueuedTrial(ray_tune.Trainable):  # type: ignore[misc]  # Ray's class is untyped
-    """One trial as Tune sees it; its process is used again for the next."""
+    """One trial as Tune sees it. Its process is used again for the next trial."""
 
     def setup(self, config: dict[str, Any], queue: TrialQueue) -> None:
         """Take the first trial."""
@@ -49,17 +49,17 @@ class QueuedTrial(ray_tune.Trainable):  # type: ignore[misc]  # Ray's class is u
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take a trial; it is put into the queue when its first epoch is asked for."""
+        """Take a trial. It is put into the queue when its first epoch is asked for."""
         self._values = {name: value for name, value in new_config.items() if name != TRIAL}
         self._known = 0
         self._is_submitted = False
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for the next epoch's metrics.
+        """Wait for the next epoch, and return its metrics.
 
         Raises:
-            TrialFailedError: there will be none; the reason is the trial's.
+            TrialFailedError: there will be no next epoch; the message has the trial's reason.
         """
         name = str(self.trial_name)
         if not self._is_submitted:
@@ -75,7 +75,7 @@ class QueuedTrial(ray_tune.Trainable):  # type: ignore[misc]  # Ray's class is u
 
 
 class SampledTrials(Searcher):  # type: ignore[misc]  # Ray's class is untyped
-    """Gives Tune the next trial: those that an interrupted search had begun, then new sampler."""
+    """Source of Tune's trials: first those that an interrupted search had begun, then new samples."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class SampledTrials(Searcher):  # type: ignore[misc]  # Ray's class is untyped
         self._scores: dict[str, float] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's values and name."""
+        """Return the next trial's values and name, or the mark that the search is finished."""
         number = len(self._drawn)
         name = trial_name(number)
         values = self._begun.get(name)
@@ -111,37 +111,37 @@ class SampledTrials(Searcher):  # type: ignore[misc]  # Ray's class is untyped
         return values | {TRIAL: name}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Remember the trial's last epoch."""
+        """Remember the score of the trial's last epoch."""
         self._scores[trial_id] = float(result[self.metric])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Pass on what came of the trial, if anything."""
+        """Pass the trial's score on to the sampler, if it has one."""
         if result and self.metric in result:
             self.on_trial_result(trial_id, result)
         if trial_id in self._scores:
             self._sampler.tell(self._drawn[trial_id], self._scores[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
-        """The journal holds all there is to save; Tune wants a file."""
+        """Create an empty file, because Tune wants one. The journal holds all there is to save."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: see `save`."""
+        """Do nothing: see `save`."""
 
 
 class StopInQueue(Callback):  # type: ignore[misc]  # Ray's class is untyped
-    """Passes on at once that the scheduler has stopped a trial."""
+    """Callback that tells the queue at once when the scheduler has stopped a trial."""
 
     def __init__(self, queue: TrialQueue) -> None:
         self._queue = queue
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        """A trial ended, by itself or by the scheduler."""
+        """Stop the trial in the queue, after it ended by itself or by the scheduler."""
         self._queue.stop(str(trial))
 
 
 def trial_name(number: int) -> str:
-    """The name of a trial by its number from 0, such as `trial-001`."""
+    """Return the name of a trial by its number from 0: `trial-001` for 0."""
     return f"trial-{number + 1:03d}"
 
 
@@ -155,8 +155,8 @@ def build_tuner(
     folder: Path,
     is_over: Callable[[], bool],
 ) -> Tuner:
-    """The search, not yet started. `begun` are the trials of an interrupted search, by name."""
-    # Ray's newer output prints a banner on stdout however quiet it is told to be; stdout is for `--json`.
+    """Return the search, not yet started. `begun` are the trials of an interrupted search, by name."""
+    # Ray's newer output always prints a banner on stdout; stdout is reserved for `--json`.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     # Each trial's figures are in the journal and in MLflow.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -165,7 +165,7 @@ def build_tuner(
     num_trials = config.tune.budget.num_trials
     search = SampledTrials(sampler, begun=recorded, num_trials=num_trials, is_over=is_over, config=config)
     return ray_tune.Tuner(
-        # It waits and computes nothing. A byte of memory, as Tune wants a trial to take something.
+        # The trial computes nothing. It takes a byte of memory, because Tune wants a trial to take something.
         ray_tune.with_resources(trainable, ray_tune.PlacementGroupFactory([{"memory": 1}])),
         tune_config=ray_tune.TuneConfig(
             metric=config.train.metric,
@@ -177,22 +177,22 @@ def build_tuner(
             reuse_actors=True,
             trial_name_creator=lambda trial: str(trial.config[TRIAL]),
         ),
-        # By its URL in an object store: Tune puts there itself what a trial goes on from on another node.
+        # In an object store, this is a URL. Tune itself stores there the state from which a trial resumes on another node.
         run_config=ray_tune.RunConfig(name="tune", storage_path=shown(folder / "ray"), verbose=0, callbacks=[StopInQueue(queue)]),
     )
 
 
 def scheduler(config: ExperimentConfig) -> TrialScheduler:
-    """What stops trials: asynchronous successive halving, or nothing.
+    """Return the scheduler that stops trials: asynchronous successive halving, or one that stops none.
 
-    Successive halving (Li et al., 2020, https://arxiv.org/abs/1810.05934) goes on with the best third of the trials after a
-    tenth of the epochs, three tenths and nine tenths.
+    Successive halving (Li et al., 2020, https://arxiv.org/abs/1810.05934) continues with the best third of the trials after a tenth
+    of the epochs, three tenths and nine tenths.
     """
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
     if config.tune.scheduler == "none":
         return FIFOScheduler()
-    # One more than the longest, as a trial that reaches max_t would be stopped like one that fell behind.
+    # One more than the longest, because a trial that reaches max_t would be stopped like one that fell behind.
     longest = longest_epochs(config, searched=True)
     return ASHAScheduler(
         time_attr="epoch", max_t=longest + 1, grace_period=max(1, round(longest * GRACE_SHARE)), reduction_factor=ASHA_KEEPS_ONE_IN

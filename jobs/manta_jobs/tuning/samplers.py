@@ -1,7 +1,7 @@
-"""Samplers: how a search chooses its trials' values: at random, every combination, or by what did well so far.
+"""Samplers choose the values of a search's trials: at random, every combination, or guided by the results so far.
 
-The first trial has the values of the config as it stands, so a search never ends worse than it started. Samples depend on the
-seed and, with TPE, on the results so far; on nothing else.
+The first trial has the config's own values, so a search never ends worse than it started. Samples depend only on the seed and, with
+TPE, on the results so far.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
 
 
 class Sampler(Protocol):
-    """Chooses the values of one trial after another."""
+    """Interface of a sampler, which chooses the values of one trial after another."""
 
     def sample(self, number: int) -> dict[str, Any] | None:
-        """The values of trial `number`, from 0 and in that order; None when there are no more."""
+        """Return the values of trial `number`, counted from 0 and asked for in that order; None when there are no more."""
 
     def replay(self, values: dict[str, Any]) -> None:
-        """Take a trial's values from an interrupted search in place of a new sample."""
+        """Take a trial's values from an interrupted search instead of a new sample."""
 
     def tell(self, values: dict[str, Any], score: float) -> None:
-        """Learn what sampled values came to: the metric that compares trials, after the last epoch."""
+        """Learn the score of sampled values: the metric that compares trials, after the last epoch."""
 
 
 class ListSampler:
-    """Values that are all known from the start: random ones, or every combination of `choice` lists."""
+    """Sampler of values that are all known from the start: random ones, or every combination of `choice` lists."""
 
     def __init__(self, points: list[dict[str, Any]]) -> None:
         self._points = points
 
     def sample(self, number: int) -> dict[str, Any] | None:
-        """The point of that number."""
+        """Return the point with that number; None after the last point."""
         return self._points[number] if number < len(self._points) else None
 
     def replay(self, values: dict[str, Any]) -> None:
-        """Nothing: the same number has the same values anyway."""
+        """Do nothing: the same number always has the same values."""
 
     def tell(self, values: dict[str, Any], score: float) -> None:
-        """Nothing: results change no sample."""
+        """Do nothing: results change no sample."""
 
 
 class TpeSampler:
@@ -64,7 +64,7 @@ class TpeSampler:
         self._asked: list[Any] = []
 
     def sample(self, number: int) -> dict[str, Any] | None:
-        """The config's own values first, then what promises most."""
+        """Return the config's own values first, then the values that Optuna suggests."""
         if number == 0:
             self.replay(self._own)
             return self._own
@@ -73,14 +73,14 @@ class TpeSampler:
         return dict(trial.params)
 
     def replay(self, values: dict[str, Any]) -> None:
-        """Values outside of the space teach Optuna nothing."""
+        """Add the values to Optuna's study. Values outside of the search space are ignored."""
         if all(self._space[name]._contains(self._space[name].to_internal_repr(value)) for name, value in values.items()):
             self._study.enqueue_trial(values)
             trial = self._study.ask(self._space)
             self._asked.append((values, trial))
 
     def tell(self, values: dict[str, Any], score: float) -> None:
-        """Call it once for each sample."""
+        """Report a sample's score to Optuna. Call it once for each sample."""
         for index, (asked, trial) in enumerate(self._asked):
             if asked == values:
                 self._study.tell(trial, score)
@@ -89,11 +89,11 @@ class TpeSampler:
 
 
 NUM_RANDOM_FIRST = 5
-"""Trials before TPE begins to choose: Optuna's own default is 10, more than many a search has in all."""
+"""Random trials before TPE begins to choose. Optuna's own default of 10 is more than many searches have in total."""
 
 
 def make_sampler(config: ExperimentConfig, space: dict[str, Range]) -> Sampler:
-    """The sampler that `tune.search` names."""
+    """Return the sampler that `tune.search` names."""
     own = {name: value_of(config, name) for name in space}
     if config.tune.search == "optuna":
         return TpeSampler(config, space, own)
@@ -102,18 +102,18 @@ def make_sampler(config: ExperimentConfig, space: dict[str, Range]) -> Sampler:
 
 
 def random_points(config: ExperimentConfig, space: dict[str, Range]) -> list[dict[str, Any]]:
-    """As many points as the search has trials, each drawn from the same generator."""
+    """Return one point for each trial of the search, all drawn from the same generator."""
     generator = np.random.default_rng(config.tune.seed)
     return [{name: _sample(values, generator) for name, values in space.items()} for _ in range(config.tune.budget.num_trials)]
 
 
 def grid_points(space: dict[str, Range]) -> list[dict[str, Any]]:
-    """Every combination of `choice` lists, the last field varying fastest."""
+    """Return every combination of `choice` lists; the last field varies fastest."""
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*(kind.choice or [] for kind in space.values()))]
 
 
 def value_of(config: ExperimentConfig, name: str) -> Any:
-    """A setting by its dotted name."""
+    """Return a setting by its dotted name."""
     value: Any = config
     for part in name.split("."):
         value = getattr(value, part)

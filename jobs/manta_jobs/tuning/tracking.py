@@ -1,4 +1,4 @@
-"""Every trial of a search as a run of its own in MLflow, below the search's run."""
+"""MLflow records of a search's trials: each trial is a separate run below the search's run."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 RECORD_EVERY_S = 5.0
 CHILDREN_FILE = "mlflow-trials.json"
-"""The run id of each trial, so that a resumed search goes on in the same records."""
+"""File with the run id of each trial, so that a resumed search continues the same records."""
 ENDINGS: dict[TrialStatus, EndStatus] = {"failed": "FAILED", "stopped early": "KILLED", "not run": "KILLED"}
 
 
 class TrialRecords:
-    """Writes them while the search goes on. A tracking server that is lost on the way does not end the search."""
+    """Writer of the trials' records during the search. Losing the tracking server does not end the search."""
 
     def __init__(
         self, folder: RunFolder, storage: Storage, queue: TrialQueue, board: Board, *, experiment: str, parent_id: str
@@ -62,7 +62,7 @@ class TrialRecords:
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Record all that is new."""
+        """Record everything that is new."""
         for trial in self._queue.snapshot().values():
             if trial.name in self._ended:
                 continue

@@ -1,6 +1,6 @@
-"""The queue between a search and its workers: Ray Tune puts trials in and decides on them, groups of workers take them out.
+"""The queue between a search and its workers: Ray Tune submits trials and decides on them; worker pools take and train them.
 
-A small actor beside the driver. It writes every event to the search's journal before anyone goes on because of it.
+The queue is a small actor on the driver's node. It writes every event to the search's journal before any caller continues.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WAIT_S = 20.0
-"""Longest time that one call waits; a caller who needs longer asks again."""
+"""Longest time that one call waits. A caller that needs longer calls again."""
 MOST_CALLS = 1000
-"""Calls that may wait at the same time: one of each trial and each worker pool."""
+"""Calls that may wait at the same time: one for each trial and each worker pool."""
 FREE = 10**9
-"""Epochs allowed to a trial that never has to ask."""
+"""Number of epochs that lets a trial train without ever asking."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,24 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Wait:
-    """There is no trial to train now; ask again."""
+    """Answer that there is no trial to train now; the caller asks again."""
 
 
 @dataclass
 class _Submission:
-    """A trial that was submitted, beside what the journal records of it."""
+    """Facts about a submitted trial that the journal does not record."""
 
     epochs_allowed: int
-    """After this many epochs the workers must ask whether to train on."""
+    """Number of epochs after which the workers must ask whether to continue."""
     is_stopping: bool = False
     pool: str | None = None
-    """The worker pool that trains it, also while that pool's workers start anew."""
+    """The worker pool that trains it, even while that pool's workers restart."""
     num_losses: int = 0
-    """How often its workers were lost."""
+    """Number of times that its workers were lost."""
 
 
 class _TrialQueue:
-    """The actor. A trial belongs to the worker pool that took it until it has ended."""
+    """The actor. A trial belongs to the worker pool that took it, until the trial ends."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class _TrialQueue:
         for trial in self._journal.trials.values():
             self._keep_time_back(trial)
 
-    # What the search does.
+    # Calls of the search.
 
     async def submit(self, name: str, values: dict[str, Any], free: bool) -> None:
         epochs_allowed = FREE if free else 0
@@ -99,7 +99,7 @@ class _TrialQueue:
         await self._tell()
 
     async def next_epoch(self, name: str, known: int) -> Trial | None:
-        """The trial once it has more than `known` epochs or has ended; None if neither is so yet."""
+        """Return the trial once it has more than `known` epochs or has ended; None if neither is so yet."""
         submission, trial = self._submitted[name], self._journal.trials[name]
         submission.epochs_allowed = max(submission.epochs_allowed, known)
         await self._tell()
@@ -127,12 +127,12 @@ class _TrialQueue:
         self._deadline_s, self._rounds_kept = deadline_s, 0
         await self._tell()
 
-    # What a worker pool does; `pool` is its name.
+    # Calls of a worker pool; `pool` is its name.
 
     async def take(self, pool: str) -> Assignment | Wait | None:
-        """The pool's unfinished trial or the next one; None when there will be none."""
+        """Return the pool's unfinished trial or the next one; None when there will be no more."""
         name = self.current(pool)
-        if name is not None:  # its workers were started anew
+        if name is not None:  # its workers were restarted
             submission = self._submitted[name]
             submission.num_losses += 1
             if submission.num_losses > self._max_losses:
@@ -155,7 +155,7 @@ class _TrialQueue:
         await self._tell()
 
     async def may_go_on(self, name: str, epochs: int) -> bool | None:
-        """Whether to train on after so many epochs; None if that is not decided yet."""
+        """Return whether to continue after `epochs` epochs; None if that is not decided yet."""
         submission = self._submitted[name]
         await self._wait(lambda: submission.is_stopping or submission.epochs_allowed >= epochs)
         if submission.is_stopping:
@@ -167,7 +167,7 @@ class _TrialQueue:
             self._end(name, status, reason)
         await self._tell()
 
-    # What everyone may ask.
+    # Calls of any caller.
 
     def snapshot(self) -> dict[str, Trial]:
         return self._journal.trials
@@ -189,14 +189,14 @@ class _TrialQueue:
         self._keep_time_back(self._journal.trials[name])
 
     def _keep_time_back(self, trial: Trial) -> None:
-        """Once it is known how long a whole trial takes, have the search end earlier; see `TrialQueue`."""
+        """Move the deadline earlier once it is known how long a whole trial takes; see `TrialQueue`."""
         if self._deadline_s is not None and self._rounds_kept and trial.status == "done":
             took = (trial.ended_s or 0.0) - (trial.started_s or 0.0)
             self._deadline_s -= min(self._rounds_kept * took, self._deadline_s / 2)
             self._rounds_kept = 0
 
     def _end_late_trials(self) -> None:
-        """Once the time is over, no more trials begin; but the very first one takes a step, so that there is a model."""
+        """End all waiting trials once the time is over. If none has begun, the first stays, so that there is a model."""
         if self.is_late():
             has_begun = any(item.pool is not None for item in self._submitted.values())
             has_begun = has_begun or any(trial.history for trial in self._journal.trials.values())
@@ -228,7 +228,7 @@ class _TrialQueue:
 
 
 class TrialQueue(SharedActor):
-    """Handle of the queue; the search, its trials and the workers share it."""
+    """Handle of the queue, shared by the search, its trials and the workers."""
 
     def __init__(
         self,
@@ -240,10 +240,10 @@ class TrialQueue(SharedActor):
         max_losses: int,
         rounds_kept: int = 0,
     ) -> None:
-        """`started_s` is how long the search has gone on already, `deadline_s` when it must be over, on the same clock.
+        """Start the queue at second `started_s` of the search, which must end at second `deadline_s`.
 
-        `rounds_kept` trainings must still fit after the search, to confirm its winner. As soon as one trial has trained to its
-        end, the deadline moves forward by that many times its seconds, at most by half. `set_deadline` undoes this.
+        `rounds_kept` trainings must still fit after the search, to confirm its winner. As soon as one trial has trained to its end,
+        the deadline moves earlier by that many times the trial's duration, but at most by half. `set_deadline` undoes this.
         """
         super().__init__(
             _TrialQueue,
@@ -263,73 +263,73 @@ class TrialQueue(SharedActor):
         *,
         free: bool = False,
     ) -> None:
-        """Have a trial trained. One that the journal knows goes on where it was, and one that ended stays so.
+        """Have a trial trained. A trial that the journal knows resumes; one that has ended is not trained again.
 
         A `free` trial trains to its end; others ask after every epoch, see `may_go_on`.
         """
         self.ask("submit", name, values, free)
 
     def next_epoch(self, name: str, *, known: int) -> Trial:
-        """Wait until a trial has more than `known` epochs or has ended. It may train on meanwhile."""
+        """Wait until a trial has more than `known` epochs or has ended, and return it. It may train on meanwhile."""
         while True:
             trial: Trial | None = self.ask("next_epoch", name, known)
             if trial is not None:
                 return trial
 
     def outcome(self, name: str) -> Trial:
-        """Wait until a trial has ended."""
+        """Wait until a trial has ended, and return it."""
         known = 0
         while (trial := self.next_epoch(name, known=known)).status == "running":
             known = len(trial.history)
         return trial
 
     def stop(self, name: str) -> None:
-        """End a trial: at once where it waits, after the epoch under way where it trains."""
+        """End a trial: at once if it waits, after the epoch under way if it trains."""
         self.ask("stop", name)
 
     def expect(self, num_trials: int) -> None:
-        """Say how many trials there will be in all; workers leave when those are over."""
+        """Set the total number of trials. Workers leave when all of them are over."""
         self.ask("expect", num_trials)
 
     def abandon(self, reason: str) -> None:
-        """No workers are left: trials that have not ended have failed, and so will those to come."""
+        """Record that no workers are left. All unfinished trials fail, and so do trials that are submitted later."""
         self.ask("abandon", reason)
 
     def set_deadline(self, deadline_s: float | None) -> None:
-        """Change when training must be over, in seconds after the search started."""
+        """Change the time by which training must end, in seconds after the start of the search."""
         self.ask("set_deadline", deadline_s)
 
     def take(self, pool: str) -> Assignment | Wait | None:
-        """What a worker pool trains next, see `Assignment`; None when it is to end."""
+        """Return the trial that a worker pool trains next, see `Assignment`; None if the pool is to end."""
         taken: Assignment | Wait | None = self.ask("take", pool)
         return taken
 
     def epoch_done(self, name: str, metrics: dict[str, Any], *, status: TrialStatus | None) -> None:
-        """Report a trial's epoch, and how the trial ended if it was the last; it is on disk when this returns."""
+        """Report a trial's epoch, and the trial's status if it was the last. Both are on disk when this returns."""
         self.ask("epoch_done", name, metrics, status)
 
     def may_go_on(self, name: str, *, epochs: int) -> bool:
-        """Wait for the decision whether a trial trains on after so many epochs."""
+        """Wait for the decision on a trial after `epochs` epochs; return True if it continues."""
         while True:
             decided: bool | None = self.ask("may_go_on", name, epochs)
             if decided is not None:
                 return decided
 
     def ended(self, name: str, status: TrialStatus, reason: str | None = None) -> None:
-        """Report that a trial ended without another epoch; one that has ended stays as it is."""
+        """Report that a trial ended without another epoch. A trial that has ended already stays as it is."""
         self.ask("ended", name, status, reason)
 
     def is_late(self) -> bool:
-        """Whether the search's time is over."""
+        """Tell whether the search's time is over."""
         late: bool = self.ask("is_late")
         return late
 
     def current(self, pool: str) -> str | None:
-        """The trial that a worker pool is training."""
+        """Return the name of the trial that a worker pool is training; None without one."""
         name: str | None = self.ask("current", pool)
         return name
 
     def snapshot(self) -> dict[str, Trial]:
-        """Every trial as it stands, in the order drawn; nothing while the cluster is being stopped."""
+        """Return the current state of every trial, in the order drawn; empty while the cluster is being stopped."""
         trials: dict[str, Trial] = self.ask_or({}, "snapshot")
         return trials

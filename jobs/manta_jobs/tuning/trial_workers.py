@@ -1,8 +1,8 @@
 """Worker pools: Ray Train workers that stay up and train one trial of a search after another.
 
-Starting four processes that import torch and DeepSpeed takes longer than a small trial trains. A pool is one `TorchTrainer` with
-the workers of one trial. Each trial starts from the pretrained weights and its own seed, as if it were alone. Ray Train replaces
-lost workers as in any run, and the trial goes on from its last checkpoint.
+Starting four processes that import torch and DeepSpeed takes longer than training a small trial. A pool is one `TorchTrainer` with
+the workers of one trial. Each trial starts from the pretrained weights and its own seed, as if it ran alone. Ray Train replaces
+lost workers as in any run, and the trial resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -41,33 +41,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """What the workers of a pool need to know."""
+    """Settings that the workers of a pool need."""
 
     name: str
     queue: TrialQueue
     setup: WorkerSetup
-    """Of the search's own config; `checkpoints` is the folder that holds a folder for each trial."""
+    """Setup with the search's own config; `checkpoints` is the folder that holds a folder for each trial."""
 
 
 class WorkersMustRestartError(Exception):
-    """A trial failed on one of several workers and the others wait for it; Ray Train starts all of them anew."""
+    """Error of a trial that failed on one of several workers while the others wait for it. Ray Train restarts all workers."""
 
 
 def train_trials(arguments: dict[str, Any]) -> None:
-    """What every worker of a pool runs: take a trial, train it, until there are no more."""
-    kept = install_quick_dropout()  # noqa: F841  # for as long as training goes on
+    """Run one worker of a pool: take a trial and train it, until there are no more."""
+    kept = install_quick_dropout()  # noqa: F841  # kept until training ends
     pool: WorkerPool = arguments["pool"]
     while (assignment := next_trial(pool)) is not None:
         if isinstance(assignment, Wait):
             continue
         try:
             train_trial(pool, assignment)
-        except Exception as error:  # noqa: BLE001  # put down to the trial, or raised again
+        except Exception as error:  # noqa: BLE001  # recorded for the trial, or raised again
             failed(pool, assignment.name, error)
 
 
 def next_trial(pool: WorkerPool) -> Assignment | Wait | None:
-    """Worker 0 asks, all get the answer."""
+    """Return the pool's next trial. Worker 0 asks the queue and sends the answer to all workers."""
     answer: list[Any] = [pool.queue.take(pool.name) if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(answer, src=0)
     taken: Assignment | Wait | None = answer[0]
@@ -75,7 +75,7 @@ def next_trial(pool: WorkerPool) -> Assignment | Wait | None:
 
 
 def train_trial(pool: WorkerPool, assignment: Assignment) -> None:
-    """The same training as any run's, with the trial's values in its config."""
+    """Train a trial like any run, with the trial's values in its config."""
     checkpoints = Path(pool.setup.checkpoints) / assignment.name
     training = begun(
         dataclasses.replace(
@@ -96,7 +96,7 @@ def train_trial(pool: WorkerPool, assignment: Assignment) -> None:
 
 
 def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metrics: dict[str, Any]) -> bool:
-    """Report an epoch and hear whether to train on. An ended trial's checkpoint is on disk before anyone knows of its end."""
+    """Report an epoch; return whether to continue. An ended trial's checkpoint is on disk before its end is reported."""
     name, is_first = assignment.name, dist.get_rank() == 0
     is_over = training.state.finished
     if is_first:
@@ -113,11 +113,11 @@ def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metri
 
 
 def failed(pool: WorkerPool, name: str, error: Exception) -> None:
-    """Put the failure down to its trial and be ready for the next.
+    """Record the failure for its trial, so that the pool can train the next one.
 
     Raises:
-        WorkersMustRestartError: other workers do not know of it and wait.
-        Exception: the error itself, where another worker's loss caused it.
+        WorkersMustRestartError: the other workers do not know of the failure and wait.
+        Exception: the error itself, if the loss of another worker caused it.
     """
     board = pool.setup.board
     if not is_own_error(error):
@@ -134,16 +134,16 @@ def failed(pool: WorkerPool, name: str, error: Exception) -> None:
 
 
 class PoolRecovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
-    """Ray Train's callback at the failure of a pool's workers, run by its controller."""
+    """Ray Train's callback for failed workers of a pool, called by its controller."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Tell people what was lost; Ray starts the workers anew.
+        """Tell the user which workers were lost. Ray restarts the workers.
 
         Raises:
-            RunError: a worker failed outside of any trial, which would only happen again.
+            RunError: a worker failed outside of any trial, and would only fail again.
         """
         restarts = [error for error in worker_exceptions.values() if isinstance(error, WorkersMustRestartError)]
         own = {rank: error for rank, error in worker_exceptions.items() if is_own_error(error)}
@@ -155,7 +155,7 @@ class PoolRecovery(UserCallback):  # type: ignore[misc]  # Ray's class is untype
 
 
 class WorkerPools:
-    """The worker pools of a search; they end when the queue has no more to train."""
+    """The worker pools of a search. They end when the queue has no more trials."""
 
     def __init__(self, queue: TrialQueue, board: Board, *, num_pools: int, build: Callable[[str], TorchTrainer]) -> None:
         self._queue = queue
@@ -166,13 +166,13 @@ class WorkerPools:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Ask for the workers; does not wait."""
+        """Request the workers, without waiting for them."""
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
         for thread in self._threads:
             thread.start()
 
     def join(self) -> None:
-        """Return when all workers are gone. The queue must have been told how many trials there are."""
+        """Wait until all workers have ended. The queue must have been told how many trials there are."""
         for thread in self._threads:
             thread.join()
 
@@ -207,7 +207,7 @@ def pool_trainer(
     name: str,
     num_trials: int,
 ) -> TorchTrainer:
-    """The trainer of one worker pool, not yet started. Trials' checkpoints go to `folder/trials/TRIAL`."""
+    """Return the trainer of one worker pool, not yet started. Trials' checkpoints go to `folder/trials/TRIAL`."""
     from manta_jobs.tuning.trial_workers import PoolRecovery, WorkerPool, train_trials
 
     pool = WorkerPool(name, queue, worker_setup(data, config, board=board, resources=resources, folder=folder, name=trials))
@@ -219,5 +219,5 @@ def pool_trainer(
         folder=folder,
         name=name,
         callback=PoolRecovery(pool),
-        max_failures=config.train.max_failures * num_trials + num_trials,  # each trial's own limit is the queue's
+        max_failures=config.train.max_failures * num_trials + num_trials,  # the queue enforces each trial's own limit
     )

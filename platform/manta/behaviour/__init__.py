@@ -1,1 +1,1 @@
-"""Behaviour tests of a classifier, after CheckList."""
+"""Behavior tests of a classifier, after CheckList."""

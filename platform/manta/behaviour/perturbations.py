@@ -1,7 +1,7 @@
-"""Small changes of a text that should not change what it is about, and templates that make many texts of one.
+"""Small changes of a text that should not change its label, and templates that generate many texts.
 
-The changes are those of CheckList (Ribeiro et al., 2020, https://arxiv.org/abs/2005.04118). Each draws from the generator it
-is given only, so that the same seed gives the same texts. A text that a change does not apply to comes back as it is.
+The changes are those of CheckList (Ribeiro et al., 2020, https://arxiv.org/abs/2005.04118). Each takes its randomness only from the
+given generator, so that the same seed gives the same texts. A change that does not apply returns the text unmodified.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ EXPANSIONS = {short: long for long, short in (NEGATIONS | PRONOUNS).items()} | {
 
 
 def typo(text: str, generator: random.Random) -> str:
-    """Two neighbouring letters inside one word change places; the first letter of a word stays."""
+    """Swap two neighboring letters inside one word; the first letter of the word stays."""
     words = [match for match in re.finditer(r"[^\W\d_]+", text) if match.end() - match.start() >= LEAST_TYPO_LETTERS]
     places = [place for word in words for place in range(word.start() + 1, word.end() - 1) if text[place] != text[place + 1]]
     if not places:
@@ -63,28 +63,28 @@ def typo(text: str, generator: random.Random) -> str:
 
 
 def upper_case(text: str, generator: random.Random | None = None) -> str:
-    """Every letter a capital."""
+    """Convert every letter to upper case."""
     return text.upper()
 
 
 def lower_case(text: str, generator: random.Random | None = None) -> str:
-    """Every letter small."""
+    """Convert every letter to lower case."""
     return text.lower()
 
 
 def punctuation(text: str, generator: random.Random | None = None) -> str:
-    """The marks at the end go; where there are none, a full stop comes."""
+    """Remove the punctuation marks at the end; if there are none, add a full stop."""
     bare = text.rstrip(" .!?…")
     return bare if bare and bare != text else f"{text.rstrip()}."
 
 
 def contractions(text: str, generator: random.Random | None = None) -> str:
-    """Short forms are written out; where there are none, long ones are shortened."""
+    """Write short forms out; if there are none, shorten the long ones."""
     straight = text.replace("’", "'")
     expanded = _replaced(straight, EXPANSIONS)
     if expanded != straight:
         return expanded
-    # "Yes, I am" has no short form: a pronoun and its verb are joined before another word only.
+    # "Yes, I am" has no short form: join a pronoun and its verb only before another word.
     shorter = _replaced(_replaced(straight, NEGATIONS), PRONOUNS, before=r"(?=\s+\w)")
     return shorter if shorter != straight else text
 
@@ -96,11 +96,14 @@ PERTURBATIONS: dict[str, Callable[..., str]] = {
     "punctuation": punctuation,
     "contractions": contractions,
 }
-"""Those that need nothing but the text. `swap` needs a list, `add_sentence` the sentences."""
+"""Perturbations that need only the text. `swap` also needs a list, and `add_sentence` the sentences."""
 
 
 def swap(text: str, generator: random.Random, *, among: Sequence[str]) -> str:
-    """Every member of a list gives way to another one, each to one of its own while there are enough."""
+    """Replace every member of `among` in the text with another member.
+
+    Each replacement is a member that the text does not hold, and is used once, while there are enough such members.
+    """
     longest_first = sorted(among, key=len, reverse=True)
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
     found = list(dict.fromkeys(pattern.findall(text)))
@@ -111,29 +114,29 @@ def swap(text: str, generator: random.Random, *, among: Sequence[str]) -> str:
 
 
 def add_sentence(text: str, generator: random.Random, *, sentences: Sequence[str], at_start: bool) -> str:
-    """One of the sentences before or after the text."""
+    """Add one of the sentences before or after the text."""
     sentence = generator.choice(sentences)
     return f"{sentence} {text}" if at_start else f"{text} {sentence}"
 
 
 def parts_of(text: Text) -> tuple[str, ...]:
-    """The one text, or the two of a pair."""
+    """Return the one text, or the two texts of a pair."""
     return (text,) if isinstance(text, str) else text
 
 
 def changed_parts(text: Text, change: Callable[[str], str]) -> Text:
-    """A text, or both texts of a pair, after a change."""
+    """Apply a change to a text, or to both texts of a pair."""
     return change(text) if isinstance(text, str) else (change(text[0]), change(text[1]))
 
 
 def fields_of(text: Text) -> list[str]:
-    """What stands between braces in a template, each once; doubled braces stand for themselves."""
+    """Return the field names of a template, each once. Doubled braces are literal braces, not fields."""
     found = (match.group(1) for part in parts_of(text) for match in FIELD.finditer(part))
     return list(dict.fromkeys(field for field in found if field is not None))
 
 
 def filled(template: Text, values: Mapping[str, str]) -> Text:
-    """A template with each field replaced; a field without a value stays for another turn."""
+    """Replace the fields of a template with their values. A field without a value stays as it is."""
 
     def replacement(match: re.Match[str]) -> str:
         field = match.group(1)
@@ -145,12 +148,12 @@ def filled(template: Text, values: Mapping[str, str]) -> Text:
 def expanded(
     templates: Sequence[Text], lists: Mapping[str, Sequence[str]], *, most: int, generator: random.Random
 ) -> list[tuple[Text, dict[str, str]]]:
-    """Templates with a value for each field: every combination, or `most` of them drawn by the generator, in order.
+    """Return templates with a value for each field: every combination, or `most` of them drawn by the generator, in order.
 
-    `{name}` takes its values from `lists`; a field that occurs several times has one value at a time.
+    The values of `{name}` come from `lists`. All occurrences of a field have the same value.
 
     Raises:
-        KeyError: a field is no list.
+        KeyError: a field names no list.
     """
     choices = [[lists[field] for field in fields_of(template)] for template in templates]
     ends = list(itertools.accumulate(math.prod(map(len, options)) for options in choices))
@@ -168,7 +171,7 @@ def expanded(
 
 
 def _replaced(text: str, pairs: Mapping[str, str], *, before: str = "") -> str:
-    """Whole words replaced whatever their case; a capital stays one."""
+    """Replace whole words, ignoring case. The replacement starts with a capital letter if the word did."""
 
     def replacement(match: re.Match[str]) -> str:
         new = lowered[match.group().lower()]

@@ -1,8 +1,8 @@
-"""Behaviour tests of a classifier, after CheckList (Ribeiro et al., 2020, https://arxiv.org/abs/2005.04118).
+"""Behavior tests of a classifier, after CheckList (Ribeiro et al., 2020, https://arxiv.org/abs/2005.04118).
 
-A suite is a YAML file next to the data, see `behaviour_suite.py`. `load_suite` checks it against a model's labels, `run_suite`
-runs it with anything that has `predict(texts)`. There are three kinds of tests: a change that must not matter (`invariance`),
-one that must move a probability (`direction`), and plain cases that must be right (`minimum_functionality`).
+A suite is a YAML file next to the data, see `suite.py`. `load_suite` checks it against a model's labels. `run_suite` runs it with
+any object that has `predict(texts)`. There are three kinds of tests: a change that must not matter (`invariance`), a change that
+must move a probability (`direction`), and plain cases that must be right (`minimum_functionality`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EXAMPLE = "tests: [{name: …, kind: …, texts: […]}]"
 
 
 class Answer(Protocol):
-    """What a predictor says of one text, as `manta.inference.predictor.Prediction` does."""
+    """A predictor's answer for one text, such as `manta.inference.predictor.Prediction`."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -55,15 +55,15 @@ class Answer(Protocol):
 
 
 class PredictsTexts(Protocol):
-    """Anything that answers texts, such as `manta.inference.predictor.Predictor`."""
+    """An object that predicts labels of texts, such as `manta.inference.predictor.Predictor`."""
 
     def predict(self, texts: Sequence[Text]) -> Sequence[Answer]:
-        """An answer for each text or pair."""
+        """Return an answer for each text or pair."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A text to ask about, and for all but plain cases the changed one."""
+    """A text to predict and, for tests of a change, the changed text."""
 
     text: Text
     changed: Text | None = None
@@ -71,70 +71,70 @@ class Case:
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that failed: the texts, and what the model said."""
+    """A failed case: the texts and the model's answers."""
 
     text: Text
     labels: tuple[str, ...]
     changed: Text | None
     changed_labels: tuple[str, ...] | None
     watched: str
-    """The label that the scores are of."""
+    """The label that the scores belong to."""
     score: float
     changed_score: float | None
     expected: str
-    """What should have been, in words."""
+    """The expected answer, in words."""
 
 
 @dataclass(frozen=True)
 class BehaviourResult:
-    """What came of one test."""
+    """Result of one test."""
 
     name: str
     kind: str
     num_cases: int
     num_failed: int
     allowed: float
-    """The share of cases that may fail."""
+    """The largest share of cases that may fail."""
     failures: tuple[Failure, ...]
-    """The first of them."""
+    """The first failures, at most `MOST_FAILURES_SHOWN`."""
 
     @property
     def failure_rate(self) -> float:
-        """Share of the cases that failed; 0 where there was none."""
+        """Share of the cases that failed; 0 if there are no cases."""
         return self.num_failed / self.num_cases if self.num_cases else 0.0
 
     @property
     def passed(self) -> bool:
-        """Whether few enough failed. A test without a case, because no row of the data fits it, shows nothing: it does not pass."""
+        """True if the failure rate is at most `allowed`. A test without cases does not pass, because it shows nothing."""
         return self.num_cases > 0 and self.failure_rate <= self.allowed
 
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """What came of every test of a suite."""
+    """Results of every test of a suite."""
 
     path: str
     tests: tuple[BehaviourResult, ...]
 
     @property
     def num_passed(self) -> int:
-        """How many tests passed."""
+        """Number of tests that passed."""
         return sum(test.passed for test in self.tests)
 
     @property
     def passed(self) -> bool:
-        """Whether all of them did."""
+        """True if all tests passed."""
         return self.num_passed == len(self.tests)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as reports have it."""
+        """Return the result in the structure that reports use."""
         tests = [asdict(test) | {"failure_rate": round(test.failure_rate, 4), "passed": test.passed} for test in self.tests]
         return {"suite": self.path, "passed": self.passed, "num_passed": self.num_passed, "num_tests": len(tests), "tests": tests}
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A checked suite."""
+    """A behavior suite that has been checked."""
 
     path: Path
     document: SuiteDocument
@@ -145,16 +145,16 @@ class Suite:
         return self.document.tests
 
     def where(self, test: AnyTest) -> str:
-        """A test's place, for messages."""
+        """Return the place of a test, for messages."""
         return f"{self.path}, test {test.name!r}"
 
     def cases(self, test: AnyTest, *, rows: Sequence[Text] = ()) -> list[Case]:
-        """The cases of one test, the same for the same seed and rows.
+        """Return the cases of one test. The same seed and rows give the same cases.
 
-        Of rows, those that the change leaves as they are make no case.
+        A row that the change leaves unmodified makes no case.
 
         Raises:
-            InputError: a field names no list, or the change leaves a text of the suite as it is.
+            InputError: a field names no list, or the change leaves a text of the suite unmodified.
         """
         generator = random.Random(f"{self.document.seed}/{test.name}")
         if isinstance(test, OfTextsOrRows) and test.rows:
@@ -199,7 +199,7 @@ class Suite:
         change: Callable[[str], str]
         if test.perturbation == "add_sentence":
             change = partial(add_sentence, generator=generator, sentences=test.sentences or (), at_start=test.at == "start")
-            if isinstance(text, tuple):  # once, where the reading begins or ends
+            if isinstance(text, tuple):  # once: before the first text or after the second
                 return (change(text[0]), text[1]) if test.at == "start" else (text[0], change(text[1]))
         elif test.perturbation == "swap":
             change = partial(swap, generator=generator, among=self.document.lists[str(test.among)])
@@ -209,9 +209,9 @@ class Suite:
 
 
 def find_suite(data: Mapping[str, Any]) -> Path | None:
-    """The suite that belongs to the `data` section of a config: the one it names, or the one that a bundled sample brings.
+    """Return the suite for the `data` section of a config: the one it names, or the one of a bundled sample.
 
-    None where there is none, or no longer.
+    Return None if there is no suite or its file no longer exists.
     """
     train = str(data.get("train", ""))
     if data.get("behaviour"):
@@ -224,7 +224,9 @@ def find_suite(data: Mapping[str, Any]) -> Path | None:
 
 
 def load_suite(path: Path, *, labels: LabelSpace, num_texts: NumTexts | None = None) -> Suite:
-    """Read a suite and check it: for what it says, and against a model's labels and, if given, against how many texts it reads.
+    """Read a suite and check its contents, its labels against the model's and, if `num_texts` is given, its texts.
+
+    `num_texts` is the number of texts per row that the model reads.
 
     Raises:
         InputError: the first fault found, with file and test.
@@ -239,17 +241,17 @@ def load_suite(path: Path, *, labels: LabelSpace, num_texts: NumTexts | None = N
         wrong = first_of_wrong_kind(test.texts or (), num_texts=num_texts) if num_texts else None
         if num_texts and test.texts and wrong is not None:
             raise InputError(f"{suite.where(test)}: {shown(test.texts[wrong])}: {wrong_kind_sentence(num_texts)}.")
-        suite.cases(test)  # refuses what can only be seen in the texts that come of it
+        suite.cases(test)  # refuses faults that show only in the generated texts
     return suite
 
 
 def run_suite(suite: Suite, predictor: PredictsTexts, *, texts: Sequence[Text] = ()) -> SuiteResult:
     """Ask the predictor about every case of every test, each text once.
 
-    `texts` are the evaluated data, for the tests that take rows of it.
+    `texts` are the evaluated data, for tests that take rows of it.
 
     Raises:
-        InputError: the predictor refuses the texts, such as pairs where it reads single ones.
+        InputError: the predictor refuses the texts, such as pairs for a model that reads single texts.
     """
     cases = [suite.cases(test, rows=texts) for test in suite.tests]
     asked = list(dict.fromkeys(text for group in cases for case in group for text in (case.text, case.changed) if text is not None))
@@ -270,7 +272,7 @@ def _result(test: AnyTest, cases: list[Case], answers: Mapping[Text, Answer]) ->
 
 
 def _failure(test: AnyTest, case: Case, answers: Mapping[Text, Answer]) -> Failure | None:
-    """What is wrong with the answers of one case, if anything."""
+    """Return the failure of one case, or None if the case passes."""
     before = answers[case.text]
     after = before if case.changed is None else answers[case.changed]
     likeliest = max(before.scores, key=lambda label: before.scores[label])

@@ -1,6 +1,6 @@
-"""What the YAML file of a behaviour suite may say: three kinds of tests, and the lists that fill them.
+"""Schema of a behavior suite's YAML file: three kinds of tests, and the lists that fill their templates.
 
-Reading and running suites is in `behaviour.py`.
+`run.py` reads and runs suites.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ TextOrPair = Sentence | tuple[Sentence, Sentence]
 
 
 class BehaviourTest(BaseModel):
-    """What all kinds have in common."""
+    """The settings that all kinds of tests share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Sentence
     texts: Annotated[tuple[TextOrPair, ...], Field(min_length=1)] | None = None
-    """Texts, or pairs of texts, with fields: `{name}` takes the members of a list of the suite, `{a|b}` those it names."""
+    """Texts or pairs of texts, with fields: `{name}` takes the members of a list of the suite, `{a|b}` takes a and b."""
     max_failures: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the cases that may fail."""
+    """The largest share of the cases that may fail."""
     num_cases: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """The most cases of a test. Where there are more, the suite's seed draws this many."""
+    """The largest number of cases. If there are more, the suite's seed draws this many."""
 
 
 class OfTextsOrRows(BehaviourTest):
-    """Tests of a change, to texts of their own or to rows of the data."""
+    """A test of a change, applied to the test's own texts or to rows of the data."""
 
     rows: bool = False
-    """Whether rows of the evaluated data are taken instead of `texts`."""
+    """True if the test takes rows of the evaluated data instead of `texts`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> OfTextsOrRows:
@@ -49,18 +49,18 @@ class OfTextsOrRows(BehaviourTest):
 
 
 class Invariance(OfTextsOrRows):
-    """A change that must not matter: the decided labels stay, or with a `tolerance` the probability nearly does."""
+    """A change that must not matter: the decided labels stay or, with a `tolerance`, the probability stays nearly the same."""
 
     kind: Literal["invariance"]
     perturbation: Literal["typo", "upper_case", "lower_case", "punctuation", "contractions", "swap", "add_sentence"]
     among: str | None = None
-    """For `swap`: the list whose members give way to others of it."""
+    """For `swap`: the list whose members are replaced with other members."""
     sentences: Annotated[tuple[Sentence, ...], Field(min_length=1)] | None = None
-    """For `add_sentence`: one of these is added."""
+    """For `add_sentence`: the sentences, of which one is added."""
     at: Literal["start", "end"] = "end"
-    """For `add_sentence`: where."""
+    """For `add_sentence`: the end of the text at which the sentence is added."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """The most by which the probability of the label that was decided may move; the decision itself is then not looked at."""
+    """The largest allowed change in the probability of the most probable label. If set, the decided labels are not compared."""
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Invariance:
@@ -78,9 +78,9 @@ class Direction(OfTextsOrRows):
     label: str
     direction: Literal["up", "down"]
     append: Annotated[tuple[Sentence, ...], Field(min_length=1)] | None = None
-    """One of these is added to the text, in turn; of a pair, to the second text."""
+    """Sentences that are added to the text, one per case in turn; for a pair, to the second text."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The least by which the probability must move; 0 asks for any move in that direction."""
+    """The least by which the probability must move; 0 accepts any move in that direction."""
 
     @field_validator("label", mode="before")
     @classmethod
@@ -106,9 +106,9 @@ class MinimumFunctionality(BehaviourTest):
     kind: Literal["minimum_functionality"]
     texts: Annotated[tuple[TextOrPair, ...], Field(min_length=1)]
     label: str | None = None
-    """The label that must be decided; of a multilabel model, that must be among those decided."""
+    """The label that must be decided. For a multilabel model, it must be among the decided labels."""
     labels: tuple[str, ...] | None = None
-    """Multilabel only: exactly the labels that must be decided, in any order; an empty list for none."""
+    """Multilabel only: exactly the labels that must be decided, in any order. An empty list means no label."""
 
     @field_validator("label", mode="before")
     @classmethod
@@ -131,14 +131,14 @@ AnyTest = Invariance | Direction | MinimumFunctionality
 
 
 class SuiteDocument(BaseModel):
-    """The YAML file."""
+    """The contents of the YAML file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides which cases are drawn and how texts are perturbed."""
+    """Seed for drawing cases and perturbing texts."""
     lists: dict[str, Annotated[tuple[Sentence, ...], Field(min_length=2)]] = {}
-    """Words to fill `{name}` with, or to swap."""
+    """Lists of words that fill `{name}` or are swapped."""
     tests: Annotated[tuple[Annotated[AnyTest, Field(discriminator="kind")], ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -155,17 +155,17 @@ class SuiteDocument(BaseModel):
     @field_validator("lists", mode="before")
     @classmethod
     def _as_words(cls, value: Any) -> Any:
-        """Numbers in a list are words like any other."""
+        """Convert numbers in a list to text, so that they count as words."""
         if not isinstance(value, dict):
             return value
         return {name: [label_name(word) for word in words] if isinstance(words, list) else words for name, words in value.items()}
 
 
 def label_name(value: Any) -> Any:
-    """A label or a word as text, where YAML reads a number.
+    """Convert a number to text, because YAML reads some labels and words as numbers.
 
     Raises:
-        ValueError: YAML reads it as true or false.
+        ValueError: YAML reads the value as true or false.
     """
     if isinstance(value, bool):
         raise ValueError(f"YAML reads this as {value}; put it in quotes")
@@ -173,7 +173,7 @@ def label_name(value: Any) -> Any:
 
 
 def shown(text: Text) -> str:
-    """A text or a pair in a message."""
+    """Format a text or a pair for a message."""
     return " / ".join(map(repr, parts_of(text)))
 
 
@@ -185,7 +185,7 @@ KINDS: dict[str, type[BehaviourTest]] = {
 
 
 def fault_sentence(error: ErrorDetails, content: dict[str, Any]) -> str:
-    """What is wrong with a suite, to stand behind its file's name: the test, the setting and the problem."""
+    """Return the part of an error message after the suite's file name: the test, the setting and the problem."""
     location = [str(part) for part in error["loc"] if part not in KINDS]
     where, section = "", SuiteDocument.model_fields
     if location[:1] == ["tests"] and len(location) > 1:

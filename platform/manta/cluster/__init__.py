@@ -1,1 +1,1 @@
-"""What the command line and the page share about Ray clusters: jobs, connections, ports."""
+"""Access to Ray clusters for the command line and the page: jobs, connections, ports."""

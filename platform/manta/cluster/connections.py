@@ -1,4 +1,4 @@
-"""Which cluster a job is sent to, and with which token: from options, the environment or `~/.config/manta/clusters.yaml`."""
+"""Address and token of a cluster, from options, the environment or `~/.config/manta/clusters.yaml`."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ JOBS_PORT = 8265
 
 
 class KnownCluster(BaseModel):
-    """One cluster of the file."""
+    """One cluster of the clusters file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     address: str
-    """Where the dashboard answers, such as http://10.0.0.5:8265."""
+    """Address of the dashboard, such as http://10.0.0.5:8265."""
     token: str | None = None
-    """Its token; without one, $RAY_AUTH_TOKEN or where Ray keeps it."""
+    """The cluster's token. Without one, $RAY_AUTH_TOKEN or Ray's token file applies."""
 
 
 class ClustersFile(BaseModel):
-    """The whole file."""
+    """The contents of the clusters file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     clusters: dict[str, KnownCluster]
     """Clusters by name."""
     default: str | None = None
-    """The one that is meant when none is named."""
+    """The name of the cluster that is used if none is named."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the Jobs API answers, and what it is to be shown."""
+    """The address of a Jobs API, and the token for it."""
 
     address: str
-    """Such as http://10.0.0.5:8265, without a slash at the end."""
+    """The URL, such as http://10.0.0.5:8265, without a slash at the end."""
     token: str | None
     options: str = ""
-    """The options that name it again, for the commands that a person is told to type."""
+    """The options that select this cluster again, for commands that are suggested to the user."""
 
     @property
     def headers(self) -> dict[str, str]:
-        """What each request carries."""
+        """The HTTP headers of each request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
 
 def connection(*, cluster: str | None = None, address: str | None = None, token_file: Path | None = None) -> Connection:
-    """The cluster that is meant: what the options say, else the environment, else the file's default.
+    """Return the connection to the selected cluster: from the options, else the environment, else the file's default.
 
-    $MANTA_CLUSTER names a cluster of the file; $RAY_ADDRESS is an address. A token is looked for in `token_file`, in the
-    cluster's entry, and then where Ray looks: $RAY_AUTH_TOKEN, the file at $RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
+    $MANTA_CLUSTER names a cluster of the file; $RAY_ADDRESS is an address. The token comes from `token_file`, else from the
+    cluster's entry, else from Ray's own places: $RAY_AUTH_TOKEN, the file at $RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
 
     Raises:
-        InputError: no cluster is named, or there is no such one; the file is wrong, or others can read it.
+        InputError: no cluster is named, the named one does not exist, or the file is wrong or readable by others.
     """
     if cluster and address:
         raise InputError("--cluster and --address both say where to; give one of them.")
@@ -81,10 +81,10 @@ def connection(*, cluster: str | None = None, address: str | None = None, token_
 
 
 def jobs_address(where: str) -> str:
-    """The URL of the Jobs API.
+    """Return the URL of the Jobs API.
 
     Raises:
-        InputError: it is one of Ray's other addresses.
+        InputError: the address is one of Ray's other addresses.
     """
     scheme, separator, rest = where.rpartition("://")
     rest = rest.rstrip("/")
@@ -101,7 +101,7 @@ def jobs_address(where: str) -> str:
 
 
 def _known_cluster(name: str | None) -> KnownCluster | None:
-    """The named cluster of the file, or its default; None where nothing is named and there is no file or default."""
+    """Return the named cluster of the file, or its default; None if no cluster is named and there is no file or default."""
     path = Path(CLUSTERS_FILE).expanduser()
     if not path.exists():
         if name:
@@ -123,7 +123,7 @@ def _known_cluster(name: str | None) -> KnownCluster | None:
 
 
 def _token_as_ray() -> str | None:
-    """The token where Ray itself looks for it, in its order."""
+    """Return the token from the places where Ray looks for it, in Ray's order."""
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return token
     if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):

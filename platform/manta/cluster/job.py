@@ -1,7 +1,7 @@
-"""A job for a Ray cluster: the code and files that travel with it, and what the Jobs API is asked to run.
+"""A job for a Ray cluster: its code, its files and its request to the Jobs API.
 
-Packages are zips whose name is the hash of their contents, so that a cluster that has one gets it once, and edited code is
-always another file than the one before. The command line and the page make their jobs here.
+A package is a zip file named by the hash of its contents. So a cluster receives the same package only once, and edited code is
+always a new package. The command line and the page build their jobs here.
 """
 
 from __future__ import annotations
@@ -21,42 +21,43 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SUPPORTED_PYTHON = ((3, 11), (3, 13))
-"""From the first on, and before the second: `requires-python` of the package."""
+"""The lowest supported version, and the first one that is not supported: `requires-python` of the package."""
 PACKAGES = ("manta", "manta_jobs")
 START_SCRIPT = "job_start.py"
 INPUTS = "{inputs}"
-"""Stands for the folder that a job's files lie in, which only the job knows."""
+"""Placeholder for the folder of a job's files; only the running job knows its path."""
 MARK = "MANTA-JOB "
-"""What begins the line in which a job says what came of it; START_SCRIPT, which stands alone, has it as well."""
+"""Prefix of the output line in which a job reports its result. START_SCRIPT imports nothing of this package and repeats the
+value."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A zip that Ray keeps under the hash of what is in it."""
+    """A zip file that Ray stores under the hash of its contents."""
 
     digest: str
     content: bytes
 
     @property
     def name(self) -> str:
-        """Its name among the cluster's packages."""
+        """The package's name on the cluster."""
         return f"_ray_pkg_{self.digest[:32]}.zip"
 
     @property
     def uri(self) -> str:
-        """What a runtime environment calls it."""
+        """The package's URI in a runtime environment."""
         return f"gcs://{self.name}"
 
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """One job, ready to be sent."""
+    """A job that is ready to be submitted."""
 
     id: str
     packages: tuple[Package, ...]
-    """What the cluster must have before it is asked."""
+    """The packages that the cluster must have before the job is submitted."""
     request: dict[str, Any]
-    """What the Jobs API is asked."""
+    """The request to the Jobs API."""
 
 
 def cluster_job(
@@ -69,10 +70,11 @@ def cluster_job(
     image_code: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> ClusterJob:
-    """A job that calls a verb's function with `params`, beside `files` by their names in the job's folder.
+    """Build a job that calls a verb's function with `params`. `files` are put into the job's folder under their names.
 
-    `name` begins its id. `storage` is where the job keeps its files, that of the cluster unless given. With `image_code` no
-    code travels: the job looks that the cluster's is the same. `environment` are variables of the job's processes.
+    The job's id starts with `name`. `storage` is where the job keeps its files; the cluster's own storage unless given. With
+    `image_code` no code is sent; the job checks that the cluster has the same code. `environment` are variables of the job's
+    processes.
     """
     code = code_package()
     order = {
@@ -103,7 +105,7 @@ def cluster_job(
 
 
 def code_package() -> Package:
-    """The sources that this process runs, as they are on disk now."""
+    """Return a package of the sources that this process runs, as they are on disk now."""
     return _package(
         {
             f"{package}/{file.relative_to(root).as_posix()}": file.read_bytes()
@@ -115,7 +117,7 @@ def code_package() -> Package:
 
 
 def digest_of(entries: Mapping[str, bytes]) -> str:
-    """A hash of all names and contents."""
+    """Return a hash of all names and contents."""
     found = hashlib.sha256()
     for name in sorted(entries):
         found.update(f"{len(name)}:{name}:{len(entries[name])}:".encode() + entries[name])
@@ -123,7 +125,7 @@ def digest_of(entries: Mapping[str, bytes]) -> str:
 
 
 def _roots() -> dict[str, Path]:
-    """Where the packages lie; looking for one imports nothing of it."""
+    """Return the folder of each package, without importing it."""
     found = {}
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
@@ -136,7 +138,7 @@ def _package(entries: Mapping[str, bytes]) -> Package:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name in sorted(entries):
-            info = zipfile.ZipInfo(name)  # of 1980: the same contents are the same file
+            info = zipfile.ZipInfo(name)  # dated 1980, so that the same contents give the same file
             info.external_attr = 0o644 << 16
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, entries[name])

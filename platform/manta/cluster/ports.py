@@ -10,10 +10,10 @@ from manta.errors import InputError
 
 
 def check_port(host: str, port: int) -> None:
-    """Refuse a port that something else listens on.
+    """Refuse a port that is in use.
 
     Raises:
-        InputError: it is taken, or the host is not an address of this machine.
+        InputError: the port is taken, or the host is not an address of this machine.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -24,7 +24,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
-    """Different ports of an address of this machine that nobody listens on now."""
+    """Return different ports of an address of this machine that are free now."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -33,7 +33,7 @@ def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reachable from this machine only."""
+    """Tell whether an address is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -1,6 +1,6 @@
-"""The whole run in one frozen, typed config: `ExperimentConfig`. One YAML file holds it.
+"""The config of a whole run, frozen and typed: `ExperimentConfig`. One YAML file holds it.
 
-The settings are in `sections.py`. Reading the YAML, `--set` and the wording of errors are in `file.py`.
+`sections.py` has the settings. `file.py` reads the YAML and `--set`, and words the error messages.
 """
 
 from manta.config.experiment import ExperimentConfig

@@ -12,26 +12,26 @@ from manta.config.sections import NAME, DataConfig, ModelConfig, RegistryConfig,
 
 
 class ExperimentConfig(Section):
-    """One run, from rows to a served model."""
+    """A run, from rows to a served model."""
 
     name: Annotated[str, NAME]
-    """What the run is called; also the registered model's name unless registry.model says otherwise.
-    Letters, digits, dots, dashes and underscores."""
+    """Name of the run, and of the registered model unless `registry.model` is set. Letters, digits, dots, dashes and
+    underscores."""
     data: DataConfig
-    """Where labelled texts come from."""
+    """The source of labeled texts."""
     model: ModelConfig = ModelConfig()
-    """Which pretrained encoder is adapted."""
+    """The pretrained encoder that is adapted."""
     train: TrainConfig = TrainConfig()
-    """How it is fine-tuned."""
+    """Settings of the fine-tuning."""
     tune: TuneConfig = TuneConfig()
-    """What `manta tune` searches."""
+    """Settings of the search by `manta tune`."""
     registry: RegistryConfig = RegistryConfig()
-    """Where finished models are remembered."""
+    """Settings of the model registry."""
     serve: ServeConfig = ServeConfig()
-    """Where the champion answers."""
+    """Settings of the API that serves the champion."""
     storage: str | None = None
-    """Folder of runs, artifacts and the registry, which all nodes share, or s3://bucket/folder, gs://… for an object store, which
-    needs MLFLOW_TRACKING_URI for the registry; $MANTA_STORAGE or ~/.manta unless given."""
+    """Folder of runs, artifacts and the registry, shared by all nodes; $MANTA_STORAGE or ~/.manta unless given. It may also be a
+    place in an object store (s3://bucket/folder, gs://…). The registry then needs MLFLOW_TRACKING_URI."""
 
     @model_validator(mode="after")
     def _searchable(self) -> ExperimentConfig:
@@ -40,11 +40,11 @@ class ExperimentConfig(Section):
 
     @property
     def registered_name(self) -> str:
-        """The name that versions of this run's model are registered under."""
+        """The name under which versions of this run's model are registered."""
         return self.registry.model or self.name
 
     def with_values(self, values: dict[str, Any]) -> ExperimentConfig:
-        """A copy with fields replaced by dotted name, such as `{"train.learning_rate": 3e-5}`, checked anew.
+        """Return a checked copy with fields replaced by dotted name, such as `{"train.learning_rate": 3e-5}`.
 
         Raises:
             pydantic.ValidationError: a value does not fit its field.
@@ -55,13 +55,13 @@ class ExperimentConfig(Section):
             set_by_name(document, name, value, section=ExperimentConfig)
         if any(name.startswith("tune.") for name in values):
             return ExperimentConfig.model_validate(document)
-        # The space was checked against the config it stands in; a value drawn from it need not go with all the others in it.
+        # The space was checked against the original config. A drawn value need not fit the other values in the space.
         del document["tune"]
         return ExperimentConfig.model_validate(document).model_copy(update={"tune": self.tune})
 
     def document(self) -> dict[str, Any]:
-        """The config as plain data, every setting included, from which the same config is made again."""
+        """Return the config as plain data with every setting, from which the same config can be built again."""
         document = self.model_dump(mode="json", exclude_none=True)
         if self.tune.confirm is None:
-            document["tune"]["confirm"] = None  # left out, it would be the default
+            document["tune"]["confirm"] = None  # if it were left out, the default would apply
         return document

@@ -1,4 +1,4 @@
-"""From a YAML file and `--set` pairs to an `ExperimentConfig`, with errors a person can act on."""
+"""Reading of an `ExperimentConfig` from a YAML file and `--set` pairs, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA_FILES = ("train", "validation", "test", "feedback", "behaviour")
 def load_config(path: Path, *, overrides: list[str] | None = None) -> ExperimentConfig:
     """Read one YAML file, apply `--set name=value` pairs and check the result.
 
-    Relative data and model paths in the file are taken from its folder, those in `overrides` from the working folder.
+    Relative data and model paths in the file start at the file's folder, those in `overrides` at the working folder.
 
     Raises:
         InputError: the file is missing or not YAML, or a setting is unknown or wrong; the message names it.
@@ -29,10 +29,10 @@ def load_config(path: Path, *, overrides: list[str] | None = None) -> Experiment
 
 
 def read_document(path: Path, *, what: str = "config file", example: str = "name: support") -> dict[str, Any]:
-    """A YAML file as plain data. `what` it is and an `example` of its contents are for the messages.
+    """Return a YAML file as plain data. Messages call the file `what` and show the `example` of its contents.
 
     Raises:
-        InputError: it is missing, unreadable, or not a YAML mapping.
+        InputError: the file is missing, unreadable, or not a YAML mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -44,10 +44,10 @@ def read_document(path: Path, *, what: str = "config file", example: str = "name
 
 
 def parse_document(text: str, *, source: str, example: str = "name: support") -> dict[str, Any]:
-    """YAML as plain data. `source` is what messages call it.
+    """Return YAML text as plain data. Messages name it by `source`.
 
     Raises:
-        InputError: it is not a YAML mapping.
+        InputError: the text is not a YAML mapping.
     """
     try:
         document = yaml.safe_load(text)
@@ -63,10 +63,10 @@ def parse_document(text: str, *, source: str, example: str = "name: support") ->
 
 
 def build_config(document: dict[str, Any], *, source: str, overrides: list[str] | None = None) -> ExperimentConfig:
-    """Check a config document after `--set` pairs were applied to it.
+    """Apply `--set` pairs to a config document and check the result.
 
     Raises:
-        InputError: one line for each setting that is unknown or wrong.
+        InputError: the message has one line for each setting that is unknown or wrong.
     """
     for pair in overrides or []:
         name, equals, text = pair.partition("=")
@@ -86,7 +86,7 @@ def build_config(document: dict[str, Any], *, source: str, overrides: list[str] 
 
 
 def explain(error: ValidationError) -> list[str]:
-    """One sentence for each wrong setting: its dotted name, what is wrong, and what is allowed."""
+    """Return one sentence for each wrong setting: its dotted name, what is wrong, and what is allowed."""
     lines: list[str] = []
     named: set[str] = set()
     for item in error.errors():
@@ -112,17 +112,17 @@ def explain(error: ValidationError) -> list[str]:
 
 
 def write_config(config: ExperimentConfig, path: Path) -> None:
-    """Write the config as YAML, every setting included, so that the run can be repeated from the file."""
+    """Write the config as YAML with every setting, so that the run can be repeated from the file."""
     path.write_text(config_text(config), encoding="utf-8")
 
 
 def config_text(config: ExperimentConfig) -> str:
-    """The config as YAML, every setting included."""
+    """Return the config as YAML with every setting."""
     return yaml.safe_dump(config.document(), sort_keys=False, allow_unicode=True)
 
 
 def anchor_paths(document: dict[str, Any], folder: Path) -> None:
-    """Take a document's relative data, model and storage paths from `folder`, in place."""
+    """Resolve a document's relative data, model and storage paths against `folder`, in place."""
     data = document.get("data")
     if isinstance(data, dict):
         for key in DATA_FILES:
@@ -143,7 +143,7 @@ def _is_elsewhere(location: str) -> bool:
 
 
 def _setting(location: tuple[int | str, ...]) -> list[str]:
-    """The setting an error is about, without the parts that say which type of several was tried."""
+    """Return the setting an error is about, without the parts that name the attempted type of a union."""
     parts = [str(part) for part in location]
     section: type[BaseModel] = ExperimentConfig
     for depth, part in enumerate(parts, start=1):
@@ -178,7 +178,7 @@ def _range_section(location: list[str]) -> type[BaseModel] | None:
 
 
 def _explanation(location: list[str]) -> str:
-    """The text under the field, with its allowed values when they are a short list."""
+    """Return the text under the field, with its allowed values if they are a short list."""
     for end in range(len(location), 0, -1):
         section = _section_at(location[: end - 1])
         field = section.model_fields.get(location[end - 1]) if section else None
@@ -201,5 +201,5 @@ def _literals(annotation: Any) -> list[Any]:
 
 
 def _is_number(annotation: Any) -> bool:
-    """Whether a field of several types may be a number, too."""
+    """Tell whether a field of several types accepts numbers."""
     return annotation in (int, float) or (get_origin(annotation) is not dict and any(map(_is_number, get_args(annotation))))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def field_names(section: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every setting's dotted name, in the order of the YAML."""
+    """Return every setting's dotted name, in the order of the YAML."""
     names: list[str] = []
     for name, field in section.model_fields.items():
         inner = section_type(field.annotation)
@@ -24,7 +24,7 @@ def field_names(section: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def section_type(annotation: Any) -> type[Section] | None:
-    """The section behind a field's type: itself, or the one that it may also do without."""
+    """Return the section of a field's type, also if the section is optional; None if the type holds no section."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind
@@ -32,10 +32,10 @@ def section_type(annotation: Any) -> type[Section] | None:
 
 
 def set_by_name(document: dict[str, Any], name: str, value: Any, *, section: type[BaseModel]) -> None:
-    """Set one field of a config document in place, by its dotted name; `section` is the config's class.
+    """Set one field of a config document in place, by its dotted name. `section` is the config's class.
 
     Raises:
-        ValueError: no such setting; the message names the nearest ones.
+        ValueError: there is no such setting; the message names the nearest ones.
     """
     names = field_names(section)
     if name not in names and not name.startswith("tune.space"):
@@ -51,7 +51,7 @@ def set_by_name(document: dict[str, Any], name: str, value: Any, *, section: typ
 
 
 def nearest(name: str, allowed: list[str]) -> str:
-    """The hint behind an unknown name: the closest allowed one, or all of them."""
+    """Return the hint after an unknown name: the closest allowed name, or all of them."""
     import difflib
 
     leaf = name.rsplit(".", 1)[-1]

@@ -1,7 +1,7 @@
-"""What `tune.space` may search: `check_space` refuses, before anything starts, what no trial could be drawn from.
+"""Checks of `tune.space`: `check_space` refuses a space that cannot be searched, before anything starts.
 
-Searched are the settings that make another model of the same rows: those of `model` and `train`, except what all trials have in
-common. Anything that a range can draw must fit its field, together with the rest of the config.
+The settings of `model` and `train` can be searched, except those that are the same for all trials. Any value that a range can draw
+must fit its field and the rest of the config.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from manta.config.sections import TuneConfig
 
 READ_ONCE = {"model.pretrained", "model.task", "model.max_length"}
-"""Texts are read and tokenised once for all trials, and these say how."""
+"""Settings for reading and tokenizing the texts, which happens once for all trials."""
 NO_PROPERTY_OF_A_MODEL = {
     *("train.num_workers", "train.use_gpu", "train.cpus_per_worker"),
     *("train.checkpoint_steps", "train.checkpoint_minutes", "train.max_failures", "train.cost_per_hour", "train.tensorboard"),
@@ -27,7 +27,7 @@ NO_PROPERTY_OF_A_MODEL = {
 MEASURE = "train.metric"
 LUCK = "train.seed"
 RESOLVED_BEFORE = {"train.learning_rate", "train.num_epochs"}
-"""Their `auto` is a number before the search begins, see `starting_point`."""
+"""Settings whose `auto` becomes a number before the search begins, see `starting_point`."""
 
 
 def check_space(config: Section, *, tune: TuneConfig, document: dict[str, Any]) -> None:
@@ -56,7 +56,7 @@ def check_space(config: Section, *, tune: TuneConfig, document: dict[str, Any]) 
 
 
 def searchable(name: str) -> bool:
-    """Whether a setting, given by its dotted name, may be searched."""
+    """Tell whether a setting, given by its dotted name, can be searched."""
     return name.startswith(("model.", "train.")) and name not in NO_PROPERTY_OF_A_MODEL | READ_ONCE | {MEASURE, LUCK}
 
 
@@ -90,7 +90,7 @@ def _check_name(name: str, config: Section) -> None:
 
 
 def _check_kind(annotation: Any, name: str, values: Range) -> None:
-    """Whether the field can hold what a range of this kind draws."""
+    """Check that the field can hold the values that a range of this kind draws."""
     if values.bounds is None:
         if "auto" in (values.choice or []) and name in RESOLVED_BEFORE:
             raise ValueError(f"tune.space: {name} is searched by numbers, and auto is none; take it out of choice")
@@ -107,7 +107,7 @@ def _check_kind(annotation: Any, name: str, values: Range) -> None:
 
 
 def _check_values(name: str, values: Range, kind: type[Section], document: dict[str, Any]) -> None:
-    """Whether the values fit their field and the rest of the config, by making the config of such a trial."""
+    """Check that the values fit their field and the rest of the config, by building the config of such a trial."""
     untuned = {section: settings for section, settings in document.items() if section != "tune"}
     for value in values.extremes:
         changed = copy.deepcopy(untuned)
@@ -134,7 +134,7 @@ def _annotation(name: str, kind: type[Section]) -> Any:
 
 
 def _kinds(annotation: Any) -> list[Any]:
-    """The types that a field may be of; for a literal, its values'."""
+    """Return the types that a field accepts; for a literal, the types of its values."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _kinds(get_args(annotation)[0])

@@ -1,6 +1,6 @@
-"""The sections of a config: what each setting means, its default and its bounds.
+"""The sections of a config: the meaning, default and bounds of each setting.
 
-The text under a field is its explanation: `manta schema` prints it, and so do error messages.
+The text under a field is its explanation. `manta schema` and error messages print it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 MetricName = Literal["accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "loss"]
 TaskName = Literal["auto", "binary", "multiclass", "multilabel"]
-# What our own settings decide of DeepSpeed's JSON; `train.deepspeed` may say the rest.
+# Keys of DeepSpeed's JSON that our own settings decide. `train.deepspeed` may set the others.
 DEEPSPEED_KEYS = {
     "train_batch_size": "train.batch_size",
     "train_micro_batch_size_per_gpu": "train.micro_batch_size",
@@ -37,46 +37,46 @@ NAME = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*
 
 
 class Section(BaseModel):
-    """What every part of the config has in common: frozen, no unknown keys, each field explained."""
+    """Base of every part of the config: frozen, no unknown keys, each field explained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
-    """Where labelled texts come from and how they are split."""
+    """The source of labeled texts, and their split."""
 
     train: str
-    """Training rows: a .csv, .tsv, .jsonl or .parquet file, a folder holding train.*, validation.* and test.*,
-    a URL (s3://, gs://, …), a dataset on the Hugging Face hub (hf://owner/name[:config]) or bundled rows
-    (sample:support, sample:reviews). Relative paths start at the YAML file."""
+    """Training rows: a .csv, .tsv, .jsonl or .parquet file, a folder with train.*, validation.* and test.*, a URL (s3://, gs://,
+    …), a dataset on the Hugging Face hub (hf://owner/name[:config]) or bundled rows (sample:support, sample:reviews). Relative
+    paths are relative to the YAML file."""
     validation: str | None = None
-    """Rows that compare trials and calibrate the probabilities. Without it, see `validation_fraction`."""
+    """Rows that compare trials and calibrate the probabilities. Without them, `validation_fraction` applies."""
     test: str | None = None
-    """Rows read once, at the very end. Without it, `test_fraction` of train is set aside."""
+    """Rows that are read once, at the very end. Without them, `test_fraction` of the training rows is set aside."""
     feedback: str | None = None
-    """Further training rows: the file in which a service keeps what people say about its answers (`serve.feedback`). They
-    join the training rows once validation and test rows were set aside; where both have a text, the feedback counts."""
+    """Further training rows: the file in which a service stores feedback on its answers (`serve.feedback`). They are added after
+    validation and test rows were set aside. If a text is in both, the label of the feedback counts."""
     text: str | int | tuple[str | int, str | int] = "text"
-    """The text column: its name, or its position (from 0) where `header` is false. A list of two columns, such as
-    [premise, hypothesis], for text pairs."""
+    """The text column: its name, or its position (from 0) if `header` is false. For text pairs, a list of two columns, such as
+    [premise, hypothesis]."""
     label: str | int = "label"
     """The label column: its name, or its position (from 0). Labels may be words or integers."""
     label_separator: Annotated[str, Field(min_length=1)] = "|"
-    """What stands between the labels of one field when `model.task` is multilabel, such as billing|urgent. An empty
-    field means that no label applies. JSONL, Parquet and hub rows may hold lists instead."""
+    """Separator of the labels in one field if `model.task` is multilabel, such as billing|urgent. An empty field means that no
+    label applies. JSONL, Parquet and hub rows may hold lists instead."""
     header: bool = True
-    """Whether the first line of CSV and TSV files names the columns."""
+    """True if the first line of CSV and TSV files names the columns."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
-    """Share of the training rows (between 0 and 1) set aside, class by class, when no validation rows are given. `auto` sets
-    aside a tenth; where fewer than 500 rows are left for training, it sets none aside: a cross-validation takes their place,
-    and the model is trained on all of them."""
+    """Share of the training rows (between 0 and 1) that is set aside, class by class, if no validation rows are given. `auto` sets
+    a tenth aside. If fewer than 500 training rows are left, `auto` sets none aside: the model is cross-validated instead, and then
+    trained on all of them."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the training rows (between 0 and 1) set aside, class by class, when no test rows are given."""
+    """Share of the training rows (between 0 and 1) that is set aside, class by class, if no test rows are given."""
     split_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of those splits. It is apart from `train.seed`, so that runs with other seeds see the same rows."""
+    """Seed of these splits. It is separate from `train.seed`, so that runs with other seeds use the same splits."""
     behaviour: str | None = None
-    """A YAML file with behaviour tests, which `manta evaluate` and the gate run. Bundled samples bring their own.
-    A relative path starts at the YAML file."""
+    """A YAML file with behavior tests, which `manta evaluate` and the gate run. Bundled samples have their own. A relative path is
+    relative to the YAML file."""
 
     @field_validator("text", mode="before")
     @classmethod
@@ -100,7 +100,7 @@ class DataConfig(Section):
 
     @property
     def validation_share(self) -> float:
-        """The share of the training rows that is set aside for validation, where any is."""
+        """The share of the training rows that is set aside for validation, if any is."""
         return AUTO_VALIDATION_FRACTION if self.validation_fraction == "auto" else self.validation_fraction
 
     @property
@@ -110,37 +110,38 @@ class DataConfig(Section):
 
 
 class LoraSettings(Section):
-    """Low-rank adapters (Hu et al., 2021, https://arxiv.org/abs/2106.09685): the encoder stays as it is, small matrices learn."""
+    """Low-rank adapters (Hu et al., 2021, https://arxiv.org/abs/2106.09685): small added matrices learn, the encoder is frozen."""
 
     rank: Annotated[int, Field(ge=1)] = 8
-    """Rank of the added matrices: more can learn more, and overfit sooner."""
+    """Rank of the added matrices. A higher rank can learn more, and overfits sooner."""
     alpha: Annotated[float, Field(gt=0)] = 16.0
-    """The adapters' output is scaled by alpha / rank."""
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout in front of the adapters."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
-    """Names of the linear layers that get adapters, such as [query, value]; `all-linear` takes every one of the encoder's."""
+    """Names of the linear layers that get adapters, such as [query, value]. `all-linear` takes all linear layers of the encoder."""
 
 
 class ModelConfig(Section):
-    """Which pretrained encoder is adapted, and how it is kept from overfitting."""
+    """The pretrained encoder, its task, and its protection from overfitting."""
 
     pretrained: str = "embedded"
     """A model id on the Hugging Face hub, a folder in its format, or `embedded`: the offline all-MiniLM-L6-v2
     of the [demo] extra (22.7 M parameters, English)."""
     task: TaskName = "auto"
-    """`binary` has one logit and a sigmoid, `multiclass` a softmax over the classes, `multilabel` a sigmoid for each
-    label, so that several or none may apply. `auto` goes by the number of labels, and is multilabel for lists of labels."""
+    """Kind of classification. `binary` has one logit and a sigmoid, `multiclass` a softmax over the classes, `multilabel` a sigmoid
+    for each label, so that several or none may apply. `auto` is multilabel for lists of labels, else decides by the number of
+    labels."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Probability of every dropout of the encoder and its head. Raise it when the training score leaves validation behind."""
+    """Probability of every dropout of the encoder and its head. Raise it if the model overfits the training rows."""
     max_length: Annotated[int, Field(ge=4)] = 128
-    """Tokens per text, special tokens included; longer texts are cut. Time and memory grow with it."""
+    """Maximum number of tokens per text, special tokens included. Longer texts are cut. Time and memory grow with it."""
     freeze_embeddings: bool = False
-    """Whether the embeddings stay as pretrained. They are half of a small encoder: less to overfit, less to compute."""
+    """True if the embeddings stay as pretrained. They are half of a small encoder: less to overfit, less to compute."""
     freeze_layers: Annotated[int, Field(ge=0)] = 0
-    """How many of the first layers stay as pretrained; the embeddings below them then do, too."""
+    """Number of first layers that stay as pretrained. The embeddings below them then stay, too."""
     lora: LoraSettings | None = None
-    """Adapters instead of full fine-tuning, such as {rank: 8}; they are merged into the finished model. None: all weights learn."""
+    """Adapters instead of full fine-tuning, such as {rank: 8}. They are merged into the finished model. None: all weights learn."""
 
     @model_validator(mode="after")
     def _lora_freezes_already(self) -> ModelConfig:
@@ -151,71 +152,74 @@ class ModelConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the encoder is fine-tuned."""
+    """Settings of the fine-tuning."""
 
     num_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
-    """Ray Train workers, one process each; on GPUs, one GPU each. [min, max] takes what the cluster has between the two,
-    and goes on with fewer when a node is lost."""
+    """Number of Ray Train workers, one process each; on GPUs, one GPU each. [min, max] takes as many in this range as the cluster
+    has, and goes on with fewer if a node is lost."""
     use_gpu: bool | Literal["auto"] = "auto"
-    """Whether each worker takes a GPU. `auto` does when the cluster has any, or is known to start nodes with some."""
+    """True if each worker takes a GPU. `auto` takes GPUs if the cluster has any, or is known to start nodes with GPUs."""
     cpus_per_worker: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """CPU cores, and so threads, of each worker. `auto` shares the cores out, or takes 1 beside a GPU."""
+    """CPU cores, and thus threads, of each worker. `auto` divides the cores among the workers, or takes 1 beside a GPU."""
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """Peak learning rate of AdamW. The first thing to tune: too high forgets the pretrained encoder, too low never fits.
-    `auto` goes by the encoder's width, the number of classes and of steps."""
+    """Peak learning rate of AdamW. Tune it first: with too high a rate the encoder forgets its pretraining, with too low a rate it
+    never fits. `auto` depends on the encoder's width, the number of classes and the number of steps."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Each layer below the head learns this much slower than the one above it; 1 is the same rate for all, 0.9 is usual."""
+    """Factor by which each layer below the head learns slower than the one above it. 1 is the same rate for all, 0.9 is usual."""
     num_epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Passes over the training rows. The model after the last one is kept. `auto`: the fewer rows, the more."""
+    """Passes over the training rows. The model after the last one is kept. `auto`: the fewer rows, the more passes."""
     early_stopping: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many epochs in a row without a better validation `metric`, and keep the best epoch. None: train all
-    epochs and keep the last. With fewer than 200 validation rows, the best epoch is a matter of chance."""
+    """Number of epochs in a row without a better validation `metric` after which training stops. The best epoch is then kept. None:
+    train all epochs and keep the last. With fewer than 200 validation rows, the best epoch is a matter of chance."""
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """Rows of one optimizer step over all workers together, so results do not depend on how many there are."""
+    """Rows of one optimizer step over all workers together, so that results do not depend on the number of workers."""
     micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Rows a worker computes at a time; gradients are accumulated until `batch_size` is complete. `auto` takes the most
-    that fits into memory."""
+    """Rows of one micro-batch, which a worker computes at a time. Gradients are accumulated until `batch_size` is complete. `auto`
+    takes the largest that fits into memory."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW's decoupled weight decay; biases and norms have none."""
+    """AdamW's decoupled weight decay. Biases and norms have none."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate goes on after the warm-up: falling to zero in a line or a cosine, or staying."""
+    """Course of the learning rate after the warm-up: a linear or cosine fall to zero, or constant."""
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of all steps in which the learning rate climbs to its peak."""
+    """Share of all steps in which the learning rate rises to its peak."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients are scaled down to this global norm when they exceed it."""
+    """Maximum global norm of the gradients. Larger gradients are scaled down to it."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target spread evenly over all labels: less confident, often better calibrated."""
+    """Share of the target that is spread evenly over all labels. The model becomes less confident and often better calibrated."""
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """What a row of each label counts in the loss: `balanced` (rare labels more), or a weight for every label by name."""
+    """Weight of each label's rows in the loss: `balanced` (more for rare labels), or a weight for every label by name."""
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
-    """Focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002): rows already right count less. 0 is off, 2 usual."""
+    """Exponent of the focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002), in which rows that are already right count
+    less. 0 is off, 2 is usual."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """What matrices are multiplied in; weights and sums stay float32. `auto` is bf16 where all workers' GPUs or CPUs compute in
-    it, else fp32. fp16 scales its loss."""
+    """Precision of matrix products; weights and sums stay float32. `auto` is bf16 if the GPUs or CPUs of all workers compute in it,
+    else fp32. fp16 scales its loss."""
     gradient_checkpointing: bool = False
-    """Whether activations are computed anew in the backward pass: far less memory, about a third more time."""
+    """True if activations are computed again in the backward pass: far less memory, about a third more time."""
     zero_stage: Literal[0, 1, 2, 3, "auto"] = "auto"
-    """What DeepSpeed splits over the workers: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters. `auto` splits
-    no more than it takes to fit each worker's memory, and nothing on one worker. Set a number for the same stage everywhere."""
+    """ZeRO stage. What DeepSpeed splits over the workers depends on it: 0 nothing, 1 optimizer state, 2 also gradients, 3 also
+    parameters. `auto` splits no more than is needed to fit each worker's memory, and nothing on one worker. Set a number for the
+    same stage everywhere."""
     offload_optimizer: bool = False
-    """Whether the optimizer state lives in the machine's memory instead of the GPU's (ZeRO 1 to 3)."""
+    """True if the optimizer state is kept in the machine's memory instead of the GPU's (ZeRO 1 to 3)."""
     offload_parameters: bool = False
-    """Whether parameters do, too, while they are not needed (ZeRO 3)."""
+    """True if parameters that are not in use are kept in the machine's memory, too (ZeRO 3)."""
     deepspeed: dict[str, Any] = {}
-    """More of DeepSpeed's JSON (https://www.deepspeed.ai/docs/config-json), merged in. What a setting above decides is refused."""
+    """More of DeepSpeed's JSON (https://www.deepspeed.ai/docs/config-json). Keys that a setting above decides are refused."""
     metric: MetricName = "accuracy"
-    """The validation metric that compares trials, and epochs under `early_stopping` (`loss`: lower is better). Where several labels
-    may apply, `accuracy` counts the rows whose labels are all right, and `f1_micro` pools all labels; else the two are equal."""
+    """Validation metric that compares trials, and epochs under `early_stopping` (`loss`: lower is better). In a multilabel task,
+    `accuracy` counts the rows whose labels are all right, and `f1_micro` pools all labels; in other tasks the two are equal."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
-    """Optimizer steps between checkpoints within an epoch. One is written after every epoch in any case."""
+    """Optimizer steps between checkpoints within an epoch. A checkpoint is also written after every epoch."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
-    """Minutes between checkpoints within an epoch, which is what an interruption can cost at most."""
+    """Minutes between checkpoints within an epoch. An interruption costs at most this much training time."""
     cost_per_hour: Annotated[float, Field(gt=0)] | None = None
-    """Price of one worker for an hour, in any currency; `manta preflight` then says what a run will cost."""
+    """Price of one worker for an hour, in any currency. If it is set, `manta preflight` estimates the cost of a run."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How often lost workers or nodes are replaced and training goes on from the last checkpoint. Preemptions do not count."""
+    """Number of times that lost workers or nodes are replaced and training goes on from the last checkpoint. Preemptions do not
+    count."""
     tensorboard: bool = False
-    """Whether TensorBoard's event files are written, too; `tensorboard --logdir` on the run's folder shows them."""
+    """True if TensorBoard's event files are also written. `tensorboard --logdir` on the run's folder shows them."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the new head, the order of the rows and dropout."""
 
@@ -255,17 +259,17 @@ class TrainConfig(Section):
 
     @property
     def min_workers(self) -> int:
-        """The fewest workers training goes on with."""
+        """The smallest number of workers with which training goes on."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
 
     @property
     def max_workers(self) -> int:
-        """The most workers training uses."""
+        """The largest number of workers."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     @property
     def peak_learning_rate(self) -> float:
-        """The learning rate as a number, which it is in every run that was prepared.
+        """The learning rate as a number, after `auto` is resolved.
 
         Raises:
             ValueError: it is still `auto`.
@@ -276,7 +280,7 @@ class TrainConfig(Section):
 
     @property
     def planned_epochs(self) -> int:
-        """The number of epochs as a number, which it is in every run that was prepared.
+        """The number of epochs, after `auto` is resolved.
 
         Raises:
             ValueError: it is still `auto`.
@@ -287,14 +291,14 @@ class TrainConfig(Section):
 
     @property
     def lowest_zero_stage(self) -> Literal[0, 1, 3]:
-        """The stage that `auto` begins with: 0, or the first that can offload what is to be offloaded."""
+        """The stage that `auto` begins with: 0, or the lowest stage that supports the chosen offloading."""
         if self.offload_parameters:
             return 3
         return 1 if self.offload_optimizer else 0
 
     @property
     def chosen_zero_stage(self) -> int:
-        """The ZeRO stage as a number, which it is on workers that have begun to train.
+        """The ZeRO stage as a number, after the workers have resolved `auto`.
 
         Raises:
             ValueError: it is still `auto`.
@@ -305,15 +309,15 @@ class TrainConfig(Section):
 
     @property
     def metric_mode(self) -> Literal["min", "max"]:
-        """Whether a better value of `metric` is a lower or a higher one."""
+        """The direction of a better `metric`: `min` if lower is better, else `max`."""
         return "min" if self.metric == "loss" else "max"
 
 
 class Range(Section):
-    """The values one searched field may take: exactly one of the four kinds."""
+    """The values that one searched setting may take: exactly one of the four kinds."""
 
     loguniform: tuple[float, float] | None = None
-    """[low, high], drawn uniformly over the exponent: for learning rates and other scales. Both above 0."""
+    """[low, high], drawn uniformly on a logarithmic scale, as for learning rates. Both must be above 0."""
     uniform: tuple[float, float] | None = None
     """[low, high], drawn uniformly."""
     randint: tuple[int, int] | None = None
@@ -324,7 +328,7 @@ class Range(Section):
     @field_validator("choice", mode="before")
     @classmethod
     def _numbers(cls, values: Any) -> Any:
-        """YAML reads 3e-5, without a dot, as text."""
+        """Convert numbers such as 3e-5, which YAML reads as text because they have no dot."""
         if not isinstance(values, list):
             return values
         return [float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value for value in values]
@@ -345,7 +349,7 @@ class Range(Section):
 
     @property
     def kind(self) -> str:
-        """The name of the one kind that was given."""
+        """The name of the kind that is set."""
         return next(name for name in type(self).model_fields if getattr(self, name) is not None)
 
     @property
@@ -355,50 +359,51 @@ class Range(Section):
 
     @property
     def extremes(self) -> list[Any]:
-        """Values that fit their field only if all values do: both bounds, or every choice."""
+        """The bounds, or every choice. If these values fit their field, all values of the range do."""
         return list(self.bounds or self.choice or [])
 
 
 class TuneBudget(Section):
-    """When the search ends: at the first of these limits. What finished by then is kept, the rest is reported as not run."""
+    """Limits of the search, which ends at the first one reached. Finished trials are kept, the others are reported as not run."""
 
     num_trials: Annotated[int, Field(ge=1)] = 8
-    """Trials in all. The first is the config as it stands; the others are drawn from `space`."""
+    """Total number of trials. The first one uses the config unchanged; the values of the others are drawn from `space`."""
     wall_clock_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds from the command to the end of training; trials still running then are evaluated as they are."""
+    """Seconds from the command to the end of training. Trials that are still running then are evaluated as they are."""
     worker_hours: Annotated[float, Field(gt=0)] | None = None
-    """Hours of all workers together, counted from when they are asked for."""
+    """Hours of all workers together, counted from the request for them."""
 
 
 class TuneConfirm(Section):
-    """The best trials, and the first, are trained again with other seeds, as one lucky seed makes no winner.
+    """A second training, with other seeds, of the best trials and the first, so that one lucky seed does not decide.
 
-    The best mean wins if it leads the first trial's by more than one standard error; else the config as it stands stays.
+    The trial with the best mean wins if it leads the first trial's mean by more than one standard error. Otherwise the unchanged
+    config wins.
     """
 
     top_k: Annotated[int, Field(ge=1)] = 2
-    """How many of the best trials; the first one, the config as it stands, comes with them if it is none of these."""
+    """Number of best trials to train again. The first trial (the unchanged config) is added if it is not among them."""
     seeds: Annotated[int, Field(ge=1)] = 3
-    """Seeds each of them is trained again with; none of them is `train.seed`."""
+    """Number of seeds with which each of them is trained again. `train.seed` is not among them."""
 
 
 class TuneConfig(Section):
-    """What the search varies, and what it may cost."""
+    """The searched settings, the sampler and the limits of a search."""
 
     space: dict[str, Range] | None = None
-    """Searched settings of `model` and `train` by their dotted name, such as
-    train.learning_rate: {loguniform: [1.0e-5, 5.0e-4]}. None: learning rate and dropout, around where `auto` starts."""
+    """Searched settings of `model` and `train` by their dotted name, such as train.learning_rate: {loguniform: [1.0e-5, 5.0e-4]}.
+    None: the learning rate, around the value of `auto`, and the dropout."""
     budget: TuneBudget = TuneBudget()
-    """When the search ends."""
+    """Limits of the search."""
     search: Literal["random", "grid", "optuna"] = "random"
-    """How values are drawn: at random, every combination of `choice` lists, or by what did well so far (Optuna's TPE)."""
+    """Sampler of the values: `random`, `grid` (every combination of `choice` lists) or `optuna` (TPE, guided by past trials)."""
     scheduler: Literal["asha", "none"] = "asha"
-    """`asha` stops trials that fall behind: only the best third of them goes on after each rung of epochs. `none` runs every
-    trial to its end."""
+    """Early stopping of trials. `asha` stops trials that fall behind: only the best third goes on after each rung of epochs. `none`
+    runs every trial to its end."""
     confirm: TuneConfirm | None = TuneConfirm()
-    """Whether the best trials are trained again with other seeds before one wins; null takes the best trial as it is."""
+    """A second training of the best trials with other seeds, before one wins; null takes the best trial without it."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the draws, so that the same search can be repeated."""
+    """Seed of the sampler, so that the same search can be repeated."""
 
     @field_validator("space")
     @classmethod
@@ -409,7 +414,7 @@ class TuneConfig(Section):
 
     @property
     def searched(self) -> dict[str, Range]:
-        """The space, which every run that was prepared has.
+        """The search space, after the default is resolved.
 
         Raises:
             ValueError: it is still the default.
@@ -420,88 +425,89 @@ class TuneConfig(Section):
 
 
 class GateConfig(Section):
-    """What a version must show beside the champion, on the same test rows, to take its place."""
+    """Conditions under which a version replaces the champion, with both measured on the same test rows."""
 
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The least gain in `train.metric` over the champion (0.01 is one point). 0 accepts any statistically significant gain."""
+    """Smallest gain in `train.metric` over the champion (0.01 is one point). 0 accepts any statistically significant gain."""
     equal_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """With --allow-equal: the largest loss of `train.metric` that must be ruled out."""
+    """With --allow-equal: the largest acceptable loss in `train.metric`. The gate must rule out a larger one."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    """Confidence level of the gate's tests. A higher level lets fewer models pass by luck, and fewer that are a little better."""
+    """Confidence level of the gate's tests. With a higher level, fewer models pass by luck, and fewer slightly better ones."""
     max_class_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """How much recall any class may lose. Only a loss that is no chance counts: fewer than five rows never veto."""
+    """Largest loss of recall of any class. Only a statistically significant loss counts, so fewer than five rows never veto."""
     max_behaviour_rise: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """How much the failure rate of any behaviour test may rise; 0.05 is five more of 100 cases."""
+    """Largest rise in the failure rate of any behavior test; 0.05 is five more of 100 cases."""
     max_ece_increase: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """How much the expected calibration error may grow; probabilities are then further from the truth."""
+    """Largest rise in the expected calibration error. With a higher error, probabilities are further from the truth."""
     max_latency_ratio: Annotated[float, Field(gt=0)] = 1.5
-    """How many times as long as the champion it may take for one text (the median)."""
+    """Largest ratio of the median latency for one text to the champion's."""
     max_size_ratio: Annotated[float, Field(gt=0)] = 2.0
-    """How many times as large as the champion's its weights may be."""
+    """Largest ratio of the size of the weights to that of the champion's."""
 
 
 class RegistryConfig(Section):
-    """Where finished models are remembered."""
+    """Settings of the registry, which keeps finished models."""
 
     model: Annotated[str, NAME] | None = None
-    """Name of the registered model; `name` unless given. Letters, digits, dots, dashes and underscores."""
+    """Name of the registered model; the config's `name` unless given. Letters, digits, dots, dashes and underscores."""
     promote: bool = True
-    """Whether a new version becomes the champion, which is the one that is served: the first at once, a later one if it
-    passes the gate. False: it stays the candidate until `manta models promote`."""
+    """True if a new version becomes the champion, which is the served version: the first at once, a later one if it passes the
+    gate. False: it stays the candidate until `manta models promote`."""
     gate: GateConfig = GateConfig()
-    """What it must show beside the champion."""
+    """Conditions under which a candidate replaces the champion."""
     target_precision: Annotated[float, Field(gt=0, lt=1)] | None = 0.95
-    """Share of right answers (between 0 and 1) that answers not marked as uncertain are to have. The confidence it takes is
-    chosen on the validation rows: a higher target leaves more rows uncertain. None: uncertain is what is less likely than not."""
+    """Wanted share of right answers (between 0 and 1) among answers not marked as uncertain. The confidence threshold for it is
+    chosen on the validation rows. A higher target leaves more rows uncertain. None: an answer below 0.5 is uncertain."""
     onnx: bool = True
-    """Whether a finished model gets ONNX forms, which answer faster on CPUs; they are used only where they answer alike."""
+    """True if a finished model also gets ONNX formats, which answer faster on CPUs. They are used only if their answers agree with
+    the safetensors'."""
 
 
 class TrafficConfig(Section):
-    """What the alias `candidate` sees of the traffic."""
+    """The traffic split between champion and candidate."""
 
     candidate: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Percent of the requests that the candidate answers in the champion's place. Who sends the same key stays with one."""
+    """Percentage of requests that the candidate answers instead of the champion. The same `Manta-Key` gets the same version."""
     shadow: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Percent of the champion's answers that the candidate computes as well, when there is time. Its answers are compared and
-    sent to no one."""
+    """Percentage of the champion's answers that the candidate also computes, if there is time. Its answers are only compared."""
 
 
 class ServeConfig(Section):
-    """Where the champion answers, and what it accepts."""
+    """Address, limits and traffic of the API that serves the champion."""
 
     host: str = "127.0.0.1"
-    """Address the API listens on. The default is reachable from this machine only; any other one asks for API keys."""
+    """Address the API listens on. The default is reachable from this machine only; any other address requires API keys."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port of the API."""
     num_replicas: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] = 1
-    """Processes that hold the model and answer. [min, max] follows the load; a min of 0 keeps none while nobody asks."""
+    """Number of replicas, the processes that hold the model and answer. [min, max] follows the load; a min of 0 keeps none while
+    there are no requests."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024**2
-    """Largest body of a request; a larger one is refused (413)."""
+    """Largest request body in bytes; a larger one is refused (413)."""
     max_texts: Annotated[int, Field(ge=1)] = 256
-    """Most texts or pairs of one request."""
+    """Maximum number of texts or pairs in one request."""
     max_characters: Annotated[int, Field(ge=1)] = 20_000
-    """Most characters of one text."""
+    """Maximum number of characters in one text."""
     max_queued_texts: Annotated[int, Field(ge=1)] = 1024
-    """Texts that may wait for a replica; beyond it requests are refused (429) and told when to come again."""
+    """Number of texts that may wait for a replica. Beyond it, requests are refused (429) and told when to retry."""
     deadline_s: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds after which a request that has no answer yet is given up (504)."""
+    """Seconds after which a request without an answer is given up (504)."""
     traffic: TrafficConfig = TrafficConfig()
-    """What the candidate sees of the traffic."""
+    """The traffic split between champion and candidate."""
     extra_versions: Annotated[int, Field(ge=0)] = 2
-    """Versions beside champion and candidate that are loaded when a request asks for one by its number; each needs memory."""
+    """Number of versions besides champion and candidate that are loaded when a request asks for one. Each needs memory."""
     feedback: bool = False
-    """Whether POST /v1/feedback keeps texts, answers and corrections, which `data.train` reads like other rows."""
+    """True if POST /v1/feedback stores texts, answers and corrections, which `data.train` reads like other rows."""
     feedback_max_bytes: Annotated[int, Field(ge=1024)] = 100 * 1024**2
-    """Most that is kept of them; beyond it feedback is refused."""
+    """Maximum number of bytes of stored feedback; beyond it, feedback is refused."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
-    """Requests that each API key may send in a minute (429 beyond it). None: no limit."""
+    """Number of requests that each API key may send per minute (429 beyond it). None: no limit."""
     cors_origins: tuple[str, ...] = ()
-    """Web pages' origins, such as https://desk.example.com, whose scripts may read answers. Empty: none."""
+    """Origins of web pages, such as https://desk.example.com, whose scripts may read answers. Empty: none."""
     log_requests: bool = False
-    """Whether every request is a line of the log, which costs some throughput; else only those that fail by our fault."""
+    """True if every request is logged, which costs some throughput. False: only the service's own failures are logged."""
     log_texts: bool = False
-    """Whether these lines hold what users sent."""
+    """True if these log lines hold the users' texts."""
 
     @model_validator(mode="after")
     def _bounds(self) -> ServeConfig:
@@ -517,10 +523,10 @@ class ServeConfig(Section):
 
     @property
     def min_replicas(self) -> int:
-        """The fewest replicas; 0 lets all of them go while nobody asks."""
+        """The smallest number of replicas; with 0, none runs while there are no requests."""
         return self.num_replicas if isinstance(self.num_replicas, int) else self.num_replicas[0]
 
     @property
     def max_replicas(self) -> int:
-        """The most replicas."""
+        """The largest number of replicas."""
         return self.num_replicas if isinstance(self.num_replicas, int) else self.num_replicas[1]

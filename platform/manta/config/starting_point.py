@@ -1,4 +1,4 @@
-"""The values of `auto`: learning rate, epochs and searched ranges, by one rule.
+"""The values of `auto`: one rule for the learning rate, the epochs and the searched ranges.
 
 The rule was fitted to runs of MiniLM-L6 (384 wide) and to the rates usual for BERT. docs/decisions/0006-where-auto-starts.md has
 the measurements and the purpose of each factor.
@@ -8,8 +8,8 @@ the measurements and the purpose of each factor.
     steps         = epochs x rows / batch size, each epoch's rounded up
     learning rate = 7e-5 x 384 / width x (1 + log2(classes)) / 2 x (1000 / steps)^(1/4)
 
-The last factor stays between 1/3 and 3, the learning rate between 5e-6 and 1e-3, rounded to two digits. Adapters (`model.lora`),
-and a head on an encoder that is frozen as a whole, learn ten times as fast.
+The last factor stays between 1/3 and 3. The learning rate stays between 5e-6 and 1e-3 and is rounded to two digits. It is ten times
+as high for adapters (`model.lora`) and for a head on a fully frozen encoder.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ BASE_LEARNING_RATE = 7e-5
 BASE_WIDTH = 384
 BASE_STEPS = 1000
 MOST_FOR_STEPS = 3.0
-"""Neither few nor many steps change the rate by more than this factor."""
+"""The largest factor by which the number of steps changes the rate."""
 FROZEN_FACTOR = 10.0
-"""For weights that begin at zero beside an encoder that stays: RoBERTa-base learns GLUE with LoRA at 4e-4 to 5e-4 (Hu et al.,
-2021, https://arxiv.org/abs/2106.09685), RoBERTa as a whole at 1e-5 to 3e-5 (Liu et al., 2019,
-https://arxiv.org/abs/1907.11692)."""
+"""Factor for weights that start at zero next to a frozen encoder. RoBERTa-base learns GLUE with LoRA at 4e-4 to 5e-4 (Hu et al.,
+2021, https://arxiv.org/abs/2106.09685), RoBERTa as a whole at 1e-5 to 3e-5 (Liu et al., 2019, https://arxiv.org/abs/1907.11692)."""
 LEARNING_RATES = (5e-6, 1e-3)
 STEPS_OF_ANY_RUN, STEPS_PER_LABEL, MOST_STEPS = 30, 12, 1000
-"""Small data is trained for more epochs: with few steps a fine-tuned encoder is not there yet, and differs from seed to seed
-(Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
+"""Terms of the wanted steps. Small data is trained for more epochs: after few steps a fine-tuned encoder has not converged and
+varies with the seed (Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
 EPOCHS = (3, 30)
 FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
-"""How far the default search goes below and above the rule's learning rate."""
+"""The factors by which the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)
 
 
@@ -48,10 +47,10 @@ def resolved(
     num_layers: int | None = None,
     is_multilabel: bool = False,
 ) -> ExperimentConfig:
-    """The config with a number for each `auto` of learning rate and epochs, and with a space to search.
+    """Return the config with a number for each `auto` of learning rate and epochs, and with a search space.
 
-    `num_rows` are the training rows, `hidden_size` and `num_layers` the encoder's. Where several labels may apply, each has two
-    classes: it applies or not. What the config says itself stays.
+    `num_rows` are the training rows; `hidden_size` and `num_layers` are the encoder's. In a multilabel task, each label has two
+    classes: it applies or not. Values that the config sets itself stay.
     """
     steps_per_epoch = math.ceil(num_rows / config.train.batch_size)
     epochs = (
@@ -74,7 +73,7 @@ def resolved(
 
 
 def auto_epochs(num_rows: int, *, num_labels: int, batch_size: int) -> int:
-    """The passes over the rows that the rule at the top of this file wants."""
+    """Return the number of epochs by the rule at the top of this file."""
     wanted = min(STEPS_OF_ANY_RUN + STEPS_PER_LABEL * num_labels, MOST_STEPS)
     has_few = num_rows < FEW_ROWS_PER_LABEL * num_labels
     least = LEAST_EPOCHS_WITH_FEW if has_few else EPOCHS[0]
@@ -82,7 +81,7 @@ def auto_epochs(num_rows: int, *, num_labels: int, batch_size: int) -> int:
 
 
 def auto_learning_rate(*, num_steps: int, num_classes: int, hidden_size: int, is_frozen: bool = False) -> float:
-    """The peak learning rate of a run of `num_steps` optimizer steps, by the rule at the top of this file."""
+    """Return the peak learning rate of a run of `num_steps` optimizer steps, by the rule at the top of this file."""
     for_width = BASE_WIDTH / hidden_size
     for_classes = (1 + math.log2(max(2, num_classes))) / 2
     for_steps = _within((BASE_STEPS / num_steps) ** 0.25, 1 / MOST_FOR_STEPS, MOST_FOR_STEPS)
@@ -91,7 +90,10 @@ def auto_learning_rate(*, num_steps: int, num_classes: int, hidden_size: int, is
 
 
 def default_space(rate: float, *, own_rate: float, own_dropout: float) -> dict[str, Range]:
-    """Learning rate and dropout around the rule's `rate`, made wide enough for the config's own, which the first trial takes."""
+    """Return ranges of learning rate and dropout around the rule's `rate`.
+
+    They are wide enough to include the config's own values, which the first trial uses.
+    """
     return {
         "train.learning_rate": Range(
             loguniform=(min(_two_digits(rate / SEARCHED_BELOW), own_rate), max(_two_digits(rate * SEARCHED_ABOVE), own_rate))
@@ -101,7 +103,10 @@ def default_space(rate: float, *, own_rate: float, own_dropout: float) -> dict[s
 
 
 def choice_sentence(config: ExperimentConfig, chosen: ExperimentConfig, *, num_rows: int, classes: str, hidden_size: int) -> str:
-    """What `resolved` made of each `auto` of `config`, and from what (`classes` as `8 classes`); empty where nothing was."""
+    """Return a sentence on the values that `resolved` chose for `auto` and their inputs; empty if it chose none.
+
+    `classes` is a phrase such as `8 classes`.
+    """
     epochs = chosen.train.planned_epochs
     parts: list[str] = []
     if config.train.learning_rate == "auto":

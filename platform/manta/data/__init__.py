@@ -1,4 +1,4 @@
-"""Labelled texts: `read` brings rows in, `check` refuses bad ones, `split` divides them, `encode` tokenises them."""
+"""Labeled texts: `read` reads rows, `check` refuses bad ones, `split` divides them, `encode` tokenizes them."""
 
 from manta.data.dataset import Split, TextDataset, load_dataset, load_labelled
 

@@ -1,4 +1,4 @@
-"""What is checked before anything starts. Each fault is one sentence with the file, the line and what to do."""
+"""Checks of the data before anything starts. Each fault is one sentence with the file, the line and what to do."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def checked_labels(rows: Rows, *, separator: str | None = None) -> list[RowLabels]:
-    """The rows' labels as names, after each text and label was looked at.
+    """Check each text and label, and return the rows' labels as names.
 
-    With a `separator`, which a multilabel task has, a row's labels are a tuple of different names in order, perhaps empty.
+    With a `separator`, as in a multilabel task, the labels of a row are a sorted tuple of different names, which may be empty.
 
     Raises:
-        InputError: there are no rows, a text is empty or no string, or a label is missing or not a word or integer.
+        InputError: there are no rows, a text is empty or not a string, or a label is missing or neither a word nor an integer.
     """
     if not rows.texts:
         raise InputError(f"{rows.source}: no rows; it needs texts and labels to work with.")
@@ -38,15 +38,15 @@ def checked_labels(rows: Rows, *, separator: str | None = None) -> list[RowLabel
 
 
 def has_lists(rows: Rows) -> bool:
-    """Whether labels come as lists, as those of a multilabel task may."""
+    """Tell whether labels come as lists, as those of a multilabel task may."""
     return any(isinstance(label, list | tuple) for label in rows.labels)
 
 
 def check_classes(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
-    """Refuse training rows that no classifier can learn from; warnings about those that are merely poor.
+    """Refuse training rows that no classifier can learn from. Return warnings about rows that are merely poor.
 
     Raises:
-        InputError: there is one class only, or a class has one row.
+        InputError: there is only one class, or a class has only one row.
     """
     counts = Counter(name for row in labels for name in names_of(row))
     if any(isinstance(row, tuple) for row in labels):
@@ -64,7 +64,7 @@ def _multilabel_warnings(rows: Rows, counts: Counter[str]) -> list[str]:
     if len(counts) < 2:
         found = f"the only label is {next(iter(counts))!r}" if counts else "no row has a label"
         raise InputError(f"{rows.source}: {found}; a multilabel classifier needs at least two.")
-    # No fault here, as it is with one label a row: its other labels make the row worth having, and it stays in train.
+    # Unlike with one label per row, this is no fault: the row's other labels are useful, and the row stays in train.
     single = sorted(name for name, count in counts.items() if count == 1)
     if not single:
         return []
@@ -73,10 +73,10 @@ def _multilabel_warnings(rows: Rows, counts: Counter[str]) -> list[str]:
 
 
 def check_known(rows: Rows, labels: Sequence[RowLabels], known: set[str]) -> None:
-    """Refuse validation and test rows whose label was never seen in training.
+    """Refuse validation and test rows whose label does not occur in training.
 
     Raises:
-        InputError: naming the first such row.
+        InputError: the message names the first such row.
     """
     for index, row in enumerate(labels):
         for name in names_of(row):
@@ -88,10 +88,10 @@ def check_known(rows: Rows, labels: Sequence[RowLabels], known: set[str]) -> Non
 
 
 def check_conflicts(rows: Rows, labels: Sequence[RowLabels]) -> None:
-    """Refuse one text, or one pair of texts, under two labels within a split.
+    """Refuse a text, or a pair of texts, that has two different labels within a split.
 
     Raises:
-        InputError: naming both rows.
+        InputError: the message names both rows.
     """
     first: dict[Text, int] = {}
     for index, text in enumerate(rows.texts):
@@ -104,7 +104,7 @@ def check_conflicts(rows: Rows, labels: Sequence[RowLabels]) -> None:
 
 
 def overlap_warnings(texts: dict[str, Sequence[Text]]) -> list[str]:
-    """One sentence for each pair of splits that share texts, with the count: scores on them are too good."""
+    """Return one sentence for each pair of splits that share texts, with the count. Scores on shared texts are too good."""
     warnings: list[str] = []
     names = list(texts)
     for position, left in enumerate(names):
@@ -118,7 +118,7 @@ def overlap_warnings(texts: dict[str, Sequence[Text]]) -> list[str]:
 
 
 def text_fault(text: Any) -> str | None:
-    """Why a value is no text that can be classified, to follow its name in a sentence; None when it is one."""
+    """Return why a value is not a text that can be classified, as the end of a sentence about it; None if it is one."""
     if text is None:
         return "is missing"
     if not isinstance(text, str):
@@ -158,7 +158,7 @@ def _several(label: Any, separator: str, rows: Rows, index: int) -> tuple[str, .
 
 
 def _phrase(labels: RowLabels, *, short: bool = False) -> str:
-    """The labels of a row in a sentence; `short` where a sentence has said what they are."""
+    """Return the labels of a row for a sentence; `short` if the sentence already has the noun."""
     if isinstance(labels, str):
         return repr(labels) if short else f"the label {labels!r}"
     if not labels:

@@ -26,50 +26,51 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 FEW_TRAINING_ROWS = 500
-"""With fewer, a tenth of them is too few to calibrate on and too many to do without: they are cross-validated."""
+"""The number of training rows below which `auto` uses cross-validation. A tenth of fewer rows is too small to calibrate on, and
+training needs every row."""
 NUM_FOLDS = 3
-"""Training takes three times as long with them."""
+"""Number of cross-validation folds. They triple the training time."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts or text pairs and their targets: class indices `(rows,)`, or 0 and 1 `(rows, labels)` for a multilabel task."""
+    """Texts or text pairs and their targets: class indices `(rows,)`; for a multilabel task, 0 and 1 `(rows, labels)`."""
 
     texts: list[Text]
     targets: Targets
     columns: dict[str | int, list[Any]] = field(default_factory=dict)
-    """Further columns, where `load_labelled` was asked for them."""
+    """Further columns, if `load_labelled` was asked for them."""
     places: list[str] = field(default_factory=list)
-    """Where each row stands in its file, such as `line 17`; of labelled rows only."""
+    """Place of each row in its file, such as `line 17`; only for rows of `load_labelled`."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, indices: npt.NDArray[np.int64]) -> Split:
-        """The rows at `indices`, in their order."""
+        """Return the rows at `indices`, in their order."""
         return Split([self.texts[index] for index in indices], self.targets[indices])
 
 
 @dataclass(frozen=True)
 class TextDataset:
-    """The rows of one run, all of them checked."""
+    """The checked rows of one run."""
 
     train: Split
     validation: Split
-    """Of a cross-validated dataset the training rows once more."""
+    """The validation rows; the training rows again if the dataset is cross-validated."""
     test: Split
     labels: LabelSpace
     warnings: tuple[str, ...] = ()
     folds: Indices | None = None
-    """The fold of each training row `(rows,)` where few rows are cross-validated; None where validation rows are set aside."""
+    """The fold of each training row `(rows,)` if few rows are cross-validated; None if there are separate validation rows."""
 
     def split(self, name: str) -> Split:
-        """One of train, validation and test."""
+        """Return one of the splits train, validation and test."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     @property
     def num_rows(self) -> dict[str, int]:
-        """Rows of each split; a cross-validated dataset has none for validation alone."""
+        """Number of rows of each split. A cross-validated dataset has no entry for validation."""
         return {name: len(self.split(name)) for name in SPLITS if self.folds is None or name != "validation"}
 
     @property
@@ -81,14 +82,14 @@ class TextDataset:
 
     @property
     def content_hash(self) -> str:
-        """sha256 over the label names and every row of every split, so that equal data is known as equal."""
+        """sha256 of the label names and every row of every split, by which equal data is recognized."""
         digest = hashlib.sha256("\0".join(self.labels.names).encode())
         for name in SPLITS:
             split = self.split(name)
             digest.update(f"\0\0{name}\0{len(split)}".encode())
             for text in split.texts:
                 if isinstance(text, tuple):
-                    digest.update(b"pair")  # no length begins with these bytes
+                    digest.update(b"pair")  # the bytes of a length never start like this
                 for part in (text,) if isinstance(text, str) else text:
                     content = part.encode("utf-8")
                     digest.update(len(content).to_bytes(8, "big") + content)
@@ -96,7 +97,7 @@ class TextDataset:
         return digest.hexdigest()
 
     def class_counts(self, name: str) -> dict[str, int]:
-        """Rows of each label in one split, by label name."""
+        """Return the number of rows of each label in one split, by label name."""
         targets = self.split(name).targets
         rows = targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=len(self.labels.names))
         return dict(zip(self.labels.names, rows.tolist(), strict=True))
@@ -117,7 +118,7 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     for name, split in rows.items():
         check.check_known(split, named[name], set(labels.names))
         check.check_conflicts(split, named[name])
-    if config.behaviour is not None:  # not at the end of the run
+    if config.behaviour is not None:  # find faults now, not at the end of the run
         load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
     splits = {name: _as_split(split, named[name], labels) for name, split in rows.items()}
     splits = _with_missing_splits(splits, config)
@@ -136,12 +137,12 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
 
 
 def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, columns: Sequence[str | int] = ()) -> Split:
-    """One checked split whose labels are a model's: the rows of a file, or the test rows of a source that holds several splits.
+    """Return one checked split with a model's labels: the rows of a file, or the test rows of a source that holds several splits.
 
-    `columns` are kept beside the texts and targets.
+    `columns` are kept next to the texts and targets.
 
     Raises:
-        InputError: the first fault found, with file and line; a label that the model does not know is one.
+        InputError: the first fault found, with file and line. A label that the model does not know is a fault.
     """
     rows = read_split(location, "test", config, columns=columns)
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
@@ -155,9 +156,9 @@ def _as_split(rows: Rows, names: list[RowLabels], labels: LabelSpace) -> Split:
 
 
 def _with_missing_splits(splits: dict[str, Split], config: DataConfig) -> dict[str, Split]:
-    """Set rows of train aside for the splits that were not given: the test rows first, so that they never change.
+    """Set training rows aside for the splits that were not given. The test rows are drawn first, so that they never change.
 
-    Few rows are left without a validation split.
+    A small training set gets no validation split.
     """
     result = dict(splits)
     remaining_share = 1.0

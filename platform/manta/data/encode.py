@@ -1,4 +1,4 @@
-"""Token ids on disk: a split is tokenised once, then every worker memory-maps the same Arrow file."""
+"""Token ids on disk: a split is tokenized once, then every worker memory-maps the same Arrow file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 4096
 TOKEN_COLUMNS = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}
 SEEN_FILE = "train.tokens.npy"
-"""Beside `train.arrow`: which token ids it has."""
+"""File next to `train.arrow` with the token ids that occur in it."""
 
 
 def write_encoded(split: Split, path: Path, *, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    """Tokenise a split with the model's own tokenizer and write it as one Arrow file, whole or not at all.
+    """Tokenize a split with the model's own tokenizer and write it as one Arrow file, completely or not at all.
 
-    Texts are cut at `max_length` tokens, special tokens included. Columns: `input_ids` (list of int32), for pairs perhaps
-    `token_type_ids` (list of int8), and `target` (int64, or for a multilabel task a list of as many int8 as labels). Each
-    chunk of rows is written before the next is tokenised, so memory does not grow with the rows.
+    Texts are cut at `max_length` tokens, special tokens included. The columns are `input_ids` (list of int32), `token_type_ids`
+    (list of int8) for some models that read text pairs, and `target` (int64; for a multilabel task a list of int8, one per label).
+    Each chunk of rows is written before the next is tokenized, so memory does not grow with the number of rows.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -59,9 +59,9 @@ def _encoded_chunk(split: Split, rows: slice, tokenizer: PreTrainedTokenizerBase
 
 
 def write_seen_tokens(folder: Path, *, pad_id: int) -> None:
-    """Note which token ids `train.arrow` has, with the padding's.
+    """Write the token ids that occur in `train.arrow`, and the padding id, to a file.
 
-    Chunks are read one after another, so memory does not grow with the rows.
+    Chunks are read one after another, so memory does not grow with the number of rows.
     """
     path = folder / SEEN_FILE
     seen = np.array([pad_id], dtype=np.int64)
@@ -77,7 +77,7 @@ def write_seen_tokens(folder: Path, *, pad_id: int) -> None:
 
 
 def seen_tokens(folder: Path) -> npt.NDArray[np.int64] | None:
-    """The token ids that the training rows have, `(seen,)` in order; None where nobody noted them."""
+    """Return the token ids of the training rows, `(seen,)` in order; None if they were not written."""
     path = folder / SEEN_FILE
     return np.load(path) if path.exists() else None
 
@@ -88,22 +88,22 @@ class _Chunk:
 
     offsets: npt.NDArray[np.int32]
     tokens: dict[str, npt.NDArray[np.integer[Any]]]
-    """The values of each token column, all rows in one array, of which row i is `offsets[i]` to `offsets[i + 1]`."""
+    """The values of each token column, all rows in one array. Row i is `offsets[i]` to `offsets[i + 1]`."""
 
 
 class EncodedSplit:
     """A memory-mapped split of token ids. Opening it reads lengths and targets; token ids stay in the file until used."""
 
     def __init__(self, path: Path, rows: npt.NDArray[np.int64] | None = None) -> None:
-        """All rows of the file, or those at the indices `rows`, which are then counted from 0."""
+        """Open all rows of the file, or only those at the indices `rows`, which are renumbered from 0."""
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._chunks = [_chunk_of(batch) for batch in batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
         self.lengths: npt.NDArray[np.int64] = np.concatenate([np.diff(chunk.offsets) for chunk in self._chunks]).astype(np.int64)
-        """Tokens of each row, shape `(rows,)`."""
+        """Number of tokens of each row, shape `(rows,)`."""
         self.targets: Targets = np.concatenate([_targets_of(batch) for batch in batches])
-        """Class indices `(rows,)`, or 0 and 1 `(rows, labels)` for a multilabel task."""
+        """Class indices `(rows,)`; for a multilabel task, 0 and 1 `(rows, labels)`."""
         self._rows = rows
         if rows is not None:
             self.lengths, self.targets = self.lengths[rows], self.targets[rows]
@@ -112,9 +112,10 @@ class EncodedSplit:
         return len(self.targets)
 
     def padded(self, indices: npt.NDArray[np.int64], *, pad_id: int) -> dict[str, npt.NDArray[np.int64]]:
-        """Some rows as the model's keyword arguments, each `(rows, longest of them)` and padded on the right.
+        """Return some rows as the model's keyword arguments, each `(rows, longest row)` and padded on the right.
 
-        They are `input_ids`, `attention_mask` and, for pairs whose tokenizer tells the texts apart, `token_type_ids`.
+        The arguments are `input_ids`, `attention_mask` and, for pairs whose tokenizer distinguishes the two texts,
+        `token_type_ids`.
         """
         lengths = self.lengths[indices]
         shape = (len(indices), int(lengths.max()))

@@ -1,7 +1,7 @@
-"""Feedback joins the training rows: what people said about a served model's answers, as `POST /v1/feedback` keeps it.
+"""Merging of feedback on a served model's answers, as `POST /v1/feedback` stores it, into the training rows.
 
-It joins them after validation and test rows were set aside, so that those stay the same and both models can be compared on them. A
-text stands in the training rows once: what people said last counts.
+It is merged after validation and test rows are set aside. So these stay the same, and both models can be compared on them. Each
+text has one label in the training rows: that of the latest feedback.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ LONGEST_SHOWN = 60
 
 @dataclass(frozen=True)
 class Merged:
-    """Training rows with the feedback among them."""
+    """Training rows with the feedback merged in."""
 
     texts: list[Text]
     targets: Targets
     warnings: tuple[str, ...]
-    """What was added, left out and decided anew, as sentences."""
+    """Sentences on the texts that were added, left out and given another label."""
 
 
 def with_feedback(
     location: str, config: DataConfig, *, texts: Sequence[Text], targets: Targets, labels: LabelSpace, held_out: set[Text]
 ) -> Merged:
-    """Training rows `texts` with `targets`, and the feedback in the file at `location`; `held_out` texts are not trained on.
+    """Return the training rows `texts` with `targets`, merged with the feedback at `location`. Texts in `held_out` are left out.
 
     Raises:
-        InputError: the file is missing or wrong, or says a label that the training rows do not have.
+        InputError: the file is missing or wrong, or has a label that the training rows do not have.
     """
     columns = ("first", "second") if len(config.text_columns) == 2 else "text"
     rows = read_rows(location, "feedback", config.model_copy(update={"text": columns, "label": "label"}))
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
     check.check_known(rows, names, set(labels.names))
-    said = dict(zip(rows.texts, names, strict=True))  # the last word on a text counts
+    said = dict(zip(rows.texts, names, strict=True))  # the last feedback on a text counts
     left_out = [text for text in said if text in held_out]
     for text in left_out:
         del said[text]

@@ -1,6 +1,6 @@
 """Rows from files, folders, URLs, the Hugging Face hub and the bundled samples.
 
-Every reader keeps where a row stood, so that a check can name it. Formats go by the file's ending; remote URLs go
+Every reader records the place of each row, so that a check can name it. The file's extension decides the format. Remote URLs go
 through fsspec (https://filesystem-spec.readthedocs.io), so s3://, gs://, file:// and memory:// are read alike.
 """
 
@@ -29,28 +29,28 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 @dataclass(frozen=True)
 class Rows:
-    """Unchecked texts and labels with the place each came from."""
+    """Unchecked texts and labels, with the place of each row."""
 
     source: str
-    """The file, as messages name it."""
+    """The file's name in messages."""
     unit: str
-    """What `positions` count: "line" (from 1, the header included) or "row" (from 1)."""
+    """The unit of `positions`: "line" (from 1, the header included) or "row" (from 1)."""
     texts: list[Any]
-    """One value a row, or a tuple of two where `pair_columns` names two columns."""
+    """One value per row, or a tuple of two if `pair_columns` names two columns."""
     labels: list[Any]
     positions: list[int]
     pair_columns: tuple[str | int, ...] = ()
     """The two text columns of text pairs; empty for single texts."""
     columns: dict[str | int, list[Any]] = field(default_factory=dict)
-    """Further columns that were asked for, by name; None where a JSONL row lacks the field."""
+    """The requested further columns, by name; None if a JSONL row lacks the field."""
 
     def where(self, index: int) -> str:
-        """The place of one row, such as `dev.csv, line 17`."""
+        """Return the place of one row, such as `dev.csv, line 17`."""
         return f"{self.source}, {self.unit} {self.positions[index]}"
 
 
 def read_splits(config: DataConfig) -> dict[str, Rows]:
-    """The rows of every split that the config names or that its source brings along.
+    """Read the rows of every split that the config names or that its training source holds.
 
     Raises:
         InputError: a file is missing, unreadable, undecodable or lacks a column; the message names file and line.
@@ -68,10 +68,10 @@ def read_splits(config: DataConfig) -> dict[str, Rows]:
 
 
 def read_split(source: str, name: str, config: DataConfig, *, columns: Sequence[str | int] = ()) -> Rows:
-    """The rows of one split, from its own file or from a source that holds several; with further `columns` if asked for.
+    """Read the rows of one split, from its own file or from a source that holds several splits, with further `columns`.
 
     Raises:
-        InputError: as `read_splits`.
+        InputError: as for `read_splits`.
     """
     own = _splits_of(source)
     if own and name not in own:
@@ -80,7 +80,7 @@ def read_split(source: str, name: str, config: DataConfig, *, columns: Sequence[
 
 
 def _splits_of(source: str) -> dict[str, str]:
-    """Where each split is, for a source that holds several of them; empty for a single file."""
+    """Return the location of each split in a source that holds several; empty for a single file."""
     if source.startswith("sample:"):
         name = source.removeprefix("sample:")
         if name not in SAMPLES:
@@ -111,7 +111,7 @@ def _folder_splits(source: str, files: list[str]) -> dict[str, str]:
 
 
 def read_rows(location: str, split: str, config: DataConfig, *, columns: Sequence[str | int] = ()) -> Rows:
-    """The rows of one file, URL or hub split, unchecked but for their columns.
+    """Read the rows of one file, URL or hub split. Only the presence of the columns is checked.
 
     Raises:
         InputError: it is missing, unreadable, undecodable or lacks a column; the message names file and line.
@@ -148,7 +148,7 @@ def _decoded(location: str, content: bytes) -> str:
 
 
 def _read_delimited(location: str, text: str, config: DataConfig, extra: Sequence[str | int], *, tab: bool) -> Rows:
-    """CSV quotes fields; TSV, as its registered media type has it, does not."""
+    """Read CSV, whose fields may be quoted, or TSV, whose registered media type has no quoting."""
     csv.field_size_limit(2**31 - 1)
     stream = io.StringIO(text, newline="")
     reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tab else csv.reader(stream, strict=True)
@@ -187,7 +187,7 @@ def _delimited_columns(location: str, first: list[str], config: DataConfig, extr
 
 
 def _column_settings(config: DataConfig, extra: Sequence[str | int] = ()) -> list[tuple[str, str | int]]:
-    """The setting and the column of the text, or of each of a pair's two, then of the label, then of what else was asked for."""
+    """Return setting and column of the text (or of each of a pair's two texts), of the label, and of each further column."""
     texts = [("data.text", column) for column in config.text_columns]
     return [*texts, ("data.label", config.label), *(("--slice", column) for column in extra)]
 
@@ -201,7 +201,7 @@ def _one_or_pair(texts: Sequence[Any]) -> Any:
 
 
 def _texts_of(columns: list[list[Any]]) -> list[Any]:
-    """The texts of column-wise rows."""
+    """Return the texts of column-wise rows."""
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
@@ -210,7 +210,7 @@ def _column(location: str, name: str | int, header: list[str] | None, width: int
         if not 0 <= name < width:
             raise InputError(f"{location}: {key} is column {name}, but the columns run from 0 to {width - 1}.")
         return name
-    names = header or []  # never empty: DataConfig asks for positions where there is no header
+    names = header or []  # never empty: DataConfig requires positions if there is no header
     if name not in names:
         raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, names)}")
     return names.index(name)
@@ -238,7 +238,7 @@ def _read_json_lines(location: str, text: str, config: DataConfig, extra: Sequen
         for column in extra:
             rows.columns[column].append(record.get(column))
     for column in extra:
-        _column(location, column, list(known), len(known), "--slice")  # rows may lack it, but not all of them
+        _column(location, column, list(known), len(known), "--slice")  # some rows may lack it, but not all
     return rows
 
 
@@ -258,7 +258,7 @@ def _read_parquet(location: str, content: bytes, config: DataConfig, extra: Sequ
 
 
 def _rows_of(source: str, values: list[list[Any]], config: DataConfig, extra: Sequence[str | int]) -> Rows:
-    """Rows from columns in the order of `_column_settings`."""
+    """Build rows from columns in the order of `_column_settings`."""
     num_texts = len(config.text_columns)
     texts, labels = _texts_of(values[:num_texts]), values[num_texts]
     columns = dict(zip(extra, values[num_texts + 1 :], strict=True))
@@ -268,11 +268,11 @@ def _rows_of(source: str, values: list[list[Any]], config: DataConfig, extra: Se
 def _hub_splits(source: str) -> dict[str, str]:
     import datasets
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry; our error says it once
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each retry; our error says it once
     name, config_name = _hub_name(source)
     try:
         available = datasets.get_dataset_split_names(name, config_name)
-    except Exception as error:  # noqa: BLE001  # the hub's client raises many kinds: offline, not found, gated, bad config
+    except Exception as error:  # noqa: BLE001  # the hub's client raises many types: offline, not found, gated, bad config
         raise _hub_error(source, error) from None
     splits = {split: next((stem for stem in stems if stem in available), None) for split, stems in SPLIT_STEMS.items()}
     return {split: f"{source}#{stem}" for split, stem in splits.items() if stem}
@@ -298,12 +298,12 @@ def _read_hub(location: str, split: str, config: DataConfig, extra: Sequence[str
 
 
 def _hub_labels(values: list[Any], feature: Any) -> list[Any]:
-    """Labels by name where the hub stores them as numbers; -1 is its mark for a hidden label and stays a missing one."""
+    """Return labels by name if the hub stores them as numbers. The hub marks a hidden label with -1, which counts as missing."""
     import datasets
 
     if isinstance(feature, datasets.ClassLabel):
         return [None if value is None or value < 0 else feature.int2str(value) for value in values]
-    inner = getattr(feature, "feature", None)  # of a list
+    inner = getattr(feature, "feature", None)  # the element type of a list
     if inner is None:
         return values
     return [None if value is None else _hub_labels(value, inner) for value in values]

@@ -14,11 +14,11 @@ Indices = npt.NDArray[np.int64]
 
 
 def stratified_split(targets: Targets, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Indices of the rows kept and of those set aside, both ascending.
+    """Return the indices of the rows kept and of those set aside, both ascending.
 
-    Each class gives `fraction` of its rows, rounded, at least one and never its last. So does each label of a multilabel
-    task (targets of shape `(rows, labels)`) as nearly as rows that hold several labels allow, and rows without any label
-    count as one more. The rows drawn depend on `seed` and the order of the rows only.
+    Each class gives `fraction` of its rows, rounded, at least one and never its last. In a multilabel task (targets of shape
+    `(rows, labels)`), so does each label, as nearly as rows with several labels allow; rows without a label count as one more
+    label. The drawn rows depend only on `seed` and the order of the rows.
     """
     generator = np.random.default_rng(seed)
     chosen = (_drawn_by_label if targets.ndim == 2 else _drawn_by_class)(targets, fraction, generator)
@@ -27,10 +27,10 @@ def stratified_split(targets: Targets, *, fraction: float, seed: int) -> tuple[I
 
 
 def stratified_folds(targets: Targets, *, num_folds: int, seed: int) -> Indices:
-    """The fold of each row, from 0, shape `(rows,)`, for a cross-validation.
+    """Return the fold of each row, from 0, shape `(rows,)`, for a cross-validation.
 
-    Each label gives every fold its share of rows, as `stratified_split` does. A label with fewer rows than folds is missing
-    in some.
+    Each label gives every fold its share of rows, as in `stratified_split`. A label with fewer rows than folds is missing in some
+    folds.
     """
     folds = np.full(len(targets), num_folds - 1, dtype=np.int64)
     left = np.arange(len(targets))
@@ -50,10 +50,10 @@ def _drawn_by_class(targets: Targets, fraction: float, generator: np.random.Gene
 
 
 def _drawn_by_label(targets: Targets, fraction: float, generator: np.random.Generator) -> Indices:
-    """The rarest label first, for the common ones have enough rows left to make up for what it took.
+    """Draw rows for the rarest label first. Common labels have enough rows left to balance the rows it took.
 
-    The greedy order is that of Sechidis et al. (2011, On the stratification of multi-label data); rows are drawn for a
-    whole label at once rather than one by one.
+    The greedy order is that of Sechidis et al. (2011, On the stratification of multi-label data), but the rows of a label are drawn
+    all at once instead of one by one.
     """
     held = np.concatenate([targets > 0, ~(targets > 0).any(axis=1, keepdims=True)], axis=1)
     totals = held.sum(axis=0)
@@ -67,7 +67,7 @@ def _drawn_by_label(targets: Targets, fraction: float, generator: np.random.Gene
         is_open[rows], is_aside[drawn] = False, True
         left -= held[rows].sum(axis=0)
         taken += held[drawn].sum(axis=0)
-    # Rows drawn for rarer labels may have been all that a label has; give back one of them.
+    # The rows drawn for rarer labels may be all rows of a label. Give one of them back.
     for label in np.flatnonzero(totals > 0):
         if taken[label] == totals[label]:
             row = int(generator.choice(np.flatnonzero(is_aside & held[:, label])))

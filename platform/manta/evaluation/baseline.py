@@ -1,7 +1,7 @@
-"""What a run must beat: TF-IDF and logistic regression on the same splits, which takes seconds (`fit_baseline`).
+"""The baseline that a run must beat: TF-IDF and logistic regression on the same splits, which takes seconds (`fit_baseline`).
 
-Words and pairs of neighbouring words, weighted by how rare they are (Spärck Jones, 1972), are all it knows of a text. Where
-fine-tuning does not beat that, something is wrong with its settings, or there is nothing more in the texts.
+Its only features are words and pairs of neighboring words, weighted by how rare they are (Spärck Jones, 1972). If fine-tuning does
+not beat it, either the settings are wrong or the texts hold no further information.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ if TYPE_CHECKING:
 Logits = npt.NDArray[np.float64]
 
 MAX_TRAIN_ROWS = 50_000
-"""The most rows it learns from, drawn class by class: more rows add little, and it must stay quick."""
+"""The largest number of training rows, drawn class by class. More rows add little, and the baseline must stay quick."""
 MAX_SCORED_ROWS = 20_000
-"""Likewise of validation and test rows; their accuracy is then known to about half a point."""
+"""The largest number of validation and of test rows. Their accuracy is then known to about half a point."""
 MAX_WEIGHTS = 20_000_000
-"""Labels times words: with very many labels, only the most frequent words are used."""
+"""The largest number of labels times words. With very many labels, only the most frequent words are used."""
 INVERSE_REGULARIZATION = 10.0
 MAX_ITERATIONS = 2000
 CERTAIN = 20.0
-"""The logit of a label that all training rows have, and the negative of one that none has."""
+"""The logit of a label that all training rows have; its negative is the logit of a label that none has."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """How well TF-IDF and logistic regression do on a run's splits."""
+    """Results of TF-IDF and logistic regression on a run's splits."""
 
     validation: dict[str, float]
-    """By the names of `manta.evaluation.metrics.METRIC_NAMES`."""
+    """Metrics by the names of `manta.evaluation.metrics.METRIC_NAMES`."""
     test: dict[str, float]
-    """Likewise. For a multilabel task with the thresholds that are best on validation, as the fine-tuned model has them."""
+    """Metrics by the same names. A multilabel task uses the thresholds that are best on validation, like the fine-tuned model."""
     num_rows: dict[str, int]
-    """Rows of each split that it used."""
+    """Number of rows that the baseline used of each split."""
     is_sample: bool
-    """Whether some split has more rows than it used."""
+    """True if some split has more rows than the baseline used."""
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The form that `report.json` has."""
+        """Return the structure that `report.json` stores."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Baseline:
-        """What `to_dict` gave."""
+        """Restore the result of `to_dict`."""
         return cls(**document)
 
 
 def fit_baseline(dataset: TextDataset) -> Baseline:
-    """Fit on the training rows, score on validation and test. The same rows give the same figures."""
+    """Fit on the training rows and score on validation and test. The same rows give the same figures."""
     started = time.monotonic()
     most = {"train": MAX_TRAIN_ROWS, "validation": MAX_SCORED_ROWS, "test": MAX_SCORED_ROWS}
     splits = {name: _at_most(dataset.split(name), limit) for name, limit in most.items()}
@@ -90,14 +90,14 @@ def _at_most(split: Split, limit: int) -> Split:
 
 
 class _Features:
-    """TF-IDF of one or both texts of a row, the two of a pair side by side: a word means other things in each."""
+    """TF-IDF features of each row. The two texts of a pair have separate columns, as a word means different things in each."""
 
     def __init__(self, texts: list[Text], *, max_words: int) -> None:
         columns = _columns(texts)
         self._vectorizers = [_fitted_vectorizer(column, max_words=max_words // len(columns) or 1) for column in columns]
 
     def of(self, texts: list[Text]) -> Any:
-        """A sparse matrix `(rows, words)`."""
+        """Return a sparse matrix `(rows, words)`."""
         from scipy.sparse import hstack
 
         parts = zip(self._vectorizers, _columns(texts), strict=True)
@@ -115,12 +115,12 @@ def _fitted_vectorizer(texts: list[str], *, max_words: int) -> Any:
 
     try:
         return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=max_words).fit(texts)
-    except ValueError:  # no words of two letters or more, as in a column of emoji or digits
+    except ValueError:  # no words of two letters or more, such as a column of emoji or digits
         return TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, max_features=max_words).fit(texts)
 
 
 def _held_out_logits(train: Split, folds: Indices, labels: LabelSpace) -> Logits:
-    """Logits of the training rows `(rows, labels)`, those of each fold by what the other folds taught."""
+    """Return logits of the training rows `(rows, labels)`. Those of each fold come from a fit on the other folds."""
     logits = np.zeros((len(train), len(labels.names)))
     for fold in np.unique(folds):
         rows = np.flatnonzero(folds == fold)
@@ -130,7 +130,7 @@ def _held_out_logits(train: Split, folds: Indices, labels: LabelSpace) -> Logits
 
 
 def _fitted_logits(train: Split, others: dict[str, Split], labels: LabelSpace) -> dict[str, Logits]:
-    """Fit on some rows; logits of others `(rows, labels)`. For a multilabel task, each label has a regression of its own."""
+    """Fit on `train` and return the logits of the other splits `(rows, labels)`. A multilabel task has one regression per label."""
     features = _Features(train.texts, max_words=max(1, MAX_WEIGHTS // labels.num_logits))
     fitted, targets = features.of(train.texts), train.targets
     scored = {name: features.of(split.texts) for name, split in others.items()}
@@ -143,7 +143,7 @@ def _fitted_logits(train: Split, others: dict[str, Split], labels: LabelSpace) -
 
 
 class _Regression:
-    """Logistic regression that also takes rows which all have one label, as a sample of a rare label's rows may."""
+    """Logistic regression that also accepts rows with a single label, as a sample of a rare label's rows may be."""
 
     def __init__(self, features: Any, targets: npt.NDArray[Any]) -> None:
         from sklearn.linear_model import LogisticRegression
@@ -152,11 +152,11 @@ class _Regression:
         self._classes = np.unique(targets)
         self._model: Any = None
         if len(self._classes) > 1:
-            with threadpool_limits(1):  # several threads wait for each other ten times as long as one computes
+            with threadpool_limits(1):  # several threads wait for each other ten times longer than one thread computes
                 self._model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=MAX_ITERATIONS).fit(features, targets)
 
     def logits(self, rows: Any, *, num_labels: int) -> Logits:
-        """Logits `(rows, num_labels)`; a label that was not among the targets has a very low one."""
+        """Return logits `(rows, num_labels)`; a label that is not among the targets has a very low one."""
         logits = np.full((rows.shape[0], num_labels), -CERTAIN)
         if self._model is None:
             logits[:, self._classes] = CERTAIN

@@ -1,4 +1,4 @@
-"""Accuracy, precision, recall, F1 and confusions of a split, and the thresholds of a multilabel task."""
+"""Accuracy, precision, recall, F1 and confusion counts of a split, and the thresholds of a multilabel task."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ METRIC_NAMES = (
 
 
 def classification_metrics(logits: Floats, targets: Targets, *, labels: LabelSpace) -> dict[str, float]:
-    """Metrics of `(rows, outputs)` logits against targets as `LabelSpace.encode` gives them.
+    """Return the metrics of `(rows, outputs)` logits against targets in the format of `LabelSpace.encode`.
 
-    Macro averages count each label alike, weighted ones by its rows, micro ones each decision; a label that was never
-    predicted has precision 0. With one label a row, micro averages equal accuracy. `loss` is the mean cross-entropy in nats of
-    the probabilities as `labels` makes them: the calibrated ones where it has a temperature.
-    For a multilabel task `accuracy` is the share of rows whose labels are all right and none too many, and `loss` the mean
-    binary cross-entropy over rows and labels.
+    Macro averages weigh each label alike, weighted averages by its rows, and micro averages weigh each decision alike. A label that
+    was never predicted has precision 0. With one label per row, micro averages equal accuracy. `loss` is the mean cross-entropy in
+    nats of the probabilities of `labels`, which are calibrated if it has a temperature.
+
+    For a multilabel task, `accuracy` is the share of rows with exactly the right labels, and `loss` is the mean binary
+    cross-entropy over rows and labels.
     """
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
@@ -38,7 +39,7 @@ def classification_metrics(logits: Floats, targets: Targets, *, labels: LabelSpa
 
 
 def per_class_metrics(logits: Floats, targets: Targets, *, labels: LabelSpace) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and number of rows of each label, by its name."""
+    """Return the precision, recall, F1 and number of rows of each label, by its name."""
     from sklearn.metrics import precision_recall_fscore_support
 
     predicted = labels.decide(labels.probabilities(logits))
@@ -52,9 +53,9 @@ def per_class_metrics(logits: Floats, targets: Targets, *, labels: LabelSpace) -
 
 
 def confusion_counts(probabilities: Floats, targets: Targets, *, labels: LabelSpace) -> npt.NDArray[np.int64]:
-    """Rows by label and answer `(labels, labels)`, from `(rows, labels)` probabilities.
+    """Count the rows by label and answer `(labels, labels)`, from `(rows, labels)` probabilities.
 
-    For a multilabel task, rows of each label that are found, missed, wrongly given and rightly not given `(labels, 4)`.
+    For a multilabel task, count each label's true positives, false negatives, false positives and true negatives `(labels, 4)`.
     """
     num_labels = len(labels.names)
     decided = labels.decide(probabilities)
@@ -66,10 +67,10 @@ def confusion_counts(probabilities: Floats, targets: Targets, *, labels: LabelSp
 
 
 def best_thresholds(probabilities: Floats, targets: Targets) -> npt.NDArray[np.float64]:
-    """The threshold of each label with the best F1 on `(rows, labels)` probabilities, shape `(labels,)`.
+    """Return the threshold of each label with the best F1 on `(rows, labels)` probabilities, shape `(labels,)`.
 
-    F1 changes only where a threshold passes a row, so each gap between neighbouring probabilities is tried once: by 0.5
-    where it lies within, else by the middle. Of equals, the one nearest to 0.5; a label without any row keeps 0.5.
+    F1 changes only where a threshold passes a row. So one threshold is tried in each gap between neighboring probabilities: 0.5 if
+    it lies in the gap, else the middle. Of thresholds with equal F1, the nearest to 0.5 wins. A label without rows keeps 0.5.
     """
     columns = zip(np.asarray(probabilities, dtype=np.float64).T, targets.T, strict=True)
     return np.array([_best_threshold(column, truth > 0) for column, truth in columns], dtype=np.float64)
@@ -86,7 +87,7 @@ def _best_threshold(probabilities: npt.NDArray[np.float64], truth: npt.NDArray[n
     selected, upper, lower = last + 1, ordered[last], np.append(ordered[last[1:]], 0.0)
     f1 = 2 * found[last] / (selected + truth.sum())
     middle = (lower + upper) / 2
-    middle = np.where(middle > lower, middle, upper)  # neighbouring floats have no middle
+    middle = np.where(middle > lower, middle, upper)  # adjacent floats have no middle
     candidates = np.where((lower < DEFAULT_THRESHOLD) & (upper >= DEFAULT_THRESHOLD), DEFAULT_THRESHOLD, middle)
     best = np.flatnonzero(f1 == f1.max())
     return float(candidates[best[np.argmin(np.abs(candidates[best] - DEFAULT_THRESHOLD))]])

@@ -1,1 +1,1 @@
-"""From a trained model to answers: artifact, predictor, inference formats, calibration, golden predictions."""
+"""Inference with a trained model: artifact, predictor, inference formats, calibration, golden predictions."""

@@ -1,4 +1,4 @@
-"""What a model's answers look like as a whole: how often each label, how sure. Kept with the model, and compared in service."""
+"""Profile of a model's answers: counts of labels and confidences. It is stored with the model and compared in service."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from manta.labels import Floats, LabelSpace
 
 NUM_CONFIDENCE_BINS = 10
-"""Of equal width from 0 to 1. Deciles would split the last hundredth of a good model's confidences, where the small differences
-between the forms of one model are enough to move answers from bin to bin."""
+"""The bins have equal width from 0 to 1. Deciles would split the last hundredth of a good model's confidences, so that the small
+differences between its inference formats would move answers from bin to bin."""
 UNSEEN = 0.5
-"""Rows of the smaller side whose share is added to every bin of a stability index: one that is empty on one side does not make it
-infinite."""
+"""The number of rows of the smaller side whose share is added to every bin of a stability index. Without it, a bin that is empty on
+one side would make the index infinite."""
 
 
 class AnswerProfile(BaseModel):
@@ -28,14 +28,14 @@ class AnswerProfile(BaseModel):
 
     num_rows: int
     labels: tuple[int, ...]
-    """How often each label was decided, in the order of the model's labels; for a multilabel model with the rows that got none
-    at the end."""
+    """Number of rows with each label, in the order of the model's labels. For a multilabel model, rows without a label come
+    last."""
     confidence: tuple[int, ...]
-    """Rows in each tenth of the confidence (`LabelSpace.confidence`)."""
+    """Number of rows in each tenth of the confidence (`LabelSpace.confidence`)."""
 
 
 def profile_of(logits: Floats, *, labels: LabelSpace) -> AnswerProfile:
-    """The profile of the answers that logits `(rows, outputs)` come to."""
+    """Return the profile of the answers for logits `(rows, outputs)`."""
     probabilities = labels.probabilities(logits)
     decided = labels.decide(probabilities)
     if labels.task == "multilabel":
@@ -51,12 +51,12 @@ def profile_of(logits: Floats, *, labels: LabelSpace) -> AnswerProfile:
 
 
 def confidence_bin(confidence: float) -> int:
-    """The index of the bin that a confidence, 0 to 1, falls into."""
+    """Return the index of the bin of a confidence, 0 to 1."""
     return min(int(confidence * NUM_CONFIDENCE_BINS), NUM_CONFIDENCE_BINS - 1)
 
 
 def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
-    """The population stability index of two counts over the same bins: 0 where their shares are equal, 0.25 is a great change.
+    """Return the population stability index of two counts over the same bins: 0 for equal shares; 0.25 is a great change.
 
     It is the sum over the bins of (q - p) log(q / p), with p and q the shares of `expected` and `found`.
     """
@@ -71,9 +71,9 @@ def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
 
 
 def stability_by_chance(expected: Sequence[int], found: Sequence[int]) -> float:
-    """About what the index of two draws of these sizes from one distribution is on average (Yurdakul, 2018).
+    """Return the approximate mean index of two samples of these sizes from one distribution (Yurdakul, 2018).
 
-    Many labels and few rows give an index that looks like a change and is none.
+    With many labels and few rows, the index looks like a change although there is none.
     """
     num_expected, num_found = sum(expected), sum(found)
     num_bins = sum(before > 0 or now > 0 for before, now in zip(expected, found, strict=True))

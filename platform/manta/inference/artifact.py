@@ -1,8 +1,8 @@
-"""`ModelArtifact`: a folder anyone can load offline on a CPU, with Manta or with plain `transformers`.
+"""`ModelArtifact`: a model folder that loads offline on a CPU, with Manta or with plain `transformers`.
 
 It holds `model.safetensors`, `config.json`, the tokenizer, a model card, `manta.json`, golden predictions
-(`manta.inference.golden`) and perhaps the weights in ONNX formats (`manta.inference.form`); no pickle. It is written under a
-temporary name and renamed, and every file's sha256 is checked when it is loaded.
+(`manta.inference.golden`) and sometimes the weights in ONNX formats (`manta.inference.form`), but no pickle. It is written under a
+temporary name and renamed. Every file's sha256 is checked when the folder is loaded.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ MANIFEST_FILE = "manta.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 ADDED_FILES = (CARD_FILE, GOLDEN_FILE, *FORM_FILES.values())
-"""What is added to a folder that is whole without it."""
+"""Files that are added to a folder that is already complete without them."""
 RECORDED_PACKAGES = ("manta-platform", "torch", "transformers", "tokenizers", "deepspeed", "ray")
 
 
 class Manifest(BaseModel):
-    """What `manta.json` says of a model."""
+    """The contents of `manta.json`, which describes a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,30 +54,30 @@ class Manifest(BaseModel):
     thresholds: list[float] | None = None
     """The probability from which each label applies, in the order of `labels`; 0.5 unless given. Multilabel only."""
     num_texts: NumTexts = 1
-    """What it reads of a row: one text, or a pair of two."""
+    """Number of texts per row: 1 for a text, 2 for a pair."""
     max_length: int
-    """Tokens per text or pair it was trained with."""
+    """Maximum number of tokens per text or pair in training."""
     metrics: dict[str, float]
-    """On the test split unless prefixed `validation_`, which is as measured in training, before calibration."""
+    """Metrics on the test split. Those with the prefix `validation_` are as measured in training, before calibration."""
     examples: list[Text]
-    """Texts or pairs of its test split, for people who try it."""
+    """Texts or pairs of the test split, as examples for users."""
     data_hash: str
-    """`TextDataset.content_hash` of what it was trained and tested on."""
+    """`TextDataset.content_hash` of the data on which the model was trained and tested."""
     config: dict[str, Any]
-    """The `ExperimentConfig` it was trained with."""
+    """The `ExperimentConfig` of the training."""
     run: str
-    """Name of the run that made it."""
+    """Name of the run that made the model."""
     pretrained: str
     versions: dict[str, str]
-    """Packages in use when it was made."""
+    """Versions of the packages that made the model."""
     created: str
-    """UTC, ISO 8601."""
+    """Time in UTC, ISO 8601."""
     forms: tuple[InferenceForm, ...] = ()
-    """Faster forms of the same model that were made and tried, those included that were refused."""
+    """Inference formats of the same model that were made and compared, including refused ones."""
     calibration: Calibration | None = None
-    """Temperature and abstain threshold, and how well calibrated the probabilities are with them."""
+    """Temperature, abstain threshold, and calibration figures with them."""
     answers: AnswerProfile | None = None
-    """What its answers to the validation rows look like as a whole; None for a model of an earlier version."""
+    """Profile of the answers to the validation rows; None for a model of an earlier version."""
     files: dict[str, str]
     """sha256 of every other file in the folder."""
 
@@ -91,7 +91,7 @@ class Manifest(BaseModel):
 
     @property
     def label_space(self) -> LabelSpace:
-        """The labels as the class that decides."""
+        """The label space, with the thresholds and the temperature."""
         return LabelSpace(
             tuple(self.labels),
             self.task,
@@ -107,7 +107,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class ModelArtifact:
-    """A finished model on disk, whole and unaltered."""
+    """A finished model on disk, complete and unaltered."""
 
     path: Path
     manifest: Manifest
@@ -136,10 +136,10 @@ class ModelArtifact:
         return cls(path, manifest)
 
     def golden(self) -> GoldenPredictions | None:
-        """Its golden predictions; None for a model of an earlier version.
+        """Return the golden predictions; None for a model of an earlier version.
 
         Raises:
-            InputError: they cannot be read.
+            InputError: the file cannot be read.
         """
         if GOLDEN_FILE not in self.manifest.files:
             return None
@@ -151,10 +151,10 @@ class ModelArtifact:
 
     @classmethod
     def recover(cls, path: Path) -> ModelArtifact:
-        """Open the artifact of a run that may have been interrupted: what was being added to it is removed.
+        """Open the artifact of a run that may have been interrupted. Files whose addition was interrupted are removed.
 
         Raises:
-            InputError: as `load`.
+            InputError: as for `load`.
         """
         try:
             manifest = Manifest.model_validate_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
@@ -166,7 +166,7 @@ class ModelArtifact:
 
 
 def _unlisted(path: Path, manifest: Manifest) -> list[str]:
-    """Files that the manifest does not know of and a loader might read, which hidden and half-written ones are not."""
+    """Return the files that are not in the manifest and that a loader might read. Hidden and half-written files are left out."""
     found = (file.relative_to(path) for file in sorted(path.rglob("*")) if not file.is_dir())
     return [
         str(name)
@@ -186,13 +186,13 @@ def write_artifact(
     labels: LabelSpace,
     facts: dict[str, Any],
 ) -> ModelArtifact:
-    """Assemble the folder from a model's whole weights.
+    """Write the artifact's folder from a model's complete weights.
 
-    A binary head of one logit becomes its exact two-logit equivalent (see `model.two_logit_head`). `facts` are the
+    A binary head of one logit becomes its exact two-logit equivalent (see `manta.model.encoder.two_logit_head`). `facts` are the
     fields of `Manifest` that are not derived here.
 
     Raises:
-        FileExistsError: `target` is there already.
+        FileExistsError: `target` exists and is not an empty folder.
         RunError: the disk is full or cannot be written; nothing is left of the folder.
     """
     from safetensors.torch import save_file
@@ -218,12 +218,12 @@ def write_artifact(
 
 
 def with_metrics(artifact: ModelArtifact, metrics: dict[str, float]) -> ModelArtifact:
-    """The same artifact with metrics added to its manifest, on disk and in the answer."""
+    """Add metrics to the manifest on disk, and return the updated artifact."""
     return _rewritten(artifact, {"metrics": artifact.manifest.metrics | metrics})
 
 
 def with_golden(artifact: ModelArtifact, golden: GoldenPredictions) -> ModelArtifact:
-    """The same artifact with golden predictions, on disk and in the answer."""
+    """Add golden predictions to the artifact on disk, and return the updated artifact."""
     with disk_errors(artifact.path):
         write_atomically(artifact.path / GOLDEN_FILE, golden.model_dump_json() + "\n")
     return _rewritten(artifact, {"files": artifact.manifest.files | _hashes(artifact.path, [GOLDEN_FILE])})
@@ -236,9 +236,9 @@ def with_calibration(
     thresholds: Iterable[float] | None = None,
     answers: AnswerProfile | None = None,
 ) -> ModelArtifact:
-    """The same artifact with its calibration and, for a multilabel task, each label's threshold, on disk and in the answer.
+    """Add the calibration and, for a multilabel task, each label's threshold to the manifest on disk; return the updated artifact.
 
-    The profile of its answers stays as it is unless one is given.
+    The profile of the answers stays as it is unless `answers` is given.
     """
     chosen = None if thresholds is None else [float(value) for value in thresholds]
     facts = {"calibration": calibration, "thresholds": chosen, "answers": answers or artifact.manifest.answers}
@@ -246,7 +246,7 @@ def with_calibration(
 
 
 def with_forms(artifact: ModelArtifact, forms: Iterable[InferenceForm], *, folder: Path) -> ModelArtifact:
-    """The same artifact with the record of its inference forms; the files of the accepted ones are moved in from `folder`."""
+    """Record the inference formats in the manifest, move accepted files in from `folder`, and return the updated artifact."""
     records = tuple(forms)
     names = [form.file for form in records if form.accepted]
     with disk_errors(artifact.path):
@@ -256,8 +256,8 @@ def with_forms(artifact: ModelArtifact, forms: Iterable[InferenceForm], *, folde
 
 
 def with_card(artifact: ModelArtifact, text: str) -> ModelArtifact:
-    """The same artifact with this model card, in the place of an earlier one."""
-    # Until the end the manifest does not list it, so that `recover` can tell one that an interruption left.
+    """Write the model card into the artifact on disk, in place of an earlier one, and return the updated artifact."""
+    # The manifest lists the card only at the end, so that `recover` detects a card that an interruption left.
     listed = {name: digest for name, digest in artifact.manifest.files.items() if name != CARD_FILE}
     without = _rewritten(artifact, {"files": listed}) if CARD_FILE in artifact.manifest.files else artifact
     with disk_errors(artifact.path):
@@ -277,13 +277,13 @@ def _rewritten(artifact: ModelArtifact, facts: dict[str, Any]) -> ModelArtifact:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
+    """Return the sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that shape a result, where installed."""
+    """Return the versions of the installed packages that affect a result."""
     found: dict[str, str] = {}
     for name in RECORDED_PACKAGES:
         try:
@@ -294,7 +294,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _plain_config(config: PretrainedConfig, labels: LabelSpace) -> PretrainedConfig:
-    """The config as plain `transformers` wants it: label names, and softmax over all labels or a sigmoid of each."""
+    """Return the config for plain `transformers`: label names, and a softmax over all labels or a sigmoid of each."""
     plain = type(config).from_dict(config.to_dict())
     plain.num_labels = len(labels.names)
     plain.id2label = dict(enumerate(labels.names))

@@ -1,11 +1,11 @@
-"""Which words spoke for the answer: integrated gradients on a model's word embeddings.
+"""Contributions of words to an answer: integrated gradients on a model's word embeddings.
 
-Sundararajan et al., 2017 (https://arxiv.org/abs/1703.01365). A text is compared with a baseline, the same text with every token
-replaced by padding, and the change of the label's log-odds from there to here is shared out among the tokens. The shares add up to
-that change (completeness), which is checked: with too few steps along the path they would not.
+The method is that of Sundararajan et al., 2017 (https://arxiv.org/abs/1703.01365). A text is compared with a baseline: the same
+text with every token replaced by padding. The change of the label's log-odds from the baseline to the text is divided among the
+tokens. The shares add up to that change (completeness). This is checked, because with too few steps along the path they would not.
 
-The log-odds of a label are log(p / (1 - p)) of its probability p in the answer, so that one measure serves every task: for a
-binary and a multilabel model the calibrated logit, for a multiclass model the logit against all the others together.
+The log-odds of a label are log(p / (1 - p)) of its probability p in the answer, so that one measure serves every task. For a binary
+or multilabel model they are the calibrated logit, for a multiclass model the logit against all other classes together.
 """
 
 from __future__ import annotations
@@ -28,56 +28,56 @@ if TYPE_CHECKING:
     from manta.texts import Text
 
 STEPS = (8, 16, 32, 64, 128)
-"""Points on the path from baseline to text; more are taken until the shares add up."""
+"""Numbers of points on the path from baseline to text, tried in order until the shares add up."""
 TOLERANCE = 0.02
-"""What shares may be off by: this much of the change, and no less than this much log-odds."""
+"""The largest accepted error of the shares' sum: this fraction of the change, or this much log-odds if that is more."""
 BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word, or what else the tokenizer takes as one, and its share."""
+    """A word, or another unit that the tokenizer treats as a word, and its share."""
 
     part: int
-    """0 in a single text and in the first of a pair, 1 in the second."""
+    """0 in a single text and in the first text of a pair, 1 in the second."""
     start: int
-    """Where it begins, in characters (Unicode code points) of the text as it was given."""
+    """Position of its first character (Unicode code point) in the original text."""
     end: int
     text: str
     attribution: float
-    """How much of the change in log-odds is this word's: above 0 it speaks for the label, below 0 against it."""
+    """Share of this word in the change of log-odds. Above 0 it speaks for the label, below 0 against it."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a label's probability is what it is."""
+    """Explanation of a label's probability by the words of the text."""
 
     label: str
     words: tuple[Word, ...]
-    """In their order; those beyond the model's length were not read and are not listed."""
+    """The words in their order. Words beyond the model's maximum length were not read and are not listed."""
     log_odds: float
-    """Of the label, for this text."""
+    """Log-odds of the label for this text."""
     baseline_log_odds: float
-    """Of the label, for the text with every token blanked."""
+    """Log-odds of the label for the baseline."""
     error: float
-    """How far the sum of attributions is from `log_odds - baseline_log_odds`."""
+    """Difference between the sum of attributions and `log_odds - baseline_log_odds`."""
     num_steps: int
 
     @property
     def complete(self) -> bool:
-        """Whether the attributions add up, within 2% of the change or 0.02."""
+        """True if the attributions add up, within 2% of the change or 0.02."""
         return self.error <= TOLERANCE * max(1.0, abs(self.log_odds - self.baseline_log_odds))
 
 
 class StoppedError(Exception):
-    """Nobody waits for the explanation any more."""
+    """Signal that an explanation was stopped because it is no longer needed."""
 
 
 class Attributor:
-    """A finished model's weights with what it takes to explain its answers. Not thread-safe: give it one thread at a time."""
+    """A finished model that explains its answers. It is not thread-safe: only one thread at a time may use it."""
 
     def __init__(self, folder: Path, *, labels: LabelSpace, max_length: int) -> None:
-        """Load the safetensors of a model folder on the CPU, whatever form of it answers."""
+        """Load the safetensors of a model folder on the CPU, regardless of the inference format that answers."""
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         from manta.model.adapt import compute_only_cls
@@ -89,10 +89,10 @@ class Attributor:
         self._labels, self._max_length = labels, max_length
 
     def explain(self, text: Text, *, label: str, should_stop: Callable[[], bool] = lambda: False) -> Explanation:
-        """The words' shares in a label's log-odds; `should_stop` is asked every few hundred milliseconds.
+        """Return the words' shares in a label's log-odds. `should_stop` is called every few hundred milliseconds.
 
         Raises:
-            StoppedError: `should_stop` said so.
+            StoppedError: `should_stop` returned True.
         """
         return explain(
             self._model,
@@ -115,11 +115,11 @@ def explain(
     max_length: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Explanation:
-    """The words' shares in the log-odds of one label for a text or pair.
+    """Return the words' shares in the log-odds of one label for a text or pair.
 
     Raises:
-        InputError: the tokenizer cannot tell where its tokens stood in the text.
-        StoppedError: `should_stop` said so.
+        InputError: the tokenizer does not report the positions of its tokens in the text.
+        StoppedError: `should_stop` returned True.
     """
     if not tokenizer.is_fast:
         raise InputError("this model cannot explain its answers: its tokenizer does not say where its tokens stood in the text.")
@@ -129,7 +129,7 @@ def explain(
     types = encoded["token_type_ids"] if len(pair) == 2 and "token_type_ids" in encoded else None
 
     def log_odds(embeddings: torch.Tensor) -> torch.Tensor:
-        """Of the label `(batch,)`, for embeddings `(batch, tokens, hidden)`."""
+        """Return the label's log-odds `(batch,)` for embeddings `(batch, tokens, hidden)`."""
         if should_stop():
             raise StoppedError
         extra = {} if types is None else {"token_type_ids": torch.tensor([types] * len(embeddings))}
@@ -150,7 +150,7 @@ def explain(
 
 
 def _embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Word embeddings `(tokens, hidden)` of the text and of its baseline, in which only the special tokens are left."""
+    """Return word embeddings `(tokens, hidden)` of the text and of its baseline, which keeps only the special tokens."""
     ids = torch.tensor(encoded["input_ids"])
     special = torch.tensor(encoded["special_tokens_mask"], dtype=torch.bool)
     blank = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.unk_token_id
@@ -160,7 +160,7 @@ def _embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, enco
 
 
 def _log_odds(logits: torch.Tensor, *, index: int, task: str) -> torch.Tensor:
-    """Of one label `(batch,)`, from calibrated logits `(batch, labels)`."""
+    """Return the log-odds of one label `(batch,)`, from calibrated logits `(batch, labels)`."""
     if task == "multilabel":
         return logits[:, index]
     others = [position for position in range(logits.shape[1]) if position != index]
@@ -170,9 +170,9 @@ def _log_odds(logits: torch.Tensor, *, index: int, task: str) -> torch.Tensor:
 def _integrated(
     function: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, baseline: torch.Tensor, *, num_steps: int
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Each token's share `(tokens,)`: its change times the mean gradient on the way, by Gauss-Legendre quadrature.
+    """Return each token's share `(tokens,)`: its change times the mean gradient on the path, by Gauss-Legendre quadrature.
 
-    Gauss's points need about a quarter of the steps of evenly spaced ones for the same error.
+    For the same error, it needs about a quarter of the steps of evenly spaced points.
     """
     points, weights = (torch.tensor(values, dtype=torch.float32) for values in np.polynomial.legendre.leggauss(num_steps))
     points, weights = (points + 1) / 2, weights / 2
@@ -189,7 +189,7 @@ def _integrated(
 
 
 def _words(encoded: Any, texts: tuple[str, ...], shares: np.ndarray[Any, np.dtype[np.float64]]) -> list[Word]:
-    """Tokens put together as words; special tokens, whose share is 0, are left out."""
+    """Combine tokens into words. Special tokens, whose share is 0, are left out."""
     found: dict[tuple[int, int], list[int]] = {}
     for token, (part, word) in enumerate(zip(encoded.sequence_ids(0), encoded.word_ids(0), strict=True)):
         if part is not None and word is not None:

@@ -1,8 +1,8 @@
-"""Calibration: probabilities that can be believed, and the confidence from which on an answer counts as sure.
+"""Calibration: reliable probabilities, and the confidence threshold below which an answer is uncertain.
 
 Temperature scaling (Guo et al., 2017, https://arxiv.org/abs/1706.04599) divides all logits by one number, fitted on the validation
-rows. The abstain threshold is then the lowest confidence whose answered rows reach the wanted precision; why it is chosen
-from a smooth curve is in docs/decisions/0008-when-an-answer-is-uncertain.md.
+rows. The abstain threshold is then the lowest confidence whose answered rows reach the wanted precision. It is chosen from a smooth
+curve; docs/decisions/0008-when-an-answer-is-uncertain.md says why.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ NUM_BINS = 15
 NUM_FOLDS = 5
 TEMPERATURES = (0.05, 20.0)
 PRIOR_WIDTH = 0.3
-"""How far the line that corrects confidences may well be from leaving them as they are, as a standard deviation."""
+"""Standard deviation of the prior for the line that corrects confidences. The prior's mean leaves confidences as they are."""
 NUDGE = 1e-6
-"""Probabilities of exactly 0 or 1 have no log odds."""
+"""Distance that is kept from probabilities of exactly 0 or 1, which have no log odds."""
 Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
 class CalibrationFigures(BaseModel):
-    """How far the probabilities of some rows can be believed, and what became of the answers."""
+    """Calibration figures of some rows, and the precision and coverage of the answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,31 +47,31 @@ class CalibrationFigures(BaseModel):
     """Brier score with plain probabilities."""
     brier_after: float
     precision: float | None
-    """Share of right answers among the rows that are not uncertain; None where all are."""
+    """Share of right answers among the rows that are not uncertain; None if all are uncertain."""
     coverage: float
     """Share of rows that are not uncertain."""
 
 
 class Calibration(BaseModel):
-    """How a model's probabilities were calibrated, and how well that went."""
+    """Result of calibrating a model's probabilities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float
-    """What logits are divided by; 1 where that is as good as anything."""
+    """The number that logits are divided by; 1 if no other value is better."""
     target_precision: float | None
-    """Share of right answers that was wanted of answers not marked as uncertain; None: no wish."""
+    """Wanted share of right answers among answers not marked as uncertain; None if no target was given."""
     abstain_below: float | None
-    """The confidence below which an answer is uncertain; None where no target was given or none could be found."""
+    """The confidence below which an answer is uncertain; None if no target was given or no threshold reaches it."""
     best_precision: float | None = None
-    """Where none could be found: the highest precision that the surest validation rows seem to have; None for too few rows."""
+    """If no threshold reaches the target: the highest estimated precision among confident validation rows. None: too few rows."""
     validation: CalibrationFigures
-    """By cross-fitting: each fifth of the validation rows with the temperature and the thresholds of the other four."""
+    """Figures by cross-fitting: each fifth of the validation rows uses the temperature and the thresholds of the other four."""
     test: CalibrationFigures | None = None
-    """On the test rows, which chose nothing."""
+    """Figures on the test rows, on which nothing was fitted."""
 
     def sentences(self, *, of_test: bool = True) -> list[str]:
-        """What it did for the probabilities, and how many rows are answered at what precision; nothing of rows not yet seen."""
+        """Return sentences on the calibration error and on the share and precision of answered rows; empty without figures."""
         figures, rows = (self.test, "test rows") if of_test else (self.validation, "validation rows")
         if figures is None:
             return []
@@ -95,13 +95,13 @@ class Calibration(BaseModel):
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Decisions of like confidence."""
+    """A bin of decisions with similar confidence."""
 
     num_decisions: int
     confidence: float
-    """Their mean."""
+    """Mean confidence of the decisions."""
     accuracy: float
-    """Share of them that is right."""
+    """Share of right decisions."""
 
 
 def calibrate(
@@ -109,8 +109,8 @@ def calibrate(
 ) -> tuple[LabelSpace, Calibration]:
     """Fit temperature, label thresholds (multilabel) and abstain threshold on validation logits `(rows, outputs)`.
 
-    The temperature is used only where it lowers the loss of rows it was not fitted on. Everything is a function of the
-    arguments alone, so doing it again gives the same.
+    The temperature is used only if it lowers the loss of rows it was not fitted on. The result depends only on the arguments, so
+    repeating the call gives the same result.
     """
     plain = dataclasses.replace(labels, temperature=1.0, thresholds=None)
     folds = _folds(len(targets))
@@ -143,7 +143,7 @@ def calibrate(
 
 
 def figures_on(calibration: Calibration, logits: Floats, targets: Targets, *, labels: LabelSpace) -> CalibrationFigures:
-    """What a calibration comes to on rows that had no part in it; `labels` has its temperature and thresholds."""
+    """Return the figures of a calibration on rows it was not fitted on. `labels` has its temperature and thresholds."""
     after = labels.probabilities(logits)
     before = dataclasses.replace(labels, temperature=1.0).probabilities(logits)
     confidence, right = row_decisions(after, targets, labels=labels)
@@ -152,9 +152,9 @@ def figures_on(calibration: Calibration, logits: Floats, targets: Targets, *, la
 
 
 def uncertain_below(abstain_below: float | None, *, task: Task) -> float:
-    """The confidence below which an answer is uncertain.
+    """Return the confidence below which an answer is uncertain.
 
-    Where no threshold was chosen, that is one half, and for a multilabel task, where none may apply, never.
+    If no threshold was chosen, that is 0.5; for a multilabel task it is 0, so that no answer is uncertain.
     """
     if abstain_below is not None:
         return abstain_below
@@ -162,10 +162,10 @@ def uncertain_below(abstain_below: float | None, *, task: Task) -> float:
 
 
 def fit_temperature(logits: Floats, targets: Targets, *, labels: LabelSpace) -> float:
-    """The temperature with the lowest cross-entropy, between 0.05 and 20.
+    """Return the temperature with the lowest cross-entropy, between 0.05 and 20.
 
-    Its logarithm has a standard normal prior. That changes nothing with hundreds of rows, and keeps a few rows, or rows that are
-    all right, from making everything certain.
+    Its logarithm has a standard normal prior. With hundreds of rows the prior changes nothing. With few rows, or rows that are all
+    right, it keeps the probabilities away from 0 and 1.
     """
     from scipy.optimize import minimize_scalar
 
@@ -182,15 +182,16 @@ def fit_temperature(logits: Floats, targets: Targets, *, labels: LabelSpace) -> 
 
 
 def row_decisions(probabilities: Floats, targets: Targets, *, labels: LabelSpace) -> tuple[Numbers, Flags]:
-    """How sure each row's decision is, and whether it is right (for a multilabel task: all its labels), each `(rows,)`."""
+    """Return each row's confidence and whether its decision is right (for a multilabel task: all its labels), each `(rows,)`."""
     agrees = labels.decide(probabilities) == targets
     return labels.confidence(probabilities), agrees.all(axis=1) if agrees.ndim == 2 else agrees
 
 
 def claims(probabilities: Floats, targets: Targets, *, labels: LabelSpace) -> tuple[Numbers, Flags]:
-    """What the probabilities claim and whether it is so, each `(claims,)`: what calibration is measured on.
+    """Return the claims on which calibration is measured: their probabilities and whether they are true, each `(claims,)`.
 
-    One a row: that the most probable class is right. For a multilabel task one for every row and label: that the label applies.
+    Each row makes one claim: that the most probable class is right. In a multilabel task, each row and label make one: that the
+    label applies.
     """
     if labels.task == "multilabel":
         return np.asarray(probabilities, dtype=np.float64).ravel(), targets.ravel() > 0
@@ -198,10 +199,10 @@ def claims(probabilities: Floats, targets: Targets, *, labels: LabelSpace) -> tu
 
 
 def reliability_bins(confidence: Floats, correct: Flags, *, num_bins: int = NUM_BINS) -> list[ReliabilityBin]:
-    """Decisions `(decisions,)` in at most `num_bins` bins of rising confidence, each of about as many decisions.
+    """Group decisions `(decisions,)` into at most `num_bins` bins of rising confidence and about equal size.
 
-    Bins of equal width would put nearly all rows of a good model into the last and a few into each other one, where
-    chance rules. Equal confidences share a bin, so that the order of rows does not matter.
+    Bins of equal width would put nearly all rows of a good model into the last bin. The few rows in each other bin would be noise.
+    Equal confidences share a bin, so that the order of rows does not matter.
     """
     if len(confidence) == 0:
         return []
@@ -214,10 +215,10 @@ def reliability_bins(confidence: Floats, correct: Flags, *, num_bins: int = NUM_
 
 
 def expected_calibration_error(confidence: Floats, correct: Flags, *, num_bins: int = NUM_BINS) -> float:
-    """Mean gap between confidence and accuracy over `reliability_bins`, by their decisions, 0 to 1.
+    """Return the mean gap between confidence and accuracy over `reliability_bins`, weighted by their decisions, 0 to 1.
 
-    Naeini et al., 2015, https://ojs.aaai.org/index.php/AAAI/article/view/9602; with bins of equal mass it is less biased
-    (Roelofs et al., 2022, https://arxiv.org/abs/2012.08668).
+    The measure is that of Naeini et al., 2015, https://ojs.aaai.org/index.php/AAAI/article/view/9602. Bins of equal mass make it
+    less biased (Roelofs et al., 2022, https://arxiv.org/abs/2012.08668).
     """
     bins = reliability_bins(confidence, correct, num_bins=num_bins)
     gaps = sum(item.num_decisions * abs(item.confidence - item.accuracy) for item in bins)
@@ -225,10 +226,10 @@ def expected_calibration_error(confidence: Floats, correct: Flags, *, num_bins: 
 
 
 def brier_score(probabilities: Floats, targets: Targets, *, labels: LabelSpace) -> float:
-    """Mean squared difference between probabilities and what is so; lower is better.
+    """Return the mean squared difference between probabilities and outcomes; lower is better.
 
-    Multiclass: summed over the classes as in Brier, 1950, 0 to 2. Binary: of one class's probability, 0 to 1, which is half of
-    that sum, and multilabel: the mean of that over all labels. All three as scikit-learn's `brier_score_loss` has it.
+    Multiclass: summed over the classes as in Brier, 1950, 0 to 2. Binary: of one class's probability, 0 to 1, which is half of that
+    sum. Multilabel: the mean of the binary score over all labels. All three match scikit-learn's `brier_score_loss`.
     """
     if labels.task == "multilabel":
         return float(np.square(probabilities - targets).mean())
@@ -238,11 +239,11 @@ def brier_score(probabilities: Floats, targets: Targets, *, labels: LabelSpace) 
 
 
 def abstain_threshold(confidence: Floats, correct: Flags, *, target: float) -> tuple[float | None, float | None]:
-    """The lowest confidence whose answered rows have the target precision, and the best precision where there is none.
+    """Return the lowest confidence whose answered rows have the target precision, and the best precision if there is none.
 
-    The precision of the rows above a threshold is the mean of a smooth curve (`_chance_of_being_right`) over them, which falls
-    steadily with the threshold; their share of right answers itself is at the mercy of a few rows near the edge. At least
-    as many rows must be answered as one mistake in the target's share takes: 20 for 0.95.
+    The precision above a threshold is the mean of a smooth curve (`_chance_of_being_right`) over the rows, which falls steadily as
+    the threshold falls. The observed share of right answers would depend on a few rows near the threshold. At least 1 / (1 -
+    target) rows must be answered, so that one mistake among them still meets the target: 20 for 0.95.
     """
     least = round(1 / (1 - target))
     if len(confidence) < least:
@@ -257,16 +258,17 @@ def abstain_threshold(confidence: Floats, correct: Flags, *, target: float) -> t
     if len(reaching) == 0:
         return None, float(precision[is_last].max())
     last = int(reaching[-1])
-    if last == len(ordered) - 1:  # nothing speaks for more than one half
+    if last == len(ordered) - 1:  # all rows together reach the target, so one half is enough
         return min(float(ordered[-1]), DEFAULT_THRESHOLD), None
     return float((ordered[last] + ordered[last + 1]) / 2), None
 
 
 def _chance_of_being_right(confidence: Floats, correct: Flags) -> Numbers:
-    """The probability that each row is right `(rows,)`: its confidence, corrected by what the rows say of it.
+    """Return the probability that each row is right `(rows,)`: its confidence, corrected by the observed answers.
 
-    The correction is a logistic regression on the log odds of the confidence that never falls. A normal prior keeps it near
-    "as it says" (0 and 1), for the temperature has learnt from all classes of all rows, and this learns from a few mistakes.
+    The correction is a logistic regression on the log odds of the confidence, with a slope that is never negative. A normal prior
+    keeps it near the identity (0 and 1), because the temperature is fitted on all classes of all rows, and this correction only on
+    a few mistakes.
     """
     from scipy.optimize import minimize
     from scipy.special import expit
@@ -316,12 +318,12 @@ def _figures(
 
 
 def _folds(num_rows: int) -> list[npt.NDArray[np.int64]]:
-    """Row indices in up to `NUM_FOLDS` parts, drawn, because files are often sorted by class."""
+    """Return row indices in up to `NUM_FOLDS` parts. They are drawn at random, because files are often sorted by class."""
     return np.array_split(np.random.default_rng(0).permutation(num_rows), min(NUM_FOLDS, num_rows))
 
 
 def _margins(logits: Floats, targets: Targets, labels: LabelSpace) -> Numbers:
-    """How far each outcome's logit is above the true one's: `(rows, classes)`, or `(rows x labels, 2)` for a multilabel task."""
+    """Return how far each outcome's logit is above the true one's: `(rows, classes)`; for multilabel, `(rows x labels, 2)`."""
     scores = np.asarray(logits, dtype=np.float64)
     if labels.task == "multilabel":
         false = np.where(targets > 0, -scores, scores).ravel()
@@ -332,7 +334,7 @@ def _margins(logits: Floats, targets: Targets, labels: LabelSpace) -> Numbers:
 
 
 def _loss(margins: Numbers, temperature: float) -> float:
-    """Cross-entropy in nats, summed."""
+    """Return the summed cross-entropy in nats."""
     from scipy.special import logsumexp
 
     return float(np.sum(logsumexp(margins / temperature, axis=1)))

@@ -1,7 +1,7 @@
-"""Golden predictions: a few texts with the probabilities that each form of a model gave them when it was finished.
+"""Golden predictions: a few texts with the probabilities that each inference format of a finished model gave them.
 
-A process that loads the model checks with them that it answers as it did: on another machine, with other packages, in the
-format that is used there. A file's sha256 shows that it is unaltered; this shows that it works.
+A process that loads the model uses them to check that the answers are still the same: on another machine, with other packages, and
+in the inference format used there. A file's sha256 shows that it is unaltered. Golden predictions show that the model works.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 GOLDEN_FILE = "golden.json"
 NUM_GOLDEN = 16
 TOLERANCE = 1e-3
-"""How far a probability computed in fp32 may be from the recorded one: processors and versions add in other orders."""
+"""The largest accepted difference between a probability in fp32 and the recorded one. Processors and versions differ in
+rounding."""
 REDUCED_TOLERANCE = 0.03
-"""The same for int8, where a difference in the last bit may round an activation to the next integer, and for what a GPU computes
-in fewer bits. A wrong model is further off on some of the texts."""
+"""The same for int8, where a difference in the last bit may round an activation to the next integer, and for the reduced precision
+of a GPU. A wrong model differs by more on some of the texts."""
 
 
 class GoldenPredictions(BaseModel):
-    """What `golden.json` holds."""
+    """The contents of `golden.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,8 +37,8 @@ class GoldenPredictions(BaseModel):
     texts: tuple[str | tuple[str, str], ...]
     """Texts or pairs of the test rows."""
     probabilities: dict[FormName, tuple[tuple[float, ...], ...]]
-    """Of each form that may answer: `(texts, labels)`, in the order of the model's labels, each text computed alone, because int8
-    probabilities depend a little on the texts of the same batch."""
+    """Probabilities of each accepted inference format: `(texts, labels)`, in the order of the model's labels. Each text is computed
+    alone, because int8 probabilities depend slightly on the other texts of a batch."""
 
     @model_validator(mode="after")
     def _whole(self) -> GoldenPredictions:
@@ -46,10 +47,10 @@ class GoldenPredictions(BaseModel):
         return self
 
     def fault(self, probabilities: Floats, *, form: FormName, reduced: bool) -> str | None:
-        """What is wrong with probabilities `(texts, labels)` that a loaded form gives; None if they are the recorded ones.
+        """Return what is wrong with the probabilities `(texts, labels)` of a loaded format; None if they match the recorded ones.
 
-        Those within the tolerance have the same most probable label wherever it leads by more than twice the tolerance.
-        `reduced` says that they were computed in fewer bits than fp32. A form that was not recorded has nothing to fail.
+        Probabilities within the tolerance have the same most probable label wherever it leads by more than twice the tolerance.
+        `reduced` says that they were computed in fewer bits than fp32. A format without recorded probabilities always passes.
         """
         if form not in self.probabilities:
             return None
@@ -70,7 +71,7 @@ class GoldenPredictions(BaseModel):
 
 
 def spread_rows(decided: Sequence[object], *, count: int = NUM_GOLDEN) -> list[int]:
-    """Indices of up to `count` rows, taken in turn from the rows of each decision, so that rare ones are among them."""
+    """Return up to `count` row indices, taken in turn from the rows of each decision, so that rare decisions are included."""
     groups: dict[object, list[int]] = {}
     for row, decision in enumerate(decided):
         groups.setdefault(decision, []).append(row)

@@ -1,4 +1,4 @@
-"""Makes the ONNX forms of a finished model, tries them on its test rows, and adds those that pass to its folder."""
+"""Export of a finished model to ONNX formats, which are compared on its test rows. Accepted ones are added to its folder."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from manta.texts import Text
 
 MAX_ROWS = 4000
-"""Rows that the forms are compared on: of more, this many at even distances."""
+"""Maximum number of rows of the comparison. They are taken at even distances."""
 SPEED_ROWS = 128
 MAX_GRAPH_BYTES = 2 * 1024**3 - 64 * 1024**2
-"""What one ONNX file can hold: protobuf ends at 2 GiB."""
+"""Maximum size of one ONNX file, because protobuf ends at 2 GiB."""
 
 
 def make_forms(
     artifact: ModelArtifact, *, texts: Sequence[Text], targets: Targets, logits: Floats, num_threads: int
 ) -> ModelArtifact:
-    """The artifact with its ONNX forms, made and compared on test rows, and the record of each in its manifest.
+    """Make the ONNX formats, compare them on test rows, and return the artifact with their files and records.
 
-    `logits` `(rows, labels)` are the safetensors' of the same rows. A form that cannot be made or does not answer alike leaves its
-    record only; the model is then served from the safetensors.
+    `logits` `(rows, labels)` are the safetensors' for the same rows. A format that cannot be made or does not agree leaves only its
+    record. The model is then served from the safetensors.
     """
     import torch
 
@@ -55,7 +55,7 @@ def make_forms(
 
 
 class Trial:
-    """The comparison of forms with the safetensors on the same rows."""
+    """The comparison of inference formats with the safetensors on the same rows."""
 
     def __init__(self, artifact: ModelArtifact, texts: list[Text], targets: Targets, logits: Floats, num_threads: int) -> None:
         from transformers import AutoTokenizer
@@ -70,9 +70,9 @@ class Trial:
         self._reference = Measured(logits, speed, weights.stat().st_size)
 
     def of(self, name: OnnxForm, folder: Path) -> InferenceForm:
-        """Make a form as a file in `folder` and judge it.
+        """Make a format as a file in `folder` and judge it.
 
-        A model that eight-bit integers answer for otherwise gets a second try with less of them, which is slower.
+        If an int8 model does not agree, a second try keeps some matrices in float32, which is slower.
         """
         file, whole = folder / FORM_FILES[name], folder / FORM_FILES["onnx-fp32"]
         if name == "onnx-fp32":
@@ -89,7 +89,7 @@ class Trial:
             make()
             forward = OnnxForward(file, num_threads=self._num_threads)
             logits = self._logits(forward, self._tokens)
-        except Exception as error:  # noqa: BLE001  # whatever an exporter raises: the model is served without it
+        except Exception as error:  # noqa: BLE001  # an exporter may raise any error; the model is then served without this format
             return unmade(name, f"it could not be made ({_first_line(error)})")
         measured = Measured(logits, self._examples_per_s(forward), file.stat().st_size)
         labels = self._artifact.manifest.label_space
@@ -99,7 +99,7 @@ class Trial:
         return run_batches(forward, self._tokenizer, tokens, num_labels=len(self._artifact.manifest.labels))
 
     def _examples_per_s(self, forward: Forward) -> float:
-        """The better of two passes over a part of the rows, so that the first batches' set-up does not count."""
+        """Return the throughput of the better of two passes over part of the rows, to exclude the set-up of the first batches."""
         num_rows = len(self._targets)
         step = max(1, num_rows // SPEED_ROWS)
         part = {name: values[::step][:SPEED_ROWS] for name, values in self._tokens.items()}
@@ -115,8 +115,8 @@ def export_graph(folder: Path, file: Path, *, names: Sequence[str]) -> None:
     """Write the model of a folder as an ONNX graph of any batch size and length, with inputs `names` and output `logits`.
 
     Raises:
-        ValueError: its weights are more than one ONNX file holds.
-        Exception: whatever the exporter raises on an architecture that it cannot follow.
+        ValueError: its weights are larger than one ONNX file can be.
+        Exception: any error of the exporter on an architecture that it does not support.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -143,10 +143,10 @@ def export_graph(folder: Path, file: Path, *, names: Sequence[str]) -> None:
 
 
 def feed_forward_outputs(folder: Path, graph: Path) -> list[str]:
-    """The nodes of a graph that bring the wide middle of each feed-forward layer back to the model's width.
+    """Return the nodes of a graph that bring the wide middle of each feed-forward layer back to the model's width.
 
-    They add the few large values of BERT's activations (Bondarenko et al., 2021, https://arxiv.org/abs/2109.12948), beside which
-    eight bits have little room for the others. None where the encoder's config does not say how wide it is.
+    They add the few large values of BERT's activations (Bondarenko et al., 2021, https://arxiv.org/abs/2109.12948), next to which
+    eight bits have little range left for other values. The result is empty if the encoder's config does not state its width.
     """
     import onnx
     from transformers import AutoConfig
@@ -158,11 +158,12 @@ def feed_forward_outputs(folder: Path, graph: Path) -> list[str]:
 
 
 def quantize_graph(source: Path, file: Path, *, kept: Sequence[str] = ()) -> None:
-    """Write the graph of `source` with the weights of its matrices and embeddings as eight-bit integers, but for the nodes `kept`.
+    """Write the graph of `source` with its matrices and embeddings as 8-bit integers, except for the nodes `kept`.
 
-    Activations are quantised as they come, by the range of each whole tensor. Weights use seven bits: without VNNI, a processor
-    adds pairs of products in 16 bits, which eight bits overflow. With a scale for each output channel, that agreed best of what
-    was tried (MiniLM on 500 sentences, AVX2: 98.8% of them; eight bits 96.6 to 97.4%; unsigned 97.4 to 97.6%) and was as fast.
+    Activations are quantized at run time, by the range of each whole tensor. Weights use seven bits: without VNNI, a processor adds
+    pairs of products in 16 bits, which eight bits overflow. Seven bits with one scale per output channel agreed best of the
+    variants that were tried, and were as fast (MiniLM on 500 sentences, AVX2: 98.8% of them; eight bits 96.6 to 97.4%; unsigned
+    97.4 to 97.6%).
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -174,7 +175,7 @@ def quantize_graph(source: Path, file: Path, *, kept: Sequence[str] = ()) -> Non
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Hold back what exporter and quantiser log of packages that are not there and passes that were not run."""
+    """Suppress log messages of exporter and quantizer about missing packages and passes that were not run."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

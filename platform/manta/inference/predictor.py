@@ -1,4 +1,4 @@
-"""`Predictor`: text in, predictions out. The only inference path: serving, evaluation and tests all use it."""
+"""`Predictor`: text in, predictions out. It is the only inference path, which serving, evaluation and tests all use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Prediction:
     """The answer for one text or pair."""
 
     labels: tuple[str, ...]
-    """The labels that apply, most probable first: exactly one, or for a multilabel task several or none."""
+    """The labels that apply, most probable first: exactly one; for a multilabel task, several or none."""
     label: str
     """The most probable label."""
     score: float
@@ -36,13 +36,13 @@ class Prediction:
     scores: dict[str, float]
     """Probability of every label, most probable first."""
     confidence: float
-    """How sure the answer is (`LabelSpace.confidence`), 0 to 1."""
+    """Confidence of the answer (`LabelSpace.confidence`), 0 to 1."""
     uncertain: bool
-    """Whether the answer is less sure than the model's abstain threshold asks for (`Manifest.uncertain_below`)."""
+    """True if the confidence is below the model's abstain threshold (`Manifest.uncertain_below`)."""
 
 
 class Predictor:
-    """A loaded model. Not thread-safe: give it one thread at a time."""
+    """A loaded model. It is not thread-safe: only one thread at a time may use it."""
 
     def __init__(
         self,
@@ -52,13 +52,14 @@ class Predictor:
         form: FormName | Literal["auto"] = "auto",
         num_threads: int | None = None,
     ) -> None:
-        """Load a form of the model on `device`; the GPU when there is one, else the CPU.
+        """Load an inference format of the model on `device`. By default, this is the GPU if there is one, else the CPU.
 
-        `auto` takes the form that was fastest on a CPU of those that answer as the safetensors do, and on a GPU the safetensors.
-        On a CPU it computes with `torch.get_num_threads()` threads; an ONNX form with `num_threads` where they are given.
+        On a CPU, `auto` takes the fastest format among those whose answers agree with the safetensors'. On a GPU, it takes the
+        safetensors. On a CPU, the predictor computes with `torch.get_num_threads()` threads; an ONNX format uses `num_threads` if
+        it is given.
 
         Raises:
-            InputError: the artifact has no such form, or it was refused, or it does not run on that device.
+            InputError: the artifact has no such format, or it was refused, or it does not run on that device.
         """
         from transformers import AutoTokenizer
 
@@ -74,10 +75,10 @@ class Predictor:
             self._forward = OnnxForward(artifact.path / FORM_FILES[self.form], num_threads=num_threads or torch.get_num_threads())
 
     def logits(self, texts: Sequence[Text], *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
-        """Logits `(texts, labels)` in the order of the texts.
+        """Return logits `(texts, labels)` in the order of the texts.
 
-        Texts are cut at the length the model was trained with, ordered by length and run in batches bounded by tokens,
-        padding included. `on_rows_done` is told how many rows each finished batch had.
+        Texts are cut at the length the model was trained with and sorted by length. They run in batches of a limited number of
+        tokens, padding included. `on_rows_done` is called with the number of rows of each finished batch.
 
         Raises:
             InputError: a pair was given to a model that reads single texts, or the other way round.
@@ -87,7 +88,7 @@ class Predictor:
         return self.logits_of(self.tokenise(texts), on_rows_done=on_rows_done)
 
     def tokenise(self, texts: Sequence[Text]) -> TokenLists:
-        """Token ids of at least one text or pair, cut at the length the model was trained with.
+        """Return the token ids of at least one text or pair, cut at the length the model was trained with.
 
         Raises:
             InputError: a pair was given to a model that reads single texts, or the other way round.
@@ -100,15 +101,15 @@ class Predictor:
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of a batch, padding included, at which it computes fastest or nearly so."""
+        """Number of tokens of a batch, padding included, at which the throughput is at or near its best."""
         return self._forward.batch_tokens
 
     def logits_of(self, tokens: TokenLists, *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
-        """Logits `(rows, labels)` of what `tokenise` returned, in its order."""
+        """Return logits `(rows, labels)` for the result of `tokenise`, in its order."""
         return run_batches(self._forward, self._tokenizer, tokens, num_labels=len(self.labels.names), on_rows_done=on_rows_done)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
-        """The labels and the probabilities of each text or pair.
+        """Return the labels and the probabilities of each text or pair.
 
         Raises:
             InputError: a pair was given to a model that reads single texts, or the other way round.
@@ -116,7 +117,7 @@ class Predictor:
         return self.predictions(self.logits(texts))
 
     def predictions(self, logits: Floats) -> list[Prediction]:
-        """What logits `(rows, labels)` say."""
+        """Convert logits `(rows, labels)` to predictions."""
         probabilities = self.labels.probabilities(logits)
         decided = self.labels.decided_names(probabilities)
         confidence = self.labels.confidence(probabilities).tolist()
@@ -134,10 +135,10 @@ class Predictor:
 
 
 def chosen_form(artifact: ModelArtifact, form: FormName | Literal["auto"], *, on_cpu: bool) -> FormName:
-    """The form that is meant by `auto`, or the one that was asked for.
+    """Return the requested inference format, or the one that `auto` selects.
 
     Raises:
-        InputError: the artifact has no such form, or it was refused, or it does not run on a GPU.
+        InputError: the artifact has no such format, or it was refused, or it does not run on a GPU.
     """
     forms = {item.name: item for item in artifact.manifest.forms}
     if form == "auto":
@@ -163,7 +164,7 @@ def run_batches(
     num_labels: int,
     on_rows_done: Callable[[int], None] | None = None,
 ) -> Floats:
-    """Logits `(rows, labels)` of token ids as `manta.texts.token_ids` gives them, computed in batches of like length."""
+    """Compute logits `(rows, labels)` for the result of `manta.texts.token_ids`, in batches of similar length."""
     lengths = np.array([len(row) for row in tokens["input_ids"]])
     result = np.empty((len(lengths), num_labels), dtype=np.float32)
     for rows in token_batches(lengths, max_tokens=forward.batch_tokens):
@@ -175,7 +176,7 @@ def run_batches(
 
 
 def token_batches(lengths: npt.NDArray[np.int64], *, max_tokens: int) -> list[npt.NDArray[np.int64]]:
-    """Row indices in batches of like length, longest first, each of at most `max_tokens` once padded (or one row)."""
+    """Return row indices in batches of similar length, longest first. A padded batch has at most `max_tokens`, or one row."""
     order = np.argsort(-lengths, kind="stable")
     batches: list[npt.NDArray[np.int64]] = []
     start = 0

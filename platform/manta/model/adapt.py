@@ -1,4 +1,4 @@
-"""Which of the encoder's weights learn, and how fast: freezing, LoRA adapters, layer-wise learning rates."""
+"""Choice of the encoder's weights that learn, and their learning rates: freezing, LoRA adapters, layer-wise decay."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 READS_CLS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
-"""Architectures whose classification head reads the first token only, and whose layers are built as BERT's."""
+"""Architectures with BERT's layer structure whose classification head reads only the first token."""
 
 
 def adapt(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
-    """The model with its frozen parts frozen, or with LoRA adapters in its layers.
+    """Return the model with its frozen parts frozen, or with LoRA adapters in its layers.
 
     Raises:
-        InputError: the architecture has no such layers, or no linear layer goes by a given name.
+        InputError: the architecture has no such layers, or no linear layer has a given name.
     """
     if config.lora is not None:
         return _with_adapters(model, config.lora)
@@ -37,31 +37,31 @@ def adapt(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
 
 
 def compute_only_cls(model: PreTrainedModel) -> bool:
-    """Have the last layer compute its output for [CLS] only, which is all that the head reads; whether the model is of that kind.
+    """Make the last layer compute its output only for [CLS], which the head reads. Return True if the architecture allows it.
 
-    Keys and values are still of all tokens. The output projection and the feed-forward network of the other tokens, whose results
-    nothing reads, are left out: an eighth of the work of a six-layer encoder. Logits and gradients stay the same.
+    Keys and values still cover all tokens. The output projection and the feed-forward network skip the other tokens, whose results
+    are not used. This saves an eighth of the work of a six-layer encoder. Logits and gradients stay the same.
     """
     if model.config.model_type not in READS_CLS:
         return False
     layers, num_layers = encoder_layers(model)
     last = model.get_submodule(f"{layers}.{num_layers - 1}.attention.output")
-    # It takes what attention made and, for the residual, the layer's input: both `(batch, tokens, hidden)`.
+    # Its inputs are the attention's output and, for the residual, the layer's input: both `(batch, tokens, hidden)`.
     last.register_forward_pre_hook(lambda module, inputs: tuple(states[:, :1] for states in inputs))
     return True
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """The model as plain `transformers` knows it: adapters, if any, added to the weights they stand beside."""
+    """Return the model as plain `transformers` has it: adapters, if any, are merged into the weights next to them."""
     plain: PreTrainedModel = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     return plain
 
 
 def encoder_layers(model: PreTrainedModel) -> tuple[str, int]:
-    """The name of the encoder's list of layers, such as `bert.encoder.layer`, and how many there are.
+    """Return the name of the encoder's list of layers, such as `bert.encoder.layer`, and its length.
 
     Raises:
-        InputError: it has none that can be told apart.
+        InputError: the list of layers cannot be identified.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == model.config.num_hidden_layers:
@@ -73,7 +73,7 @@ def encoder_layers(model: PreTrainedModel) -> tuple[str, int]:
 
 
 def depth(name: str, layers: str, num_layers: int) -> int:
-    """How far below the head a parameter is: 0 in the head and the pooler, 1 in the last layer, …, layers + 1 in the embeddings."""
+    """Return a parameter's depth below the head: 0 in head and pooler, 1 in the last layer, …, layers + 1 in the embeddings."""
     found = re.search(rf"(?:^|\.){re.escape(layers)}\.(\d+)\.", name)
     if found:
         return num_layers - int(found.group(1))
@@ -83,10 +83,10 @@ def depth(name: str, layers: str, num_layers: int) -> int:
 def parameter_groups(
     model: PreTrainedModel, *, learning_rate: float, layer_decay: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """The parameters that learn, as AdamW takes them: matrices with weight decay, biases and norms without.
+    """Return the parameters that learn, as groups for AdamW: matrices have weight decay, biases and norms have none.
 
-    With `layer_decay` below 1, each layer learns that much slower than the one above it (Howard & Ruder, 2018,
-    https://arxiv.org/abs/1801.06146; Clark et al., 2020, https://arxiv.org/abs/2003.10555).
+    With `layer_decay` below 1, the learning rate of each layer is that factor times the rate of the layer above it (Howard & Ruder,
+    2018, https://arxiv.org/abs/1801.06146; Clark et al., 2020, https://arxiv.org/abs/2003.10555).
     """
     layers, num_layers = encoder_layers(model) if layer_decay < 1 else ("", 0)
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
@@ -125,7 +125,7 @@ def _with_adapters(model: PreTrainedModel, settings: LoraSettings) -> PreTrained
         ),
     )
     for name, parameter in adapted.named_parameters():
-        if name.removeprefix("base_model.model.") in head:  # new, so it learns in full
+        if name.removeprefix("base_model.model.") in head:  # the head is new, so all of it learns
             parameter.requires_grad = True
-    wrapped: PreTrainedModel = adapted  # it behaves as the model it wraps
+    wrapped: PreTrainedModel = adapted  # it behaves like the model it wraps
     return wrapped

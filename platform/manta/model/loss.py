@@ -1,8 +1,8 @@
-"""The training loss, from logits and targets: what the forward pass returns when labels go in.
+"""The training loss from logits and targets, which the forward pass returns if it gets labels.
 
-Binary and multilabel: binary cross-entropy of sigmoids. Multiclass: cross-entropy over the softmax. Each row's loss may be
-smoothed, weighted by its class and focused on the rows that are still wrong; the mean is over rows, whatever their weights, so
-that a batch may be divided over workers and micro-batches without changing its gradient.
+Binary and multilabel tasks use the binary cross-entropy of sigmoids, multiclass tasks the cross-entropy of the softmax. Each row's
+loss may be smoothed, weighted by its class and focused on rows that are still wrong. The mean is over rows, regardless of their
+weights, so a batch can be divided over workers and micro-batches without changing its gradient.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ClassificationLoss(torch.nn.Module):
     def __init__(
         self, labels: LabelSpace, *, class_weights: npt.NDArray[np.float64] | None, smoothing: float, focal_gamma: float
     ) -> None:
-        """`class_weights` has one factor per label, see `resolve_class_weights`."""
+        """Take one factor per label as `class_weights`, see `resolve_class_weights`."""
         super().__init__()
         self._task = labels.task
         self._smoothing = smoothing
@@ -44,11 +44,11 @@ class ClassificationLoss(torch.nn.Module):
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The mean over rows, a scalar in nats.
+        """Return the mean over rows, a scalar in nats.
 
         Args:
             logits: `(batch, 1)` for binary, else `(batch, labels)`.
-            targets: class indices `(batch,)`; for multilabel 0 or 1, `(batch, labels)`.
+            targets: class indices `(batch,)`; for multilabel, 0 or 1 `(batch, labels)`.
         """
         logits = logits.float()
         rows = self._softmax_rows(logits, targets) if self._task == "multiclass" else self._sigmoid_rows(logits, targets)
@@ -69,14 +69,14 @@ class ClassificationLoss(torch.nn.Module):
             chance = torch.sigmoid(logits)
             losses = losses * (1.0 - torch.where(truth > 0.5, chance, 1.0 - chance)) ** self._gamma
         if self.weights is not None:
-            # Binary: each class has its weight. Multilabel: a label's weight is that of its positives.
+            # Binary: each class has a weight. Multilabel: a label's weight applies to its positives.
             weights = self.weights[targets].unsqueeze(1) if self._task == "binary" else 1.0 + truth * (self.weights - 1.0)
             losses = losses * weights
         return losses.mean(dim=1)
 
 
 class TrainedClassifier(torch.nn.Module):
-    """The encoder and its head together with the loss: labels go into the forward pass, which returns the loss."""
+    """The encoder and its head together with the loss. The forward pass takes labels and returns the loss."""
 
     def __init__(self, model: PreTrainedModel, loss: ClassificationLoss) -> None:
         super().__init__()
@@ -84,19 +84,19 @@ class TrainedClassifier(torch.nn.Module):
         self.loss = loss
 
     def forward(self, *, labels: torch.Tensor | None = None, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`logits` `(batch, outputs)`, and with `labels` the mean `loss`.
+        """Return `logits` `(batch, outputs)` and, if `labels` are given, the mean `loss`.
 
-        `inputs` are what the tokenizer makes of the texts: `input_ids`, `attention_mask` and, for pairs, `token_type_ids`, all
-        `(batch, tokens)`.
+        `inputs` are the tokenizer's outputs: `input_ids`, `attention_mask` and, for pairs, `token_type_ids`, all `(batch, tokens)`.
         """
         logits: torch.Tensor = self.model(**inputs).logits
         return {"logits": logits} if labels is None else {"logits": logits, "loss": self.loss(logits, labels)}
 
 
 def resolve_class_weights(config: TrainConfig, labels: LabelSpace, targets: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
-    """One factor per label, in their order, such that a training row counts 1 on average; None where all count alike.
+    """Return one factor per label, in their order, scaled so that a training row weighs 1 on average; None if all weigh the same.
 
-    `balanced` weighs a class by rows / (labels × its rows); for multilabel, the positives of a label by its negatives.
+    `balanced` weighs a class by rows / (labels × its rows). For multilabel, it weighs the positives of a label by the ratio of its
+    negatives to its positives.
 
     Raises:
         InputError: weights were given by name, and a name is unknown or missing.

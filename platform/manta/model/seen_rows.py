@@ -1,8 +1,8 @@
-"""Word embeddings of which only those rows learn that the training texts use.
+"""Partly trained word embeddings: only the rows that occur in the training texts learn.
 
-Half of a small encoder's parameters are word embeddings, and a training set uses some of their rows. The others get no gradient:
-AdamW would only decay them, and every step would zero, measure, send and store their gradients and moments. So they stay as
-pretrained, outside of what learns. With a weight decay of 0 the result is that of training the whole table.
+Half of a small encoder's parameters are word embeddings, and a training set uses only some of their rows. The other rows get no
+gradient. AdamW would only decay them, and every step would zero, measure, send and store their gradients and moments. So they stay
+as pretrained, outside the trained parameters. With a weight decay of 0, the result equals that of training the whole table.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ if TYPE_CHECKING:
     Tokens = npt.NDArray[np.int64]
 
 MOST_SEEN = 0.8
-"""Where more of the rows are seen, all of them learn: nothing would be gained."""
+"""The largest share of seen rows. Above it, all rows learn, because separating the others would gain nothing."""
 
 
 class SeenRows(torch.nn.Module):
     """A word embedding in two tables: `weight` `(seen, width)`, which learns, and the other rows, which stay as they are.
 
-    Training looks up seen tokens only. In evaluation, other texts may have any token, so both tables are read.
+    Training looks up only seen tokens. In evaluation, other texts may have any token, so both tables are read.
     """
 
     unseen: torch.Tensor
     row_of: torch.Tensor
 
     def __init__(self, embedding: torch.nn.Embedding, seen: Tokens) -> None:
-        """`seen` has the token ids of the training texts."""
+        """Split the table by `seen`, the token ids of the training texts."""
         super().__init__()
         table = embedding.weight.detach()
         is_seen = torch.zeros(len(table), dtype=torch.bool)
         is_seen[torch.from_numpy(seen)] = True
         if embedding.padding_idx is not None:
             is_seen[embedding.padding_idx] = True
-        tokens = torch.argsort(~is_seen, stable=True)  # the seen ones first, each part in order
+        tokens = torch.argsort(~is_seen, stable=True)  # the seen tokens first, each part in order
         self.num_seen = int(is_seen.sum())
         row_of = torch.argsort(tokens)
         self.padding_idx = None if embedding.padding_idx is None else int(row_of[embedding.padding_idx])
         self.weight = torch.nn.Parameter(table[tokens[: self.num_seen]])
-        # Neither is in checkpoints: they are made again from the pretrained weights and the tokens of the training texts.
+        # Checkpoints hold neither: both are built again from the pretrained weights and the tokens of the training texts.
         self.register_buffer("unseen", table[tokens[self.num_seen :]], persistent=False)
         self.register_buffer("row_of", row_of, persistent=False)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """The rows of token ids `(batch, tokens)`, as `(batch, tokens, width)`.
+        """Return the embeddings of token ids `(batch, tokens)`, as `(batch, tokens, width)`.
 
         Raises:
-            IndexError: in training, a token is not one of the seen ones.
+            IndexError: in training, a token is not a seen one.
         """
         rows = self.row_of[input_ids]
         if self.training:
@@ -64,7 +64,7 @@ class SeenRows(torch.nn.Module):
         return torch.where(is_seen.unsqueeze(-1), known, others.to(known.dtype))  # DeepSpeed's fp16 leaves buffers in float32
 
     def whole(self) -> torch.nn.Embedding:
-        """An ordinary embedding of all rows, those that learned among them."""
+        """Return an ordinary embedding of all rows, with the learned ones."""
         table = torch.cat([self.weight.detach(), self.unseen])[self.row_of]
         tokens = torch.argsort(self.row_of)
         padding = None if self.padding_idx is None else int(tokens[self.padding_idx])
@@ -72,10 +72,10 @@ class SeenRows(torch.nn.Module):
 
 
 def train_seen_rows(model: PreTrainedModel, seen: Tokens | None) -> bool:
-    """Leave the word embeddings of all but the seen tokens as pretrained; whether that was done.
+    """Keep the word embeddings of all but the seen tokens as pretrained. Return True if this was done.
 
-    It is not where nearly all rows are seen, where nobody knows which ones, and where the embeddings are frozen altogether, tied
-    to other weights or no plain table.
+    It is not done if nearly all rows are seen, if `seen` is None, or if the embeddings are frozen, tied to other weights or no
+    plain table.
     """
     name = _word_embedding(model)
     if name is None or seen is None:
@@ -88,7 +88,7 @@ def train_seen_rows(model: PreTrainedModel, seen: Tokens | None) -> bool:
 
 
 def with_whole_embedding(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with the table of word embeddings that plain `transformers` knows."""
+    """Return the model with the word embedding table that plain `transformers` expects."""
     for name, module in list(model.named_modules()):
         if isinstance(module, SeenRows):
             model.set_submodule(name, module.whole())
@@ -96,7 +96,7 @@ def with_whole_embedding(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _word_embedding(model: PreTrainedModel) -> str | None:
-    """The name of the module that looks tokens up, if it is a table of its own that learns."""
+    """Return the name of the word embedding module if it is a separate table that learns, else None."""
     try:
         embedding: Any = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):

@@ -1,1 +1,1 @@
-"""Registered versions: what was decided about them, the gate, tracking, model cards and export."""
+"""Registered versions: the decisions about them, the gate, tracking, model cards and export."""

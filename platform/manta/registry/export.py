@@ -1,4 +1,4 @@
-"""A finished model as a folder of its own, for plain `transformers`, a model hub, or another registry of Manta's."""
+"""Export of a finished model to its own folder, for plain `transformers`, a model hub, or another registry of Manta's."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def export_model(artifact: ModelArtifact, to: Path) -> Path:
     """Write the model to the folder `to`, which `transformers.pipeline("text-classification", to)` loads, and return it.
 
-    It is in the format of model hubs: weights, config, tokenizer and a model card; with `manta.json` it is also an artifact. Every
-    file's sha256 is checked on the way.
+    The folder has the format of model hubs: weights, config, tokenizer and a model card. With `manta.json` it is also an artifact.
+    Every file's sha256 is checked.
 
     Raises:
         InputError: `to` is a file or a folder that is not empty, or the artifact is damaged.
@@ -31,7 +31,7 @@ def export_model(artifact: ModelArtifact, to: Path) -> Path:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(artifact.path / name, partial / name)
             copy = ModelArtifact.load(partial)
-            if CARD_FILE not in copy.manifest.files:  # of an earlier version
+            if CARD_FILE not in copy.manifest.files:  # a model of an earlier version
                 with_card(copy, model_card(copy))
     except FileExistsError:
         raise InputError(f"{to}: there already, and not an empty folder; give a new folder.") from None

@@ -1,7 +1,7 @@
-"""`FrozenRows`: the test rows a version was judged on, kept with it so that later versions are judged on the same ones.
+"""`FrozenRows`: the test rows a version was judged on, stored with it so that later versions are judged on the same rows.
 
-They are files of the version's MLflow run, beside the model's folder and not in it: `test.jsonl` has the rows, `seen.npy` a
-hash of each text that the version was trained or chosen on, `behaviour.yaml` its behaviour tests. None of them is a pickle.
+They are files of the version's MLflow run, next to the model's folder: `test.jsonl` has the rows, `seen.npy` a hash of each text
+that the version was trained or selected on, `behaviour.yaml` its behavior tests. None of them is a pickle.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class FrozenRows:
-    """Texts or pairs with their labels by name, and what the version that left them had seen."""
+    """Texts or pairs with their labels by name, and hashes of the texts that their version was trained or selected on."""
 
     texts: list[Text]
     labels: list[RowLabels]
     seen: Hashes
-    """Sorted hashes of its training and validation texts."""
+    """Sorted hashes of the version's training and validation texts."""
     suite: str | None = None
-    """Its behaviour tests as YAML."""
+    """The version's behavior tests as YAML."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     @classmethod
     def of(cls, dataset: TextDataset, *, suite: str | None = None) -> FrozenRows:
-        """The test rows of a data set, and hashes of its other texts."""
+        """Return the test rows of a dataset, with hashes of its other texts."""
         seen = np.unique(np.concatenate([text_hashes(split.texts) for split in (dataset.train, dataset.validation)]))
         return cls(dataset.test.texts, label_names(dataset.test.targets, labels=dataset.labels), seen, suite)
 
     def unseen_by(self, *others: Hashes) -> FrozenRows:
-        """The rows whose text is in none of the given hashes."""
+        """Return the rows whose text is in none of the given hashes."""
         known = np.isin(text_hashes(self.texts), np.concatenate(others))
         kept = np.flatnonzero(~known)
         return replace(self, texts=[self.texts[index] for index in kept], labels=[self.labels[index] for index in kept])
@@ -67,14 +67,14 @@ class FrozenRows:
 
     @classmethod
     def read(cls, folder: Path) -> FrozenRows:
-        """Read what `write` wrote.
+        """Read the files that `write` wrote.
 
         Raises:
             InputError: a file is missing or damaged.
         """
         try:
             content = (folder / ROWS_FILE).read_text(encoding="utf-8")
-            rows = [json.loads(line) for line in content.split("\n") if line]  # texts may hold the other line ends
+            rows = [json.loads(line) for line in content.split("\n") if line]  # texts may hold other line separators
             texts = [_as_tuple(row["text"]) for row in rows]
             labels = [_as_tuple(row["label"]) for row in rows]
             seen = np.load(folder / SEEN_FILE, allow_pickle=False)
@@ -85,14 +85,14 @@ class FrozenRows:
 
 
 def label_names(targets: Targets, *, labels: LabelSpace) -> list[RowLabels]:
-    """Targets as `LabelSpace.encode` gives them, back to names: one a row, or for a multilabel task a tuple."""
+    """Convert targets in the format of `LabelSpace.encode` to names: one per row; for a multilabel task, a tuple."""
     if labels.task == "multilabel":
         return [tuple(labels.names[index] for index in np.flatnonzero(row)) for row in targets]
     return [labels.names[int(index)] for index in targets]
 
 
 def text_hashes(texts: Iterable[Text]) -> Hashes:
-    """64 bits for each text or pair; spacing and capitals make no difference, as such a copy gives the answer away, too."""
+    """Return a 64-bit hash of each text or pair. Spacing and case are ignored, because such a copy also gives the answer away."""
     return np.fromiter((_hash(text) for text in texts), dtype=np.uint64)
 
 

@@ -1,8 +1,8 @@
-"""The gate: what a candidate must show beside the champion, on the same rows, to take its place.
+"""The gate: conditions under which a candidate replaces the champion, with both measured on the same rows.
 
-`judge` takes what both models said and measured and gives a `Verdict` of lines, each with both figures, the bound and a
-sentence. Only what is no chance counts, in both directions: a gain must be surer than `gate.confidence`, and so must a loss
-elsewhere that refuses it. Nothing here reads files, models or a registry.
+`judge` takes the answers and measurements of both models and returns a `Verdict`. Each of its lines has both figures, the bound and
+a sentence. Only significant differences count, in both directions: a gain must be significant at the confidence level
+`gate.confidence`, and so must a loss that refuses the candidate. This module reads no files, models or registry.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ METRIC_WORDS = {
     "loss": "loss",
 }
 ROW_METRICS = ("accuracy", "f1_micro")
-"""Metrics that McNemar's test is about: each row counts alike."""
+"""Metrics that McNemar's test covers, because each row weighs the same."""
 
 
 class GateLine(BaseModel):
-    """One thing that was compared."""
+    """The comparison of one figure."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,32 +39,32 @@ class GateLine(BaseModel):
     champion: float
     candidate: float
     bound: str
-    """What the candidate must keep to, in words."""
+    """The bound for the candidate, in words."""
     passed: bool
     sentence: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says, and why."""
+    """The gate's decision and its reasons."""
 
     lines: tuple[GateLine, ...]
     num_rows: int
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate may become the champion."""
+        """True if the candidate may become the champion."""
         return all(line.passed for line in self.lines)
 
     @property
     def failing(self) -> tuple[GateLine, ...]:
-        """The lines that refuse it."""
+        """The lines that refuse the candidate."""
         return tuple(line for line in self.lines if not line.passed)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A figure of the champion and the candidate's."""
+    """One figure of the champion and of the candidate."""
 
     champion: float
     candidate: float
@@ -72,7 +72,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class BehaviourPair:
-    """How often the cases of one behaviour test fail, as shares."""
+    """The share of one behavior test's cases that fail, for both models."""
 
     test: str
     rates: Pair
@@ -80,10 +80,10 @@ class BehaviourPair:
 
 @dataclass(frozen=True)
 class Costs:
-    """What each model takes besides being right."""
+    """Latency and size of both models."""
 
     latency_s: npt.NDArray[np.float64]
-    """Seconds for single texts, the champion's and the candidate's for the same text side by side, `(texts, 2)`."""
+    """Seconds for single texts, champion and candidate side by side for the same text, `(texts, 2)`."""
     weight_bytes: Pair
 
 
@@ -116,7 +116,7 @@ def judge(
 
 
 def points(share: float) -> str:
-    """A difference of shares in points, with its sign."""
+    """Format a difference of shares in points, with its sign."""
     return f"{100 * share:+.2f} points"
 
 
@@ -127,13 +127,13 @@ def _figures(name: MetricName, champion: Answers, candidate: Answers) -> Pair:
 def _main_line(
     champion: Answers, candidate: Answers, differences: Values, *, gate: GateConfig, name: MetricName, allow_equal: bool
 ) -> GateLine:
-    """A gain that is no chance; with `allow_equal`, no loss beyond the margin."""
+    """Require a significant gain; with `allow_equal`, rule out a loss beyond the margin."""
     figures = _figures(name, champion, candidate)
     sign = -1.0 if name == "loss" else 1.0
     least = -gate.equal_margin if allow_equal else gate.min_gain
     gain = sign * (figures.candidate - figures.champion)
     percentile, high = np.quantile(sign * differences, [1 - gate.confidence, gate.confidence])
-    low = min(percentile, 2 * gain - high)  # the percentile and the basic interval; each alone errs a little too often
+    low = min(percentile, 2 * gain - high)  # the lower of two interval bounds; each alone errs slightly too often
     said = (lambda share: f"{share:+.4f}") if name == "loss" else points
     words = METRIC_WORDS[name] + (" (a gain is less loss)" if name == "loss" else "")
     passed = bool(low > least) if not allow_equal else bool(low >= least)
@@ -156,7 +156,7 @@ def _main_line(
 
 
 def _mcnemar_line(champion: Answers, candidate: Answers, *, gate: GateConfig, decides: bool) -> GateLine:
-    """Rows that only one of them has right. Where another metric decides, only a sure loss of rows refuses."""
+    """Compare the rows that only one model has right. If another metric decides, only a significant loss of rows refuses."""
     gained = int((candidate.right & ~champion.right).sum())
     lost = int((champion.right & ~candidate.right).sum())
     chance = mcnemar(gained, lost) if decides else mcnemar(lost, gained)
@@ -174,7 +174,7 @@ def _mcnemar_line(champion: Answers, candidate: Answers, *, gate: GateConfig, de
 
 
 def _beside_line(champion: Answers, candidate: Answers, differences: Values, *, gate: GateConfig, name: MetricName) -> GateLine:
-    """The other of accuracy and macro F1 may not be surely worse."""
+    """Require that the other of accuracy and macro F1 is not significantly worse."""
     figures = _figures(name, champion, candidate)
     high = float(np.quantile(differences, gate.confidence))
     change = points(figures.candidate - figures.champion)
@@ -191,10 +191,10 @@ def _beside_line(champion: Answers, candidate: Answers, differences: Values, *, 
 
 
 def _class_lines(champion: Answers, candidate: Answers, *, gate: GateConfig) -> list[GateLine]:
-    """One line for each class that loses too much recall, surely; else one for the class that loses most.
+    """Return one line for each class whose loss of recall is too large and significant; else one for the class that loses most.
 
-    A class loses surely when chance alone would seldom take so many of its rows and give so few back (McNemar's test within
-    the class). With the usual 95% that takes five rows lost and none gained, so a class of three rows never vetoes.
+    A loss is significant if chance alone would rarely lose as many rows of the class and gain as few (McNemar's test within the
+    class). With the usual 95% that takes five rows lost and none gained, so a class of three rows never vetoes.
     """
     losses: list[tuple[float, GateLine]] = []
     for index, name in enumerate(champion.names):
@@ -235,7 +235,7 @@ def _calibration_line(champion: Answers, candidate: Answers, differences: Values
 
 
 def _behaviour_line(test: BehaviourPair, *, gate: GateConfig) -> GateLine:
-    """Its cases are demands and no sample, so that each counts and chance is no excuse."""
+    """Compare a failure rate without a significance test, because the cases are requirements and not a sample."""
     rise = test.rates.candidate - test.rates.champion
     return GateLine(
         name=f"behaviour: {test.test}",
@@ -248,7 +248,10 @@ def _behaviour_line(test: BehaviourPair, *, gate: GateConfig) -> GateLine:
 
 
 def _latency_line(latency_s: npt.NDArray[np.float64], *, gate: GateConfig) -> GateLine:
-    """The median of single texts. A busy machine must not veto: most texts, more than chance gives, must be too slow."""
+    """Compare the median latency of single texts.
+
+    A busy machine must not veto. So significantly more than half of the texts must also be too slow.
+    """
     before, after = np.median(latency_s, axis=0)
     slow = int((latency_s[:, 1] > gate.max_latency_ratio * latency_s[:, 0]).sum())
     surely = mcnemar(slow, len(latency_s) - slow) <= 1 - gate.confidence

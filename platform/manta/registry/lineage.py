@@ -1,4 +1,4 @@
-"""Where a version comes from, as tags: the data, the config, the code and the packages that made it."""
+"""Lineage of a version as tags: the data, the config, the code and the packages that made it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GIT_WITHIN_S = 5.0
 
 
 def lineage_tags(manifest: Manifest) -> dict[str, str]:
-    """The tags of a version: run, base model, hashes of data and config, code and environment."""
+    """Return the tags of a version: run, base model, hashes of data and config, code and environment."""
     config = json.dumps(manifest.config, sort_keys=True, ensure_ascii=False)
     return {
         "manta.run": manifest.run,
@@ -31,10 +31,10 @@ def lineage_tags(manifest: Manifest) -> dict[str, str]:
 
 
 def code_version() -> dict[str, str]:
-    """The package's version; also `git_commit`, `git_folder` and whether it is `git_dirty` where code is a git checkout.
+    """Return the package's version and, if the code is a git checkout, `git_commit`, `git_folder` and `git_dirty`.
 
-    The working folder is asked first, which holds the user's own code, then the folder this package lies in. A file that git
-    does not track makes nothing dirty.
+    The working folder is tried first, because it holds the user's own code, then the folder of this package. Files that git does
+    not track do not count as changes.
     """
     found = {"package_version": __version__}
     for folder in (Path.cwd(), Path(__file__).parent):
@@ -47,9 +47,9 @@ def code_version() -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says of a folder; None where there is no git, no checkout, or no answer."""
+    """Return the output of git for a folder; None if there is no git, no checkout, or no answer."""
     try:
-        done = subprocess.run(  # noqa: S603  # no part of it comes from outside
+        done = subprocess.run(  # noqa: S603  # no argument comes from outside
             ["git", "-C", str(folder), *arguments],  # noqa: S607  # wherever git is installed
             capture_output=True,
             text=True,

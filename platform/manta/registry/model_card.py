@@ -1,4 +1,4 @@
-"""The model card: README.md of a finished model, with the metadata that model hubs read in front.
+"""The model card: README.md of a finished model. It starts with the metadata that model hubs read.
 
 Its parts follow Mitchell et al., 2019 (https://arxiv.org/abs/1810.03993); the metadata is described at
 https://huggingface.co/docs/hub/model-cards.
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 EMBEDDED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 LEFT_OUT = {"name", "data", "tune", "registry", "serve", "storage"}
-"""Sections of the config that did not shape the weights, or stand elsewhere on the card."""
+"""Sections of the config that did not affect the weights, or that appear elsewhere on the card."""
 
 
 def model_card(artifact: ModelArtifact, *, num_rows: Mapping[str, int] | None = None) -> str:
-    """The card of an artifact in Markdown; `num_rows` are the rows of each split, where they are known.
+    """Return the card of an artifact in Markdown. `num_rows` are the rows of each split, if they are known.
 
-    Folders of this machine are left out: of a path, the card has the last part.
+    The card shows only the last part of a path, so that it names no folders of this machine.
     """
     manifest = artifact.manifest
     base = base_model(manifest.pretrained)
@@ -50,14 +50,14 @@ def model_card(artifact: ModelArtifact, *, num_rows: Mapping[str, int] | None = 
 
 
 def base_model(pretrained: str) -> str:
-    """The name under which others know the encoder: a hub id, or the last part of a folder's path."""
+    """Return the public name of the encoder: a hub id, or the last part of a folder's path."""
     if pretrained == "embedded":
         return EMBEDDED_MODEL
     return PurePath(pretrained).name if Path(pretrained).is_absolute() or Path(pretrained).is_dir() else pretrained
 
 
 def base_metadata(pretrained: str) -> tuple[str | None, str | None]:
-    """Licence and language of the encoder as its own card says them, in its folder or on the hub; None where it does not."""
+    """Return license and language from the encoder's own card, in its folder or on the hub; None if the card does not say."""
     text = ""
     folder = _folder_of(pretrained)
     if folder is not None:
@@ -82,13 +82,13 @@ def _folder_of(pretrained: str) -> Path | None:
 
     try:
         source = Path(pretrained_source(pretrained))
-    except InputError:  # it was there when the model was trained
+    except InputError:  # the folder existed when the model was trained
         return None
     return source if source.is_dir() else None
 
 
 def _hub_card(name: str) -> str:
-    """The encoder's card from the local cache or the hub; empty if neither has it."""
+    """Return the encoder's card from the local cache or the hub; empty if neither has it."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -211,7 +211,7 @@ def _licence(manifest: Manifest, base: str, licence: str | None) -> str:
 
 
 def source_name(source: str) -> str:
-    """Where rows came from, without folders of this machine and without what a URL may hold of passwords."""
+    """Return the source of rows, without folders of this machine and without passwords in a URL."""
     parts = urlsplit(source)
     if parts.scheme == "sample":
         return source

@@ -1,7 +1,7 @@
-"""`ModelRegistry`: versions of models and the aliases `champion` and `candidate`, kept by MLflow.
+"""`ModelRegistry`: versions of models and the aliases `champion` and `candidate`, stored by MLflow.
 
-A SQLite file and a folder under the storage by default; the tracking server when MLFLOW_TRACKING_URI is set. A version is
-made last, when everything that belongs to it is stored, so that one that can be seen can be loaded.
+By default, MLflow uses a SQLite file and a folder under the storage; if MLFLOW_TRACKING_URI is set, it uses that tracking server. A
+version is created last, after everything that belongs to it is stored. So every visible version can be loaded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALIASES = (CHAMPION, CANDIDATE)
 ARTIFACT_FOLDER = "model"
 FROZEN_FOLDER = "frozen"
 RELOAD_TAG = "manta.reload"
-# An alias that is not there, and a name that none can have, are invalid parameters to MLflow.
+# MLflow reports a missing alias, and a name that no model can have, as an invalid parameter.
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
@@ -53,14 +53,14 @@ class RegisteredVersion:
     run_id: str
     """Id of that run in MLflow."""
     parent_id: str | None
-    """Id of the run that it was a part of, such as a search."""
+    """Id of the parent run, such as a search."""
     created_ms: int
     """Milliseconds since the Unix epoch."""
     metrics: dict[str, float]
     config: dict[str, str]
     """The run's settings by dotted name."""
     lineage: dict[str, str]
-    """What `lineage_tags` recorded, without `manta.`."""
+    """The tags of `lineage_tags`, without the prefix `manta.`."""
     source: str
     """URI of its artifact."""
 
@@ -70,26 +70,26 @@ class RegisteredVersion:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a service must know of a model again and again, in one cheap query. Equal ones mean that nothing has changed."""
+    """State of a model that a service polls, from one cheap query. If two states are equal, nothing has changed."""
 
     champion: int | None
     candidate: int | None
     decisions: tuple[Decision, ...]
     reload: str | None
-    """The last `request_reload`."""
+    """Time of the last `request_reload`."""
 
     @property
     def champion_since(self) -> datetime | None:
-        """When the champion was decided on; None where it became that by other hands than ours."""
+        """Time at which the champion was decided on; None if it became champion outside of Manta."""
         last = next((item for item in reversed(self.decisions) if item.action in (*CROWNING, "rolled back")), None)
         return datetime.fromisoformat(last.at) if last is not None and last.version == self.champion else None
 
 
 class ModelRegistry:
-    """Registers artifacts and finds them again."""
+    """Storage of registered artifacts and their versions."""
 
     def __init__(self, storage: Storage) -> None:
-        """Open the registry; the local database is made if it is not there.
+        """Open the registry. The local database is created if it does not exist.
 
         Raises:
             RunError: the local database cannot be opened.
@@ -101,9 +101,9 @@ class ModelRegistry:
         self._client = store.client
 
     def register(self, artifact: ModelArtifact, *, run_id: str, frozen: FrozenRows | None = None) -> RegisteredVersion:
-        """Store an artifact, and the rows it was tested on, with the MLflow run that made it, as a new version: the candidate.
+        """Store an artifact and its test rows with the MLflow run that made it, as a new version: the candidate.
 
-        `manta.registry.tracking.RunTracker` opened the run. It holds the config, the figures of each step and, from here on,
+        `manta.registry.tracking.RunTracker` opened the run, which holds the config and the figures of each step. This method adds
         the artifact and its metrics as `final_…`.
 
         Raises:
@@ -116,7 +116,7 @@ class ModelRegistry:
         return self.get(manifest.name, version=int(version.version))
 
     def get(self, name: str, *, version: int | None = None, alias: str = CHAMPION) -> RegisteredVersion:
-        """One version by number, else by alias.
+        """Return one version by number, else by alias.
 
         Raises:
             InputError: there is no such model, version or alias.
@@ -130,7 +130,7 @@ class ModelRegistry:
             raise InputError(f"{name}: no {wanted} in the registry at {self.uri} ({self._known(name)}).")
 
     def find(self, model: str) -> RegisteredVersion:
-        """The version that `NAME` (its champion), `NAME@3` or `NAME@candidate` means.
+        """Return the version that `NAME` (its champion), `NAME@3` or `NAME@candidate` selects.
 
         Raises:
             InputError: there is no such version.
@@ -146,7 +146,7 @@ class ModelRegistry:
         return self.get(name, version=int(version))
 
     def with_alias(self, name: str, alias: str) -> RegisteredVersion | None:
-        """The version an alias points to, if any.
+        """Return the version an alias points to, or None.
 
         Raises:
             RunError: the registry cannot be reached.
@@ -156,20 +156,20 @@ class ModelRegistry:
             return None if found is None else self._described(found, tuple(found.aliases))
 
     def version_of_run(self, name: str, run: str) -> RegisteredVersion | None:
-        """The version that a run has registered already, if any."""
+        """Return the version that a run has already registered, or None."""
         return next((version for version in self.versions(name) if version.run == run), None)
 
     def versions(self, name: str | None = None) -> list[RegisteredVersion]:
-        """Every version, newest first; of one model if `name` is given.
+        """Return every version, newest first; only those of one model if `name` is given.
 
         Raises:
             RunError: the registry cannot be reached.
         """
         if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-            return []  # no name of ours, and quotes would end the query's
+            return []  # not a valid name, and a quote in it would break the query
         with self._answering():
             models = self._models(name)
-            # Versions that were searched for come without their aliases.
+            # A search returns versions without their aliases.
             aliases = {model.name: {alias: int(number) for alias, number in model.aliases.items()} for model in models}
             query = f"name = '{name}'" if name else None
             found = _all_pages(lambda token: self._client.search_model_versions(query, max_results=1000, page_token=token))
@@ -183,7 +183,7 @@ class ModelRegistry:
         return sorted(described, key=lambda item: (item.name, -item.version))
 
     def set_champion(self, version: RegisteredVersion) -> None:
-        """Point `champion` to a version, at once; it is the candidate no longer.
+        """Point `champion` to a version in one step. The version is then no longer the candidate.
 
         Raises:
             RunError: the registry cannot be reached.
@@ -204,7 +204,7 @@ class ModelRegistry:
             self._client.set_registered_model_tag(name, decision.key(), decision.model_dump_json())
 
     def decisions(self, name: str) -> list[Decision]:
-        """The log of a model, oldest first.
+        """Return the log of a model, oldest first.
 
         Raises:
             RunError: the registry cannot be reached.
@@ -213,7 +213,7 @@ class ModelRegistry:
             return [decision for model in self._models(name) for decision in read_decisions(model.tags)]
 
     def standing(self, name: str) -> Standing:
-        """Who is the champion and who the candidate.
+        """Return champion, candidate, decisions and the last reload request of a model.
 
         Raises:
             InputError: there is no such model.
@@ -233,9 +233,9 @@ class ModelRegistry:
         return Standing(numbers.get(CHAMPION), numbers.get(CANDIDATE), decisions, model.tags.get(RELOAD_TAG))
 
     def request_reload(self, name: str) -> None:
-        """Have every service of a model look again, also at versions that it has refused.
+        """Make every service of a model check the registry again, also for versions that it has refused.
 
-        The request is a tag in the registry, where every replica looks anyway: it needs no port and no key of its own.
+        The request is a tag in the registry, which every replica polls anyway. So it needs no separate port or key.
 
         Raises:
             InputError: there is no such model.
@@ -246,7 +246,7 @@ class ModelRegistry:
             self._client.set_registered_model_tag(name, RELOAD_TAG, datetime.now(UTC).isoformat())
 
     def delete(self, version: RegisteredVersion) -> None:
-        """Remove a version and its artifact; its run stays, with its settings and figures.
+        """Remove a version and its artifact. Its run stays, with its settings and figures.
 
         Raises:
             InputError: an alias points to it.
@@ -264,10 +264,10 @@ class ModelRegistry:
         discard(self._fetched(version))
 
     def check_deletable(self, version: RegisteredVersion) -> None:
-        """See that no alias points to a version.
+        """Check that no alias points to a version.
 
         Raises:
-            InputError: one does.
+            InputError: an alias points to it.
             RunError: the registry cannot be reached.
         """
         aliases = self.get(version.name, version=version.version).aliases
@@ -275,7 +275,7 @@ class ModelRegistry:
             raise InputError(f"{version} is the {' and the '.join(aliases)}; promote or register another one first.")
 
     def has_artifact(self, version: RegisteredVersion) -> bool:
-        """Whether the version's artifact is still there; that its files are whole is checked when it is fetched.
+        """Tell whether the version's artifact still exists. Its files are checked only when it is fetched.
 
         Raises:
             RunError: the store cannot be reached.
@@ -288,7 +288,7 @@ class ModelRegistry:
         return f"{ARTIFACT_FOLDER}/{MANIFEST_FILE}" in files
 
     def fetch(self, version: RegisteredVersion) -> ModelArtifact:
-        """The version's artifact on this machine, checked. One from a server is kept in the storage for the next time.
+        """Return the version's artifact on this machine, checked. An artifact from a server stays in the storage for later calls.
 
         Raises:
             InputError: the artifact is gone or altered.
@@ -314,7 +314,7 @@ class ModelRegistry:
         return ModelArtifact.load(kept)
 
     def frozen_rows(self, version: RegisteredVersion) -> FrozenRows | None:
-        """The test rows that were kept with a version, if any were.
+        """Return the test rows that were stored with a version, or None.
 
         Raises:
             InputError: they are damaged.
@@ -332,7 +332,7 @@ class ModelRegistry:
 
     @contextmanager
     def _downloaded(self, version: RegisteredVersion, name: str) -> Iterator[Path]:
-        """A folder of the version's run, which is gone after the body unless it was renamed."""
+        """Download a folder of the version's run. After the body it is removed, unless it was renamed."""
         beside = self._fetched(version).parent
         beside.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=beside, prefix="fetching-") as folder:
@@ -370,9 +370,10 @@ class ModelRegistry:
                 raise
 
     def _set_alias(self, name: str, alias: str, version: str) -> None:
-        """Point an alias to a version, also when another process gives the model its first such alias at the same moment.
+        """Point an alias to a version, even if another process sets the model's first such alias at the same moment.
 
-        MLflow looks for the alias and then inserts it; the second of two inserts breaks a unique key. By then it is there.
+        MLflow looks for the alias and then inserts it. The second of two inserts violates a unique key. By then the alias exists,
+        so a second attempt works.
         """
         from mlflow.exceptions import MlflowException
 
@@ -423,7 +424,7 @@ class ModelRegistry:
         return f"known models: {', '.join(models)}" if models else "it is empty; run `manta train` first"
 
     def _fetched(self, version: RegisteredVersion) -> Path:
-        """Where a version from a server is kept; the run's id tells servers apart."""
+        """Return the folder in which a version from a server is kept. The run's id distinguishes servers."""
         return self._storage.root / "fetched" / f"{version.name}-{version.version}-{version.run_id}"
 
     def _answering(self) -> AbstractContextManager[None]:
@@ -431,7 +432,7 @@ class ModelRegistry:
 
 
 def find_model(model: str) -> tuple[ModelArtifact, int | None]:
-    """The artifact of a model folder, of `NAME@VERSION`, or of the champion of `NAME`, and its version, which a folder has not.
+    """Return an artifact and its version, for a model folder (version None), `NAME@VERSION`, or the champion of `NAME`.
 
     Raises:
         InputError: there is no such model, or its artifact is gone or altered.
@@ -449,7 +450,7 @@ def _local_path(source: str) -> Path:
 
 
 def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:
-    """Everything that a search of MLflow finds, however many pages it comes in."""
+    """Return everything that an MLflow search finds, from all of its pages."""
     found: list[Any] = []
     token: str | None = None
     while True:

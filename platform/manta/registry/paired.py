@@ -1,9 +1,9 @@
-"""Two models on the same rows: how sure is it that one is better? Paired bootstrap and McNemar's test.
+"""Comparison of two models on the same rows: paired bootstrap and McNemar's test.
 
-Both look at the rows one by one, so what makes a row hard for both models cancels out, and far fewer rows are needed than
-for comparing two scores. The bootstrap is that of Koehn (2004, https://aclanthology.org/W04-3250): rows are drawn again with
-replacement, for both models alike, and the difference is taken anew each time. McNemar's test (1947,
-https://doi.org/10.1007/BF02295996) is the exact binomial one on the rows that only one of them has right.
+Both methods compare the models row by row. Rows that are hard for both models cancel out, so far fewer rows are needed than for
+comparing two scores. The bootstrap is that of Koehn (2004, https://aclanthology.org/W04-3250): rows are drawn again with
+replacement, the same ones for both models, and the difference is computed for each draw. McNemar's test (1947,
+https://doi.org/10.1007/BF02295996) is the exact binomial one on the rows that only one model has right.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ NUM_BINS = 15
 CHUNK_BYTES = 64 * 1024**2
 Values = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.float32]
-"""How often each row was drawn, `(resamples, rows)`."""
+"""Number of times each row was drawn, `(resamples, rows)`."""
 Statistic = Callable[["Sums"], Values]
 """A figure of one model for each resample, `(resamples,)`."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model says of some rows beside what is true, over label names that both models share."""
+    """Answers of one model to some rows, and the true labels, over label names that both models share."""
 
     names: tuple[str, ...]
     decided: npt.NDArray[np.bool_]
-    """Whether it gives a row a label, `(rows, labels)`."""
+    """True if the model gives a row a label, `(rows, labels)`."""
     true: npt.NDArray[np.bool_]
     right: npt.NDArray[np.bool_]
-    """Whether all labels of a row are right, and none too many, `(rows,)`."""
+    """True if the model gives a row exactly the true labels, `(rows,)`."""
     loss: npt.NDArray[np.float64]
-    """Cross-entropy of each row in nats, as `classification_metrics` has it, `(rows,)`."""
+    """Cross-entropy of each row in nats, as in `classification_metrics`, `(rows,)`."""
     overconfidence: npt.NDArray[np.float64]
-    """Confidence less correctness of a row in the bin of its confidence, `(rows, bins)`; zero in the others. For a
-    multilabel task each label's probability counts, divided by the number of labels."""
+    """Confidence minus correctness of a row in the bin of its confidence, `(rows, bins)`; zero in the other bins. For a multilabel
+    task, each label's probability counts, divided by the number of labels."""
 
     def __len__(self) -> int:
         return len(self.right)
 
 
 def shared_names(*names: Sequence[str]) -> tuple[str, ...]:
-    """All label names, each once, in the order in which they come."""
+    """Return all label names, each once, in the order of their first occurrence."""
     return tuple(dict.fromkeys(name for some in names for name in some))
 
 
 def make_answers(
     probabilities: npt.NDArray[np.float64], truth: Sequence[RowLabels], *, labels: LabelSpace, names: Sequence[str]
 ) -> Answers:
-    """A model's probabilities `(rows, its labels)` beside the rows' labels, over `names`, which hold the model's and the rows'.
+    """Return a model's answers for probabilities `(rows, its labels)`. `names` must hold the model's labels and those of `truth`.
 
-    A label that the model does not know has probability 0: such rows it has wrong.
+    A label that the model does not know has probability 0, so it gets rows with that label wrong.
     """
     column = {name: index for index, name in enumerate(names)}
     of_model = [column[name] for name in labels.names]
@@ -86,7 +86,7 @@ def make_answers(
 
 
 def _binned(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Confidence less correctness of each decision `(rows, decisions)`, in the bin of its confidence."""
+    """Return `(rows, bins)`: confidence minus correctness of the decisions `(rows, decisions)`, in the bins of their confidence."""
     bins = np.minimum((confidence * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     result = np.zeros((len(confidence), NUM_BINS))
     rows = np.broadcast_to(np.arange(len(confidence))[:, None], confidence.shape)
@@ -96,18 +96,18 @@ def _binned(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_])
 
 @dataclass(frozen=True)
 class Sums:
-    """What every figure is made of, added up over the rows of each resample."""
+    """Sums over the rows of each resample, from which every figure is computed."""
 
     num_rows: int
     right: Values
-    """`(resamples,)`, as is `loss`."""
+    """Number of right rows, `(resamples,)`. `loss` has the same shape."""
     loss: Values
     hits: Values
-    """Labels given rightly, `(resamples, labels)`, as are `decided` and `true`."""
+    """Number of correctly given labels, `(resamples, labels)`. `decided` and `true` have the same shape."""
     decided: Values
     true: Values
     overconfidence: Values
-    """`(resamples, bins)`."""
+    """Shape `(resamples, bins)`."""
 
 
 def _sums(answers: Answers, weights: Weights) -> Sums:
@@ -119,7 +119,7 @@ def _sums(answers: Answers, weights: Weights) -> Sums:
 
 
 def metric(name: str) -> Statistic:
-    """A metric of `manta.evaluation.metrics` by its name, for many resamples at once."""
+    """Return a metric of `manta.evaluation.metrics` by its name. It covers many resamples at once."""
     if name == "accuracy":
         return lambda sums: sums.right / sums.num_rows
     if name == "loss":
@@ -129,17 +129,17 @@ def metric(name: str) -> Statistic:
 
 
 def calibration_error(sums: Sums) -> Values:
-    """Expected calibration error over 15 bins of equal width (Guo et al., 2017, https://arxiv.org/abs/1706.04599)."""
+    """Return the expected calibration error over 15 bins of equal width (Guo et al., 2017, https://arxiv.org/abs/1706.04599)."""
     return np.asarray(np.abs(sums.overconfidence).sum(axis=1) / sums.num_rows, dtype=np.float64)
 
 
 def value(statistic: Statistic, answers: Answers) -> float:
-    """The figure on the rows as they are."""
+    """Return the figure on the original rows."""
     return float(statistic(_sums(answers, np.ones((1, len(answers)), dtype=np.float32)))[0])
 
 
 def _averaged(sums: Sums, *, kind: str, average: str) -> Values:
-    """Precision, recall or F1 of the labels, averaged as scikit-learn does; 0 where nothing is to be divided by."""
+    """Return precision, recall or F1 of the labels, averaged as scikit-learn does; 0 if the divisor is 0."""
     hits, decided, true = sums.hits, sums.decided, sums.true
     if average == "micro":
         hits, decided, true = (counts.sum(axis=1, keepdims=True) for counts in (hits, decided, true))
@@ -158,7 +158,7 @@ def paired_bootstrap(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> list[Values]:
-    """The difference, candidate less champion, of each figure in each resample, `(resamples,)` for each statistic."""
+    """Return the difference of each figure, candidate minus champion, in each resample: `(resamples,)` for each statistic."""
     found: list[list[Values]] = [[] for _ in statistics]
     for weights in _resamples(len(champion), num_resamples=num_resamples, seed=seed):
         before, after = _sums(champion, weights), _sums(candidate, weights)
@@ -168,7 +168,7 @@ def paired_bootstrap(
 
 
 def _resamples(num_rows: int, *, num_resamples: int, seed: int) -> Iterator[Weights]:
-    """In pieces that fit into memory, whatever the number of rows."""
+    """Yield the row weights of all resamples, in chunks that fit into memory."""
     generator = np.random.default_rng(seed)
     at_once = max(1, min(num_resamples, CHUNK_BYTES // (8 * num_rows)))
     for start in range(0, num_resamples, at_once):
@@ -179,13 +179,13 @@ def _resamples(num_rows: int, *, num_resamples: int, seed: int) -> Iterator[Weig
 
 
 def mcnemar(num_gained: int, num_lost: int) -> float:
-    """How probable it is that chance alone gains at least so many rows and loses at most so many: exact and one-sided.
+    """Return the exact one-sided probability that chance alone gains at least as many rows and loses at most as many.
 
-    `num_gained` rows only the candidate has right, `num_lost` only the champion.
+    Only the candidate has `num_gained` rows right, only the champion `num_lost`.
     """
     total = num_gained + num_lost
     if num_gained == 0:
         return 1.0
-    # The upper tail of a fair coin thrown `total` times, in logarithms so that thousands of throws do not overflow.
+    # The upper tail of a fair coin thrown `total` times, in logarithms, so that thousands of throws do not overflow.
     chances = [math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(num_gained, total + 1)]
     return float(min(1.0, np.exp(np.asarray(chances) - total * math.log(2)).sum()))

@@ -1,7 +1,7 @@
-"""Tracking: each run's settings, figures and files in MLflow, from its first step to how it ended.
+"""Tracking of each run in MLflow: its settings, figures and files, from its first step to its end.
 
-The record is kept where `ModelRegistry` keeps its versions: in a SQLite file under the storage, or on the tracking server
-when MLFLOW_TRACKING_URI is set. `RunTracker` writes one run; a version that is registered later belongs to that run.
+The record is kept where `ModelRegistry` keeps its versions: in a SQLite file under the storage, or on the tracking server if
+MLFLOW_TRACKING_URI is set. `RunTracker` writes one run. A version that is registered later belongs to that run.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 SERVER = "MLFLOW_TRACKING_URI"
 ANSWER_WITHIN_S = 10.0
-# MLflow's own defaults wait for four minutes on a server that is down, and two for each answer. What is lost here is
-# sent again by the next flush, so patience is not needed; an operator's own setting of these variables wins.
+# MLflow's own defaults wait four minutes for a server that is down, and two minutes for each answer. The next flush
+# sends lost figures again, so shorter limits are enough. An operator's own setting of these variables wins.
 REQUEST_LIMITS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
-METRICS_PER_REQUEST = 1000  # the most that MLflow takes at once; of parameters it is 100
+METRICS_PER_REQUEST = 1000  # MLflow's limit for one request; for parameters it is 100
 PARAMS_PER_REQUEST = 100
-NUM_CHARACTERS = 500  # of a parameter's value and of a tag; older servers refuse more
+NUM_CHARACTERS = 500  # limit of a parameter's value and of a tag; older servers refuse more
 PARENT_TAG = "mlflow.parentRunId"
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
 NO_RESULTS = {"epoch", "learning_rate", "dropout", "examples_per_s"}
-"""What an epoch's figures hold besides results."""
+"""Keys of an epoch's figures that are not results."""
 
 
 @dataclass(frozen=True)
 class MlflowStore:
-    """An opened store, which is a SQLite file of this machine or a server."""
+    """An opened store: a SQLite file on this machine, or a server."""
 
     client: MlflowClient
     uri: str
@@ -56,7 +56,7 @@ class MlflowStore:
 
 
 def open_mlflow(storage: Storage) -> MlflowStore:
-    """The server of MLFLOW_TRACKING_URI, else the SQLite file of the storage, which MLflow makes on its first use."""
+    """Open the server of MLFLOW_TRACKING_URI, else the SQLite file of the storage, which MLflow creates on its first use."""
     for name, value in REQUEST_LIMITS.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -64,7 +64,7 @@ def open_mlflow(storage: Storage) -> MlflowStore:
 
     for name in ("mlflow", "alembic"):  # after the import, which sets them
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of what is raised as well
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback of an error that is also raised
     server = os.environ.get(SERVER)
     if server:
         return MlflowStore(MlflowClient(tracking_uri=server, registry_uri=server), server, is_local=False)
@@ -75,7 +75,7 @@ def open_mlflow(storage: Storage) -> MlflowStore:
 
 
 def _make_database(folder: Path, uri: str) -> None:
-    """Make the database unless it is there; one process at a time, as MLflow's own migrations cannot run side by side."""
+    """Create the database unless it exists. A lock admits one process at a time, as MLflow's migrations cannot run in parallel."""
     from mlflow import MlflowClient
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def _make_database(folder: Path, uri: str) -> None:
 
 
 def check_tracking_server() -> None:
-    """Ask the tracking server, if one is set, whether it is there; nothing is written.
+    """Check that the tracking server answers, if one is set. Nothing is written.
 
     Raises:
         InputError: nothing answers at its address.
@@ -97,7 +97,7 @@ def check_tracking_server() -> None:
     try:
         urllib.request.urlopen(f"{server.rstrip('/')}/health", timeout=ANSWER_WITHIN_S).close()  # noqa: S310  # http(s), see above
     except urllib.error.HTTPError:
-        return  # it answers; whether it lets us in is seen when the run is opened
+        return  # it answers; opening the run shows if it grants access
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise InputError(f"no MLflow server answers at {SERVER} {server} ({reason}); start it or unset {SERVER}.") from None
@@ -105,7 +105,7 @@ def check_tracking_server() -> None:
 
 @contextmanager
 def store_errors(sentence: str) -> Iterator[None]:
-    """Turn what MLflow, its database and the network raise in the body into a RunError of `sentence` and their own first line."""
+    """Turn errors of MLflow, its database and the network in the body into a RunError of `sentence` and the error's first line."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -128,7 +128,7 @@ class Point:
 
 
 def step_points(steps: list[dict[str, Any]]) -> list[Point]:
-    """The figures of logged optimizer steps, such as `train/loss`; one that was not measured is left out."""
+    """Return the figures of logged optimizer steps, such as `train/loss`. Figures that were not measured are left out."""
     return [
         Point(f"train/{key}", float(value), int(step["step"]))
         for step in steps
@@ -138,7 +138,7 @@ def step_points(steps: list[dict[str, Any]]) -> list[Point]:
 
 
 def epoch_points(history: list[dict[str, Any]], *, steps_per_epoch: float) -> list[Point]:
-    """The results of finished epochs at the step where each ended, such as `validation/accuracy`."""
+    """Return the results of finished epochs at the step where each ended, such as `validation/accuracy`."""
     points: list[Point] = []
     for epoch in history:
         step = round(int(epoch["epoch"]) * steps_per_epoch)
@@ -154,9 +154,9 @@ def _is_number(value: Any) -> bool:
 
 
 class RunTracker:
-    """Writes one run to MLflow while it goes on.
+    """Writer of one run to MLflow, during the run.
 
-    Figures are collected by `add` and sent by `flush`; what a flush cannot send is kept for the next one.
+    `add` collects figures and `flush` sends them. Figures that a flush cannot send are kept for the next one.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -167,21 +167,21 @@ class RunTracker:
 
     @property
     def uri(self) -> str:
-        """Where the record is kept."""
+        """URI of the store."""
         return self._store.uri
 
     @property
     def num_unsent(self) -> int:
-        """Figures that the store has not taken yet."""
+        """Number of figures that the store has not accepted yet."""
         return len(self._unsent)
 
     def start(
         self, run_name: str, *, experiment: str, config: dict[str, Any], resume_id: str | None = None, parent_id: str | None = None
     ) -> str:
-        """Open a run, or one that ended early once more, and record its settings; the run's id.
+        """Open a run, or reopen one that ended early, and record its settings. Return the run's id.
 
-        A run to resume that the store no longer has is opened anew. Settings recorded already keep their first value. A run
-        with a parent, such as a trial of a search, is shown below it.
+        If the store no longer has the run to resume, a new one is opened. Settings that are already recorded keep their first
+        value. A run with a parent, such as a trial of a search, is shown below it.
 
         Raises:
             RunError: the store cannot be reached or refuses.
@@ -196,7 +196,7 @@ class RunTracker:
         return self.run_id
 
     def log_params(self, values: dict[str, Any]) -> None:
-        """Record settings by dotted name; a value is set once and for all.
+        """Record settings by dotted name. A value can be set only once.
 
         Raises:
             RunError: the store cannot be reached, or has another value for one of them.
@@ -205,22 +205,22 @@ class RunTracker:
             self._send_params(values)
 
     def add(self, points: Sequence[Point]) -> None:
-        """Take figures in; they are sent by the next `flush`."""
+        """Collect figures, which the next `flush` sends."""
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
         self._unsent += [Metric(point.name, point.value, now_ms, point.step) for point in points]
 
     def flush(self) -> None:
-        """Send what was collected.
+        """Send the collected figures.
 
         Raises:
-            RunError: the store cannot be reached; what it has not taken is kept.
+            RunError: the store cannot be reached; figures that it has not accepted are kept.
         """
         with store_errors(f"MLflow at {self.uri} takes no figures"):
             while self._unsent:
                 batch = self._unsent[:METRICS_PER_REQUEST]
-                # A batch that arrived although the answer was lost is sent twice; MLflow knows a figure it has.
+                # If a batch arrived but its answer was lost, it is sent twice; MLflow recognizes the figures that it has.
                 self._store.client.log_batch(self.run_id, metrics=batch)
                 del self._unsent[: len(batch)]
 
@@ -235,7 +235,7 @@ class RunTracker:
             store(self.run_id, str(path), folder)
 
     def finish(self, status: EndStatus, *, error: str | None = None) -> None:
-        """Say how the run ended, and why if it did not finish.
+        """Record how the run ended and, if it did not finish, why.
 
         Raises:
             RunError: the store cannot be reached.
@@ -253,7 +253,7 @@ class RunTracker:
             self._store.client.log_batch(self.run_id, params=params[start : start + PARAMS_PER_REQUEST])
 
     def _resumed(self, run_id: str) -> dict[str, str] | None:
-        """Set a known run to running again; its settings."""
+        """Set a known run to running again and return its settings; None if the store no longer has it."""
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
@@ -280,14 +280,14 @@ class RunTracker:
             try:
                 return str(client.create_experiment(name, artifact_location=location))
             except MlflowException:
-                found = client.get_experiment_by_name(name)  # another process made it a moment ago
+                found = client.get_experiment_by_name(name)  # another process has just created it
                 if found is None:
                     raise
         return str(found.experiment_id)
 
 
 def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config document's settings by dotted name; what `tune` searches stays one value."""
+    """Return a config document's settings by dotted name. A mapping within `tune` stays one value."""
     settings: dict[str, Any] = {}
     for key, value in section.items():
         if isinstance(value, dict) and not prefix.startswith("tune."):

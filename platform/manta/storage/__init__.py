@@ -1,1 +1,1 @@
-"""Where runs and models are kept: folders, and object stores behind them."""
+"""Storage of runs and models: folders, and object stores behind them."""

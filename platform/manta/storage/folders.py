@@ -1,4 +1,4 @@
-"""The one folder that holds everything a user may want to find again: runs and the registry. Or its mirror in an object store."""
+"""The storage folder, which holds all runs and the registry, or its mirror of an object store."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The run's unique name, which is the folder's."""
+        """The run's unique name, which is also the folder's name."""
         return self.path.name
 
     @property
     def handle(self) -> str:
-        """What `--resume` is given: its name, or its URL in an object store, which also another machine finds."""
+        """The value for `--resume`: the run's name, or its URL in an object store, which also works on other machines."""
         return url_of(self.path) or self.name
 
     @property
     def config_path(self) -> Path:
-        """The config it ran with, as YAML that repeats it."""
+        """The run's config as YAML, with which the run can be repeated."""
         return self.path / "config.yaml"
 
     @property
     def data(self) -> Path:
-        """Tokenised splits."""
+        """Tokenized splits."""
         return self.path / "data"
 
     @property
@@ -53,15 +53,15 @@ class RunFolder:
 
     @property
     def report_path(self) -> Path:
-        """What came of it; there when the run is finished."""
+        """The report, which exists once the run is finished."""
         return self.path / "report.json"
 
     def write_facts(self, facts: dict[str, Any]) -> None:
-        """Write `run.json`: what must be known to go on with the run."""
+        """Write `run.json`: the facts that are needed to resume the run."""
         write_atomically(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
 
     def read_facts(self) -> dict[str, Any]:
-        """What `write_facts` was given.
+        """Return the facts that `write_facts` wrote.
 
         Raises:
             InputError: the folder holds no run, or one that was interrupted before it began.
@@ -73,24 +73,24 @@ class RunFolder:
         return facts
 
     def write_report(self, report: dict[str, Any]) -> Path:
-        """Write `report.json` whole or not at all."""
+        """Write `report.json` completely or not at all, and return its path."""
         write_atomically(self.report_path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         return self.report_path
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Where runs, artifacts and the registry live."""
+    """The place of runs, artifacts and the registry."""
 
     root: Path
     """The folder, or this node's mirror of an object store, see `manta.storage.object_store`."""
 
     @classmethod
     def resolve(cls, configured: str | None) -> Storage:
-        """The configured folder or URL, else that of $MANTA_STORAGE, else ~/.manta. Nothing is created.
+        """Return the configured folder or URL, else that of $MANTA_STORAGE, else ~/.manta. Nothing is created.
 
         Raises:
-            InputError: it is a file, or no such URL.
+            InputError: it is a file, or not a valid URL.
         """
         asked = configured or os.environ.get("MANTA_STORAGE") or "~/.manta"
         if "://" in asked:
@@ -102,12 +102,12 @@ class Storage:
 
     @property
     def runs(self) -> Path:
-        """One folder a run."""
+        """The folder that holds one folder per run."""
         return self.root / "runs"
 
     @property
     def url(self) -> str | None:
-        """Where it is in an object store; None for a folder."""
+        """The URL in an object store; None for a folder."""
         return url_of(self.root)
 
     @property
@@ -115,7 +115,7 @@ class Storage:
         """The local MLflow database and its artifacts.
 
         Raises:
-            InputError: it is an object store, which cannot hold them.
+            InputError: the storage is an object store, which cannot hold them.
         """
         if self.url is not None:
             raise InputError(
@@ -125,20 +125,20 @@ class Storage:
         return self.root / "registry"
 
     def on_disk(self, *, what: str) -> Path:
-        """The folder, for what must be one that all share: `what` says for people what that is.
+        """Return the folder, for data that needs a shared folder. `what` gives the reason in messages.
 
         Raises:
-            InputError: it is an object store.
+            InputError: the storage is an object store.
         """
         if self.url is not None:
             raise InputError(f"storage: {self.url} is an object store, and {what}; set storage or MANTA_STORAGE to a folder.")
         return self.root
 
     def find_run(self, name: str) -> RunFolder:
-        """The folder of an earlier run, by its name, its path or its URL.
+        """Return the folder of an earlier run, by its name, its path or its URL.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no such run.
         """
         for path in (self.runs / name, mirror_of(name) if "://" in name else Path(name)):
             if (path / "config.yaml").is_file():
@@ -162,9 +162,9 @@ class Storage:
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write a text file under a temporary name and rename it, so that a reader never sees half of it, even after a power cut.
+    """Write a text file under a temporary name and rename it. Readers never see half of it, even after a power cut.
 
-    `mode` says who may read and write it, from its first byte on; the process's umask takes away from that as ever.
+    `mode` sets the permissions of the file from its first byte on. The process's umask reduces them as usual.
     """
     temporary = path.with_name(path.name + ".partial")
     try:
@@ -179,7 +179,7 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk, so that a rename after it cannot outrun them."""
+    """Wait until a file, or the names in a folder, are on the disk, so that a later rename is not stored before them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -189,10 +189,10 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def written_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that becomes it when the body is done, and is gone when the body fails.
+    """Yield a temporary folder next to `target`, which becomes `target` after the body, or is removed if the body fails.
 
     Raises:
-        FileExistsError: `target` is there already, and is not an empty folder.
+        FileExistsError: `target` exists and is not an empty folder.
         RunError: it cannot be written, such as on a full disk; the message names the folder.
     """
     target = target.absolute()
@@ -215,10 +215,10 @@ def written_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what a disk that is full or cannot be written raises into one sentence that names the folder or file.
+    """Turn errors of a disk that is full or cannot be written into one sentence that names the folder or file.
 
     Raises:
-        RunError: that sentence.
+        RunError: with that sentence.
     """
     try:
         yield
@@ -230,7 +230,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _disk_fault(error: Exception) -> str | None:
-    """What the system said, where an error is its; safetensors and tokenizers give its number in their own errors' text only."""
+    """Return the system's message if it caused the error, else None.
+
+    safetensors and tokenizers report the system's error number only in the text of their own errors.
+    """
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     found = re.search(r"\(os error (\d+)\)", str(error))

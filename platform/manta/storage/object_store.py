@@ -1,8 +1,8 @@
-"""Storage in an object store (`s3://`, `gs://` and what else pyarrow or fsspec opens), through a mirror of it on each node.
+"""Storage in an object store (`s3://`, `gs://` and others that pyarrow or fsspec opens), through a mirror on each node.
 
-Everything works on plain folders. `mirror_of(url)` is the folder in which a node keeps its copy of what is below a URL, and a
-path in it says by itself what it mirrors: so `store` and `fetch` take paths, from any node, and do nothing for any other folder.
-The object store is the truth and the mirror a cache, which may be deleted whenever nothing runs on the node.
+All code works on plain folders. `mirror_of(url)` is the folder in which a node keeps its copy of the contents of a URL. A path in
+it tells which URL it mirrors. So `store` and `fetch` accept paths of any node, and do nothing for other folders. The object store
+is authoritative. The mirror is a cache, which may be deleted when nothing runs on the node.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MIRRORS = "mirror-of"
-"""The folder above all mirrors; what follows it in a path is the scheme, the bucket and the place in it."""
+"""The folder above all mirrors. Below it, a path has the scheme, the bucket and the place in the bucket."""
 SMALL_BYTES = 64 * 1024
-"""Files up to this size are fetched each time: what says which of the others count may change twice within a store's clock tick."""
+"""Maximum size of files that are always fetched again. Small marker files can change twice within one tick of a store's clock."""
 COUNTING = ("manta.json", "state.json", "run.json", "report.json")
 """Marker files of a model, a checkpoint, a run and a finished run. Uploaded last: a folder without its marker is incomplete."""
 HALF = ".partial"
-"""How the name of a file ends that is being written."""
+"""Suffix of the name of a file that is being written."""
 COPIED_BYTES = 16 * 1024**2
 PAUSES_S = (1.0, 4.0, 16.0)
-"""After a transfer that failed, before it is tried again."""
+"""Pauses between the attempts of a failed transfer."""
 
 
 def mirror_of(url: str) -> Path:
-    """Where this node has its copy of what is below a URL, in $MANTA_CACHE or ~/.cache/manta. Nothing is created.
+    """Return the folder of this node's copy of a URL, in $MANTA_CACHE or ~/.cache/manta. Nothing is created.
 
     Raises:
         InputError: the URL names no place in a bucket, or holds a password.
@@ -55,7 +55,7 @@ def mirror_of(url: str) -> Path:
 
 
 def url_of(path: Path) -> str | None:
-    """The URL that a path mirrors, whichever node it is a path of; None for one in no mirror."""
+    """Return the URL that a path of any node mirrors; None if the path is in no mirror."""
     if MIRRORS not in path.parts:
         return None
     scheme, *parts = path.parts[path.parts.index(MIRRORS) + 1 :] or ("",)
@@ -63,18 +63,18 @@ def url_of(path: Path) -> str | None:
 
 
 def shown(path: Path) -> str:
-    """How people are told of a path: by its URL if it is in a mirror, as others find it by that."""
+    """Return a path as messages show it: as a URL if it is in a mirror, because the URL works on every node."""
     return url_of(path) or str(path)
 
 
 def here(path: Path) -> Path:
-    """A path that was written down on any node, as it is on this one."""
+    """Convert a path that was recorded on any node to the path on this node."""
     url = url_of(path)
     return path if url is None else mirror_of(url)
 
 
 def names(folder: Path) -> list[str]:
-    """What a folder holds, in the object store if it is a mirror; nothing if there is no such folder.
+    """Return the names in a folder, from the object store if it is a mirror; empty if there is no such folder.
 
     Raises:
         RunError: the store cannot be reached.
@@ -86,9 +86,9 @@ def names(folder: Path) -> list[str]:
 
 
 def fetch(path: Path, *, without: Collection[str] = ()) -> Path:
-    """Have on this node what the object store holds of a file or folder, and nothing else; the path on this node.
+    """Make this node's copy of a file or folder match the object store, and return its path on this node.
 
-    What is there already is not fetched again. `without` are names in the folder that are left alone.
+    Files that are already up to date are not fetched again. `without` are names in the folder that are left alone.
 
     Raises:
         RunError: the store cannot be reached or the disk is full.
@@ -98,7 +98,7 @@ def fetch(path: Path, *, without: Collection[str] = ()) -> Path:
         return path
     target = mirror_of(url)
     files = {name: info for name, info in _remote_files(url).items() if name.partition("/")[0] not in without}
-    for path_here in sorted((target, *target.rglob("*")), reverse=True):  # what is in a folder comes before it
+    for path_here in sorted((target, *target.rglob("*")), reverse=True):  # the contents of a folder come before it
         name = path_here.relative_to(target).as_posix()
         if path_here.is_dir():
             with suppress(OSError):  # it is not empty
@@ -112,9 +112,9 @@ def fetch(path: Path, *, without: Collection[str] = ()) -> Path:
 
 
 def store(path: Path, *, without: Collection[str] = ()) -> None:
-    """Put a file or folder of a mirror into the object store, but for files that are there as they are; nothing is removed.
+    """Upload a file or folder of a mirror to the object store. Unchanged files are skipped, and nothing is removed.
 
-    Those of COUNTING come last. `without` are names in the folder that stay behind.
+    Files in COUNTING come last. `without` are names in the folder that are not uploaded.
 
     Raises:
         RunError: the store cannot be reached or refuses.
@@ -133,7 +133,7 @@ def store(path: Path, *, without: Collection[str] = ()) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or folder, if it is there, from this node and from the object store if it is in a mirror.
+    """Remove a file or folder, if it exists, from this node and, if it is in a mirror, from the object store.
 
     Raises:
         RunError: the store cannot be reached or refuses.
@@ -150,10 +150,10 @@ def discard(path: Path) -> None:
 
 
 def check(url: str) -> None:
-    """See that a small object can be put and removed below a URL.
+    """Check that a small object can be written and removed below a URL.
 
     Raises:
-        InputError: it cannot, with the store's own reason, or the file system of such URLs is not installed.
+        InputError: it cannot, with the store's own reason, or the file system for such URLs is not installed.
     """
     system, base = _opened(url)
     probe = posixpath.join(base, f".manta-seen-{secrets.token_hex(4)}")
@@ -161,7 +161,7 @@ def check(url: str) -> None:
         with system.open_output_stream(probe) as file:
             file.write(b"manta")
         system.delete_file(probe)
-    except Exception as error:  # noqa: BLE001  # each file system raises kinds of its own
+    except Exception as error:  # noqa: BLE001  # each file system raises its own types
         raise InputError(
             f"storage: {url} cannot be written ({_reason(error)}); check the bucket, the credentials and, unless it is the "
             "cloud's own, AWS_ENDPOINT_URL."
@@ -169,7 +169,7 @@ def check(url: str) -> None:
 
 
 def _remote_files(url: str) -> dict[str, Any]:
-    """Files below a URL by their place below it, or a single file as `.`, as `pyarrow.fs.FileInfo`."""
+    """Return the files below a URL by relative path, or a single file as `.`, as `pyarrow.fs.FileInfo`."""
     from pyarrow.fs import FileSelector, FileType
 
     system, base = _opened(url)
@@ -185,7 +185,7 @@ def _remote_files(url: str) -> dict[str, Any]:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    """The pyarrow file system of a URL, and its place in that."""
+    """Return the pyarrow file system of a URL, and the path in it."""
     scheme, _, place = url.partition("://")
     bucket, _, below = place.partition("/")
     system, base = _file_system(f"{scheme}://{bucket}")
@@ -194,13 +194,13 @@ def _opened(url: str) -> tuple[Any, str]:
 
 @lru_cache(maxsize=8)
 def _file_system(url: str) -> tuple[Any, str]:
-    """The file system of a bucket's URL: pyarrow's own, which goes by AWS_ENDPOINT_URL, else one that fsspec finds."""
+    """Return the file system of a bucket's URL: pyarrow's own, which honors AWS_ENDPOINT_URL, else one that fsspec finds."""
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
-    patience = "?retry_limit_seconds=30" if url.startswith(("gs://", "gcs://")) else ""  # of 15 minutes; the others have seconds
+    patience = "?retry_limit_seconds=30" if url.startswith(("gs://", "gcs://")) else ""  # not 15 minutes; others retry for seconds
     try:
         system, base = FileSystem.from_uri(url + patience)
-    except Exception as error:  # noqa: BLE001  # each file system raises kinds of its own
+    except Exception as error:  # noqa: BLE001  # each file system raises its own types
         if "Unrecognized filesystem type" not in str(error):
             raise InputError(f"storage: {url} cannot be opened ({_reason(error)}).") from None
         try:
@@ -212,7 +212,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 
 def _is_same(file: Path, info: Any) -> bool:
-    """Whether a file of the mirror is the object: it was given the object's time when it was put or fetched."""
+    """Tell whether a file of the mirror equals the object: a stored or fetched file gets the object's modification time."""
     try:
         state = file.stat()
     except OSError:
@@ -240,19 +240,19 @@ def _download(url: str, info: Any, file: Path) -> None:
 
 
 def _stamp(file: Path, info: Any) -> None:
-    """Give a file the time of its object, by which it is known as the same; not every file system tells one."""
+    """Set a file's modification time to its object's, by which the two are compared. Not every file system has such times."""
     if info.mtime_ns is not None:
         os.utime(file, ns=(info.mtime_ns, info.mtime_ns))
 
 
 def _again(work: Callable[[], T], failure: str) -> T:
-    """Do it, again where that fails, and at last raise a RunError of `failure` and the store's own reason."""
+    """Call `work` and retry it after failures. At last, raise a RunError of `failure` and the store's own reason."""
     for pause_s in (*PAUSES_S, None):
         try:
             return work()
         except MantaError:
             raise
-        except Exception as error:  # noqa: BLE001  # each file system raises kinds of its own
+        except Exception as error:  # noqa: BLE001  # each file system raises its own types
             if pause_s is None:
                 raise RunError(f"{failure} ({_reason(error)}).") from None
             time.sleep(pause_s)
@@ -260,6 +260,6 @@ def _again(work: Callable[[], T], failure: str) -> T:
 
 
 def _reason(error: Exception) -> str:
-    """The store's own words, on one line, without what was being done and the number of the request."""
+    """Return the store's own message on one line, without the operation and the number of the request."""
     words = " ".join(str(error).split()) or type(error).__name__
     return re.sub(r"^When .*?(?=AWS Error)| \(Request ID: [^)]*\)", "", words).removesuffix(".")[:300]

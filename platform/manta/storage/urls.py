@@ -1,4 +1,4 @@
-"""Where a path or URL leads: the file system behind it."""
+"""The file system behind a path or URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a path or URL, and the path within it.
+    """Return the file system of a path or URL, and the path within it.
 
     Raises:
         InputError: the URL is of no known kind, or its kind needs a package that is not installed.

@@ -61,7 +61,7 @@ def test_a_key_like_no_other_lists_the_known_ones(experiment: Path) -> None:
         ("model: {task: ranking}", ["model.task: 'ranking'", "Allowed: auto, binary, multiclass, multilabel."]),
         ("model: {dropout: 1.0}", ["model.dropout: 1.0", "less than 1", "Probability of every dropout"]),
         ("train: {learning_rate: .nan}", ["train.learning_rate: nan", "finite"]),
-        ("train: 3", ["train: 3", "How it is fine-tuned"]),
+        ("train: 3", ["train: 3", "Settings of the fine-tuning"]),
     ],
 )
 def test_a_wrong_value_is_shown_with_its_field_and_what_is_allowed(experiment: Path, text: str, fragments: list[str]) -> None:

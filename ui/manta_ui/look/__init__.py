@@ -1,4 +1,4 @@
-"""How the page looks: colours, fonts, style sheet and the few lines of JavaScript. All of it is local."""
+"""The look of the page: colors, fonts, style sheets and a few lines of JavaScript. All of it is local."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MONOSPACE_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
 
 
 def page_theme() -> gr.themes.Base:
-    """Colours and fonts; the fonts are the reader's own, so none is fetched."""
+    """Return the colors and fonts. It uses fonts of the reader's system, so that none is fetched."""
     import gradio as gr
 
     theme = gr.themes.Soft(
@@ -28,7 +28,7 @@ def page_theme() -> gr.themes.Base:
         font=list(SYSTEM_FONTS),
         font_mono=list(MONOSPACE_FONTS),
     )
-    # White on the theme's own light teal is hard to read, and so are teal words on a light ground.
+    # White on the theme's light teal is hard to read, and so is teal text on a light background.
     return theme.set(
         body_background_fill="*neutral_50",
         button_primary_background_fill="*primary_700",
@@ -72,5 +72,5 @@ def page_theme() -> gr.themes.Base:
 
 
 def page_head() -> str:
-    """What stands in the page's head: its scripts."""
+    """Return the content of the page's head: its scripts."""
     return "".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in SCRIPTS)

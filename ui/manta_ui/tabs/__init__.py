@@ -1,1 +1,1 @@
-"""The page's tabs, one module each, with `build(services, frame)` that is called inside its `gr.Tab`."""
+"""The page's tabs, one module each. Each has `build(services, frame)`, which is called inside the tab's `gr.Tab`."""

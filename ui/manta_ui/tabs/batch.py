@@ -36,12 +36,12 @@ class Classified:
     answers: list[RowAnswer]
     model: ModelInfo
     seconds: float
-    """What it took."""
+    """Seconds that the classification took."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """The components that choose rows."""
+    """The components that filter rows."""
 
     label: gr.Dropdown
     uncertain: gr.Checkbox
@@ -51,12 +51,12 @@ class Filters:
 
     @property
     def inputs(self) -> list[Any]:
-        """In the order of `Filter`'s fields, and the page."""
+        """The components in the order of `Filter`'s fields, and the page."""
         return [self.label, self.uncertain, self.least, self.most, self.page]
 
 
 def build(services: Services, frame: Frame) -> None:
-    """The tab's components and what they do."""
+    """Build the tab's components and their events."""
     api = services.api
     classified = gr.State(None)
     choice = build_file_choice(frame, name="batch")
@@ -123,7 +123,7 @@ def _build_filters() -> Filters:
 def classified_rows(
     api: ServeClient, file: RowFile | None, column: str | None, second: str | None, *, model: ModelInfo | None
 ) -> Iterator[str | Classified]:
-    """How far it is as HTML, again and again, and at last the results; a problem ends it."""
+    """Yield the progress as HTML repeatedly, and finally the results. An error ends it."""
     if file is None or column is None:
         yield note_html("Drop a file and choose its text column first.", is_error=True)
         return
@@ -147,7 +147,7 @@ def classified_rows(
 
 
 def done_sentence(done: Classified) -> str:
-    """What came of it."""
+    """Return a sentence about the results."""
     without = sum(answer.problem is not None for answer in done.answers)
     unsure = sum(answer.uncertain for answer in done.answers)
     tail = f" Rows without an answer: {without:,}; the table says why." if without else ""
@@ -156,7 +156,7 @@ def done_sentence(done: Classified) -> str:
 
 
 def with_answers(done: Classified) -> Path:
-    """The file with the answers in further columns, to be downloaded."""
+    """Write the file with the answers in added columns, and return its path for the download."""
     path = held_path(f"{Path(done.file.name).stem}-answers{done.file.kind}")
     added = [
         {
@@ -173,7 +173,7 @@ def with_answers(done: Classified) -> Path:
 
 
 def shown(classified: Classified | None, label: str, uncertain: bool, least: float, most: float, page: float) -> str:
-    """One page of the rows that the filters let through."""
+    """Return one page of the rows that pass the filters."""
     if classified is None:
         return ""
     chosen = Filter(label=label, uncertain_only=uncertain, least=least, most=most)
@@ -181,5 +181,5 @@ def shown(classified: Classified | None, label: str, uncertain: bool, least: flo
 
 
 def stopped() -> list[Any]:
-    """After Stop."""
+    """Return the updates after a click on Stop."""
     return [note_html("Stopped."), gr.Button(interactive=True), gr.Button(interactive=False)]

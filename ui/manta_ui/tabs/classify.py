@@ -1,4 +1,4 @@
-"""The tab Classify: type a text, see its label and how sure the model is, ask why, and say what is right."""
+"""The tab Classify: type a text, see its label and confidence, ask for an explanation, and correct the label."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 
 
 def build(services: Services, frame: Frame) -> None:
-    """The tab's components and what they do."""
+    """Build the tab's components and their events."""
     api = services.api
     answered = gr.State(None)
     history = gr.State([])
@@ -52,7 +52,7 @@ def build(services: Services, frame: Frame) -> None:
         queue=False,
         api_visibility="private",
     )
-    # What comes after the answer waits until it is shown.
+    # The updates after the answer wait until it is shown.
     asked.then(
         after_answer,
         inputs=[frame.answering, answered, history],
@@ -81,7 +81,7 @@ def _boxes() -> tuple[gr.Textbox, gr.Textbox]:
 
 
 def _build_sharing(api: ServeClient, text: gr.Textbox, second: gr.Textbox) -> None:
-    """Buttons that copy a link to this text, and what asks the same from elsewhere."""
+    """Build the buttons that copy a link to this text, or the same request as curl or Python."""
     snippet = gr.Textbox(visible=False)
     with gr.Row(elem_classes="manta-small-buttons"):
         link = gr.Button("Copy link", size="sm", min_width=90, elem_id="copy-link")
@@ -98,15 +98,15 @@ def _build_sharing(api: ServeClient, text: gr.Textbox, second: gr.Textbox) -> No
 
 
 def texts_of(typed: str, second: str) -> Text:
-    """What the two boxes ask about: a pair where the second holds anything.
+    """Return the texts of the two boxes: a pair if the second box holds anything.
 
-    Whether the model reads pairs is the API's to say: the page may have been opened in front of another model.
+    The API checks whether its model reads pairs, because the page may have been opened in front of another model.
     """
     return (typed, second) if second.strip() else (typed,)
 
 
 def examples_of(model: ModelInfo | None) -> list[Any]:
-    """The second box and the examples for a model; nothing changes while none answers."""
+    """Return the second box and the examples for a model. Nothing changes while no model answers."""
     if model is None:
         return [gr.skip(), gr.skip()]
     second = gr.Textbox(visible=True) if model.num_texts == 2 else gr.Textbox(visible=False, value="")
@@ -115,13 +115,13 @@ def examples_of(model: ModelInfo | None) -> list[Any]:
 
 
 def classified(api: ServeClient, typed: str, second: str, *, model: ModelInfo | None) -> list[Any]:
-    """The answer for what the boxes hold, the line under them, and what was answered."""
+    """Return the answer to the texts in the boxes, the note below them, and the answered text."""
     if not typed.strip():
         return [gr.skip(), note_html("Type a text first.", is_error=True), gr.skip()]
     texts = texts_of(typed, second)
     try:
         answer = api.classify(*texts)
-        # Another version than the page knows may have answered, which has its own rule for what is uncertain.
+        # A version that the page does not know may have answered. It has its own confidence threshold.
         if model is None or (answer.uncertain and answer.version != model.version):
             model = api.model(version=answer.version)
     except ApiError as error:
@@ -130,7 +130,7 @@ def classified(api: ServeClient, typed: str, second: str, *, model: ModelInfo | 
 
 
 def after_answer(model: ModelInfo | None, about: Answered | None, history: list[tuple[Text, str]]) -> list[Any]:
-    """The history with its list, an empty place for reasons, and the components that take a judgement."""
+    """Return the history with its list, an empty explanation, and the components that take a judgment."""
     if about is None:
         return [gr.skip()] * 10
     entry = (about.texts, in_short(about.answer))
@@ -142,7 +142,7 @@ def after_answer(model: ModelInfo | None, about: Answered | None, history: list[
 
 
 def explained(api: ServeClient, about: Answered | None) -> str:
-    """Which words spoke for and against the label that was shown."""
+    """Return the explanation of the shown label: which words speak for it and against it."""
     if about is None:
         return note_html("Classify a text first; then this says which words counted.")
     try:

@@ -40,7 +40,7 @@ class Compared:
 
 
 def build(services: Services, frame: Frame) -> None:
-    """The tab's components and what they do."""
+    """Build the tab's components and their events."""
     api = services.api
     with gr.Row():
         left = gr.Dropdown([], label="Version", allow_custom_value=True, elem_id="compare-left", min_width=120)
@@ -55,11 +55,11 @@ def build(services: Services, frame: Frame) -> None:
 
     versions = [left, right]
     gr.on(
-        [frame.tab.select, frame.answering.change],  # whichever is later: who comes here at once is before the model is known
+        [frame.tab.select, frame.answering.change],  # a quick visitor opens the tab before the model is known
         lambda model, one, other: choices(services.tracking, model, one, other),
         inputs=[frame.answering, *versions],
         outputs=[*versions, second],
-        trigger_mode="always_last",  # or what comes while the other is under way is dropped
+        trigger_mode="always_last",  # otherwise an event is dropped while the other one runs
         **HIDDEN,
     )
     gr.on([left.change, right.change], lambda one, other: metrics_of(api, one, other), inputs=versions, outputs=metrics, **HIDDEN)
@@ -122,12 +122,12 @@ def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dro
 
 
 def choices(tracking: TrackingClient | None, model: ModelInfo | None, left: Any, right: Any) -> list[Any]:
-    """The versions to choose from: all of the registry where it can be asked, else those that the API knows of."""
+    """Return the versions to choose from: all in the registry if it answers, else those that the API knows."""
     if model is None:
         return [gr.skip()] * 3
     known = {model.version, *([model.candidate] if model.candidate else [])}
     if tracking is not None:
-        with suppress(TrackingError):  # a number can be typed all the same
+        with suppress(TrackingError):  # a number can still be typed
             mine = [item for item in tracking.models() if item.name == model.name]
             known |= {version.number for item in mine for version in tracking.versions(item)}
     newest = [str(number) for number in sorted(known, reverse=True)]
@@ -140,7 +140,7 @@ def choices(tracking: TrackingClient | None, model: ModelInfo | None, left: Any,
 
 
 def metrics_of(api: ServeClient, left: Any, right: Any) -> str:
-    """What both versions reached on their test rows; nothing until two are chosen."""
+    """Return both versions' metrics on their test rows; empty until two versions are chosen."""
     try:
         one, other = numbers_of(left, right)
         return metrics_html(api.model(version=one), api.model(version=other))
@@ -151,12 +151,12 @@ def metrics_of(api: ServeClient, left: Any, right: Any) -> str:
 
 
 def compared_text(api: ServeClient, texts: Text, left: Any, right: Any) -> str:
-    """Both answers to one text."""
+    """Return both answers to one text."""
     if not texts[0].strip():
         return note_html("Type a text first.", is_error=True)
     try:
         versions = numbers_of(left, right)
-        with ThreadPoolExecutor(len(versions)) as pool:  # a version that is not loaded yet takes its time
+        with ThreadPoolExecutor(len(versions)) as pool:  # a version that is not loaded yet takes longer
             one, other = pool.map(lambda version: (api.classify(*texts, version=version), api.model(version=version)), versions)
     except (ValueError, ApiError) as error:
         return note_html(str(error), is_error=True)
@@ -172,7 +172,7 @@ def compared_rows(
     *,
     model: ModelInfo | None,
 ) -> Iterator[str | Compared]:
-    """How far it is as HTML, again and again, and at last the answers of both; a problem ends it."""
+    """Yield the progress as HTML repeatedly, and finally the answers of both versions. An error ends it."""
     if file is None or column is None:
         yield note_html("Drop a file and choose its text column first.", is_error=True)
         return
@@ -192,10 +192,10 @@ def compared_rows(
 
 
 def numbers_of(left: Any, right: Any) -> tuple[int, int]:
-    """The two versions as numbers.
+    """Return the two versions as numbers.
 
     Raises:
-        ValueError: one of them is none; the message is for the person who chose it.
+        ValueError: one of them is not a number; the message is for the person who chose it.
     """
     found = []
     for chosen in (left, right):

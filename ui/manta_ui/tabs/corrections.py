@@ -1,4 +1,4 @@
-"""The tab Correct: what people said about answers, and a fine-tuning run that learns from it."""
+"""The tab Correct: people's feedback on answers, and a fine-tuning run that trains on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 
 
 def build(services: Services, frame: Frame) -> None:
-    """The tab's components and what they do."""
+    """Build the tab's components and their events."""
     api = services.api
     shown = gr.HTML(empty_html("Looking for corrections …"), elem_id="corrections", elem_classes="manta-data")
     with gr.Column(visible=False, elem_id="fine-tune") as offer:
@@ -43,7 +43,7 @@ def build(services: Services, frame: Frame) -> None:
 
 
 def summarised(api: ServeClient) -> list[Any]:
-    """What was said, whether to offer a run, and its settings."""
+    """Return the summary of the feedback, whether to offer a run, and the run's settings."""
     try:
         summary = api.feedback()
     except ApiError as error:
@@ -56,7 +56,7 @@ def summarised(api: ServeClient) -> list[Any]:
 
 
 def summary_html(summary: FeedbackSummary) -> str:
-    """Counts, labels and conflicts."""
+    """Return the counts, the labels and the conflicts."""
     figures = (
         (summary.since_champion, "since the champion was trained"),
         (summary.count, "texts judged in all"),

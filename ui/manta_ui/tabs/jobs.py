@@ -1,4 +1,4 @@
-"""The tab Jobs: start a run on a cluster, follow it, stop it."""
+"""The tab Jobs: start, follow and stop runs on a cluster."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NO_RIGHT = "You may look, but not start or stop jobs: the file of users says who
 
 @dataclass(frozen=True)
 class Shown:
-    """What is in the lower half of the tab."""
+    """Content of the lower half of the tab."""
 
     jobs: tuple[str, ...] = ()
     chosen: str | None = None
@@ -50,10 +50,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Start:
-    """The components of the upper half, by which a run is started."""
+    """The components of the upper half, which start a run."""
 
     fields: list[tuple[FormField, Any]]
-    """The form's, each with its component."""
+    """The fields of the form, each with its component."""
     text: gr.Textbox
     """The experiment as YAML."""
     files: gr.State
@@ -65,7 +65,7 @@ class Start:
 
 
 def build(services: Services, frame: Frame) -> None:
-    """The tab's components and what they do."""
+    """Build the tab's components and their events."""
     jobs = services.jobs
     if jobs is None:
         gr.HTML(empty_html(*NO_CLUSTER))
@@ -85,7 +85,7 @@ def build(services: Services, frame: Frame) -> None:
 
     def show(chosen: str | None, before: Shown | None, request: gr.Request) -> list[Any]:
         now = look(jobs, chosen, may_stop=services.may_promote(request.username))
-        if now == before:  # what is read stays as it is
+        if now == before:  # text that someone reads stays unchanged
             return [*(gr.skip() for _ in range(5)), before, gr.Timer(active=True)]
         choices = gr.Dropdown(choices=list(now.jobs), value=now.chosen)
         return [choices, now.status, now.log, now.table, gr.Button(interactive=now.may_stop), now, gr.Timer(active=True)]
@@ -115,7 +115,7 @@ def build(services: Services, frame: Frame) -> None:
 
 
 def _build_start() -> Start:
-    """The form on one side, the YAML, the files and the buttons on the other."""
+    """Build the form on one side, and the YAML, the files and the buttons on the other."""
     gr.HTML("<h2>Start a run</h2>")
     fields: list[tuple[FormField, Any]] = []
     with gr.Row(equal_height=False):
@@ -146,7 +146,7 @@ def _build_start() -> Start:
 
 
 def _wire_form(start: Start, frame: Frame) -> None:
-    """Fields write into the YAML and follow it; what is wrong with it is said at once."""
+    """Make the fields write into the YAML and follow it. Errors in the YAML are shown at once."""
     text, files, note = start.text, start.files, start.note
     components = [component for _, component in start.fields]
 
@@ -168,7 +168,7 @@ def _wire_form(start: Start, frame: Frame) -> None:
 
 
 def look(jobs: JobsClient, chosen: str | None, *, may_stop: bool = True) -> Shown:
-    """The cluster's jobs as they are now, and the one that was chosen; else the newest."""
+    """Return the cluster's current jobs, and the chosen job or else the newest."""
     try:
         found = jobs.jobs()[:MOST_JOBS]
         if not found:
@@ -189,7 +189,7 @@ def look(jobs: JobsClient, chosen: str | None, *, may_stop: bool = True) -> Show
 
 
 def begin(services: Services, verb: Verb, text: str, uploads: Mapping[str, Path], *, user: str | None) -> tuple[str | None, str]:
-    """Send the job for an experiment; its id, or None, and a sentence about it."""
+    """Send the job for an experiment. Return its id, or None, and a sentence about it."""
     if services.jobs is None:
         return None, NO_CLUSTER[0]
     if not services.may_promote(user):
@@ -202,7 +202,7 @@ def begin(services: Services, verb: Verb, text: str, uploads: Mapping[str, Path]
 
 
 def check_note(text: str, uploads: Mapping[str, Path]) -> str:
-    """Whether an experiment could be sent, and what is wrong with it."""
+    """Return a note that the experiment can be sent, or its error."""
     try:
         config = checked(text, uploads)
     except InputError as error:
@@ -211,24 +211,24 @@ def check_note(text: str, uploads: Mapping[str, Path]) -> str:
 
 
 def uploads_of(paths: list[str]) -> dict[str, Path]:
-    """The uploaded files by name; of two with the same name, the later one."""
+    """Return the uploaded files by name. Of two with the same name, the later one counts."""
     return {Path(path).name: Path(path) for path in paths}
 
 
 def added(new: list[str] | None, before: list[str]) -> tuple[list[str], str]:
-    """The uploaded files with those that are new, and their names for people."""
+    """Return all uploaded files, including the new ones, and their names as HTML."""
     paths = [*before, *(new or [])]
     return paths, files_html(list(uploads_of(paths)))
 
 
 def files_html(names: list[str]) -> str:
-    """Which files travel with the job, where the YAML names them."""
+    """Return the names of the files that are sent with the job if the YAML names them."""
     words = f"Files that travel where data.train … names them: {', '.join(names)}" if names else "Files that data.train … may name:"
     return f'<p class="manta-quiet">{html.escape(words)}</p>'
 
 
 def _component(field: FormField) -> Any:
-    words = field.explanation.replace("*", "∗")  # gradio reads it as Markdown, where a plain star begins italics
+    words = field.explanation.replace("*", "∗")  # gradio reads it as Markdown, where a plain star starts italics
     shared: dict[str, Any] = {"label": field.label, "info": words, "elem_id": f"jobs-{field.name.replace('.', '-')}"}
     value = value_of(FIRST, field)
     if field.kind == "switch":
@@ -239,11 +239,11 @@ def _component(field: FormField) -> Any:
 
 
 def _writer(field: FormField) -> Callable[..., list[Any]]:
-    """What a field does when it was filled in: the YAML with its value, and whether that could be sent."""
+    """Return a field's event handler. It returns the YAML with the field's value, and a note about whether that can be sent."""
 
     def write(text: str, value: Any, uploaded: list[str]) -> list[Any]:
         if value == value_of(text, field):
-            return [gr.skip(), gr.skip()]  # to look at a field changes nothing, least of all comments in the YAML
+            return [gr.skip(), gr.skip()]  # visiting a field changes nothing and keeps comments in the YAML
         try:
             written = with_value(text, field, value)
         except InputError as error:

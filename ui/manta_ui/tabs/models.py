@@ -1,4 +1,4 @@
-"""The tab Models: versions, how good they are, and which one answers."""
+"""The tab Models: the versions, their metrics, and the choice of the version that answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_RIGHT = "You may look, but not change which version answers: the file of user
 
 @dataclass(frozen=True)
 class Shown:
-    """What is in the tab."""
+    """Content of the tab."""
 
     note: str = ""
     models: tuple[str, ...] = ()
@@ -45,12 +45,12 @@ class Shown:
     details: str = ""
     verdict: str = ""
     asks_again: bool = False
-    """Whether the server may answer in a moment."""
+    """True if the server may answer in a moment."""
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A step that a job is taking."""
+    """A step whose job is running."""
 
     step: Step
     job_id: str
@@ -69,21 +69,21 @@ class Parts:
     table: gr.HTML
     steps: dict[Step, gr.Button]
     said: gr.HTML
-    """What is to be said about a step."""
+    """The message about a step."""
     verdict: gr.HTML
     details: gr.HTML
     starting: gr.Timer
-    """Ticks while the tracking server does not answer."""
+    """The timer that ticks while the tracking server does not answer."""
 
     @property
     def outputs(self) -> list[Any]:
-        """What `_updates` are for."""
+        """The components that `_updates` updates."""
         shown = [self.note, self.model, self.version, self.table, self.verdict, self.details, self.starting, self.said]
         return [*shown, *self.steps.values()]
 
 
 def build(services: Services, frame: Frame) -> None:
-    """The tab's components and what they do."""
+    """Build the tab's components and their events."""
     tracking = services.tracking
     if tracking is None:
         gr.HTML(empty_html(*NO_SERVER))
@@ -125,7 +125,7 @@ def _build_parts() -> Parts:
 
 
 def _wire_steps(services: Services, tracking: TrackingClient, parts: Parts) -> None:
-    """A button sends the job of its step; a clock waits for what comes of it."""
+    """Make each button send the job of its step, and a timer wait for the result."""
     pending: gr.State = gr.State(None)
     waiting = gr.Timer(ASK_AGAIN_S, active=False)
     buttons = list(parts.steps.values())
@@ -157,7 +157,7 @@ def _wire_steps(services: Services, tracking: TrackingClient, parts: Parts) -> N
 
 
 def look(tracking: TrackingClient, *, model: str | None = None, version: int | None = None) -> Shown:
-    """The registry as it is now, at the model and version that were chosen; else at the first model and its champion."""
+    """Return the current registry at the chosen model and version, by default at the first model and its champion."""
     try:
         models = tracking.models()
         if not models:
@@ -188,7 +188,7 @@ def look(tracking: TrackingClient, *, model: str | None = None, version: int | N
 
 
 def why_not(services: Services, user: str | None, *, model: str | None, version: int | None) -> str:
-    """Why a person cannot change which version answers; empty where they can."""
+    """Return the reason why a person cannot change which version answers; empty if they can."""
     if model is None or version is None:
         return ""
     if not services.may_promote(user):
@@ -197,7 +197,7 @@ def why_not(services: Services, user: str | None, *, model: str | None, version:
 
 
 def begin(services: Services, step: Step, model: str, version: int, *, user: str | None) -> tuple[Pending | None, str]:
-    """Send the job for a step; what to wait for, or None, and a sentence about it."""
+    """Send the job for a step. Return the step to wait for, or None, and a sentence about it."""
     problem = why_not(services, user, model=model, version=version)
     if problem or services.jobs is None or services.tracking is None:
         return None, problem
@@ -210,7 +210,7 @@ def begin(services: Services, step: Step, model: str, version: int, *, user: str
 
 
 def came_of(services: Services, pending: Pending) -> tuple[bool, str, str]:
-    """Whether a step is over, what to say about it, and its verdict as HTML, where it has one that is not recorded."""
+    """Return whether a step is over, a message about it, and as HTML its verdict, if it has one that is not recorded."""
     if services.jobs is None:
         return True, note_html(""), ""
     try:
@@ -240,7 +240,7 @@ def came_of(services: Services, pending: Pending) -> tuple[bool, str, str]:
 
 
 def recorded_verdict(model: Model, version: Version) -> str:
-    """What the gate last said about a version, as far as that was recorded."""
+    """Return the gate's last recorded verdict on a version; empty if there is none."""
     decision = last_verdict(model, version.number)
     if decision is None:
         return ""
@@ -250,7 +250,7 @@ def recorded_verdict(model: Model, version: Version) -> str:
 
 
 def decided_html(model: Model) -> str:
-    """The log of decisions, under its heading."""
+    """Return the log of decisions, under its heading."""
     return section_html("Decisions", decisions_html(model))
 
 
@@ -274,7 +274,7 @@ def _updates(services: Services, shown: Shown, *, user: str | None) -> list[Any]
 
 
 def _version_of(model: Model, versions: list[Version], wanted: int | None) -> Version | None:
-    """The version that was chosen, else the champion, else the newest."""
+    """Return the chosen version, else the champion, else the newest."""
     number = wanted if wanted is not None else model.aliases.get("champion")
     return next((item for item in versions if item.number == number), versions[0] if versions else None)
 

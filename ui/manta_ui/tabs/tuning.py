@@ -24,11 +24,11 @@ NONE_YET = ("No searches yet.", "Start one in the tab Jobs, or type: manta tune 
 
 @dataclass(frozen=True)
 class Shown:
-    """What is in the tab."""
+    """Content of the tab."""
 
     note: str
     searches: tuple[tuple[str, str], ...] = ()
-    """Name and id of each."""
+    """Name and id of each search."""
     chosen: str | None = None
     trials: str = ""
     charts: str = ""
@@ -36,11 +36,11 @@ class Shown:
     best_config: str = ""
     """As YAML, for the tab Jobs."""
     is_over: bool = False
-    """Whether nothing more happens in the search that is shown."""
+    """True if nothing more happens in the shown search."""
 
 
 def build(services: Services, frame: Frame) -> None:
-    """The tab's components and what they do."""
+    """Build the tab's components and their events."""
     tracking = services.tracking
     if tracking is None:
         gr.HTML(empty_html(*NO_SERVER))
@@ -57,8 +57,8 @@ def build(services: Services, frame: Frame) -> None:
 
     def show(chosen: str | None, before: Shown | None) -> list[Any]:
         now = look(tracking, chosen, before=before)
-        timer = gr.Timer(active=True)  # a search may begin, end or come back at any time
-        if now == before:  # what is read, or pointed at, stays as it is
+        timer = gr.Timer(active=True)  # a search may begin, end or reappear at any time
+        if now == before:  # text and charts in use stay unchanged
             return [*(gr.skip() for _ in range(6)), before, timer]
         return [
             gr.Dropdown(choices=list(now.searches), value=now.chosen),
@@ -79,9 +79,9 @@ def build(services: Services, frame: Frame) -> None:
 
 
 def look(tracking: TrackingClient, chosen: str | None, *, before: Shown | None = None) -> Shown:
-    """The searches as they are now, and the trials of the one that was chosen; else of the newest.
+    """Return the current searches, and the trials of the chosen search or else of the newest.
 
-    Of a search that is over nothing is asked again: it is as it was `before`.
+    A finished search is not requested again: `before` is returned.
     """
     try:
         searches = tracking.searches()

@@ -1,1 +1,1 @@
-"""What a finished model does on labelled rows, looked at from all sides and written as one self-contained page."""
+"""Evaluation of a finished model on labeled rows, written as one self-contained page."""

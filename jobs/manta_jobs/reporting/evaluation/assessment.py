@@ -1,4 +1,4 @@
-"""`assess`: every figure of an evaluation, from the logits of its rows."""
+"""`assess`: all figures of an evaluation, from the logits of its rows."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Subject:
-    """What was evaluated, on what."""
+    """The model that was evaluated, and the data."""
 
     model: str
     version: int | None
-    """None for a model folder that is in no registry."""
+    """None for a model folder that is not registered."""
     artifact: str
     data: str
     created: str
-    """When the model was made: UTC, ISO 8601."""
+    """Time when the model was made: UTC, ISO 8601."""
 
     @property
     def title(self) -> str:
@@ -47,24 +47,24 @@ class Subject:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A row whose answer is not its label."""
+    """A row that the model answers wrongly."""
 
     place: str
-    """Where it stands in its file."""
+    """Position of the row in its file."""
     text: Text
     labels: tuple[str, ...]
-    """What the data says."""
+    """Labels in the data."""
     answer: tuple[str, ...]
-    """What the model says."""
+    """Labels that the model gives."""
     label: str
-    """The label that the model is wrongly sure about."""
+    """The label about which the model is wrong with the highest confidence."""
     score: float
-    """How sure it is: the probability that it gives to its answer about that label."""
+    """Confidence in the mistake: the probability of the model's wrong decision about that label."""
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """How a model did on labelled rows."""
+    """The results of a model on labeled rows."""
 
     subject: Subject
     labels: LabelSpace
@@ -77,24 +77,24 @@ class Assessment:
     slices: tuple[Slice, ...]
     worst: Slice | None
     mistakes: tuple[Mistake, ...]
-    """The surest first."""
+    """Mistakes, highest confidence first."""
     num_mistakes: int
     latency: Latency
     behaviour: SuiteResult | None
 
     @property
     def num_rows(self) -> int:
-        """Rows that were evaluated."""
+        """Number of rows that were evaluated."""
         return len(self.targets)
 
     @property
     def confusion(self) -> Counts:
-        """What `confusion_counts` says."""
+        """The counts of `confusion_counts`."""
         return confusion_counts(self.probabilities, self.targets, labels=self.labels)
 
     @property
     def confusions(self) -> list[tuple[str, str, int]]:
-        """Label, answer and number of rows of the most frequent confusions; none for a multilabel task."""
+        """Label, answer and number of rows of the most frequent confusions; empty for a multilabel task."""
         if self.labels.task == "multilabel":
             return []
         wrong = self.confusion.copy()
@@ -105,7 +105,7 @@ class Assessment:
         return [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as `report.json` has them."""
+        """Return the figures as `report.json` has them."""
         return {
             **asdict(self.subject),
             "task": self.labels.task,
@@ -127,7 +127,7 @@ class Assessment:
 def assess(
     subject: Subject, split: Split, measured: Measured, *, labels: LabelSpace, patterns: Mapping[str, re.Pattern[str]]
 ) -> Assessment:
-    """All that can be said of a model from its logits on a split."""
+    """Compute all figures of an evaluation from the model's logits on a split."""
     probabilities = labels.probabilities(measured.logits)
     ranking = {name: ranking_metrics(probabilities, split.targets, label=index) for index, name in enumerate(labels.names)}
     per_class = per_class_metrics(measured.logits, split.targets, labels=labels)
@@ -157,9 +157,9 @@ def assess(
 
 
 def ranking_metrics(probabilities: Floats, targets: Targets, *, label: int) -> dict[str, float]:
-    """Areas under the ROC and the precision-recall curve of one label against all rows without it.
+    """Return the areas under the ROC and the precision-recall curve of one label against all other rows.
 
-    They need rows with the label and rows without it; where either is missing there are none. The second is average precision.
+    They need rows with the label and rows without it; otherwise the result is empty. The second area is the average precision.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -171,7 +171,7 @@ def ranking_metrics(probabilities: Floats, targets: Targets, *, label: int) -> d
 
 
 def overall_ranking(ranking: dict[str, dict[str, float]], *, labels: LabelSpace) -> dict[str, float]:
-    """Those areas of the model: of its second label where it is binary, else their mean over the labels that have them."""
+    """Return the model's ranking areas: for a binary model those of its second label, else the mean over labels that have them."""
     if labels.task == "binary":
         return ranking[labels.names[1]]
     known = [areas for areas in ranking.values() if areas]
@@ -179,7 +179,7 @@ def overall_ranking(ranking: dict[str, dict[str, float]], *, labels: LabelSpace)
 
 
 def surest_mistakes(split: Split, probabilities: Floats, *, labels: LabelSpace) -> list[Mistake]:
-    """The rows whose answer is wrong though the model is sure of it, the surest first: often the label is what is wrong."""
+    """Return the wrong answers with the highest confidence, highest first. Often the label in the data is the mistake."""
     decided = labels.decide(probabilities)
     if labels.task == "multilabel":
         confidence = np.where(decided, probabilities, 1.0 - probabilities)

@@ -1,4 +1,4 @@
-"""How each picture of an evaluation is drawn onto an empty figure."""
+"""Functions that draw each plot of an evaluation onto an empty figure."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from manta_jobs.reporting.evaluation.assessment import Assessment
 
 COUNTED_LABELS = 12
-"""Up to so many labels, every cell of the confusion matrix has its number; beyond, the wrong ones have that fit in."""
+"""Most labels for a confusion matrix of normal size. With more, cell borders are thinner and numbers smaller."""
 SMALL_LABELS = 30
 CELL_COLOURS = ("#ffffff", "#101418")
-"""Of numbers on dark and on light cells: unlike paper and ink, they stay what they are on a dark page."""
+"""Colors of numbers on dark and on light cells. They are meant to be the same on light and dark pages."""
 NUM_CONFIDENCE_BINS = 20
 
 
 def draw_confusion(figure: Figure, *, assessment: Assessment) -> None:
-    """Rows are labels, columns answers; a cell's colour is the share of its row, and an empty cell has none."""
+    """Draw the confusion matrix, labels by answers. A cell's color is its share of its row; empty cells have no color."""
     counts = assessment.confusion
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.ma.masked_equal(counts / np.maximum(totals, 1), 0.0)
@@ -52,7 +52,7 @@ def draw_confusion(figure: Figure, *, assessment: Assessment) -> None:
 
 
 def draw_label_errors(figure: Figure, *, assessment: Assessment) -> None:
-    """Of each label of a multilabel task: rows where it was found, missed and wrongly given."""
+    """Draw, for each label of a multilabel task, the rows where it was found, missed and wrongly given."""
     panel = figure.subplots()
     counts, left = assessment.confusion, np.zeros(len(assessment.labels.names))
     entries = []
@@ -68,7 +68,7 @@ def draw_label_errors(figure: Figure, *, assessment: Assessment) -> None:
 
 
 def draw_per_class(figure: Figure, *, assessment: Assessment) -> None:
-    """F1 of each label, the worst on top, with precision and recall."""
+    """Draw F1, precision and recall of each label, the worst on top."""
     panel = figure.subplots()
     ordered = sorted(assessment.per_class.items(), key=lambda item: item[1]["f1"])
     places = np.arange(len(ordered))
@@ -93,7 +93,7 @@ def draw_per_class(figure: Figure, *, assessment: Assessment) -> None:
 
 
 def draw_reliability(figure: Figure, *, assessment: Assessment) -> None:
-    """Accuracy by confidence, with the 95% interval of each bin."""
+    """Draw accuracy by confidence, with the 95% interval of each bin."""
     panel = figure.subplots()
     panel.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2)
     bins = assessment.calibration
@@ -119,7 +119,7 @@ def draw_reliability(figure: Figure, *, assessment: Assessment) -> None:
 
 
 def draw_confidence(figure: Figure, *, assessment: Assessment) -> None:
-    """How many answers are how sure, right and wrong ones apart."""
+    """Draw a histogram of confidence, with right and wrong answers apart."""
     confidence, correct = claims(assessment.probabilities, assessment.targets, labels=assessment.labels)
     several = assessment.labels.task == "multilabel"
     lowest = 0.0 if several else 1 / len(assessment.labels.names)
@@ -137,7 +137,7 @@ def draw_confidence(figure: Figure, *, assessment: Assessment) -> None:
 
 
 def draw_roc(figure: Figure, *, assessment: Assessment) -> None:
-    """True against false positives of a binary model's second label."""
+    """Draw the ROC curve of a binary model's second label."""
     from sklearn.metrics import roc_curve
 
     if "roc_auc" not in assessment.metrics:
@@ -155,7 +155,7 @@ def draw_roc(figure: Figure, *, assessment: Assessment) -> None:
 
 
 def draw_precision_recall(figure: Figure, *, assessment: Assessment) -> None:
-    """Precision by recall of a binary model's second label."""
+    """Draw precision by recall of a binary model's second label."""
     from sklearn.metrics import precision_recall_curve
 
     if "pr_auc" not in assessment.metrics:
@@ -173,7 +173,7 @@ def draw_precision_recall(figure: Figure, *, assessment: Assessment) -> None:
 
 
 def draw_slices(figure: Figure, *, assessment: Assessment) -> None:
-    """The accuracy of each slice with its 95% interval, beside that of all rows."""
+    """Draw the accuracy of each slice with its 95% interval, and that of all rows."""
     panel = figure.subplots()
     slices = [part for part in assessment.slices if part.num_rows]
     panel.axvline(assessment.metrics["accuracy"], color=GREY, linestyle="--", linewidth=1.2)
@@ -197,7 +197,7 @@ def draw_slices(figure: Figure, *, assessment: Assessment) -> None:
 
 
 def _label_rows(panel: Axes, names: list[str], counts: list[int] | None = None) -> None:
-    """Rows by name, long names cut, each with its number of rows in the data."""
+    """Label the bars with names and their row counts, and shorten long names."""
     most = 24 if is_narrow(panel.figure) else 44
     shown = [name if len(name) <= most else f"{name[: most - 1]}…" for name in names]
     if counts is not None:
@@ -209,12 +209,12 @@ def _label_rows(panel: Axes, names: list[str], counts: list[int] | None = None) 
 
 
 def _fits(figure: Figure, names: list[str]) -> bool:
-    """Whether names fit side by side below the columns."""
+    """Tell whether the names fit side by side below the columns."""
     return 6.0 * max(map(len, names)) < 0.75 * 72 * figure.get_figwidth() / len(names)
 
 
 def _colours() -> Any:
-    """Dark for few, bright for many, without the ends that fade into dark and light pages."""
+    """Return a color map from dark (few) to bright (many), without the ends that blend into dark and light pages."""
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -1,4 +1,4 @@
-"""What needs the model itself: logits, latency and behaviour tests, in one task on one node of the connected cluster."""
+"""Measurements that need the model itself: logits, latency and behavior tests, in one task on one node of the cluster."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ RUN = "evaluation"
 
 @dataclass(frozen=True)
 class Latency:
-    """How fast answers come, tokenising included."""
+    """Speed of the answers, including tokenization."""
 
     p50_ms: float
     p90_ms: float
     p99_ms: float
-    """Of single texts, one after another."""
+    """Percentiles (50, 90, 99) of single texts, one after another."""
     num_texts: int
-    """How many single texts that is."""
+    """Number of single texts that were timed."""
     rows_per_s: float
-    """All rows at once, in batches."""
+    """Throughput of all rows at once, in batches."""
     device: str
     num_threads: int
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came back from the cluster."""
+    """Measurements that the cluster returned."""
 
     logits: Floats
     latency: Latency
@@ -61,7 +61,7 @@ class Measured:
 
 
 def measure_on_cluster(artifact: ModelArtifact, texts: list[Text], *, suite: Suite | None, console: Console) -> Measured:
-    """Ask the model about every row and every behaviour test, on one node, with a GPU if there is any; a bar says how far it is."""
+    """Compute every row and every behavior test on one node, with a GPU if there is any, and show progress."""
     task, num_cpus = one_node_task(_measure)
     store(artifact.path)
     board = Board()
@@ -74,7 +74,7 @@ def measure_on_cluster(artifact: ModelArtifact, texts: list[Text], *, suite: Sui
 
 
 def _measure(path: Path, texts: list[Text], suite: Suite | None, num_threads: int, board: Board) -> Measured:
-    """The same in this process."""
+    """Measure in this process, as the task on the cluster."""
     import torch
 
     from manta.behaviour.run import run_suite
@@ -94,7 +94,7 @@ def _measure(path: Path, texts: list[Text], suite: Suite | None, num_threads: in
 
 
 class _Report:
-    """Tells the board how many rows are done, not more often than anyone looks."""
+    """Sends the number of finished rows to the board, at most twice per screen update."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -113,9 +113,9 @@ def _warm_up(predictor: Predictor, texts: Sequence[Text]) -> None:
 
 
 def _latency(predictor: Predictor, texts: Sequence[Text], *, rows_per_s: float, num_threads: int) -> Latency:
-    """Times of single texts, taken evenly from all of them, for at most ten seconds."""
+    """Time single texts, taken evenly from all of them, for at most ten seconds."""
     picked = np.unique(np.linspace(0, len(texts) - 1, MOST_SINGLE_TEXTS).astype(int))
-    order = np.random.default_rng(0).permutation(picked)  # a cut-off by time is no cut-off by place
+    order = np.random.default_rng(0).permutation(picked)  # so that the time limit does not favor the first rows
     until, times = time.perf_counter() + MOST_SINGLE_S, []
     for row in order:
         started = time.perf_counter()
@@ -128,7 +128,7 @@ def _latency(predictor: Predictor, texts: Sequence[Text], *, rows_per_s: float, 
 
 
 def _device_name(device: torch.device) -> str:
-    """What computes, as its maker calls it."""
+    """Return the model name of the GPU or CPU."""
     if device.type == "cuda":
         import torch
 

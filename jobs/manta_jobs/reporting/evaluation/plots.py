@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, with a caption each, in the order of the report."""
+"""The plots of an evaluation with their captions, in the order of the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def evaluation_plots(assessment: Assessment) -> list[Plot]:
-    """Every picture that fits the task, not yet drawn."""
+    """Return all plots that fit the task, not yet drawn."""
     plots = [
         _errors(assessment),
         Plot(

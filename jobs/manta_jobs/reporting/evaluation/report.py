@@ -1,6 +1,6 @@
-"""`write_report`: an assessment as a folder with one self-contained page, its pictures as PNG, and the figures as JSON.
+"""`write_report`: write an assessment as a folder with a self-contained page, plots as PNG, and figures as JSON.
 
-The page shares style and way of building with the report of a search. It runs no script and loads nothing.
+The page is built and styled like the report of a search. It runs no script and loads nothing.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ FIGURES_FILE = "report.json"
 
 
 def check_target(folder: Path) -> None:
-    """Refuse a folder that has something in it already or cannot be made; nothing is made yet.
+    """Refuse a folder that is not empty or cannot be made. Nothing is made yet.
 
     Raises:
-        InputError: it does, it is a file, or it may not be written.
+        InputError: the folder is not empty, is a file, or may not be written.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"--out {folder}: there is something already; give a folder that is new or empty.")
@@ -51,7 +51,7 @@ def check_target(folder: Path) -> None:
 
 
 def write_report(assessment: Assessment, folder: Path) -> Path:
-    """Write the folder whole or not at all, and give the page's path.
+    """Write the folder completely or not at all, and return the page's path.
 
     Raises:
         RunError: it cannot be written.
@@ -66,7 +66,7 @@ def write_report(assessment: Assessment, folder: Path) -> Path:
 
 
 def page_of(assessment: Assessment, pictures: list[Picture]) -> str:
-    """The whole page."""
+    """Return the whole page as HTML."""
     css = "".join(path.read_text(encoding="utf-8") for path in (BASE_STYLE, PAGE / "page.css"))
     return page_template(PAGE).render(
         assessment=assessment,

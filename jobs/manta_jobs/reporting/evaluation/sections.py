@@ -1,4 +1,4 @@
-"""The words and figures of an evaluation's report, section by section; `page/page.html` and the terminal show them."""
+"""The text and figures of an evaluation's report, by section; `page/page.html` and the terminal show them."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ METRICS = (
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One slice's line of the table."""
+    """A table row for one slice."""
 
     part: Slice
     interval: str
     verdict: str
-    """Whether it is surely worse or better than all rows together, or nothing."""
+    """Verdict: `worse` or `better` if the interval excludes the accuracy of all rows, `no rows` for an empty slice, else empty."""
     style: str
 
 
 @dataclass(frozen=True)
 class MistakeRow:
-    """One mistake's line of the table."""
+    """A table row for one mistake."""
 
     place: str
     texts: tuple[str, ...]
@@ -57,7 +57,7 @@ class MistakeRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """One failed case: the texts, what was answered, and what should have been."""
+    """One failed case: the texts, the answer, and the expected answer."""
 
     texts: tuple[str, ...]
     changed: tuple[str, ...]
@@ -67,7 +67,7 @@ class FailureRow:
 
 @dataclass(frozen=True)
 class BehaviourRow:
-    """One behaviour test's line of the table."""
+    """A table row for one behavior test."""
 
     result: BehaviourResult
     kind: str
@@ -77,14 +77,14 @@ class BehaviourRow:
 
 
 def headline_of(assessment: Assessment) -> str:
-    """The result in a sentence."""
+    """Return the result in a sentence."""
     accuracy = assessment.metrics["accuracy"]
     what = "all labels right in" if assessment.labels.task == "multilabel" else "right in"
     return f"{assessment.subject.title} is {what} {accuracy:.1%} of {counted(assessment.num_rows, 'row')}."
 
 
 def cards_of(assessment: Assessment) -> list[Card]:
-    """The figures that are read first."""
+    """Return the main figures, shown at the top."""
     metrics, latency = assessment.metrics, assessment.latency
     several = assessment.labels.task == "multilabel"
     cards = [
@@ -103,14 +103,14 @@ def cards_of(assessment: Assessment) -> list[Card]:
 
 
 def metric_rows(assessment: Assessment) -> list[tuple[str, float]]:
-    """Every overall figure with its words; micro F1 only where it is not accuracy again."""
+    """Return every overall metric with its name. Micro F1 is left out where it equals accuracy."""
     several = assessment.labels.task == "multilabel"
     rows = [(words, assessment.metrics[key]) for key, words in METRICS if key in assessment.metrics]
     return [row for row in rows if several or row[0] != "micro F1"]
 
 
 def worst_sentence(assessment: Assessment) -> str:
-    """Which slice is worst, and whether that is more than chance."""
+    """Return a sentence on the worst slice, and whether it is worse by more than chance."""
     worst = assessment.worst
     if worst is None:
         return "All rows are alike in what they were sliced by."
@@ -123,7 +123,7 @@ def worst_sentence(assessment: Assessment) -> str:
 
 
 def slice_rows(assessment: Assessment) -> list[SliceRow]:
-    """The slices in the order asked for."""
+    """Return the slices in the order of the options."""
     overall = assessment.metrics["accuracy"]
     rows = []
     for part in assessment.slices:
@@ -134,12 +134,12 @@ def slice_rows(assessment: Assessment) -> list[SliceRow]:
 
 
 def interval_text(part: Slice) -> str:
-    """A slice's confidence interval."""
+    """Return a slice's confidence interval as text."""
     return f"{part.low:.1%}–{part.high:.1%}"
 
 
 def mistake_rows(assessment: Assessment) -> list[MistakeRow]:
-    """The surest mistakes."""
+    """Return the mistakes with the highest confidence."""
     several = assessment.labels.task == "multilabel"
     return [
         MistakeRow(
@@ -154,7 +154,7 @@ def mistake_rows(assessment: Assessment) -> list[MistakeRow]:
 
 
 def behaviour_sentence(assessment: Assessment) -> str:
-    """How many tests passed."""
+    """Return a sentence on how many tests passed."""
     behaviour = assessment.behaviour
     if behaviour is None:
         return ""
@@ -165,7 +165,7 @@ def behaviour_sentence(assessment: Assessment) -> str:
 
 
 def behaviour_rows(assessment: Assessment) -> list[BehaviourRow]:
-    """The tests in the order of their file."""
+    """Return the behavior tests in the order of their file."""
     tests = () if assessment.behaviour is None else assessment.behaviour.tests
     rows = []
     for test in tests:
@@ -176,7 +176,7 @@ def behaviour_rows(assessment: Assessment) -> list[BehaviourRow]:
 
 
 def failure_row(failure: Failure) -> FailureRow:
-    """A failed case in words."""
+    """Return a failed case in words."""
     answer = f"{_listed(failure.labels)} ({failure.watched} {failure.score:.3f})"
     if failure.changed is not None and failure.changed_labels is not None:
         answer += f" → {_listed(failure.changed_labels)} ({failure.watched} {failure.changed_score:.3f})"
@@ -186,7 +186,7 @@ def failure_row(failure: Failure) -> FailureRow:
 
 
 def facts_of(assessment: Assessment) -> list[tuple[str, str]]:
-    """What the report is about, and what was measured on."""
+    """Return the facts about the model, the data and the hardware."""
     latency, subject = assessment.latency, assessment.subject
     threads = "" if "NVIDIA" in latency.device else f", {counted(latency.num_threads, 'thread')}"
     times = (

@@ -1,7 +1,7 @@
-"""How a model does on parts of the rows: by length, by a column's values, by what a regular expression finds.
+"""Accuracy on slices of the rows: by length, by a column's values, and by regular expressions.
 
-Small parts have wide confidence intervals (Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953), so that one is not
-led to see a weakness in what a handful of rows did.
+Small slices have wide confidence intervals (Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953), so that a few rows
+are not mistaken for a weakness.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
 NORMAL_95 = 1.959964
 NUM_LENGTHS = 4
 MOST_VALUES = 20
-"""Numbers with more different values than this are grouped by size; of words, the rarest are taken together."""
+"""Most slices by a column's values. With more values, numbers are grouped by size; of other values, the rarest share a slice."""
 Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The rows that have something in common."""
+    """Rows that have something in common."""
 
     group: str
-    """What they are sliced by: `length`, a column or `pattern`."""
+    """Criterion of the slice: `length`, a column or `pattern`."""
     name: str
     num_rows: int
     accuracy: float
-    """Share of its rows that is right; for a multilabel task, all labels of a row."""
+    """Share of the rows that are right; for a multilabel task, with all labels right."""
     low: float
     high: float
-    """The 95% confidence interval of the accuracy."""
+    """Bounds `low` and `high` of the accuracy's 95% confidence interval."""
 
     @property
     def title(self) -> str:
-        """What it is called in a sentence."""
+        """Name of the slice for use in a sentence."""
         return f"{self.group} {self.name}" if self.group in ("length", "pattern") else f"{self.group} = {self.name}"
 
 
 def wilson_interval(num_right: int, num_rows: int) -> tuple[float, float]:
-    """Bounds of the share that `num_right` of `num_rows` stands for, with 95% confidence; everything, for no rows."""
+    """Return the 95% confidence interval of a share, from `num_right` of `num_rows`; 0 to 1 for no rows."""
     if num_rows == 0:
         return 0.0, 1.0
     share, square = num_right / num_rows, NORMAL_95**2
@@ -61,10 +61,10 @@ def wilson_interval(num_right: int, num_rows: int) -> tuple[float, float]:
 
 
 def checked_patterns(pairs: Sequence[str]) -> dict[str, re.Pattern[str]]:
-    """Regular expressions by name, from `NAME=REGEX`.
+    """Return regular expressions by name, from `NAME=REGEX`.
 
     Raises:
-        InputError: one has no name, is no regular expression, or a name occurs twice.
+        InputError: one has no name, is not a valid regular expression, or has a name that occurs twice.
     """
     patterns: dict[str, re.Pattern[str]] = {}
     for pair in pairs:
@@ -90,7 +90,7 @@ def slices_of(
     columns: Mapping[str | int, Sequence[Any]],
     patterns: Mapping[str, re.Pattern[str]],
 ) -> list[Slice]:
-    """Every slice of the rows, in the order asked for. `right` says which rows were answered rightly `(rows,)`."""
+    """Return all slices of the rows, in the order of the options. `right` marks the rows with a right answer, `(rows,)`."""
     lengths = [sum(map(len, parts_of(text))) for text in texts]
     slices = _by_size("length", lengths, right, unit=" characters")
     for column, values in columns.items():
@@ -102,7 +102,7 @@ def slices_of(
 
 
 def worst_slice(slices: Iterable[Slice], *, num_rows: int) -> Slice | None:
-    """The slice that is surely bad, rather than one that may be: that with the lowest upper bound. None without real slices."""
+    """Return the slice with the lowest upper bound, which is bad beyond chance. None if every slice is empty or has all rows."""
     parts = [part for part in slices if 0 < part.num_rows < num_rows]
     return min(parts, key=lambda part: (part.high, part.accuracy), default=None)
 
@@ -113,7 +113,7 @@ def _slice(group: str, name: str, member: Flags, right: Flags) -> Slice:
 
 
 def _by_size(group: str, values: Sequence[float], right: Flags, *, unit: str = "", among: Flags | None = None) -> list[Slice]:
-    """About as many rows in each; equal values stay together."""
+    """Return slices with about equally many rows. Equal values stay in one slice."""
     sizes = np.asarray(values)
     among = np.ones(len(sizes), dtype=bool) if among is None else among
     ends = np.unique(np.quantile(sizes[among], np.arange(1, NUM_LENGTHS + 1) / NUM_LENGTHS, method="lower"))

@@ -1,4 +1,4 @@
-"""What `manta evaluate` says on the terminal and as JSON: the short form of the report."""
+"""Output of `manta evaluate` on the terminal and as JSON: the short form of the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN_CHARACTERS = 100
 
 
 def show_evaluation(assessment: Assessment, page: Path, console: Console) -> None:
-    """Print the figures, the worst slice, the surest mistakes, the behaviour tests and where the report is."""
+    """Print the metrics, the worst slice, the mistakes with the highest confidence, the behavior tests and the report's path."""
     table = Table(title=escape(headline_of(assessment)), title_justify="left", show_header=False)
     for words, value in metric_rows(assessment):
         table.add_row(words, f"{value:.4f}")
@@ -51,7 +51,7 @@ def show_evaluation(assessment: Assessment, page: Path, console: Console) -> Non
 
 
 def evaluation_result(assessment: Assessment, page: Path) -> dict[str, Any]:
-    """The result as `--json` prints it: the figures of `report.json` but for the long lists, and where it is."""
+    """Return the result as `--json` prints it: `report.json` without the long lists, plus the paths of the report."""
     figures = assessment.to_dict()
     for long in ("confusion", "calibration", "mistakes"):
         del figures[long]
@@ -59,7 +59,7 @@ def evaluation_result(assessment: Assessment, page: Path) -> dict[str, Any]:
 
 
 def _labels_table(assessment: Assessment) -> Table:
-    """The labels, or of many the worst."""
+    """Return a table of the labels; of the worst ones only if there are many."""
     rows = list(assessment.per_class.items())
     thresholds = dict(zip(assessment.labels.names, assessment.labels.thresholds or (), strict=False))
     title = "By label"

@@ -1,4 +1,4 @@
-"""What the pictures of a search have in common: colours for light and dark pages, axes, legends, and sentences instead of plots."""
+"""The parts that a search's plots share: color scale, color bar, ticks, and the spread of equal points."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from manta_jobs.tuning.report.results import SearchedField, SearchResults
 
 COLOUR_MAP, COLOUR_RANGE = "viridis", (0.28, 0.9)
-"""Without the ends, which fade into dark and light pages."""
+"""Color map, and the part of it that is used. Its ends would fade into dark and light pages."""
 CLIP_FROM = 2.0
-"""The worst trials share the end of the colour scale once they are this many times further off than the middle half is wide."""
+"""The worst trials share the end of the color scale if the worst score lies further behind the best three quarters than this many
+times their range."""
 MARGIN = 0.06
 SPREAD = 0.02
-"""How far apart trials of the same values are drawn, in shares of an axis."""
+"""Distance at which trials with the same values are drawn apart, as a share of an axis."""
 
 
 def set_field_ticks(panel: Axes, *, across: SearchedField, up: SearchedField) -> None:
-    """The ticks and names of two fields; long words across are tilted."""
+    """Set the ticks and names of two fields. Long words on the horizontal axis are tilted."""
     for axis, field in ((panel.xaxis, across), (panel.yaxis, up)):
         ticks = field.ticks()
         axis.set_ticks([place for place, _ in ticks], labels=[plain(text) for _, text in ticks])
@@ -39,7 +40,7 @@ def set_field_ticks(panel: Axes, *, across: SearchedField, up: SearchedField) ->
 
 
 def colour_scale(results: SearchResults) -> ScalarMappable:
-    """A colour for each score, bright for good ones; a few very bad trials do not make all others look the same."""
+    """Return a color for each score, bright for good ones. A few very bad trials do not make all others look the same."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -52,7 +53,7 @@ def colour_scale(results: SearchResults) -> ScalarMappable:
 
 
 def colour_bounds(results: SearchResults) -> tuple[float, float]:
-    """The scores at the ends of the colour scale."""
+    """Return the scores at the ends of the color scale."""
     scores = [score for trial in results.ranked if (score := results.score(trial)) is not None] or [0.0, 1.0]
     scores.sort(reverse=results.higher_is_better)
     best, quarter, worst = scores[0], scores[(3 * (len(scores) - 1)) // 4], scores[-1]
@@ -63,7 +64,7 @@ def colour_bounds(results: SearchResults) -> tuple[float, float]:
 
 
 def add_colour_bar(figure: Figure, panel: Axes, colours: ScalarMappable, results: SearchResults) -> None:
-    """What the colours mean; a pointed end says that there are scores beyond it."""
+    """Add a bar that explains the colors. A pointed end shows that there are scores beyond it."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = colour_bounds(results)
@@ -78,7 +79,7 @@ def add_colour_bar(figure: Figure, panel: Axes, colours: ScalarMappable, results
 
 
 def spread(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Trials of the same values side by side instead of on top of each other, in a small circle."""
+    """Move trials with the same values apart, onto a small circle."""
     groups: dict[tuple[float, float], list[int]] = defaultdict(list)
     for index, (x, y) in enumerate(places):
         groups[round(x, 3), round(y, 3)].append(index)

@@ -1,4 +1,4 @@
-"""How each picture of a search is drawn onto an empty figure. What they have in common is in `search_canvas.py`."""
+"""The drawing of each plot of a search onto an empty figure. The parts that plots share are in `axes.py`."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from manta_jobs.tuning.report.importance import Importance
 
 CHARACTER_PT = 5.2
-"""Width of a letter of 9 points, about."""
+"""Approximate width of a letter of 9 points."""
 LOG_LOSS_FROM_RATIO = 20
-"""Losses that lie further apart than this are drawn on a log axis."""
+"""Losses that differ by more than this factor are drawn on a log axis."""
 
 
 def draw_scatter(figure: Figure, *, results: SearchResults, across: SearchedField | None, up: SearchedField | None) -> None:
-    """Trials by two searched fields, or by one and the metric."""
+    """Draw the trials by two searched fields, or by one field and the metric."""
     trials = [trial for trial in results.trials if trial.status == "failed" or results.score(trial) is not None]
     if across is None or not trials:
         say(figure, "No field was searched." if across is None else "No trial finished an epoch.")
@@ -64,7 +64,10 @@ def _height(trial: Trial, results: SearchResults, field: SearchedField | None) -
 
 
 def draw_mark(panel: Axes, x: float, y: float, *, trial: Trial, results: SearchResults, colours: ScalarMappable) -> None:
-    """One trial: filled, hollow if it did not run to its end, a red cross if it failed; the winner and the start are ringed."""
+    """Draw one trial: filled if it ran to its end, hollow if it did not, a red cross if it failed.
+
+    The winner and the trial with the config's own values are ringed.
+    """
     if trial.status == "failed":
         panel.plot(x, y, marker="x", markersize=9, markeredgewidth=2.2, color=RED, zorder=3)
     else:
@@ -87,7 +90,7 @@ def draw_mark(panel: Axes, x: float, y: float, *, trial: Trial, results: SearchR
 
 
 def legend_of_marks(figure: Figure, trials: list[Trial], results: SearchResults) -> None:
-    """What the marks mean, as far as they occur."""
+    """Add a legend of the marks that occur."""
     statuses = {trial.status for trial in trials}
     filled: dict[str, Any] = {
         "marker": "o",
@@ -109,7 +112,7 @@ def legend_of_marks(figure: Figure, trials: list[Trial], results: SearchResults)
 
 
 def draw_learning_curves(figure: Figure, *, results: SearchResults) -> None:
-    """The metric of each trial by epoch; on a log axis where losses lie far apart."""
+    """Draw the metric of each trial by epoch, on a log axis if losses lie far apart."""
     curves = [(trial, *finite_epochs(trial, results.metric)) for trial in results.trials]
     curves = [curve for curve in curves if curve[1]]
     if not curves:
@@ -136,7 +139,7 @@ def draw_learning_curves(figure: Figure, *, results: SearchResults) -> None:
 
 
 def curve_style(trial: Trial, results: SearchResults) -> tuple[str, dict[str, Any]]:
-    """Whose line it is, in words, and how it is drawn."""
+    """Return the kind of a trial's line in words, and the line's style."""
     if trial is results.winner:
         return "winner", {"color": BLUE, "linewidth": 3.4, "zorder": 5}
     if trial is results.own:
@@ -145,7 +148,7 @@ def curve_style(trial: Trial, results: SearchResults) -> tuple[str, dict[str, An
 
 
 def curve_end(trial: Trial) -> tuple[str, dict[str, Any]] | None:
-    """The mark at the end of a line that ends before it should."""
+    """Return the mark at the end of a line that ends early, in words and as a style; None for a trial that is done."""
     if trial.status == "failed":
         return "failed", {"marker": "x", "markersize": 8, "markeredgewidth": 2.2, "color": RED}
     if trial.status == "done":
@@ -155,7 +158,7 @@ def curve_end(trial: Trial) -> tuple[str, dict[str, Any]] | None:
 
 
 def draw_parallel(figure: Figure, *, results: SearchResults) -> None:
-    """A vertical axis for each searched field, and one for the metric on which up is better; a line for each trial."""
+    """Draw a vertical axis for each searched field and for the metric (up is better), and a line for each trial."""
     failed = [trial for trial in results.trials if trial.status == "failed"]
     scored = [trial for trial in results.ranked if trial.status != "failed"]
     if not results.fields or not (failed or scored):
@@ -184,7 +187,7 @@ def draw_parallel(figure: Figure, *, results: SearchResults) -> None:
 
 
 def draw_line(panel: Axes, trial: Trial, *, results: SearchResults, colours: ScalarMappable) -> None:
-    """One trial across all axes; a failed one ends before the metric's."""
+    """Draw one trial across all axes. A failed one ends before the metric's axis."""
     places = [field.place(trial.values[field.name]) for field in results.fields]
     if trial.status == "failed":
         panel.plot(places, color=RED, linewidth=1.3, linestyle="--", marker="x", markevery=[-1], markersize=8, clip_on=False)
@@ -199,7 +202,7 @@ def draw_line(panel: Axes, trial: Trial, *, results: SearchResults, colours: Sca
 
 
 def draw_axis(panel: Axes, index: int, field: SearchedField, *, results: SearchResults) -> None:
-    """One vertical axis with its ticks' texts beside it: the metric's to the right, the others' to the left."""
+    """Draw one vertical axis with its ticks' texts: to the right for the metric, to the left for the others."""
     is_metric = index == len(results.fields)
     panel.plot([index, index], [0, 1], color=INK, linewidth=1.1, zorder=4, clip_on=False)
     room = width_pt(panel.figure) / (len(results.fields) + 1)
@@ -224,7 +227,7 @@ def _up_is_better(place: float, results: SearchResults) -> float:
 
 
 def draw_importance(figure: Figure, *, results: SearchResults, importance: Importance) -> None:
-    """A bar for each searched field, the most important on top; or a sentence where nothing can be told."""
+    """Draw a bar for each searched field, the most important on top, or a sentence that says why there are none."""
     from matplotlib.ticker import PercentFormatter
 
     if not importance.shares:
@@ -252,7 +255,7 @@ def draw_importance(figure: Figure, *, results: SearchResults, importance: Impor
 
 
 def draw_confirmation(figure: Figure, *, results: SearchResults) -> None:
-    """A row for each confirmed trial: its seeds, their mean and their standard deviation."""
+    """Draw a row for each confirmed trial: its seeds, their mean and their standard deviation."""
     confirmed = [each for each in results.confirmations if each.scores]
     if not confirmed:
         asked = results.config.tune.confirm is not None
@@ -280,7 +283,7 @@ def draw_confirmation(figure: Figure, *, results: SearchResults) -> None:
 
 
 def draw_seeds(panel: Axes, row: int, confirmation: Confirmation, *, results: SearchResults) -> None:
-    """One confirmed trial's row, with its name, values and mean above it."""
+    """Draw one confirmed trial's row, with its name, values and mean above it."""
     trial, scores = confirmation.trial, confirmation.scores
     panel.axhline(row, color=GRID, linewidth=1, zorder=0)
     heights = [row + 0.1 * (index - (len(scores) - 1) / 2) / max(1, len(scores) - 1) for index in range(len(scores))]

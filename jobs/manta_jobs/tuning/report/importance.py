@@ -1,9 +1,9 @@
-"""How much each searched setting mattered: permutation importance of a random forest on trials it has not seen.
+"""Importance of each searched setting: permutation importance of a random forest on trials it has not seen.
 
 A forest (Breiman, 2001, https://doi.org/10.1023/A:1010933404324) learns to predict the score from the values. Each trial is
-predicted by a forest that was fitted without it, once with its own values and once with one setting replaced by those of the
-other trials in turn; what the error grows by is that setting's importance. A forest that cannot predict trials it has not
-seen knows nothing of what mattered: then there is no answer, rather than a wrong one.
+predicted by a forest that was fitted without it: once with its own values, and once with one setting replaced by those of the other
+trials in turn. The growth of the error is that setting's importance. A forest that cannot predict unseen trials says nothing about
+importance. Then there is no result, instead of a wrong one.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ LEAST_SKILL = 0.1
 
 @dataclass(frozen=True)
 class Importance:
-    """What each setting adds to predicting the score; or why that cannot be told."""
+    """Importance of each setting for predicting the score, or the reason why it is unknown."""
 
     num_trials: int
-    """How many trials with a score there were."""
+    """Number of trials with a score."""
     shares: dict[str, float]
-    """By dotted name, in the config's order; they add up to 1. Empty where nothing can be told."""
+    """Importance by dotted name, in the config's order; the shares add up to 1. Empty if it is unknown."""
     errors: dict[str, float]
     """Standard error of each share over the trials."""
     skill: float | None = None
-    """Share of the scores' variance that the forest explains on trials it has not seen; None where none was fitted."""
+    """Share of the scores' variance that the forest explains on trials it has not seen; None if none was fitted."""
     reason: str | None = None
-    """Why nothing can be told."""
+    """Reason why the importance is unknown."""
 
 
 def importance(results: SearchResults) -> Importance:
-    """Judge the settings by the scores of all trials that did not fail."""
+    """Compute the settings' importance from the scores of all trials that did not fail."""
     trials = [trial for trial in results.ranked if trial.status != "failed"]
     count = len(trials)
     plural = "" if count == 1 else "s"
@@ -72,10 +72,10 @@ def importance(results: SearchResults) -> Importance:
 
 
 def held_out_errors(places: Floats, scores: Floats) -> tuple[float, Floats]:
-    """How well forests predict trials they were not fitted on, from `(trials, fields)` places and `(trials,)` scores.
+    """Measure how well forests predict trials they were not fitted on, from places and scores.
 
-    The first figure is the share of the scores' variance that is explained. The second, `(trials, fields)`, says by how
-    much each trial's squared error grows without a field.
+    Places are `(trials, fields)`, scores `(trials,)`. The first result is the share of the scores' variance that is explained. The
+    second, `(trials, fields)`, is the growth of each trial's squared error without a field.
     """
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.model_selection import KFold
@@ -94,7 +94,7 @@ def held_out_errors(places: Floats, scores: Floats) -> tuple[float, Floats]:
 
 
 def replaced_errors(forest: Any, places: Floats, scores: Floats, *, rows: npt.NDArray[np.int64], column: int) -> Floats:
-    """Mean squared error of each of `rows` when one column takes the values of all trials in turn."""
+    """Return the mean squared error of each of `rows` when one column takes the values of all trials in turn."""
     count = len(places)
     variants = np.repeat(places[rows], count, axis=0)
     variants[:, column] = np.tile(places[:, column], len(rows))

@@ -1,4 +1,4 @@
-"""The five pictures of a search: `search_plots` gives them, with a caption each, as PNG and as SVG for light and dark pages."""
+"""The five plots of a search. `search_plots` returns each with its caption; they become PNG, and SVG for light and dark pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from manta_jobs.tuning.report.results import SearchedField, SearchResults
 
 PREFERRED = ("train.learning_rate", "model.dropout")
-"""The fields that a plot of two shows, where they were searched."""
+"""The fields that the scatter plot shows if they were searched."""
 CONFIRMATION_CAPTION = (
     "Each dot is a run with another seed, the diamond their mean and the bar one standard deviation to each side: "
     "trials whose bars overlap may differ by luck."
@@ -22,7 +22,7 @@ MOST_AXES_ON_PHONES = 4
 
 
 def search_plots(results: SearchResults, importance: Importance) -> list[Plot]:
-    """The pictures in the order of the report."""
+    """Return the plots in the order of the report."""
     across, up = scatter_fields(results, importance)
     names = " and ".join(field.label for field in (across, up) if field is not None) or "no searched field"
     better = "higher" if results.higher_is_better else "lower"
@@ -72,7 +72,7 @@ def search_plots(results: SearchResults, importance: Importance) -> list[Plot]:
 
 
 def importance_caption(results: SearchResults, importance: Importance) -> str:
-    """How to read the bars; the picture itself says why there are none."""
+    """Return a caption that explains the bars. It is empty without bars, because the plot itself then says why."""
     if not importance.shares:
         return ""
     return (
@@ -82,7 +82,10 @@ def importance_caption(results: SearchResults, importance: Importance) -> str:
 
 
 def scatter_fields(results: SearchResults, importance: Importance) -> tuple[SearchedField | None, SearchedField | None]:
-    """The two fields that are shown: learning rate and dropout, then numbers before words, the important ones first."""
+    """Return the two fields of the scatter plot; None in the place of a missing one.
+
+    Learning rate and dropout come first, then numbers before words, and the more important ones before others.
+    """
 
     def order(field: SearchedField) -> tuple[int, bool, float]:
         preferred = PREFERRED.index(field.name) if field.name in PREFERRED else len(PREFERRED)

@@ -1,7 +1,7 @@
-"""`write_search_report`: what a search found, as one HTML file that needs nothing else, and its pictures as PNG.
+"""`write_search_report`: write the results of a search as one self-contained HTML file, and its plots as PNG.
 
-The page's layout, style and script are in `page/`; the words and figures come from here and from `sections.py`.
-Jinja escapes all that is filled in, and the page forbids itself to load or run anything that is not its own.
+The page's layout, style and script are in `page/`; the words and figures come from here and from `sections.py`. Jinja escapes all
+inserted values, and the page's security policy blocks everything that is not its own.
 """
 
 from __future__ import annotations
@@ -61,11 +61,10 @@ def write_search_report(
     folder: Path,
     baseline_metrics: dict[str, float] | None = None,
 ) -> Path:
-    """Write `report.html` and `plots/*.png` into a folder, and give the page's path.
+    """Write `report.html` and `plots/*.png` into a folder, and return the page's path.
 
-    `config` is what the search started from, with its space; `best` is that of the winner, None where no trial finished an
-    epoch. `test_metrics` and `baseline_metrics` (TF-IDF with logistic regression) are of
-    the test rows.
+    `config` is the config that the search started from, with its search space. `best` is the winner's config; None if no trial
+    finished an epoch. `test_metrics` and `baseline_metrics` (TF-IDF with logistic regression) are those of the test rows.
     """
     winner_values = None if best is None else {name: value_of(best, name) for name in config.tune.searched}
     results = SearchResults(config, trials, confirmations, winner_values)
@@ -87,7 +86,7 @@ def page_of(
     test_metrics: dict[str, float],
     baseline_metrics: dict[str, float] | None,
 ) -> str:
-    """The whole page."""
+    """Return the whole page."""
     saved = savings(results.trials, results.config)
     css, js = BASE_STYLE.read_text(encoding="utf-8"), (PAGE / "page.js").read_text(encoding="utf-8")
     return page_template(PAGE).render(

@@ -1,4 +1,4 @@
-"""A finished search as its report sees it: the searched fields on axes from 0 to 1, the scores, the winner and the start."""
+"""A finished search as its report sees it: searched fields as axes from 0 to 1, scores, the winner and the config's own trial."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 MOST_TICKS = 7
 LOG_FROM_RATIO = 8
-"""Listed numbers that span more than this are shown on a log axis."""
+"""Listed numbers that span at least this factor are shown on a log axis."""
 MOST_CHARACTERS = 22
 
 
 @dataclass(frozen=True)
 class SearchedField:
-    """One searched field as an axis: where its values stand between 0 and 1, and which ticks it has."""
+    """One searched field as an axis: the places of its values between 0 and 1, and its ticks."""
 
     name: str
-    """Dotted, as in the config."""
+    """Dotted name, as in the config."""
     label: str
-    """As short as it can be beside the other fields."""
+    """Shortest name that is unique among the searched fields."""
     scale: Literal["linear", "log", "category"]
     listed: tuple[Any, ...]
-    """The values of a `choice`, and with them those that trials had besides; empty for a range."""
+    """The values of a `choice`, and any other values that trials had; empty for a range."""
     low: float = 0.0
     high: float = 1.0
 
     def place(self, value: Any) -> float:
-        """Where a value stands; values in the middle of an axis of one value only."""
+        """Return the place of a value on the axis; 0.5 if the axis has only one value."""
         if self.scale == "category":
             index = [_key(level) for level in self.listed].index(_key(value))
             return index / (len(self.listed) - 1) if len(self.listed) > 1 else 0.5
@@ -41,7 +41,7 @@ class SearchedField:
         return (number - low) / (high - low) if high > low else 0.5
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and texts of the ticks."""
+        """Return the places and texts of the ticks."""
         if self.scale == "category":
             return [(self.place(value), short_text(value)) for value in self.listed]
         if self.listed:
@@ -52,26 +52,26 @@ class SearchedField:
 
 @dataclass(frozen=True)
 class SearchResults:
-    """All that the plots and the report are made from."""
+    """The data from which the plots and the report are made."""
 
     config: ExperimentConfig
-    """What the search started from."""
+    """The config that the search started from."""
     trials: list[Trial]
     confirmations: list[Confirmation]
     winner_values: dict[str, Any] | None
-    """None where no trial finished an epoch."""
+    """The winner's values; None if no trial finished an epoch."""
 
     def score(self, trial: Trial) -> float | None:
-        """The metric of the epoch that a trial keeps, where that is a finite number."""
+        """Return the metric of the epoch that a trial keeps; None without a finite number."""
         return trial.score(self.config)
 
     def planned(self, trial: Trial) -> int:
-        """Epochs a trial would have run."""
+        """Return the epochs that a trial would have run."""
         return trial.planned_epochs(self.config)
 
     @property
     def metric(self) -> str:
-        """The validation metric that chooses."""
+        """The validation metric that chooses the winner."""
         return self.config.train.metric
 
     @property
@@ -81,7 +81,7 @@ class SearchResults:
 
     @property
     def higher_is_better(self) -> bool:
-        """False for a loss."""
+        """True if a higher metric is better; False for a loss."""
         return self.config.train.metric_mode == "max"
 
     @cached_property
@@ -98,7 +98,7 @@ class SearchResults:
 
     @cached_property
     def own_values(self) -> dict[str, Any]:
-        """What the config itself says of each searched field."""
+        """The config's own value of each searched field."""
         document = self.config.model_dump(mode="json")
         return {name: value_in(document, name) for name in self.config.tune.searched}
 
@@ -110,7 +110,7 @@ class SearchResults:
 
     @cached_property
     def winner(self) -> Trial | None:
-        """The trial that won: a confirmed one before others of the same values."""
+        """The trial that won. Of trials with the same values, a confirmed one comes first."""
         if self.winner_values is None:
             return None
         candidates = [*(confirmation.trial for confirmation in self.confirmations), *self.ranked]
@@ -118,7 +118,7 @@ class SearchResults:
 
     @cached_property
     def winning(self) -> Confirmation | None:
-        """The winner's runs with other seeds."""
+        """The confirmation of the winner, with its runs with other seeds."""
         return next((each for each in self.confirmations if self.winner is not None and each.trial.name == self.winner.name), None)
 
     @property
@@ -153,19 +153,19 @@ class SearchResults:
 
 
 def finite_epochs(trial: Trial, metric: str) -> tuple[list[int], list[float]]:
-    """Epochs and values of a metric, where it is a finite number."""
+    """Return the epochs in which a metric is a finite number, and its values there."""
     known: list[tuple[Any, Any]] = [(epoch["epoch"], epoch.get(metric)) for epoch in trial.history]
     pairs = [(int(epoch), float(value)) for epoch, value in known if is_number(value)]
     return [epoch for epoch, _ in pairs], [value for _, value in pairs]
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value can stand on a scale; true and false cannot."""
+    """Tell whether a value can be placed on a scale. True and false cannot."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def value_in(document: dict[str, Any], name: str) -> Any:
-    """A setting of a config's JSON by its dotted name; None where a section on the way is absent."""
+    """Return a setting of a config's JSON by its dotted name; None if a section on the way is missing."""
     value: Any = document
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -173,7 +173,7 @@ def value_in(document: dict[str, Any], name: str) -> Any:
 
 
 def value_text(value: Any) -> str:
-    """A value as people write it: `3.2e-4`, `0.12`, `true`, `all-linear`."""
+    """Return a value as people write it: `3.2e-4`, `0.12`, `true`, `all-linear`."""
     if isinstance(value, str):
         return value
     if not isinstance(value, float):
@@ -185,13 +185,13 @@ def value_text(value: Any) -> str:
 
 
 def short_text(value: Any, *, most: int = MOST_CHARACTERS) -> str:
-    """A value's text for a tick: in one line, and cut in the middle when it is longer than `most` characters."""
+    """Return a value's text for a tick: on one line, and cut in the middle if it is longer than `most` characters."""
     text = " ".join(value_text(value).split())
     return text if len(text) <= most else f"{text[: (most - 1) // 2]}…{text[-(most // 2) :]}"
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between the bounds."""
+    """Return round numbers between the bounds."""
     from matplotlib.ticker import MaxNLocator
 
     if low == high:
@@ -201,7 +201,7 @@ def linear_ticks(low: float, high: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each power of ten between the bounds, or less of them where they would be many."""
+    """Return 1, 2 and 5 of each power of ten between the bounds, or fewer of them if these are too many."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for steps in ((1, 2, 5), (1, 3), (1,)):
@@ -213,10 +213,10 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def thinned(numbers: list[float]) -> list[float]:
-    """At most `MOST_TICKS` of the numbers, the first among them."""
+    """Return at most `MOST_TICKS` of the numbers, including the first."""
     return numbers[:: math.ceil(len(numbers) / MOST_TICKS)]
 
 
 def _key(value: Any) -> str:
-    """Tells values apart, also those that cannot be hashed; 1 and 1.0 are the same."""
+    """Return a key that tells values apart, even unhashable ones; 1 and 1.0 have the same key."""
     return json.dumps(float(value) if is_number(value) else value, sort_keys=True, default=str)

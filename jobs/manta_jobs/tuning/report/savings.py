@@ -1,4 +1,4 @@
-"""What a search did not have to train, because trials were stopped early: `savings`."""
+"""`savings`: the training that a search saved by stopping trials early."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Savings:
-    """Epochs of all trials of a search, and the workers' time that goes with them."""
+    """Epochs of all trials of a search, and the worker time that they took."""
 
     num_planned: int
-    """Epochs there would have been, had every trial trained to its end."""
+    """Epochs that there would have been if every trial had trained to its end."""
     num_run: int
     """Epochs that were trained."""
     num_saved: int
-    """Epochs not run because their trial was stopped early. Those of failed trials and of trials that the budget cut short are
-    not run either, but nothing was saved by that."""
+    """Epochs not run because their trial was stopped early. Epochs of failed trials and of trials that the budget cut short are not
+    run either, but they do not count as saved."""
     worker_s: float | None
-    """Seconds of all workers that the trials took; None unless the start and end of each is known."""
+    """Worker time of the trials in seconds; None unless the start and end of each trial are known."""
     saved_worker_s: float | None
-    """Seconds of training by all workers that the saved epochs would have taken, at the speed of the epochs that their
-    trials ran; None where that speed is not known."""
+    """Worker time in seconds that training the saved epochs would have taken, at the speed of the epochs that their trials ran;
+    None if that speed is unknown."""
 
     @property
     def num_not_run(self) -> int:
-        """Planned epochs that were not trained, for whatever reason."""
+        """Planned epochs that were not trained, for any reason."""
         return self.num_planned - self.num_run
 
     @property
@@ -66,7 +66,7 @@ def _worker_s(trials: list[Trial], workers: int) -> float | None:
 
 
 def _epoch_s(trial: Trial, config: ExperimentConfig) -> float | None:
-    """Seconds that an epoch of this trial trained for, without starting and evaluating."""
+    """Return the seconds that an epoch of this trial trained for, without starting and evaluating; None if unknown."""
     if not trial.history or not trial.history[-1].get("examples_per_s"):
         return None
     last = trial.history[-1]

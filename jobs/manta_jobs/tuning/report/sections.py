@@ -1,4 +1,4 @@
-"""The words and figures of a search's report, section by section; `page/page.html` lays them out."""
+"""The words and figures of a search's report, section by section. `page/page.html` lays them out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, and what it is sorted by."""
+    """A value of the table, and its sort key."""
 
     text: str
     key: str
@@ -45,7 +45,7 @@ class TrialRow:
 
     trial: Trial
     style: str
-    """The class of its row: winner, failed, idle or nothing."""
+    """CSS class of the row: winner, failed, idle or empty."""
     badges: list[str]
     values: list[Cell]
     planned: int
@@ -56,7 +56,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class ChosenRow:
-    """One searched field: its range, what the config says and what the winner has."""
+    """One searched field: its range, the config's own value and the winner's."""
 
     name: str
     range: str
@@ -75,7 +75,7 @@ class ConfirmedRow:
 
 
 def headline_of(results: SearchResults) -> str:
-    """The result in a sentence or two."""
+    """Return the result in one or two sentences."""
     winner = results.winner
     if winner is None:
         return f"No winner: none of {counted(len(results.trials), 'trial')} finished an epoch."
@@ -86,7 +86,7 @@ def headline_of(results: SearchResults) -> str:
 
 
 def winner_score(results: SearchResults) -> str:
-    """The winner's validation result, as mean ± standard deviation where it was trained again."""
+    """Return the winner's validation result, as mean ± standard deviation if it was trained again."""
     confirmed = results.winning
     if confirmed is not None and len(confirmed.scores) > 1:
         return f"{results.metric_label} {confirmed.mean:.4f} ± {confirmed.std:.4f} over {len(confirmed.scores)} other seeds"
@@ -99,7 +99,7 @@ def winner_score(results: SearchResults) -> str:
 def cards_of(
     results: SearchResults, saved: Savings, *, test_metrics: dict[str, float], baseline_metrics: dict[str, float] | None
 ) -> list[Card]:
-    """The figures that are read first."""
+    """Return the figures at the top of the page."""
     cards: list[Card] = []
     key = compared_metric(results.config, test_metrics, baseline_metrics)
     name = key.replace("_", " ")
@@ -124,7 +124,7 @@ def cards_of(
 
 
 def compared_metric(config: ExperimentConfig, test_metrics: dict[str, float], baseline_metrics: dict[str, float] | None) -> str:
-    """The metric that chooses, or accuracy where that one was not measured of both."""
+    """Return the metric that chooses the winner, or accuracy if that metric was not measured for both models."""
     known = set(test_metrics) & set(baseline_metrics if baseline_metrics is not None else test_metrics)
     return config.train.metric if config.train.metric in known else "accuracy"
 
@@ -132,7 +132,7 @@ def compared_metric(config: ExperimentConfig, test_metrics: dict[str, float], ba
 def comparison_of(
     results: SearchResults, *, test_metrics: dict[str, float], baseline_metrics: dict[str, float] | None
 ) -> Comparison | None:
-    """Whether fine-tuning was worth it; None without a baseline."""
+    """Compare the fine-tuned model with the baseline; None without a baseline."""
     key = compared_metric(results.config, test_metrics, baseline_metrics)
     if baseline_metrics is None or key not in test_metrics or key not in baseline_metrics:
         return None
@@ -149,7 +149,7 @@ def comparison_of(
 
 
 def metric_rows(test_metrics: dict[str, float], baseline_metrics: dict[str, float] | None) -> list[tuple[str, float, float | None]]:
-    """Each test metric in words, of the winner and of the baseline; micro F1 only where it is not accuracy again."""
+    """Return each test metric in words, for the winner and the baseline. Micro F1 is left out if it equals accuracy."""
     rows: list[tuple[str, float, float | None]] = []
     for key, words in SHOWN_METRICS:
         repeats = key == "f1_micro" and test_metrics.get(key) == test_metrics.get("accuracy")
@@ -159,7 +159,7 @@ def metric_rows(test_metrics: dict[str, float], baseline_metrics: dict[str, floa
 
 
 def chosen_rows(results: SearchResults) -> list[ChosenRow]:
-    """Each searched field with its range, the config's own value and the winner's."""
+    """Return each searched field with its range, the config's own value and the winner's."""
     winner_values = results.winner_values or {}
     rows: list[ChosenRow] = []
     for name, values in results.config.tune.searched.items():
@@ -170,7 +170,7 @@ def chosen_rows(results: SearchResults) -> list[ChosenRow]:
 
 
 def range_text(values: Range) -> str:
-    """A range in words."""
+    """Return a range in words."""
     if values.choice is not None:
         return f"one of {', '.join(map(value_text, values.choice))}"
     low, high = values.bounds or (0.0, 1.0)
@@ -178,7 +178,7 @@ def range_text(values: Range) -> str:
 
 
 def savings_sentence(saved: Savings) -> str:
-    """Epochs planned, run and not run, in words."""
+    """Return the planned, run and saved epochs in words."""
     if not saved.num_planned:
         return "No epoch was planned."
     others = saved.num_not_run - saved.num_saved
@@ -192,7 +192,7 @@ def savings_sentence(saved: Savings) -> str:
 
 
 def time_sentence(saved: Savings) -> str | None:
-    """What that was in time of the workers, as far as it is known."""
+    """Return the worker time of the trials and of the saved epochs in words, if it is known."""
     parts: list[str] = []
     if saved.worker_s is not None:
         parts.append(f"The trials took {duration(saved.worker_s)} of worker time.")
@@ -202,7 +202,7 @@ def time_sentence(saved: Savings) -> str | None:
 
 
 def trials_sentence(results: SearchResults) -> str:
-    """How many trials ended in which way, and how many of the budget there never were."""
+    """Return the number of trials with each status, and the number of the budget's trials that did not run."""
     statuses = [trial.status for trial in results.trials]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     sentence = f"{counted(len(statuses), 'trial')}: {counts}." if statuses else "There were no trials."
@@ -214,7 +214,7 @@ def trials_sentence(results: SearchResults) -> str:
 
 
 def trial_rows(results: SearchResults) -> list[TrialRow]:
-    """All trials: scored ones best first, then failed ones, then those that never ran."""
+    """Return all trials: scored ones best first, then failed ones, then those that never ran."""
     ranks = {trial.name: rank for rank, trial in enumerate(results.ranked)}
     last = len(ranks)
     order = sorted(results.trials, key=lambda trial: (trial.status == "not run", ranks.get(trial.name, last)))
@@ -222,7 +222,7 @@ def trial_rows(results: SearchResults) -> list[TrialRow]:
 
 
 def trial_row(trial: Trial, results: SearchResults) -> TrialRow:
-    """One trial's line."""
+    """Return one trial's line of the table."""
     is_winner, is_own = trial is results.winner, trial is results.own
     style = "failed" if trial.status == "failed" else "winner" if is_winner else "" if trial.history else "idle"
     known = trial.started_s is not None and trial.ended_s is not None
@@ -240,7 +240,7 @@ def trial_row(trial: Trial, results: SearchResults) -> TrialRow:
 
 
 def cell_of(values: dict[str, Any], name: str) -> Cell:
-    """A searched value in the table."""
+    """Return a searched value as a cell of the table."""
     if name not in values:
         return Cell("–", "")
     text = value_text(values[name])
@@ -248,7 +248,7 @@ def cell_of(values: dict[str, Any], name: str) -> Cell:
 
 
 def confirmed_rows(results: SearchResults) -> list[ConfirmedRow]:
-    """Each confirmed trial with its mean and the score of each seed."""
+    """Return each confirmed trial with its mean and the score of each seed."""
     rows: list[ConfirmedRow] = []
     for each in results.confirmations:
         result = (
@@ -260,7 +260,7 @@ def confirmed_rows(results: SearchResults) -> list[ConfirmedRow]:
 
 
 def settings_of(config: ExperimentConfig) -> list[tuple[str, str]]:
-    """The search in words."""
+    """Return the settings of the search in words."""
     tune, train, budget = config.tune, config.train, config.tune.budget
     limits = [counted(budget.num_trials, "trial")]
     limits += [f"{duration(budget.wall_clock_s)} in all"] if budget.wall_clock_s is not None else []
@@ -286,7 +286,7 @@ def settings_of(config: ExperimentConfig) -> list[tuple[str, str]]:
 
 
 def commands_of(results: SearchResults) -> list[tuple[str, str]]:
-    """What to type next."""
+    """Return the commands to type next, each with its purpose."""
     commands = [("manta tune config.yaml", "repeat the whole search")]
     if results.winner_values is not None:
         commands.insert(0, ("manta train best.yaml", "repeat the winner alone"))
