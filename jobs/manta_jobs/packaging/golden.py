@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from manta.labels import Floats
     from manta.texts import Text
 
+MAX_CHARACTERS = 500
+"""Most characters of a golden text. Longer texts are cut, because their answers need not be right."""
+DECIMALS = 6
+
 
 def record_golden_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floats, console: Console) -> ModelArtifact:
     """Return the artifact with golden predictions of a few of the split's rows; unchanged if it has them already.
@@ -54,13 +58,6 @@ def record_golden(artifact: ModelArtifact, texts: Sequence[Text]) -> GoldenPredi
         rows = [predictor.labels.probabilities(predictor.logits([text]))[0] for text in cut]
         probabilities[form] = tuple(tuple(round(float(value), DECIMALS) for value in row) for row in rows)
     return GoldenPredictions(texts=cut, probabilities=probabilities)
-
-
-MAX_CHARACTERS = 500
-"""Most characters of a golden text. Longer texts are cut, because their answers need not be right."""
-
-
-DECIMALS = 6
 
 
 def _cut(text: Text) -> Text:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 LEVELS = 1 << 16
-
-
 LEVELS_PER_DRAW = 4  # 64 bits are drawn at a time
+MIN_ROWS = 4096
+"""Matrices with fewer rows are sent whole."""
 
 
 def bernoulli_(tensor: torch.Tensor, p: float = 0.5, *, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -49,10 +49,6 @@ def install_quick_dropout() -> torch.library.Library:
         warnings.simplefilter("ignore", UserWarning)  # torch warns that the operator is overridden
         library.impl("bernoulli_.float", bernoulli_, "CPU", allow_override=True)  # type: ignore[no-untyped-call]
     return library
-
-
-MIN_ROWS = 4096
-"""Matrices with fewer rows are sent whole."""
 
 
 def reduces_itself(engine: DeepSpeedEngine) -> bool:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from matplotlib.figure import Figure
 
+from manta_jobs.reporting.canvas import DARK
 from manta_jobs.reporting.curves import MAX_POINTS, draw_results, series, thinned, write_curves
+from manta_jobs.reporting.evaluation.drawings import CELL_COLOURS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,3 +79,7 @@ def test_the_global_plotting_state_is_left_alone(tmp_path: Path) -> None:
     before = "matplotlib.pyplot" in sys.modules
     write_curves(epochs_of(1), [], tmp_path / "curves.png", title="desk")
     assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_numbers_in_the_confusion_matrix_keep_their_color_on_a_dark_page() -> None:
+    assert not set(CELL_COLOURS) & set(DARK)

@@ -41,7 +41,7 @@ def test_the_best_are_trained_again_with_other_seeds() -> None:
 
 
 class ShortOfTime:
-    """A queue whose lanes have time for so many runs; the one after these is cut short, the others do not begin."""
+    """A queue whose worker pools have time for so many runs; the one after these is cut short, the others do not begin."""
 
     def __init__(self, num_done: int) -> None:
         self.num_done, self.submitted = num_done, list[str]()

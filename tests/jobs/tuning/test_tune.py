@@ -174,7 +174,7 @@ def test_time_that_is_over_ends_the_trial_and_registers_what_there_is(
     tuned = run(prepared, console=people_console(), address=None, started=time.monotonic())
     statuses = {trial.status for trial in tuned.trials}
     assert "out of time" in statuses
-    assert statuses <= {"out of time", "not run"}  # on a slow machine not every lane has begun by then
+    assert statuses <= {"out of time", "not run"}  # on a slow machine not every worker pool has begun by then
     assert tuned.model.version.version == 1
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 COUNTED_LABELS = 12
 """Most labels for a confusion matrix of normal size. With more, cell borders are thinner and numbers smaller."""
 SMALL_LABELS = 30
-CELL_COLOURS = ("#ffffff", "#101418")
-"""Colors of numbers on dark and on light cells. They are meant to be the same on light and dark pages."""
+CELL_COLOURS = ("#fefefe", "#101418")
+"""Colors of numbers on dark and on light cells. Neither is a color that a dark page replaces, as cells keep theirs."""
 NUM_CONFIDENCE_BINS = 20
 
 
