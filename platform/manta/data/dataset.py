@@ -28,6 +28,9 @@ SPLITS = ("train", "validation", "test")
 FEW_TRAINING_ROWS = 500
 """The number of training rows below which `auto` uses cross-validation. A tenth of fewer rows is too small to calibrate on, and
 training needs every row."""
+FEW_ROWS_PER_LABEL, MANY_TRAINING_ROWS = 15, 2000
+"""`auto` also uses cross-validation with fewer than 15 training rows per label, of which a split takes one or two, but not from
+2,000 rows on: folds that large take minutes."""
 NUM_FOLDS = 3
 """Number of cross-validation folds. They triple the training time."""
 
@@ -121,7 +124,7 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     if config.behaviour is not None:  # find faults now, not at the end of the run
         load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
     splits = {name: _as_split(split, named[name], labels) for name, split in rows.items()}
-    splits = _with_missing_splits(splits, config)
+    splits = _with_missing_splits(splits, config, num_labels=len(labels.names))
     is_cross_validated = "validation" not in splits
     if config.feedback is not None:
         train = splits["train"]
@@ -155,7 +158,11 @@ def _as_split(rows: Rows, names: list[RowLabels], labels: LabelSpace) -> Split:
     return Split(rows.texts, labels.encode(names))
 
 
-def _with_missing_splits(splits: dict[str, Split], config: DataConfig) -> dict[str, Split]:
+def _are_few(train: Split, *, num_labels: int) -> bool:
+    return len(train) < FEW_TRAINING_ROWS or len(train) < min(FEW_ROWS_PER_LABEL * num_labels, MANY_TRAINING_ROWS)
+
+
+def _with_missing_splits(splits: dict[str, Split], config: DataConfig, *, num_labels: int) -> dict[str, Split]:
     """Set training rows aside for the splits that were not given. The test rows are drawn first, so that they never change.
 
     A small training set gets no validation split.
@@ -163,8 +170,8 @@ def _with_missing_splits(splits: dict[str, Split], config: DataConfig) -> dict[s
     result = dict(splits)
     remaining_share = 1.0
     for name, fraction in (("test", config.test_fraction), ("validation", config.validation_share)):
-        is_few = config.validation_fraction == "auto" and len(result["train"]) < FEW_TRAINING_ROWS
-        if name not in result and not (name == "validation" and is_few):
+        needs_folds = config.validation_fraction == "auto" and _are_few(result["train"], num_labels=num_labels)
+        if name not in result and not (name == "validation" and needs_folds):
             train = result["train"]
             kept, aside = stratified_split(train.targets, fraction=fraction / remaining_share, seed=config.split_seed)
             if not len(aside):

@@ -131,6 +131,18 @@ def test_from_500_training_rows_on_a_tenth_is_set_aside(tmp_path: Path) -> None:
     assert (many.folds, len(many.train), len(many.validation)) == (None, 450, 50)
 
 
+def test_few_rows_per_label_are_cross_validated_below_2000_rows(tmp_path: Path) -> None:
+    def of_100_labels(count: int) -> TextDataset:
+        rows = [(f"text {number}", f"label {number % 100}") for number in range(count)]
+        test = csv(tmp_path / "test.csv", [(f"test {number}", f"label {number}") for number in range(100)])
+        return load_dataset(DataConfig(train=csv(tmp_path / "rows.csv", rows), test=test))
+
+    few = of_100_labels(800)
+    assert (few.folds is None, len(few.train)) == (False, 800)
+    many = of_100_labels(1500)
+    assert (many.folds, len(many.train), len(many.validation)) == (None, 1300, 200)
+
+
 def test_given_validation_rows_and_fractions_are_heeded(train: str, tmp_path: Path) -> None:
     given = load_dataset(DataConfig(train=train, validation=csv(tmp_path / "v.csv", [("new a", "a"), ("new b", "b")])))
     assert (given.folds, len(given.validation)) == (None, 2)
