@@ -80,7 +80,7 @@ def train_all(arguments: dict[str, Any]) -> None:
 
 def _let_the_cpu_compute_in_fp16() -> None:
     """DeepSpeed refuses fp16 on processors without fast half precision; slow is good enough here."""
-    from manta_jobs.training.engine import import_deepspeed
+    from manta_jobs.training.zero import import_deepspeed
 
     import_deepspeed()
     from deepspeed.accelerator import get_accelerator

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply, NodeStatus
 
 from manta.errors import InputError
 from manta_jobs.cluster.check import ClusterPlan, read_plan
+from manta_jobs.cluster.ray_internals import NodeStatus, cluster_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +30,6 @@ LAUNCHER_FILE = "ray_bootstrap_config.yaml"
 """File in the head's home folder: the cluster file as the autoscaler reads it."""
 HEAD = "node:__internal_head__"
 """A resource that only the head has."""
-ASK_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,6 @@ def growth(train: TrainConfig | None = None) -> Growth | None:
         return Growth(grown_nodes(plan, living, prefer_gpus=train is None or train.use_gpu is not False), is_known=True)
     nodes = [dict(state.total_resources) for state in living]
     return Growth(nodes + ([] if train is None else asked_nodes(train, nodes)), is_known=False)
-
-
-def cluster_status() -> Any:
-    """Return the connected cluster's nodes and its autoscaler's report on waiting requests. Ray has no public API for this."""
-    reply = GetClusterStatusReply()
-    reply.ParseFromString(GcsClient(address=ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=ASK_WITHIN_S))
-    return reply
 
 
 def launched_plan() -> ClusterPlan | None:

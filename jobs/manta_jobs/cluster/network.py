@@ -12,15 +12,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import Any
 
 import psutil
 import torch
 from ray.train.torch import TorchConfig
 from ray.util import get_node_ip_address
-
-if TYPE_CHECKING:
-    from ray.train._internal.worker_group import WorkerGroup
 
 INTERFACE = "GLOO_SOCKET_IFNAME"
 TorchBackend = TorchConfig().backend_cls
@@ -29,7 +26,7 @@ TorchBackend = TorchConfig().backend_cls
 class ReachableBackend(TorchBackend):  # type: ignore[misc, valid-type]
     """Ray's backend, but each worker listens on the address at which other nodes reach its node."""
 
-    def on_start(self, worker_group: WorkerGroup, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         """Set up the workers' network. Ray calls this after the workers have started and before they are connected."""
         worker_group.execute(listen_where_reached)
         if not all(worker_group.execute(torch.cuda.is_available)):

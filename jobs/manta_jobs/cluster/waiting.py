@@ -12,11 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.core.generated.autoscaler_pb2 import NodeStatus
 
 from manta.errors import InputError
-from manta_jobs.cluster.autoscaling import cluster_status
 from manta_jobs.cluster.connection import num_workers_at_once
+from manta_jobs.cluster.ray_internals import NodeStatus, cluster_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

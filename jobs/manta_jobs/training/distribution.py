@@ -16,9 +16,10 @@ import torch.distributed as dist
 
 from manta_jobs.training.engine import full_weights
 from manta_jobs.training.memory import peak_bytes
+from manta_jobs.training.zero import gradient_bytes, state_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from deepspeed import DeepSpeedEngine
 
@@ -126,48 +127,8 @@ def agreed_hash(weights: dict[str, torch.Tensor]) -> str:
     return hashes[0]
 
 
-def gradient_bytes(engine: DeepSpeedEngine) -> int:
-    """Return the bytes of gradients that this worker holds after a backward pass.
-
-    DeepSpeed frees the gradients of other workers' partitions. At ZeRO 1 it does so before the optimizer step, at ZeRO 2 and 3
-    after every pass. The two differ when gradients are accumulated.
-    """
-    zero = engine.optimizer
-    held = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
-    if engine.zero_optimization_stage() in (1, 2):
-        held += [part for parts in zero.averaged_gradients.values() for part in parts or [] if part is not None]
-    elif engine.zero_optimization_stage() == 3:
-        held += list(zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition.values())
-    return _bytes(held)
-
-
-def state_bytes(engine: DeepSpeedEngine) -> dict[str, int]:
-    """Return this worker's bytes of parameters, of the float32 copies that ZeRO updates instead, and of AdamW's moments.
-
-    Word embeddings that stay as pretrained (`manta.model.seen_rows`) are no parameters and do not count.
-    """
-    stage = engine.zero_optimization_stage()
-    parameters = list(engine.module.parameters())
-    copies: list[torch.Tensor] = []
-    if stage in (1, 2):
-        copies = list(engine.optimizer.single_partition_of_fp32_groups)
-    elif stage == 3:
-        copies = list(engine.optimizer.fp32_partitioned_groups_flat)
-        parameters = [parameter.ds_tensor for parameter in parameters]  # its part of each
-    moments = [
-        value for held in engine.basic_optimizer.state.values() for key, value in held.items() if key in ("exp_avg", "exp_avg_sq")
-    ]
-    return {"parameters": _bytes(parameters), "parameter_copies": _bytes(copies), "optimizer": _bytes(moments)}
-
-
 def gathered_facts(mine: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the facts of each worker and its host name, in the order of ranks. All workers must call it together."""
     facts: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(facts, {"host": socket.gethostname(), **mine})
     return facts
-
-
-def _bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Return the bytes of memory behind tensors. Views of the same storage count once."""
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors if tensor.numel()}
-    return sum(storages.values())

@@ -1,12 +1,8 @@
-"""The DeepSpeed engine around the model: ZeRO partitioning, precision, optimizer and learning-rate schedule.
-
-Import DeepSpeed in workers only, never in a driver: it inspects the machine when imported.
-"""
+"""The DeepSpeed engine around the model: ZeRO partitioning, precision, optimizer and learning-rate schedule."""
 
 from __future__ import annotations
 
 import math
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,10 +10,10 @@ import torch
 import torch.distributed as dist
 
 from manta.model.adapt import parameter_groups
+from manta_jobs.training.zero import import_deepspeed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import ModuleType
 
     from deepspeed import DeepSpeedEngine
 
@@ -27,35 +23,6 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 CPU_BF16 = ("avx512_bf16", "amx_bf16")
 """Instruction sets of x86 processors that multiply in bfloat16, by torch's names."""
-
-
-def import_deepspeed() -> ModuleType:
-    """Import DeepSpeed, set up for the hardware of this worker."""
-    if torch.cuda.is_available():
-        import deepspeed
-    else:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        import deepspeed
-        import deepspeed.ops
-
-        # On a CPU the communication backend would compile a shared-memory operator with g++ (about a minute). It serves
-        # `inference_all_reduce` only, which training never calls. This table lists the operators that may be built.
-        deepspeed.ops.__compatible_ops__ = {}
-        from deepspeed.runtime.zero import stage_1_and_2
-
-        stage_1_and_2.all_gather_dp_groups = gather_partitions
-    module: ModuleType = deepspeed
-    return module
-
-
-def gather_partitions(*, partitioned_param_groups: list[list[torch.Tensor]], **others: Any) -> None:
-    """Send every worker the parameters that the others updated in a ZeRO 1 or 2 step. Replaces DeepSpeed's function on CPUs.
-
-    Gloo's all-gather takes 3.5 times as long as one broadcast by each worker (90 MB between two workers: 154 ms against 43 ms).
-    """
-    waiting = [dist.broadcast(part, rank, async_op=True) for group in partitioned_param_groups for rank, part in enumerate(group)]
-    for work in waiting:
-        work.wait()
 
 
 def resolve_precision(config: TrainConfig) -> Precision:
@@ -162,30 +129,6 @@ def full_weights(engine: DeepSpeedEngine) -> Iterator[dict[str, torch.Tensor]]:
         deepspeed = import_deepspeed()
         with deepspeed.zero.GatheredParameters(list(model.parameters())):
             yield model.state_dict()
-
-
-def scaler_state(engine: DeepSpeedEngine) -> dict[str, Any] | None:
-    """Return the state of fp16 loss scaling as plain numbers; None in other precisions."""
-    if engine.torch_autocast_z0_gradscaler is not None:
-        state: dict[str, Any] = engine.torch_autocast_z0_gradscaler.state_dict()
-        return state
-    if engine.fp16_enabled():
-        return {name: value for name, value in vars(engine.optimizer.loss_scaler).items() if isinstance(value, int | float)}
-    return None
-
-
-def restore_scaler(engine: DeepSpeedEngine, state: dict[str, Any] | None) -> None:
-    """Resume the loss scaling of a checkpoint.
-
-    ZeRO 0 stores it in a different format than ZeRO 1 to 3. Between the two, only the scale itself is restored.
-    """
-    if state is None:
-        return
-    whole = engine.torch_autocast_z0_gradscaler
-    if whole is not None:
-        whole.load_state_dict(whole.state_dict() | ({"scale": state["cur_scale"]} if "cur_scale" in state else state))
-    elif engine.fp16_enabled():
-        vars(engine.optimizer.loss_scaler).update({"cur_scale": state["scale"]} if "scale" in state else state)
 
 
 def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

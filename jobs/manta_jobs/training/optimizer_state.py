@@ -8,17 +8,17 @@ DeepSpeed's own checkpoints are pickles for one number of workers; its universal
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
 from manta_jobs.training.checkpoints import OPTIMIZER_FILE, WEIGHTS_FILE, CheckpointWriter, TrainingState
-from manta_jobs.training.engine import full_weights, restore_scaler, scaler_state
+from manta_jobs.training.engine import full_weights
+from manta_jobs.training.zero import Fragment, fragments, restore_scaler, scaler_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from deepspeed import DeepSpeedEngine
@@ -85,47 +85,6 @@ def restore(engine: DeepSpeedEngine, checkpoint: Path, state: TrainingState) -> 
     if engine.fp16_enabled():
         restore_master_weights(engine, load_file(checkpoint / WEIGHTS_FILE))
     restore_scaler(engine, state.scaler)
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """The part of one parameter that this worker updates."""
-
-    name: str
-    shape: torch.Size
-    """Shape of the whole parameter."""
-    start: int
-    """First position of the part in the flattened parameter."""
-    length: int
-    flat: torch.Tensor
-    """The optimizer's tensor that holds the part."""
-    offset: int
-    """First position of the part in `flat`."""
-
-
-def fragments(engine: DeepSpeedEngine) -> Iterator[Fragment]:
-    """Yield the fragments of this worker. A parameter of which it holds nothing has none."""
-    stage = engine.zero_optimization_stage()
-    zero = engine.optimizer
-    for name, parameter in engine.module.model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if stage == 0:
-            yield Fragment(name, parameter.shape, 0, parameter.numel(), parameter, 0)
-        elif stage < 3:
-            mapping = parameter._hp_mapping
-            if mapping is not None:
-                part, held = mapping.lp_fragment_address, mapping.hp_fragment_address
-                flat = zero.single_partition_of_fp32_groups[mapping.param_group_index]
-                yield Fragment(name, parameter.shape, part.start, part.numel, flat, held.start)
-        else:
-            group, offset, length = zero.grad_position[zero.get_param_id(parameter)]
-            start = length * dist.get_rank()
-            numel = parameter.ds_numel
-            if start < numel:
-                flat = zero.fp32_partitioned_groups_flat[group]
-                shape = parameter.ds_shape
-                yield Fragment(name, shape, start, min(length, numel - start), flat, offset)
 
 
 def gather_moments(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:

@@ -6,7 +6,8 @@ import torch
 
 from manta.config import TrainConfig
 from manta_jobs.training import engine
-from manta_jobs.training.engine import deepspeed_config, restore_scaler, scaler_state, schedule
+from manta_jobs.training.engine import deepspeed_config, schedule
+from manta_jobs.training.zero import restore_scaler, scaler_state
 
 
 def rates(num_steps: int, **settings: Any) -> list[float]:
