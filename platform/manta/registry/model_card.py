@@ -6,12 +6,12 @@ https://huggingface.co/docs/hub/model-cards.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
 
 from manta.inference.artifact import WEIGHTS_FILE
 
@@ -39,7 +39,7 @@ def model_card(artifact: ModelArtifact, *, num_rows: Mapping[str, int] | None = 
         _use(manifest),
         _data(manifest, num_rows or {}),
         f"## Results on the test rows\n\n{_metrics(manifest, validation=False)}",
-        f"On the validation rows, which chose the epoch:\n\n{_metrics(manifest, validation=True)}",
+        f"On the validation rows (cross-validated where none were set aside):\n\n{_metrics(manifest, validation=True)}",
         _calibration(getattr(manifest, "calibration", None)),
         _forms(manifest, (artifact.path / WEIGHTS_FILE).stat().st_size),
         _training(manifest),
@@ -65,15 +65,12 @@ def base_metadata(pretrained: str) -> tuple[str | None, str | None]:
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     elif not Path(pretrained).is_absolute():
         text = _hub_card(pretrained)
-    found = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", text, flags=re.DOTALL)
     try:
-        facts = yaml.safe_load(found.group(1)) if found else {}
-    except yaml.YAMLError:
-        facts = {}
-    facts = facts if isinstance(facts, dict) else {}
-    language = facts.get("language")
-    names = ", ".join(map(str, language)) if isinstance(language, list) else language
-    return str(facts["license"]) if facts.get("license") else None, str(names) if names else None
+        facts = ModelCard(text, ignore_metadata_errors=True).data
+    except (ValueError, yaml.YAMLError):
+        return None, None
+    names = ", ".join(facts.language) if isinstance(facts.language, list) else facts.language
+    return facts.license, names or None
 
 
 def _folder_of(pretrained: str) -> Path | None:
@@ -89,8 +86,6 @@ def _folder_of(pretrained: str) -> Path | None:
 
 def _hub_card(name: str) -> str:
     """Return the encoder's card from the local cache or the hub; empty if neither has it."""
-    from huggingface_hub import hf_hub_download
-
     try:
         return Path(hf_hub_download(name, "README.md")).read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError, RuntimeError):
@@ -98,32 +93,33 @@ def _hub_card(name: str) -> str:
 
 
 def _front_matter(manifest: Manifest, *, base: str, licence: str | None, language: str | None) -> str:
-    facts: dict[str, Any] = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification",
-        "tags": ["text-classification", "manta"],
-        "metrics": [name for name in ("accuracy", "f1") if any(key.startswith(name) for key in manifest.metrics)],
-        "model-index": [_index_entry(manifest)],
-    }
-    if "/" in base:
-        facts["base_model"] = base
-    if licence:
-        facts["license"] = licence
-    if language:
-        facts["language"] = [part.strip() for part in language.split(",")]
-    return f"---\n{yaml.safe_dump(facts, sort_keys=True, allow_unicode=True)}---"
-
-
-def _index_entry(manifest: Manifest) -> dict[str, Any]:
     source = source_name(str(manifest.config.get("data", {}).get("train", "unknown")))
-    values = [
-        {"type": key, "name": key, "value": round(value, 5)}
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            task_name="Text Classification",
+            dataset_type=source,
+            dataset_name=source,
+            dataset_split="test",
+            metric_type=key,
+            metric_name=key,
+            metric_value=round(value, 5),
+        )
         for key, value in manifest.metrics.items()
         if not key.startswith("validation_")
     ]
-    task = {"type": "text-classification", "name": "Text Classification"}
-    result = {"task": task, "dataset": {"type": source, "name": source, "split": "test"}, "metrics": values}
-    return {"name": manifest.name, "results": [result] if values else []}
+    facts = ModelCardData(
+        model_name=manifest.name,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["text-classification", "manta"],
+        metrics=[name for name in ("accuracy", "f1") if any(key.startswith(name) for key in manifest.metrics)],
+        base_model=base if "/" in base else None,
+        license=licence,
+        language=[part.strip() for part in language.split(",")] if language else None,
+        eval_results=results,
+    )
+    return f"---\n{facts.to_yaml()}\n---"
 
 
 def _summary(manifest: Manifest, base: str) -> str:
