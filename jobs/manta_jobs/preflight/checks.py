@@ -75,6 +75,8 @@ def check_labels(dataset: TextDataset, config: ExperimentConfig) -> Check:
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     ratio = counts[most] / max(1, counts[least])
     extremes = f"{most} has the most training rows ({counts[most]:,}), {least} the fewest ({counts[least]:,})"
+    if counts[most] == counts[least]:
+        extremes = f"every class has {counts[most]:,} training rows"
     words = [f"{len(counts)} labels ({dataset.labels.task}): {extremes}."]
     few = [name for name, count in counts.items() if count < FEW_ROWS]
     if few:

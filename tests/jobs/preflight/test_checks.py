@@ -86,6 +86,11 @@ def test_rare_labels_and_uneven_ones_are_named(support: TextDataset) -> None:
     assert "uneven" not in weighted.words
 
 
+def test_equal_labels_have_no_most_and_no_fewest(support: TextDataset) -> None:
+    equal = checks.check_labels(with_counts(support, {0: 12, 1: 12, 2: 12}), config_of())
+    assert equal == Check("labels", "OK", "3 labels (multiclass): every class has 12 training rows.")
+
+
 # Tokens
 
 
