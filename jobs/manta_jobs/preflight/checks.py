@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from manta.console import bytes_phrase, duration
 from manta.errors import InputError
+from manta.model.encoder import head_sentence
 from manta.registry.tracking import check_tracking_server
 from manta.storage.object_store import check
 from manta_jobs.cluster.connection import WorkerResources, fit_workers, num_workers_at_once
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
     from manta.data import TextDataset
     from manta.evaluation.baseline import Baseline
+    from manta.labels import LabelSpace
     from manta.storage.folders import Storage
     from manta_jobs.cluster.autoscaling import Node
     from manta_jobs.cluster.connection import Cluster
@@ -87,6 +89,12 @@ def check_labels(dataset: TextDataset, config: ExperimentConfig) -> Check:
             "and perhaps train.class_weights: balanced."
         )
     return Check("labels", "OK" if len(words) == 1 else "warning", " ".join(words))
+
+
+def check_head(config: ExperimentConfig, labels: LabelSpace) -> list[Check]:
+    """Say whether the head of an earlier fine-tuning goes on; empty if the checkpoint brings none."""
+    words = head_sentence(config.model, labels)
+    return [Check("head", "OK", words)] if words else []
 
 
 def check_tokens(sample: TokenSample, *, max_length: int) -> Check:

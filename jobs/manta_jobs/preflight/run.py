@@ -179,6 +179,7 @@ def examine(
     found = [
         checks.check_data(dataset),
         checks.check_labels(dataset, config),
+        *checks.check_head(config, dataset.labels),
         checks.check_tokens(sample, max_length=config.model.max_length),
     ]
     workers, resources = checks.check_workers(config, cluster)
@@ -293,10 +294,15 @@ def show_preflight(result: Preflight, console: Console, *, title: str) -> None:
 
 
 def show_concerns(result: Preflight, console: Console) -> None:
-    """Print the warnings and the baseline to beat, in a few lines. The run has already printed warnings about the data."""
+    """Print the warnings, an earlier head and the baseline to beat, in a few lines.
+
+    The run has already printed warnings about the data.
+    """
     for check in result.checks:
         if check.status == "warning" and check.name != "data":
             console.print(f"[yellow]Warning:[/] {check.name}: {escape(check.words)}")
+        elif check.name == "head":
+            console.print(f"Head: {escape(check.words)}")
         elif check.name == "baseline":
             console.print(f"To beat: {escape(check.words)}")
 

@@ -41,6 +41,8 @@ PADDED_POSITIONS = {
     "mpnet",
     "longformer",
 }
+MOST_NAMES = 8
+"""Labels of an earlier fine-tuning that a sentence names."""
 # Rates that only other heads and tasks than sequence classification read.
 OTHER_TASKS_DROPOUT = {"qa_dropout", "summary_first_dropout", "layerdrop"}
 
@@ -117,11 +119,7 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
     Raises:
         InputError: the model cannot be found, or `max_length` exceeds its position embeddings.
     """
-    from transformers import AutoConfig
-
-    source = pretrained_source(config.pretrained)
-    with _hub_errors(config.pretrained), _quiet_transformers():
-        result = AutoConfig.from_pretrained(source)
+    result = _pretrained_config(config.pretrained)
     positions = getattr(result, "max_position_embeddings", None)
     if positions is not None and result.model_type in PADDED_POSITIONS:
         positions -= result.pad_token_id + 1
@@ -132,6 +130,42 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
     result.problem_type = "single_label_classification" if labels.task == "multiclass" else "multi_label_classification"
     set_dropout(result, config.dropout)
     return result
+
+
+def _pretrained_config(name: str) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    source = pretrained_source(name)
+    with _hub_errors(name), _quiet_transformers():
+        config: PretrainedConfig = AutoConfig.from_pretrained(source)
+    return config
+
+
+def head_sentence(config: ModelConfig, labels: LabelSpace) -> str:
+    """Return a sentence on the head that a checkpoint brings from an earlier fine-tuning; empty if it brings none.
+
+    Raises:
+        InputError: the model cannot be found.
+    """
+    pretrained = _pretrained_config(config.pretrained)
+    if not any(name.endswith("ForSequenceClassification") for name in pretrained.architectures or ()):
+        return ""
+    if _keeps_head(pretrained, labels):
+        return f"{config.pretrained} was fine-tuned for the same labels before, so training goes on with its head."
+    names = _label_names(pretrained)
+    shown = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+    what = "another kind of task" if names == labels.names else f"other labels ({shown})"
+    return f"{config.pretrained} was fine-tuned for {what} before: its head is left out, and a new one begins."
+
+
+def _label_names(pretrained: PretrainedConfig) -> tuple[str, ...]:
+    return tuple(str(name) for _, name in sorted((pretrained.id2label or {}).items()))
+
+
+def _keeps_head(pretrained: PretrainedConfig, labels: LabelSpace) -> bool:
+    """Tell whether a checkpoint's head gives our labels: the same names in the same order, for the same kind of task."""
+    was_multilabel = pretrained.problem_type == "multi_label_classification"
+    return _label_names(pretrained) == labels.names and was_multilabel == (labels.task == "multilabel")
 
 
 def set_dropout(config: PretrainedConfig, rate: float) -> None:
@@ -146,9 +180,10 @@ def set_dropout(config: PretrainedConfig, rate: float) -> None:
 
 
 def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
-    """Build the pretrained encoder with a new linear head on [CLS], in fp32 on the CPU.
+    """Build the pretrained encoder with a linear head on [CLS], in fp32 on the CPU.
 
-    The head is drawn from torch's global generator, so seed it first. The forward pass takes `input_ids`, `attention_mask` and, for
+    The head is new, unless the checkpoint was fine-tuned for the same labels before (see `head_sentence`). A new head is drawn from
+    torch's global generator, so seed it first. The forward pass takes `input_ids`, `attention_mask` and, for
     some models that read text pairs, `token_type_ids`, each `(batch, tokens)`. It returns the logits. In training,
     `manta.model.loss.TrainedClassifier` also takes the labels and returns the loss.
 
@@ -159,14 +194,23 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     from transformers import AutoModelForSequenceClassification
 
     model_config = load_model_config(config, labels)
+    keeps_head = _keeps_head(_pretrained_config(config.pretrained), labels)
+    if keeps_head:
+        model_config.num_labels = len(labels.names)
     with _hub_errors(config.pretrained), _quiet_transformers():
         model: PreTrainedModel
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            pretrained_source(config.pretrained), config=model_config, dtype=torch.float32, output_loading_info=True
+            pretrained_source(config.pretrained),
+            config=model_config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the head of another number of labels; other sizes are looked at below
         )
+    lacking = loading["missing_keys"] | {name for name, *_ in loading["mismatched_keys"]}
+    _prepare_head(model, labels, keeps_head=keeps_head, was_drawn=lacking)
     # Heads are new, and so is the pooler of an encoder pretrained without one. Any other missing tensor would train from scratch.
     encoder = f"{model.base_model_prefix}."
-    missing = sorted(name for name in loading["missing_keys"] if name.startswith(encoder) and ".pooler." not in name)
+    missing = sorted(name for name in lacking if name.startswith(encoder) and ".pooler." not in name)
     if missing:
         raise InputError(
             f"model.pretrained: the weights of {config.pretrained} lack {len(missing)} of the encoder's tensors "
@@ -179,6 +223,28 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
             f"(its rates are {sorted(rates)}); this architecture is not supported."
         )
     return model
+
+
+def _prepare_head(model: PreTrainedModel, labels: LabelSpace, *, keeps_head: bool, was_drawn: set[str]) -> None:
+    """Replace a head of other labels that was loaded by a new one; give a kept head of a binary task its one logit.
+
+    `was_drawn` are the parameters that loading has drawn already.
+    """
+    import torch
+
+    for name in head_parameter_names(model.config):
+        parameter = model.get_parameter(name)
+        owner = model.get_submodule(name.rpartition(".")[0])
+        with torch.no_grad():
+            if keeps_head and labels.num_logits == 1:  # the inverse of `two_logit_head`
+                row = torch.nn.Parameter(parameter[1:] - parameter[:1])
+                setattr(owner, name.rpartition(".")[2], row)
+                owner.out_features = 1
+            elif not keeps_head and name not in was_drawn:
+                parameter.zero_()
+                if parameter.ndim > 1:
+                    parameter.normal_(std=getattr(model.config, "initializer_range", 0.02))
+    model.num_labels = model.config.num_labels = labels.num_logits
 
 
 def dropout_rates(model: torch.nn.Module) -> set[float]:

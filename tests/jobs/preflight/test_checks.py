@@ -401,3 +401,16 @@ def test_the_probe_takes_real_steps(three_classes: Path, tiny_model: Path, monke
     assert min(pace.train_s_per_row, pace.update_s, pace.evaluation_s_per_row, pace.startup_s) > 0
     assert pace.train_s_per_row < 1
     assert (pace.device, pace.device_bytes) == ("CPU", None)
+
+
+def test_an_earlier_head_that_is_left_out_is_said(tmp_path: Path, tiny_model: Path, support: TextDataset) -> None:
+    import json
+
+    document = json.loads((tiny_model / "config.json").read_text())
+    document |= {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "bad", "1": "good"}}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    config = config_of(model={"pretrained": str(tmp_path)})
+    said = checks.check_head(config, support.labels)
+    assert [(check.name, check.status) for check in said] == [("head", "OK")]
+    assert "other labels (bad, good) before: its head is left out" in said[0].words
+    assert checks.check_head(config_of(model={"pretrained": str(tiny_model)}), support.labels) == []

@@ -17,6 +17,7 @@ from manta.model.encoder import (
     build_model,
     dropout_rates,
     head_parameter_names,
+    head_sentence,
     load_model_config,
     load_tokenizer,
     pretrained_source,
@@ -274,3 +275,64 @@ def test_a_multilabel_model_has_a_logit_per_label_and_the_loss_is_bce(checkpoint
     assert output.logits.shape == (4, 3)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits, targets.float())
     torch.testing.assert_close(output.loss, expected)
+
+
+# A head of an earlier fine-tuning
+
+
+def fine_tuned(tiny_model: Path, target: Path, names: tuple[str, ...], **settings: Any) -> Path:
+    """A tiny classifier of some labels, with a head of large weights."""
+    torch.manual_seed(1)
+    config = transformers.AutoConfig.from_pretrained(tiny_model, num_labels=len(names), **settings)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in config.id2label.items()}
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, config=config)
+    with torch.no_grad():
+        model.classifier.weight.normal_(std=10.0)
+        model.classifier.bias.normal_(std=10.0)
+    model.save_pretrained(target)
+    return target
+
+
+@pytest.mark.parametrize("names", [("x", "y", "z"), ("c", "b", "a"), ("x", "y"), ("x", "y", "z", "w")])
+@pytest.mark.parametrize("labels", [THREE, BINARY], ids=["three", "binary"])
+def test_a_head_of_other_labels_is_replaced(tiny_model: Path, tmp_path: Path, names: tuple[str, ...], labels: LabelSpace) -> None:
+    folder = fine_tuned(tiny_model, tmp_path / "tuned", names)
+    model = build_model(config_of(folder), labels)
+    assert model.classifier.weight.shape == (labels.num_logits, 32)
+    assert model.classifier.weight.abs().max() < 0.2
+    assert not model.classifier.bias.any()
+    assert f"other labels ({', '.join(names)}) before: its head is left out" in head_sentence(config_of(folder), labels)
+    assert torch.equal(model.bert.pooler.dense.weight, load_file(folder / "model.safetensors")["bert.pooler.dense.weight"])
+
+
+def test_a_head_of_the_same_labels_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+    folder = fine_tuned(tiny_model, tmp_path / "tuned", THREE.names)
+    before = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    after = build_model(config_of(folder), THREE).eval()
+    assert torch.equal(before(**INPUTS).logits, after(**INPUTS).logits)
+    assert "goes on with its head" in head_sentence(config_of(folder), THREE)
+    several = LabelSpace(THREE.names, "multilabel")
+    assert build_model(config_of(folder), several).classifier.weight.abs().max() < 0.2
+    assert "fine-tuned for another kind of task" in head_sentence(config_of(folder), several)
+
+
+def test_two_logits_of_the_same_labels_go_on_as_one(tiny_model: Path, tmp_path: Path) -> None:
+    """So an artifact of a binary task, which holds two, can be trained further."""
+    folder = fine_tuned(tiny_model, tmp_path / "tuned", BINARY.names)
+    before = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    after = build_model(config_of(folder), BINARY).eval()
+    torch.testing.assert_close(after(**INPUTS).logits[:, 0].sigmoid(), before(**INPUTS).logits.softmax(dim=1)[:, 1])
+    assert head_parameter_names(after.config) == ["classifier.weight", "classifier.bias"]
+
+
+def test_an_encoder_without_a_head_needs_no_sentence(tiny_model: Path) -> None:
+    assert head_sentence(config_of(tiny_model), THREE) == ""
+
+
+def test_an_encoder_of_another_width_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    weights = load_file(checkpoints["Bert"] / "model.safetensors")
+    settings = json.loads((checkpoints["Bert"] / "config.json").read_text()) | {"intermediate_size": 52}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "lack 6 of the encoder's tensors" in refused(config_of(tmp_path))
