@@ -91,7 +91,7 @@ def _add_answers(api: FastAPI, service: Service) -> None:
         "/v1/classify",
         response_model=ClassifyAnswer,
         response_model_exclude_none=True,
-        responses=problems_of(400, 401, 404, 408, 409, 413, 415, 422, 429, 503, 504),
+        responses=problems_of(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 503, 504),
         openapi_extra=body_of(shape, CLASSIFY_EXAMPLES),
     )
     async def classify(request: Request) -> Any:
@@ -152,7 +152,7 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
     @api.post(
         "/v1/feedback",
         response_model=FeedbackAnswer,
-        responses=problems_of(400, 401, 403, 408, 413, 415, 422, 429, 507),
+        responses=problems_of(400, 401, 403, 408, 413, 415, 421, 422, 429, 507),
         openapi_extra=body_of(shape, FEEDBACK_EXAMPLES),
     )
     async def feedback(request: Request) -> Any:
@@ -171,7 +171,7 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
             raise ApiProblem(507, "feedback_full", _sentence(error)) from None
         return FeedbackAnswer(stored=stored)
 
-    @api.get("/v1/feedback", responses=problems_of(401, 403, 429))
+    @api.get("/v1/feedback", responses=problems_of(401, 403, 421, 429))
     async def feedback_summary() -> FeedbackSummaryAnswer:
         """Return counts of the feedback so far, and the settings of a run that trains on it. Only conflicting texts are shown."""
         if store is None:
@@ -213,7 +213,7 @@ def _no_feedback() -> ApiProblem:
 
 
 def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None:
-    @api.get("/v1/model", responses=problems_of(401, 404, 409, 422, 429, 503, 504))
+    @api.get("/v1/model", responses=problems_of(401, 403, 404, 409, 421, 422, 429, 503, 504))
     async def model(request: Request) -> ModelAnswer:
         """Return the version that answers now, with its labels and metrics, and the refused versions with the reasons.
 
@@ -238,7 +238,7 @@ def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None
 
 
 def _add_metrics(api: FastAPI, service: Service, of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None) -> None:
-    @api.get("/metrics", response_class=PlainTextResponse, responses=problems_of(401, 429))
+    @api.get("/metrics", response_class=PlainTextResponse, responses=problems_of(401, 403, 421, 429))
     async def metrics() -> Response:
         """Return the metrics of all replicas, for Prometheus."""
         replicas = {"": families_of(service)} if of_all is None else await of_all()

@@ -1,7 +1,7 @@
-"""`guarded`: the layers in front of the API. They check keys, limit rate and body size, and add headers to every answer.
+"""`guarded`: the layers in front of the API. They check names, keys, rate and body size, and add headers to every answer.
 
 Pure ASGI (https://asgi.readthedocs.io), so that it costs microseconds and sees a request before any of it is read. The order is:
-request id and security headers, counting and logging, CORS, the API key, the key's rate, the size of the body.
+request id and security headers, counting and logging, host and origin, CORS, the API key, the key's rate, the size of the body.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import socket
 import time
 import uuid
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 
+from manta.cluster.ports import is_loopback
 from manta_serve.problems import ApiProblem
 from manta_serve.request_log import RequestLog
 
@@ -66,6 +70,7 @@ def guarded(
             allow_headers=CORS_HEADERS,
             expose_headers=("X-Request-ID", "Retry-After"),
         )
+    app = BrowserCheck(app, config=config, is_local=keys is None)
     app = RequestLog(app, metrics=metrics, logs_all=config.log_requests)
     return AnswerHeaders(app, returns_id=not proxy_returns_id, is_stopping=is_stopping)
 
@@ -99,6 +104,67 @@ class AnswerHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class BrowserCheck:
+    """A layer that refuses requests which a foreign web page made a browser send.
+
+    A page can bind its own name to this machine's address ("DNS rebinding"), so that the browser takes the API for the page's own
+    server. Such a request has the page's name as its host. Starlette's `TrustedHostMiddleware` knows neither addresses nor origins.
+    """
+
+    def __init__(self, app: ASGIApp, *, config: ServeConfig, is_local: bool) -> None:
+        """Protect `app`. `is_local` is True if only this machine reaches it; otherwise any address is a valid host."""
+        self._app = app
+        self._takes_addresses = not is_local
+        own = socket.gethostname()
+        names = ("localhost", config.host) if is_local else ("localhost", own, own.partition(".")[0])
+        self._names = {name.lower() for name in (*names, *config.allowed_hosts) if not name.startswith("*")}
+        self._endings = tuple(name[1:].lower() for name in config.allowed_hosts if name.startswith("*"))
+        self._origins = config.cors_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 403 or 421."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            headers = Headers(scope=scope)
+            host, origin = headers.get("host", ""), headers.get("origin")
+            problem = None
+            if not self._is_ours(_hostname(host)):
+                message = "This service does not answer under this host name; its operator adds it to serve.allowed_hosts."
+                problem = ApiProblem(421, "wrong_host", message)
+            elif origin is not None and not self._takes_origin(origin, host):
+                message = "Pages of this origin may not use the service; its operator adds it to serve.cors_origins."
+                problem = ApiProblem(403, "wrong_origin", message)
+            if problem is not None:
+                await problem.answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _takes_origin(self, origin: str, host: str) -> bool:
+        is_own = origin.partition("://")[2].lower() == host.lower()
+        return is_own or origin in self._origins or "*" in self._origins
+
+    def _is_ours(self, name: str) -> bool:
+        if name in self._names or name.endswith(self._endings) or is_loopback(name):
+            return True
+        return self._takes_addresses and _is_address(name)
+
+
+def _hostname(host: str) -> str:
+    """Return the name or address in a Host header, in lower case; an empty string if there is none."""
+    try:
+        parts = urlsplit(f"//{host}")
+    except ValueError:
+        return ""
+    return parts.hostname or "" if parts.netloc == host and parts.username is None else ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class KeyCheck:

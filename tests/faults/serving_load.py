@@ -107,7 +107,7 @@ class Load:
     async def _stop_when_not_ready(self) -> None:
         while not self._stop.is_set():
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
             if (await reader.readline()).split()[1] != b"200":
                 self._stop.set()
             writer.close()
@@ -144,7 +144,7 @@ class Load:
         content = json.dumps({"text": text}).encode()
         key = f"Authorization: Bearer {self._key}\r\n" if self._key else ""
         key += f"Manta-Key: user-{number}\r\n" if self._names_itself else ""
-        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\n{key}Content-Type: application/json\r\n"
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: 127.0.0.1\r\n{key}Content-Type: application/json\r\n"
         head += f"Content-Length: {len(content)}\r\n\r\n"
         writer.write(head.encode() + content)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()

@@ -306,7 +306,7 @@ def figure(port: int, name: str) -> float:
 def leave_halfway(port: int, num_clients: int) -> None:
     """So many clients send a request of many texts and hang up without waiting for its answer."""
     body = json.dumps({"texts": [f"{TEXTS[2]} {number}" for number in range(60)]}).encode()
-    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     clients = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(num_clients)]
     for client in clients:
         client.sendall(head.encode() + body)

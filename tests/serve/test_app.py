@@ -155,7 +155,8 @@ def test_manta_serve_answers_what_was_asked_before_sigterm_and_leaves_nothing(
 
         body = json.dumps({"texts": TEXTS}).encode()
         slow = socket.create_connection(("127.0.0.1", port), timeout=60)
-        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = "POST /v1/classify HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         slow.sendall(head.encode() + body[:5])
         assert call(port, "GET", "/readyz")[0] == 200  # by now the request that was sent before is under way
         process.send_signal(signal.SIGTERM)
@@ -217,7 +218,7 @@ def test_the_application_asks_for_a_key_unless_told_not_to(storage: Storage) -> 
     service = served(ServeArguments(model="desk"), storage)
     try:
         for required, status in ((True, 401), (False, 200)):
-            client = TestClient(asgi_app(service, storage, require_keys=required))
+            client = TestClient(asgi_app(service, storage, require_keys=required), base_url="http://127.0.0.1")
             assert client.post("/v1/classify", json={"texts": TEXTS[:1]}).status_code == status
     finally:
         service.close()

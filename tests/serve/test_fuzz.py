@@ -43,7 +43,7 @@ def test_bad_requests_are_refused_one_by_one(url: str) -> None:
 
 def test_a_client_that_goes_halfway_costs_nothing(url: str) -> None:
     address = (url.removeprefix("http://").split(":")[0], int(url.rsplit(":", 1)[1]))
-    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     for rest in (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", b""):
         with socket.create_connection(address) as connection:
             connection.sendall(head + rest)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 from manta.cluster.ports import is_loopback
 from manta.config import ServeConfig
@@ -46,9 +48,13 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeyStore:
     return KeyStore(Storage(tmp_path))
 
 
+OURS = "http://127.0.0.1:8000"
+
+
 def client_of(api: ASGIApp, *, keys: KeyStore | None = None, **settings: Any) -> TestClient:
     return TestClient(
         guarded(api, config=ServeConfig.model_validate(settings), keys=keys, metrics=ServiceMetrics()),
+        base_url=OURS,
         raise_server_exceptions=False,
     )
 
@@ -108,6 +114,7 @@ def test_a_bucket_fills_as_time_passes() -> None:
 
 
 def scope_of(headers: dict[str, str]) -> Scope:
+    headers = {"Host": "127.0.0.1"} | headers
     return {
         "type": "http",
         "method": "POST",
@@ -181,14 +188,16 @@ def test_a_request_id_is_taken_if_a_log_can_hold_it(api: ASGIApp) -> None:
         made = client.get("/healthz", headers={"X-Request-ID": wrong}).headers["x-request-id"]
         assert made != wrong
         assert len(made) == 32
-    behind_ray = TestClient(guarded(api, config=ServeConfig(), keys=None, metrics=ServiceMetrics(), proxy_returns_id=True))
+    behind_ray = TestClient(
+        guarded(api, config=ServeConfig(), keys=None, metrics=ServiceMetrics(), proxy_returns_id=True), base_url=OURS
+    )
     assert "x-request-id" not in behind_ray.get("/healthz").headers
 
 
 def test_answers_end_their_connection_while_it_is_stopping(api: ASGIApp) -> None:
     stopping = False
     app = guarded(api, config=ServeConfig(), keys=None, metrics=ServiceMetrics(), is_stopping=lambda: stopping)
-    client = TestClient(app)
+    client = TestClient(app, base_url=OURS)
     assert "connection" not in client.get("/healthz").headers
     stopping = True
     assert client.get("/healthz").headers["connection"] == "close"
@@ -209,6 +218,52 @@ def test_only_the_named_origins_scripts_read_answers(api: ASGIApp, keys: KeyStor
     assert "access-control-allow-origin" not in refused.headers
     # A script may read that its key is wrong, too.
     assert client.get("/v1/model", headers={"Origin": "https://desk.example"}).headers["access-control-allow-origin"]
+
+
+def status_for(client: TestClient, host: str, path: str = "/v1/model", **headers: str) -> int:
+    return client.get(path, headers={"Host": host} | headers).status_code
+
+
+def test_a_name_that_a_page_has_bound_to_this_machine_is_refused(api: ASGIApp, keys: KeyStore) -> None:
+    local = client_of(api)
+    ours = ("127.0.0.1:8000", "127.0.0.1", "localhost:8000", "LOCALHOST", "[::1]:8000", "127.8.8.8")
+    assert [status_for(local, host) for host in ours] == [200] * len(ours)
+    foreign = (
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "192.0.2.7:8000",
+        "localhost@evil.example",
+        "[::1",
+        "",
+        "/",
+    )
+    assert [status_for(local, host) for host in foreign] == [421] * len(foreign)
+    answer = local.post("/v1/feedback", headers={"Host": "evil.example"}, json={}).json()
+    assert "serve.allowed_hosts" in answer["error"]["message"]
+    assert status_for(local, "10.0.0.3", "/readyz") == 200  # a load balancer's check
+    beyond, key = client_of(api, keys=keys, allowed_hosts=["api.example", "*.desk.example"]), bearer(keys.create("ada"))
+    ours = ("api.example", "API.example:8000", "a.desk.example", "192.0.2.7:8000", "[2001:db8::1]:8000", socket.gethostname())
+    assert [status_for(beyond, host, **key) for host in ours] == [200] * len(ours)
+    foreign = ("evil.example", "api.example.evil.example", "desk.example", "evil-desk.example")
+    assert [status_for(beyond, host, **key) for host in foreign] == [421] * len(foreign)
+    assert status_for(client_of(api, allowed_hosts=["*"]), "evil.example") == 200
+
+
+def test_pages_of_other_origins_are_refused(api: ASGIApp) -> None:
+    local = client_of(api, cors_origins=["https://desk.example"])
+    for origin in ("http://127.0.0.1:8000", "https://desk.example"):
+        assert status_for(local, "127.0.0.1:8000", Origin=origin) == 200
+    for origin in ("https://evil.example", "http://127.0.0.1:9000", "null", ""):
+        asked = {"Origin": origin, "Content-Type": "application/json"}
+        refused = local.post("/v1/classify", json={"text": "my parcel"}, headers=asked)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "wrong_origin")
+
+
+@pytest.mark.parametrize("wrong", ["api.example:8000", "https://api.example", "a*.example", ""])
+def test_a_host_in_the_config_is_a_name(wrong: str) -> None:
+    with pytest.raises(ValidationError, match="allowed_hosts"):
+        ServeConfig.model_validate({"allowed_hosts": [wrong]})
 
 
 @pytest.mark.parametrize("expected", [True, False])

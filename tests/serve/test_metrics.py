@@ -52,7 +52,8 @@ def service(model: ServedModel) -> Service:
 
 def client_of(service: Service, *, keys: KeyStore | None = None) -> TestClient:
     api = create_api(service)
-    return TestClient(guarded(api, config=service.config, keys=keys, metrics=service.metrics), raise_server_exceptions=False)
+    app = guarded(api, config=service.config, keys=keys, metrics=service.metrics)
+    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 def figures(text: str) -> dict[tuple[str, ...], float]:

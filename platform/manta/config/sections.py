@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 MetricName = Literal["accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "loss"]
 TaskName = Literal["auto", "binary", "multiclass", "multilabel"]
@@ -472,6 +472,10 @@ class TrafficConfig(Section):
     """Percentage of the champion's answers that the candidate also computes, if there is time. Its answers are only compared."""
 
 
+HostName = Annotated[str, StringConstraints(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$")]
+"""A host name, a name's ending such as *.example.com, or `*`."""
+
+
 class ServeConfig(Section):
     """Address, limits and traffic of the API that serves the champion."""
 
@@ -502,6 +506,9 @@ class ServeConfig(Section):
     """Maximum number of bytes of stored feedback; beyond it, feedback is refused."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     """Number of requests that each API key may send per minute (429 beyond it). None: no limit."""
+    allowed_hosts: tuple[HostName, ...] = ()
+    """Names under which clients reach the API besides this machine's own, such as api.example.com or *.example.com, without a port.
+    Requests for other names are refused (421). `*` allows all."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages, such as https://desk.example.com, whose scripts may read answers. Empty: none."""
     log_requests: bool = False
