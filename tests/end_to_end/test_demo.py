@@ -91,7 +91,7 @@ def post(url: str, body: Any) -> Any:
 @pytest.mark.timeout(600)
 def test_the_api_answers_as_the_registered_model_does(demo: Demo) -> None:
     registry = ModelRegistry(Storage(demo.storage))
-    artifact = registry.fetch(registry.get("support"))
+    artifact = registry.fetch(registry.get("demo-support"))
     logits = Predictor(artifact, device="cpu").logits(TEXTS)
     answers = post(f"{demo.api}/v1/classify", {"texts": TEXTS})["predictions"]
     names = artifact.manifest.labels
@@ -129,7 +129,7 @@ def test_a_person_types_a_text_and_reads_the_label(demo: Demo) -> None:
         page.on("request", lambda request: requested.append(request.url))
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.goto(demo.page)
-        expect(page.locator("#model")).to_contain_text("support version 1: 8 labels", timeout=30_000)
+        expect(page.locator("#model")).to_contain_text("demo-support version 1: 8 labels", timeout=30_000)
         page.locator("#text textarea").fill(TEXTS[0])
         page.locator("#classify").click()
         verdict = expected["label"] if not expected["uncertain"] else "Not sure"
@@ -154,7 +154,7 @@ def test_ctrl_c_ends_everything_the_demo_started(demo: Demo) -> None:
     output, _ = demo.process.communicate(timeout=90)
     assert demo.process.returncode == 0
     result = json.loads(output)
-    assert result["model"] == "support"
+    assert result["model"] == "demo-support"
     assert result["num_trials"] == 2
     assert Path(result["artifact"], "manta.json").is_file()
     assert len(result["answers"]) == 3

@@ -35,11 +35,13 @@ class Trained:
     dataset: TextDataset
 
 
-def split_of(rows: Rows) -> Split:
-    return Split([text for text, _ in rows], LABELS.encode([label for _, label in rows]))
+def split_of(rows: Rows, labels: LabelSpace = LABELS) -> Split:
+    return Split([text for text, _ in rows], labels.encode([label for _, label in rows]))
 
 
-def train_tiny(folder: Path, *, rows: Rows, test: Rows, steps: int, model: Path, settings: dict[str, Any]) -> Trained:
+def train_tiny(
+    folder: Path, *, rows: Rows, test: Rows, steps: int, model: Path, settings: dict[str, Any], labels: LabelSpace = LABELS
+) -> Trained:
     """Train the tiny encoder on rows for some steps of 32, as fast as it goes."""
     config = ExperimentConfig.model_validate(
         {"name": "desk", "data": {"train": "rows.csv"}, "model": {"pretrained": str(model), "max_length": 16, "dropout": 0.0}}
@@ -47,8 +49,8 @@ def train_tiny(folder: Path, *, rows: Rows, test: Rows, steps: int, model: Path,
     )
     tokenizer = load_tokenizer(config.model)
     torch.manual_seed(0)
-    module = build_model(config.model, LABELS)
-    split = split_of(rows)
+    module = build_model(config.model, labels)
+    split = split_of(rows, labels)
     inputs = tokenizer(split.texts, padding=True, truncation=True, max_length=16, return_tensors="pt")
     targets = torch.from_numpy(split.targets)
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
@@ -58,7 +60,7 @@ def train_tiny(folder: Path, *, rows: Rows, test: Rows, steps: int, model: Path,
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits, targets[drawn]).backward()
         optimizer.step()
-    dataset = TextDataset(split, split_of(rows[:3]), split_of(test), LABELS)
+    dataset = TextDataset(split, split_of(rows[:3], labels), split_of(test, labels), labels)
     facts = {
         "name": "desk",
         "max_length": 16,
@@ -70,7 +72,7 @@ def train_tiny(folder: Path, *, rows: Rows, test: Rows, steps: int, model: Path,
         "pretrained": "tiny",
     }
     artifact = write_artifact(
-        folder, weights=module.state_dict(), model_config=module.config, tokenizer=tokenizer, labels=LABELS, facts=facts
+        folder, weights=module.state_dict(), model_config=module.config, tokenizer=tokenizer, labels=labels, facts=facts
     )
     return Trained(artifact, dataset)
 

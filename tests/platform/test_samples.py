@@ -90,5 +90,6 @@ def test_the_bundled_experiment_is_a_valid_config() -> None:
 
     with importlib.resources.as_file(importlib.resources.files("manta") / "samples" / "support.yaml") as path:
         config = load_config(path)
+    assert config.name == "demo-support"  # the README's experiment for own rows is `support`, a model of its own
     assert config.data.train == "sample:support"
     assert config.model.pretrained == "embedded"

@@ -25,7 +25,7 @@ from manta.config.file import load_config
 from manta.console import duration
 from manta.errors import InputError, RunError
 from manta.storage.folders import Storage
-from manta_jobs.cli.show_run import registered_as
+from manta_jobs.cli.show_run import next_commands, registered_as
 from manta_jobs.cluster.connection import num_cores
 from manta_jobs.runs.tune import tune
 
@@ -209,6 +209,6 @@ def show(result: DemoResult, console: Console) -> None:
         table.add_row(name, value)
     console.print(table)
     console.print("Next:")
-    console.print(f"  manta serve {model.version.name}   [dim]# answer over HTTP again[/]")
-    console.print("  manta ui   [dim]# the page in front of it[/]")
+    for command, what in next_commands(model.promotion, experiment=None):
+        console.print(f"  {command}   [dim]# {what}[/]")
     console.print(f"  manta train {result.tuned.best_config_path}   [dim]# repeat the best trial[/]")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from manta.inference.artifact import ModelArtifact
     from manta_jobs.packaging.diagnosis import Fit
+    from manta_jobs.registry.promotion import Promotion
     from manta_jobs.runs.results import TrainedModel, TunedModel
 
 MOST_WORKERS = 16
@@ -58,7 +59,7 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
     show_calibration(model.artifact, console)
     show_promotion(model.promotion, console)
     console.print("Next:")
-    for command, what in next_commands(model, experiment):
+    for command, what in next_commands(model.promotion, experiment=experiment):
         console.print(f"  {command}   [dim]# {what}[/]")
 
 
@@ -154,9 +155,13 @@ def registered_as(model: TrainedModel) -> str:
     return f"{model.version.name} version {model.version.version}{aliases}"
 
 
-def next_commands(model: TrainedModel, experiment: Path | None) -> list[tuple[str, str]]:
-    """Return the commands that usually follow a run, each with its purpose."""
-    commands = [(f"manta serve {model.version.name}", "answer over HTTP"), ("manta ui", "try it in the browser")]
+def next_commands(promotion: Promotion, *, experiment: Path | None) -> list[tuple[str, str]]:
+    """Return the commands that usually follow a run, each with its purpose. The first one says which version answers."""
+    version, champion = promotion.version, promotion.champion
+    answering = f"{version} answers over HTTP"
+    if champion is not None and not promotion.promoted:
+        answering = f"{champion} answers over HTTP, not the new {version}"
+    commands = [(f"manta serve {version.name}", answering), ("manta ui", "try it in the browser")]
     if experiment is not None:
         commands.append((f"manta tune {experiment}", "search a better learning rate and dropout"))
     return commands

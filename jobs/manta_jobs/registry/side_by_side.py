@@ -20,6 +20,8 @@ from manta.registry.paired import Answers, make_answers, shared_names
 from manta.texts import first_of_wrong_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import numpy.typing as npt
 
     from manta.inference.artifact import ModelArtifact
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 30
 NUM_TIMED = 40
+NUM_LABELS_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class SideBySide:
     """The champion's rows that neither version has seen in training or validation."""
     num_dropped: int
     """Rows that were left out because a version has seen the text in training or validation."""
+    differences: tuple[str, ...]
+    """Sentences that say how the candidate's data and labels differ from the champion's."""
     candidate_seen: FrozenRows | None
     predictors: tuple[Predictor, Predictor]
     answers: tuple[Answers, Answers]
@@ -48,7 +53,7 @@ class SideBySide:
     @property
     def notes(self) -> list[str]:
         """Sentences about the rows: how many were compared, and which were left out."""
-        found = [f"Compared on {len(self.rows):,} test rows of the champion."]
+        found = [f"Compared on {len(self.rows):,} test rows of the champion.", *self.differences]
         if self.num_dropped:
             found.append(f"{self.num_dropped:,} more were left out: their texts are among what one of the two was trained on.")
         if self.candidate_seen is None:
@@ -68,6 +73,8 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
     frozen = registry.frozen_rows(champion)
     if frozen is None:
         raise InputError(f"{champion} was registered without its test rows, so {candidate} cannot be compared with it.")
+    artifacts = registry.fetch(champion), registry.fetch(candidate)
+    _check_same_problem(champion, candidate, artifacts, frozen)
     of_candidate = registry.frozen_rows(candidate)
     rows = frozen.unseen_by(frozen.seen, *([of_candidate.seen] if of_candidate else []))
     num_dropped = len(frozen) - len(rows)
@@ -76,8 +83,7 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
             f"{champion} left {len(frozen)} test rows, of which {len(rows)} are new to {candidate}; "
             f"at least {MIN_ROWS} are needed to compare them."
         )
-    artifacts = registry.fetch(champion), registry.fetch(candidate)
-    _check_same_problem(champion, candidate, artifacts, rows)
+    differences = tuple(_differences(champion, candidate, artifacts))
     names = shared_names(*(item.manifest.labels for item in artifacts), *(names_of(label) for label in rows.labels))
     transformers_logging.disable_progress_bar()  # loading the weights is too short for a bar
     predictors = Predictor(artifacts[0]), Predictor(artifacts[1])
@@ -87,16 +93,20 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
         )
         for predictor in predictors
     )
-    return SideBySide(*artifacts, rows, num_dropped, of_candidate, predictors, (before, after))
+    return SideBySide(*artifacts, rows, num_dropped, differences, of_candidate, predictors, (before, after))
 
 
 def behaviour_pairs(both: SideBySide) -> list[BehaviourPair]:
     """Return both failure rates of each behavior test, from the candidate's suite, else the champion's; empty without a suite.
 
+    A candidate with further labels is tested by the champion's suite, because the champion does not know the further labels.
+
     Raises:
         InputError: the suite does not fit a model.
     """
-    content = (both.candidate_seen.suite if both.candidate_seen else None) or both.rows.suite
+    has_same_labels = set(both.candidate.manifest.labels) == set(both.champion.manifest.labels)
+    own = both.candidate_seen.suite if both.candidate_seen is not None and has_same_labels else None
+    content = own or both.rows.suite
     if content is None:
         return []
     with tempfile.TemporaryDirectory() as folder:
@@ -140,3 +150,29 @@ def _check_same_problem(
         raise InputError(f"{champion} is for {tasks[0]}, {candidate} for {tasks[1]}; they cannot be compared.")
     if first_of_wrong_kind(rows.texts, num_texts=artifacts[1].manifest.num_texts) is not None:
         raise InputError(f"one of {champion} and {candidate} reads single texts, the other pairs; they cannot be compared.")
+    gone = [name for name in artifacts[0].manifest.labels if name not in artifacts[1].manifest.labels]
+    if gone:
+        raise InputError(
+            f"{candidate} does not know {_named(gone)} of {champion}, so they cannot be compared; if it is for another purpose, "
+            "give it a `name` of its own in the experiment and train it again."
+        )
+
+
+def _differences(
+    champion: RegisteredVersion, candidate: RegisteredVersion, artifacts: tuple[ModelArtifact, ModelArtifact]
+) -> Iterator[str]:
+    """Yield a sentence for other data and one for further labels."""
+    before, after = (item.manifest for item in artifacts)
+    if before.data_hash != after.data_hash:
+        yield (
+            f"{candidate} was trained on other data than {champion}; if it is for another purpose, "
+            "give it a `name` of its own in the experiment and train it again."
+        )
+    added = [name for name in after.labels if name not in before.labels]
+    if added:
+        yield f"{candidate} also knows {_named(added)}, which the champion's rows and behaviour tests do not measure."
+
+
+def _named(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:NUM_LABELS_NAMED]) + (", …" if len(labels) > NUM_LABELS_NAMED else "")
+    return f"{len(labels)} label{'s' if len(labels) > 1 else ''} ({shown})"

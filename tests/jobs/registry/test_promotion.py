@@ -12,15 +12,19 @@ from rich.console import Console
 
 from manta.config import ExperimentConfig
 from manta.errors import InputError
+from manta.labels import LabelSpace
 from manta.registry.frozen_rows import FrozenRows, text_hashes
 from manta.registry.models import ModelRegistry, RegisteredVersion
+from manta_jobs.cli.show_run import next_commands
 from manta_jobs.registry.promotion import Promotion, promote, rollback, settle, show_promotion
 
-from ..registered import Trained, register
+from ..registered import Trained, register, train_tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
+    from manta.data import TextDataset
     from manta.storage.folders import Storage
 
     Register = Callable[..., RegisteredVersion]
@@ -75,6 +79,8 @@ def test_a_worse_model_is_refused_and_a_better_one_passes(registry: ModelRegistr
     worse = promote(registry, new("worse"))
     assert (worse.action, champion_of(registry, good)) == ("refused", 1)
     assert failing(worse)[:2] == ["accuracy", "McNemar"]
+    assert next_commands(first, experiment=None)[0] == (f"manta serve {good.name}", f"{good} answers over HTTP")
+    assert next_commands(worse, experiment=None)[0][1] == f"{good} answers over HTTP, not the new {worse.version}"
     text = shown(worse)
     assert f"{worse.version} is not promoted: {good} stays the champion." in text
     assert f'manta models promote {worse.version} --force "why"' in text
@@ -86,7 +92,8 @@ def test_a_worse_model_is_refused_and_a_better_one_passes(registry: ModelRegistr
 
     better = promote(registry, new("better"))
     assert failing(better) == []
-    assert (better.action, better.notes) == ("promoted", ("Compared on 300 test rows of the champion.",))
+    assert (better.action, better.notes[0]) == ("promoted", "Compared on 300 test rows of the champion.")
+    assert better.notes[1].startswith(f"{better.version} was trained on other data than {good}")
     assert champion_of(registry, good) == 4
     assert registry.with_alias(good.name, "candidate") is None
     assert any(line.name == "behaviour: parcels" for line in better.verdict.lines) if better.verdict else False
@@ -168,7 +175,7 @@ def test_rows_that_the_candidate_was_trained_on_are_left_out(
     better = promote(registry, new("better", frozen=dataclasses.replace(own, seen=seen)))
     assert better.verdict is not None
     assert better.verdict.num_rows == 50
-    assert better.notes[1].startswith("250 more were left out")
+    assert better.notes[2].startswith("250 more were left out")
     everything = np.unique(np.concatenate([own.seen, text_hashes(own.texts)]))
     blind = new("better", frozen=dataclasses.replace(own, seen=everything))
     if better.promoted:
@@ -222,3 +229,52 @@ def test_a_candidate_whose_files_are_gone_is_never_promoted(registry: ModelRegis
         with pytest.raises(InputError, match=r"version 2: its folder .* is gone; train it again"):
             promote(registry, lost, force=force)
     assert champion_of(registry, good) == 1
+
+
+def relabeled(folder: Path, trained: Trained, model: Path, names: dict[str, str]) -> Trained:
+    """An untrained model of as many rows, with other names for the labels."""
+    dataset = trained.dataset
+    labels = LabelSpace(tuple(sorted({names.get(name, name) for name in (*dataset.labels.names, *names)})), "multiclass")
+    rows = [(f"{text} again", names.get(label, label)) for text, label in named_rows(dataset)]
+    return train_tiny(folder, rows=rows, test=rows, steps=1, model=model, settings={}, labels=labels)
+
+
+def named_rows(dataset: TextDataset) -> list[tuple[str, str]]:
+    return [(str(text), dataset.labels.names[int(index)]) for text, index in zip(dataset.test.texts, dataset.test.targets, strict=True)]
+
+
+def test_a_model_of_other_labels_is_told_to_take_a_name_of_its_own(
+    registry: ModelRegistry,
+    shared_storage: Storage,
+    classifiers: dict[str, Trained],
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    name = "other_labels"
+    good = register(shared_storage, classifiers["good"], name=name, suite=SUITE)
+    promote(registry, good)
+    others = relabeled(tmp_path / "others", classifiers["good"], tiny_model, {"billing": "praise", "account": "blame"})
+    other = register(shared_storage, others, name=name)
+    result = settle(registry, other, config_of(other, promote=True), artifact=others.artifact)
+    assert result.action is None
+    assert "other_labels@2 does not know 2 labels (account, billing) of other_labels@1" in result.notes[0]
+    assert "give it a `name` of its own" in result.notes[0]
+    assert len(registry.decisions(name)) == 1
+
+
+def test_a_model_with_a_further_label_is_tested_by_what_both_know(
+    registry: ModelRegistry,
+    shared_storage: Storage,
+    classifiers: dict[str, Trained],
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    name = "further_label"
+    promote(registry, register(shared_storage, classifiers["good"], name=name, suite=SUITE))
+    more = relabeled(tmp_path / "more", classifiers["good"], tiny_model, {"praise": "praise"})
+    version = register(shared_storage, more, name=name, suite=SUITE.replace("delivery", "praise"))
+    result = promote(registry, version)
+    assert result.action == "refused"
+    assert result.verdict is not None
+    assert "behaviour: parcels" in [line.name for line in result.verdict.lines]
+    assert any("further_label@2 also knows 1 label (praise)" in note for note in result.notes)

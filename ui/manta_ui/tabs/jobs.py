@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 2.0
 MOST_JOBS = 40
 LOG_HEIGHT = 420
-FIRST = "name: support\ndata:\n  train: sample:support\n"
+FIRST = "name: demo-support\ndata:\n  train: sample:support\n"
 NO_CLUSTER = (
     "No cluster is named.",
     "Start the page with manta ui --address http://HEAD:8265. To try one on this machine: manta cluster local",
