@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ANY_WIDTH = 10_000
 
 
 def people_console() -> Console:
     """Return the console for messages to people."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def people_table(*headings: str, title: str | None = None, header: bool = True) -> Table:
+    """Return a table for people. A cell that is too long for the terminal wraps, so that names and paths are never cut."""
+    table = Table(title=title, title_justify="left", show_header=header)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def fitted(table: Table, console: Console, *, expendable: Sequence[str]) -> Table:
+    """Return the table without as many of the expendable columns, the first ones first, as it takes to fit the console."""
+    for heading in expendable:
+        if Measurement.get(console, console.options.update(max_width=ANY_WIDTH), table).maximum <= console.width:
+            break
+        table.columns = [column for column in table.columns if column.header != heading]
+    return table
 
 
 def print_result(result: dict[str, Any], *, as_json: bool) -> None:

@@ -94,6 +94,16 @@ def test_the_command_line_imports_no_heavy_package(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
+@pytest.mark.parametrize("command", [["models", "list"], ["keys", "list"], ["jobs", "list", "--address", "http://127.0.0.1:9"]])
+def test_a_list_imports_no_heavy_package(tmp_path: Path, own_storage: Path, command: list[str]) -> None:
+    heavy = ("mlflow", "ray", "torch", "transformers", "pandas", "pyarrow", "sqlalchemy", "fastapi", "numpy")
+    code = (
+        f"import sys, manta.cli as cli; sys.argv = {['manta', *command]}\n"
+        f"try: cli.main()\nfinally: print([name for name in {heavy} if name in sys.modules])"
+    )
+    assert python("-c", code, folder=tmp_path).stdout == "[]\n"
+
+
 @pytest.mark.parametrize("from_root", [False, True], ids=["elsewhere", "repository"])
 def test_the_packages_live_beside_pythons_own_platform(tmp_path: Path, from_root: bool) -> None:
     code = f"import platform, {', '.join(PACKAGES)}; print(platform.python_version(), platform.__file__)"

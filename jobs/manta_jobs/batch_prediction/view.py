@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from manta.console import duration
+from manta.console import duration, people_table
 from manta_jobs.training.progress import PLAIN_LINE_EVERY_S
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def _lines(console: Console, num_done: int, num_rows: int) -> Iterator[Advance]:
 
 def show_predicted(result: BatchResult, console: Console) -> None:
     """Print where the answers are, how many there are, the speed, and the most frequent labels."""
-    table = Table(title=f"{result.num_rows:,} rows in {result.out}", title_justify="left", show_header=False)
+    table = people_table("", "", title=f"{result.num_rows:,} rows in {result.out}", header=False)
     if result.num_resumed:
         table.add_row("of an earlier attempt", f"{result.num_resumed:,}")
     table.add_row(

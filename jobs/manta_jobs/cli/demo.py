@@ -18,11 +18,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from manta.cluster.ports import check_port
 from manta.config.file import load_config
-from manta.console import duration
+from manta.console import duration, people_table
 from manta.errors import InputError, RunError
 from manta.storage.folders import Storage
 from manta_jobs.cli.show_run import next_commands, registered_as
@@ -181,15 +179,11 @@ def show(result: DemoResult, console: Console) -> None:
     """Print the closing table."""
     model = result.tuned.model
     metrics = model.artifact.manifest.metrics
-    answers = Table(title="Classified over HTTP", title_justify="left")
-    for heading in ("text", "label", "probability"):
-        answers.add_column(heading)
+    answers = people_table("text", "label", "probability", title="Classified over HTTP")
     for text, label, score in result.answers:
         answers.add_row(text, label, f"{score:.2f}")
     console.print(answers)
-    table = Table(title="Done", title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = people_table("", "", title="Done", header=False)
     for name, value in (
         ("test accuracy", f"{metrics['accuracy']:.4f}"),
         ("test macro F1", f"{metrics['f1_macro']:.4f}"),

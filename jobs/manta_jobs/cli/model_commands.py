@@ -24,11 +24,13 @@ models = typer.Typer(help="Look at the registered models, and say which version 
 @models.command("list")
 def list_models(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, json: JsonOption = False) -> None:
     """List versions, newest first, and mark the one that is served."""
+    from manta.registry.listing import list_versions
+    from manta.storage.folders import Storage
     from manta_jobs.cli.show_models import versions_table
 
-    versions = _registry().versions(model)
+    versions = list_versions(Storage.resolve(None), model)
     console = people_console()
-    console.print(versions_table(versions) if versions else "No models yet; `manta train EXPERIMENT.yaml` makes one.")
+    console.print(versions_table(versions, console) if versions else "No models yet; `manta train EXPERIMENT.yaml` makes one.")
     rows = [{"model": item.name, "version": item.version, "aliases": item.aliases, "metrics": item.metrics} for item in versions]
     print_result({"models": rows}, as_json=json)
 

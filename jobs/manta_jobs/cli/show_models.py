@@ -7,16 +7,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
 
-from manta.console import bytes_phrase
+from manta.console import bytes_phrase, fitted, people_table
 from manta.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
+    from rich.table import Table
 
+    from manta.registry.listing import ListedVersion
     from manta.registry.models import ModelRegistry, RegisteredVersion
 
 NUM_DECISIONS = 10
@@ -26,16 +27,14 @@ SHOWN_SETTINGS = (
 )
 
 
-def versions_table(versions: Sequence[RegisteredVersion]) -> Table:
-    """Return a table with a row for each version."""
-    table = Table()
-    for heading in ("model", "version", "alias", "test accuracy", "test macro F1", "made", "run"):
-        table.add_column(heading)
+def versions_table(versions: Sequence[ListedVersion], console: Console) -> Table:
+    """Return a table with a row for each version. What does not fit the console is left to `manta models show`."""
+    table = people_table("model", "version", "alias", "test accuracy", "test macro F1", "made", "run")
     for version in versions:
         scores = [f"{version.metrics[key]:.4f}" if key in version.metrics else "" for key in ("accuracy", "f1_macro")]
         cells = [version.name, str(version.version), ", ".join(version.aliases), *scores, _day(version), version.run]
         table.add_row(*cells)
-    return table
+    return fitted(table, console, expendable=("run", "test macro F1", "made"))
 
 
 def describe(registry: ModelRegistry, version: RegisteredVersion) -> dict[str, Any]:
@@ -84,9 +83,7 @@ def show_description(facts: dict[str, Any], console: Console) -> None:
     """Print the facts from `describe` on one screen."""
     lineage, config = facts["lineage"], facts["config"]
     aliases = f" ({', '.join(facts['aliases'])})" if facts["aliases"] else ""
-    table = Table(title=f"{facts['model']}@{facts['version']}{aliases}", title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = people_table("", "", title=f"{facts['model']}@{facts['version']}{aliases}", header=False)
     if facts["fault"]:
         table.add_row("fault", f"[red]{escape(facts['fault'])}[/]")
     else:
@@ -115,9 +112,7 @@ def show_decisions(name: str, decisions: Sequence[dict[str, Any]], console: Cons
     """Print the latest decisions about a model, newest first."""
     if not decisions:
         return
-    table = Table(title=f"Decisions about {name}", title_justify="left")
-    for heading in ("when (UTC)", "who", "what", "champion before", "why"):
-        table.add_column(heading)
+    table = people_table("when (UTC)", "who", "what", "champion before", "why", title=f"Decisions about {name}")
     for decision in list(reversed(decisions))[:NUM_DECISIONS]:
         failing = [line["sentence"] for line in decision["figures"] if not line["passed"]]
         more = f"({len(failing) - 1} more lines: --json)" if len(failing) > 1 else ""
@@ -129,7 +124,7 @@ def show_decisions(name: str, decisions: Sequence[dict[str, Any]], console: Cons
     console.print(table)
 
 
-def _day(version: RegisteredVersion) -> str:
+def _day(version: ListedVersion) -> str:
     return datetime.fromtimestamp(version.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 

@@ -7,9 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
 
-from manta.console import bytes_phrase, duration
+from manta.console import bytes_phrase, duration, people_table
 from manta.storage.object_store import shown
 from manta_jobs.packaging.diagnosis import compare_with_baseline, losing_paragraph
 from manta_jobs.registry.promotion import show_promotion
@@ -35,9 +34,7 @@ MOST_WORKERS = 16
 def show_trained(model: TrainedModel, console: Console, *, experiment: Path | None) -> None:
     """Print a finished run's closing table and the next commands."""
     metrics = model.artifact.manifest.metrics
-    table = Table(title=f"{model.version.name} version {model.version.version}", title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # keep paths complete, so that they can be copied
+    table = people_table("", "", title=f"{model.version.name} version {model.version.version}", header=False)
     baseline = model.baseline
     for key, words in shown_metrics(model.artifact):
         if key in metrics:
@@ -66,11 +63,8 @@ def show_trained(model: TrainedModel, console: Console, *, experiment: Path | No
 def show_distribution(facts: dict[str, Any], console: Console) -> None:
     """Print what each worker held and computed, as proof that the run was distributed."""
     size, nodes = facts["world_size"], facts["num_nodes"]
-    table = Table(title=f"Distribution: {distribution_phrase(facts)}", title_justify="left")
-    for heading in ("worker", "host", "device"):
-        table.add_column(heading)
-    for heading in ("parameters", "gradients", "optimizer", "examples/s"):
-        table.add_column(heading, justify="right")
+    headings = ("worker", "host", "device", "parameters", "gradients", "optimizer", "examples/s")
+    table = people_table(*headings, title=f"Distribution: {distribution_phrase(facts)}")
     for rank, worker in list(enumerate(facts["workers"]))[:MOST_WORKERS]:
         held = (f"{worker['bytes'][kind] / 1e6:.1f} MB" for kind in ("parameters", "gradients", "optimizer"))
         table.add_row(str(rank), worker["host"], worker["device"], *held, f"{worker['examples_per_s']:.1f}")
@@ -187,10 +181,9 @@ def show_tuned(tuned: TunedModel, console: Console) -> None:
     """Print the trials, best first, the confirmation of the best ones, and then the best trial as a finished run."""
     config = tuned.model.config
     metric = config.train.metric
-    table = Table(title="Trials, best first", title_justify="left")
     names = list(tuned.trials[0].values)
-    for heading in ("", *(name.rsplit(".", 1)[-1] for name in names), "epochs", f"validation {metric}", ""):
-        table.add_column(heading)
+    headings = ("", *(name.rsplit(".", 1)[-1] for name in names), "epochs", f"validation {metric}", "")
+    table = people_table(*headings, title="Trials, best first")
     for trial in tuned.trials:
         score = trial.score(config)
         ending = f"failed: {trial.reason}" if trial.status == "failed" else "" if trial.status == "done" else trial.status

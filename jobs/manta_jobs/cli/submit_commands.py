@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from manta.console import people_console, print_result
+from manta.console import fitted, people_console, people_table, print_result
 from manta.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
+    from rich.table import Table
 
     from manta.cluster.connections import Connection
     from manta_jobs.submission.jobs_api import Job, JobsApi
@@ -74,10 +76,7 @@ def list_jobs(
     """List the submitted jobs, newest first."""
     _, api = _connect(cluster, address, token_file)
     found, console = api.jobs(), people_console()
-    table = Table("job", "status", "started", "took")
-    for job in found:
-        table.add_row(job.id, job.status, *_times(job))
-    console.print(table if found else f"No jobs at {api.address} yet; `manta submit VERB …` sends one.")
+    console.print(jobs_table(found, console) if found else f"No jobs at {api.address} yet; `manta submit VERB …` sends one.")
     print_result({"jobs": [_facts(job) for job in found]}, as_json=json)
 
 
@@ -134,6 +133,14 @@ def stop(
     stopped = api.stop(job)
     people_console().print(f"{job} {'is being stopped' if stopped else 'was over already'}.", markup=False)
     print_result({"job": job, "stopped": stopped}, as_json=json)
+
+
+def jobs_table(jobs: Sequence[Job], console: Console) -> Table:
+    """Return a table with a row for each job."""
+    table = people_table("job", "status", "started", "took")
+    for job in jobs:
+        table.add_row(job.id, job.status, *_times(job))
+    return fitted(table, console, expendable=("started", "took"))
 
 
 def verb_params(verb: str, arguments: list[str]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from manta.config.starting_point import choice_sentence, resolved
+from manta.console import people_table
 from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
 from manta.errors import InputError
@@ -284,10 +284,7 @@ def probed(
 
 def show_preflight(result: Preflight, console: Console, *, title: str) -> None:
     """Print the whole table."""
-    table = Table(title=title, title_justify="left", show_header=False)
-    for column in ("check", "status"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("words", overflow="fold")
+    table = people_table("check", "status", "words", title=title, header=False)
     for check in result.checks:
         table.add_row(check.name, f"[{COLOURS[check.status]}]{check.status}[/]", escape(check.words))
     console.print(table)

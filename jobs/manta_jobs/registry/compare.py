@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.markup import escape
-from rich.table import Table
 
+from manta.console import people_table
 from manta.errors import InputError
 from manta.labels import names_of
 from manta.registry.paired import mcnemar
@@ -128,18 +128,14 @@ def _disagreement(both: SideBySide, a: Answers, b: Answers, row: int) -> Disagre
 def show_comparison(comparison: Comparison, console: Console) -> None:
     """Print the metrics, the differences in settings and data, and the rows on which the versions disagree."""
     first, second = comparison.first, comparison.second
-    table = Table(title="Each on its own test rows", title_justify="left")
-    for heading in ("", str(first), str(second), "difference"):
-        table.add_column(heading)
+    table = people_table("", str(first), str(second), "difference", title="Each on its own test rows")
     for key in [key for key in first.metrics if key in second.metrics]:
         before, after = first.metrics[key], second.metrics[key]
         table.add_row(key, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
     console.print(table)
     console.print(f"Data: {'the same' if comparison.same_data else 'different'}.")
     if comparison.settings:
-        table = Table(title="Settings that differ", title_justify="left")
-        for heading in ("setting", str(first), str(second)):
-            table.add_column(heading, overflow="fold")
+        table = people_table("setting", str(first), str(second), title="Settings that differ")
         for name, pair in comparison.settings.items():
             table.add_row(name, *(escape("" if value is None else value) for value in pair))
         console.print(table)
@@ -161,9 +157,7 @@ def _show_rows(comparison: Comparison, rows: OnRows, console: Console) -> None:
     for version, examples in ((first, rows.only_first), (second, rows.only_second)):
         if not examples:
             continue
-        table = Table(title=f"Only {version} is right", title_justify="left")
-        for heading in ("text", "label", str(first), str(second)):
-            table.add_column(heading, overflow="fold")
+        table = people_table("text", "label", str(first), str(second), title=f"Only {version} is right")
         for item in examples:
             table.add_row(*(escape(cell) for cell in (item.text[:120], item.label, item.first, item.second)))
         console.print(table)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.markup import escape
-from rich.table import Table
 
 from manta.config import ExperimentConfig, GateConfig, MetricName
+from manta.console import people_table
 from manta.errors import InputError, MantaError
 from manta.registry.decisions import Action, Decision, line_of_champions
 from manta.registry.gate import Verdict, judge
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from manta.inference.artifact import ModelArtifact
     from manta.registry.models import ModelRegistry, RegisteredVersion
@@ -229,9 +230,8 @@ def show_promotion(promotion: Promotion, console: Console) -> None:
 
 def gate_table(verdict: Verdict, *, champion: RegisteredVersion, candidate: RegisteredVersion) -> Table:
     """Return a table with both figures and the bound of every line of the gate."""
-    table = Table(title=f"{candidate} beside the champion {champion}, on {verdict.num_rows:,} test rows", title_justify="left")
-    for heading in ("", f"{champion}", f"{candidate}", "bound", ""):
-        table.add_column(heading)
+    title = f"{candidate} beside the champion {champion}, on {verdict.num_rows:,} test rows"
+    table = people_table("", f"{champion}", f"{candidate}", "bound", "", title=title)
     for line in verdict.lines:
         ending = "ok" if line.passed else "no"
         figures = (f"{figure:.4g}" for figure in (line.champion, line.candidate))

@@ -6,6 +6,7 @@ tracebacks. This client does none of the three.
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,12 +55,12 @@ class JobsApi:
     """
 
     def __init__(self, connection: Connection) -> None:
-        import ray
-
         self._connection = connection
         self._session = requests.Session()
         self._session.headers.update(connection.headers)
-        check_version(self._get("/api/version", at=connection.address), at=connection.address, ours=ray.__version__)
+        check_version(
+            self._get("/api/version", at=connection.address), at=connection.address, ours=importlib.metadata.version("ray")
+        )
 
     @property
     def address(self) -> str:

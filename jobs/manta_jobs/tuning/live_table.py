@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
-from manta.console import duration
+from manta.console import duration, people_table
 from manta_jobs.tuning.confirm import num_confirming, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.table import Table
 
     from manta.config import ExperimentConfig
     from manta_jobs.training.progress import Board, RunProgress
@@ -101,9 +101,8 @@ class SearchView:
         metric, space = self._config.train.metric, self._config.tune.searched
         leader = next(iter(ranked(list(trials.values()), self._config)), None)
         num_ended = sum(trial.status != "running" for trial in trials.values())
-        table = Table(title=f"{num_ended} of {self._num_planned()} runs · {self._eta(trials)}", title_justify="left")
-        for heading in ("", *(name.rsplit(".", 1)[-1] for name in space), "status", "epochs", metric):
-            table.add_column(heading)
+        title = f"{num_ended} of {self._num_planned()} runs · {self._eta(trials)}"
+        table = people_table("", *(name.rsplit(".", 1)[-1] for name in space), "status", "epochs", metric, title=title)
         for name, trial in list(trials.items())[-MOST_ROWS:]:
             score = trial.score(self._config)
             cells = [name, *(short(trial.values[field]) for field in space), status_phrase(trial, progress.get(name))]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from manta.errors import InputError, RunError
+from manta.registry.listing import DATABASE_FILE, SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from manta.storage.folders import Storage
 
-SERVER = "MLFLOW_TRACKING_URI"
 ANSWER_WITHIN_S = 10.0
 # MLflow's own defaults wait four minutes for a server that is down, and two minutes for each answer. The next flush
 # sends lost figures again, so shorter limits are enough. An operator's own setting of these variables wins.
@@ -68,7 +68,7 @@ def open_mlflow(storage: Storage) -> MlflowStore:
     server = os.environ.get(SERVER)
     if server:
         return MlflowStore(MlflowClient(tracking_uri=server, registry_uri=server), server, is_local=False)
-    uri = f"sqlite:///{storage.registry / 'mlflow.db'}"
+    uri = f"sqlite:///{storage.registry / DATABASE_FILE}"
     with store_errors(f"the registry at {uri} cannot be opened"):
         _make_database(storage.registry, uri)
         return MlflowStore(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, is_local=True)
@@ -81,7 +81,7 @@ def _make_database(folder: Path, uri: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".making").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "mlflow.db").exists():
+        if not (folder / DATABASE_FILE).exists():
             MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models(max_results=1)
 
 

@@ -61,6 +61,15 @@ def test_list_has_every_version_with_its_aliases(run: Run) -> None:
     assert run("list", "nobody's")["models"] == []
 
 
+def test_the_list_cuts_no_name_at_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run("list")["shown"]
+    assert "champion" in shown
+    assert "candidate" in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_show_has_everything_on_one_screen(run: Run, classifiers: dict[str, Trained]) -> None:
     found = run("show", "desk@3")
     manifest = classifiers["better"].artifact.manifest

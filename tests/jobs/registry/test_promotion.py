@@ -240,7 +240,9 @@ def relabeled(folder: Path, trained: Trained, model: Path, names: dict[str, str]
 
 
 def named_rows(dataset: TextDataset) -> list[tuple[str, str]]:
-    return [(str(text), dataset.labels.names[int(index)]) for text, index in zip(dataset.test.texts, dataset.test.targets, strict=True)]
+    return [
+        (str(text), dataset.labels.names[int(index)]) for text, index in zip(dataset.test.texts, dataset.test.targets, strict=True)
+    ]
 
 
 def test_a_model_of_other_labels_is_told_to_take_a_name_of_its_own(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
 
+from manta.console import people_table
 from manta_jobs.reporting.evaluation.sections import (
     behaviour_rows,
     behaviour_sentence,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+    from rich.table import Table
 
     from manta_jobs.reporting.evaluation.assessment import Assessment
 
@@ -30,7 +31,7 @@ SHOWN_CHARACTERS = 100
 
 def show_evaluation(assessment: Assessment, page: Path, console: Console) -> None:
     """Print the metrics, the worst slice, the mistakes with the highest confidence, the behavior tests and the report's path."""
-    table = Table(title=escape(headline_of(assessment)), title_justify="left", show_header=False)
+    table = people_table("", "", title=escape(headline_of(assessment)), header=False)
     for words, value in metric_rows(assessment):
         table.add_row(words, f"{value:.4f}")
     latency = assessment.latency
@@ -66,9 +67,7 @@ def _labels_table(assessment: Assessment) -> Table:
     if len(rows) > SHOWN_LABELS:
         rows = sorted(rows, key=lambda item: item[1]["f1"])[:SHOWN_LABELS]
         title = f"The worst {SHOWN_LABELS} of {len(assessment.per_class)} labels"
-    table = Table(title=title, title_justify="left")
-    for heading in ("label", "precision", "recall", "F1", "rows", *(["threshold"] if thresholds else [])):
-        table.add_column(heading)
+    table = people_table("label", "precision", "recall", "F1", "rows", *(["threshold"] if thresholds else []), title=title)
     for name, row in rows:
         scores = [f"{row[key]:.4f}" for key in ("precision", "recall", "f1")]
         table.add_row(escape(name), *scores, str(int(row["rows"])), *([f"{thresholds[name]:.4f}"] if thresholds else []))
@@ -76,9 +75,7 @@ def _labels_table(assessment: Assessment) -> Table:
 
 
 def _behaviour_table(assessment: Assessment) -> Table:
-    table = Table(title=escape(behaviour_sentence(assessment)), title_justify="left")
-    for heading in ("test", "kind", "failed", "allowed", ""):
-        table.add_column(heading)
+    table = people_table("test", "kind", "failed", "allowed", "", title=escape(behaviour_sentence(assessment)))
     for row in behaviour_rows(assessment):
         failed = f"{row.result.num_failed} of {row.result.num_cases}"
         style = "red" if row.style else ""
