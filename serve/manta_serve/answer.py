@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from manta.inference.predictor import Prediction
-    from manta_serve.models import Refusal
     from manta_serve.served_model import ServedModel
+    from manta_serve.version_loader import Refusal
 
 
 @dataclass(frozen=True)

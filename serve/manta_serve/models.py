@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from manta.config import TrafficConfig
-from manta.errors import InputError, MantaError, RunError
+from manta.errors import InputError, MantaError
 from manta.registry.decisions import line_of_champions
-from manta_serve.extra_versions import ExtraVersions, RefusedVersionError, UnknownVersionError
-from manta_serve.served_model import ServedModel
+from manta_serve.extra_versions import ExtraVersions
 from manta_serve.takeover import TOGETHER_AFTER, answering
 from manta_serve.traffic import candidate_answers
+from manta_serve.version_loader import VersionLoader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from manta.registry.models import Standing
     from manta.storage.folders import Storage
+    from manta_serve.served_model import ServedModel
+    from manta_serve.version_loader import Refusal
 
 LOOK_EVERY_S = 2.0
 OVERDUE_LOOK_S = 0.02
@@ -36,20 +36,6 @@ logger = logging.getLogger(__name__)
 
 class NotLoadedError(InputError):
     """Error: a request names a version that is not loaded, and the service does not load versions on request (409)."""
-
-
-class BrokenVersionError(MantaError):
-    """Error: a version loads but does not reproduce its golden predictions."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A version that was refused."""
-
-    version: int
-    reason: str
-    at: str
-    """UTC, ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +77,17 @@ class ServedModels:
             RunError: the registry cannot be reached.
         """
         self.name = name
-        self._storage, self._together, self._clock = storage, together, clock
+        self._together, self._clock = together, clock
         self._traffic = traffic or TrafficConfig()
-        self._refused: dict[int, Refusal] = {}
+        self._loader = VersionLoader(storage, name, clock=clock)
         self._looking, self._switching = threading.Lock(), threading.Lock()
         self._stop = threading.Event()
         self._due: _Due | None = None
         self._overdue_from: datetime | None = None
-        self._extra = ExtraVersions(self._asked_for, most=extra_versions) if extra_versions else None
+        self._extra = ExtraVersions(self._loader.load_on_request, most=extra_versions) if extra_versions else None
         self._is_settled = True
         self._candidate: ServedModel | None = None
-        self._standing = self._registry_says()
+        self._standing = self._loader.standing()
         self._current = self._first(self._standing)
         self._take_champion(self._standing)
         self._take_candidate(self._standing)
@@ -132,7 +118,7 @@ class ServedModels:
     @property
     def refused(self) -> list[Refusal]:
         """The versions that the registry asks for and that were refused."""
-        return list(self._refused.values())
+        return self._loader.refused
 
     async def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
         """Return the version that answers a request: the pinned one, else by the key's traffic split, else the champion.
@@ -174,10 +160,10 @@ class ServedModels:
             RunError: the registry cannot be reached, or a version cannot be fetched; the next look tries again.
         """
         with self._looking:
-            standing = self._registry_says()
+            standing = self._loader.standing()
             if standing == self._standing and (self._is_settled or self._due is not None):
                 return False
-            self._refused = {}
+            self._loader.forget_refusals()
             before = self._due, self._current, self._candidate
             self._take_champion(standing)
             self._take_candidate(standing)
@@ -192,11 +178,6 @@ class ServedModels:
         overdue_from = self._overdue_from
         return overdue_from is not None and self._clock() >= overdue_from
 
-    def _registry_says(self) -> Standing:
-        from manta.registry.models import ModelRegistry
-
-        return ModelRegistry(self._storage).standing(self.name)
-
     def _first(self, standing: Standing) -> ServedModel:
         if standing.champion is None:
             raise InputError(f"{self.name}: there is no champion to serve; promote a version first.")
@@ -206,10 +187,10 @@ class ServedModels:
             before = [answering(standing.decisions, now=self._clock()) or standing.champion, *before]
         tried = list(dict.fromkeys(before))
         for version in tried:
-            model = self._loaded(version)
+            model = self._loader.load_or_refuse(version)
             if model is not None:
                 return model
-        raise InputError(self._refused[tried[0]].reason)
+        raise InputError(next(refusal.reason for refusal in self.refused if refusal.version == tried[0]))
 
     def _take_champion(self, standing: Standing) -> None:
         now, since = self._clock(), standing.champion_since
@@ -254,40 +235,7 @@ class ServedModels:
 
     def _ready(self, version: int) -> ServedModel | None:
         """Return a version from memory, or load it now; None if it is refused."""
-        return self._in_memory(version) or self._loaded(version)
-
-    def _loaded(self, version: int) -> ServedModel | None:
-        """Load a version, warm it up and check it; return None if it is refused."""
-        if version in self._refused:
-            return None
-        try:
-            return self._checked(version)
-        except RefusedVersionError as error:
-            reason = str(error)
-            self._refused[version] = Refusal(version, reason, self._clock().isoformat(timespec="seconds"))
-            logger.warning("version %d of %s is refused: %s", version, self.name, reason, exc_info=error.__cause__)
-            return None
-
-    def _checked(self, version: int) -> ServedModel:
-        """Load a version, warm it up and check it.
-
-        Raises:
-            RefusedVersionError: the version cannot answer.
-            RunError: the version could not be fetched, which is not the version's fault.
-        """
-        from manta.registry.models import ModelRegistry
-
-        try:
-            model = ServedModel.load(self._storage, ModelRegistry(self._storage).get(self.name, version=version))
-            model.warm_up()
-            check_golden(model)
-        except RunError:
-            raise
-        except MantaError as error:
-            raise RefusedVersionError(str(error)) from None
-        except Exception as error:  # no error may stop the version that answers
-            raise RefusedVersionError(f"version {version} does not load: {error!r}") from error
-        return model
+        return self._in_memory(version) or self._loader.load_or_refuse(version)
 
     async def _loaded_for(self, version: int) -> ServedModel:
         """Load a version that a request names."""
@@ -295,22 +243,6 @@ class ServedModels:
             there = " and ".join(str(model.version) for model in self.loaded)
             raise NotLoadedError(f"version {version} of {self.name} is not loaded; there is version {there}.")
         return await self._extra.loaded(version)
-
-    def _asked_for(self, version: int) -> ServedModel:
-        """Load a version that a request names. The error must not reveal the location of the registry."""
-        from manta.registry.models import ModelRegistry
-
-        try:
-            ModelRegistry(self._storage).get(self.name, version=version)
-        except InputError:
-            raise UnknownVersionError(f"there is no version {version} of {self.name}.") from None
-        try:
-            return self._checked(version)
-        except RefusedVersionError as error:
-            logger.warning(
-                "version %d of %s was asked for and cannot answer: %s", version, self.name, error, exc_info=error.__cause__
-            )
-            raise RefusedVersionError(f"version {version} of {self.name} cannot answer; the log says why.") from None
 
     def _follow(self) -> None:
         while not self._stop.wait(LOOK_EVERY_S):
@@ -320,21 +252,3 @@ class ServedModels:
                 logger.warning("version %d goes on answering: %s", self._current.version, error)
             except Exception:
                 logger.exception("version %d goes on answering", self._current.version)
-
-
-def check_golden(model: ServedModel) -> None:
-    """Check that a loaded model reproduces its golden predictions on this machine. An artifact without golden predictions passes.
-
-    Raises:
-        InputError: the golden predictions cannot be read.
-        BrokenVersionError: the model answers differently.
-    """
-    golden = model.artifact.golden()
-    if golden is None:
-        return
-    names = model.manifest.labels
-    answers = [model.classify([text])[0].scores for text in golden.texts]
-    probabilities = np.array([[scores[name] for name in names] for scores in answers]).reshape(len(answers), len(names))
-    fault = golden.fault(probabilities, form=model.form, reduced=model.is_reduced)
-    if fault is not None:
-        raise BrokenVersionError(f"{model.name} version {model.version}: {fault}.")

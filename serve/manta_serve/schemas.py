@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from manta.inference.predictor import Prediction
     from manta_serve.answer import Answer
     from manta_serve.feedback import FeedbackSummary
-    from manta_serve.models import Refusal
     from manta_serve.served_model import ServedModel
     from manta_serve.service import Service
+    from manta_serve.version_loader import Refusal
 
 MAX_EXPLAINED = 8
 """Most texts of one request that can be explained: an explanation takes as long as some hundred answers."""

@@ -32,6 +32,7 @@ from manta_serve.served_model import ServedModel
 from manta_serve.service import Service
 from manta_serve.service_metrics import ServiceMetrics
 from manta_serve.takeover import TOGETHER_AFTER, answering
+from manta_serve.version_loader import VersionLoader
 
 from .untrained import artifact_of
 
@@ -263,14 +264,14 @@ def test_requests_for_one_version_share_its_loading_and_many_versions_are_too_ma
 ) -> None:
     models = ServedModels(storage, "desk", extra_versions=2)
     gate, loads = threading.Event(), []
-    real = ServedModels._checked
+    real = VersionLoader.load
 
-    def checked(self: ServedModels, version: int) -> ServedModel:
+    def checked(self: VersionLoader, version: int) -> ServedModel:
         loads.append(version)
         assert gate.wait(60)
         return real(self, version)
 
-    monkeypatch.setattr(ServedModels, "_checked", checked)
+    monkeypatch.setattr(VersionLoader, "load", checked)
 
     async def ask() -> list[ServedModel]:
         asking = [asyncio.create_task(models.choose(request_key=None, version=version)) for version in (2, 2, 3, 9)]
@@ -300,7 +301,7 @@ def test_the_champion_before_stays_in_memory_for_a_rollback(
     crown(registry, 2)
     models.look()
     assert chosen(models, version=1) is first
-    monkeypatch.setattr(ServedModels, "_checked", None)  # nothing has to be loaded
+    monkeypatch.setattr(VersionLoader, "load", None)  # nothing has to be loaded
     crown(registry, 1)
     models.look()
     assert models.current is first
@@ -328,14 +329,14 @@ def test_a_replica_that_loads_for_too_long_holds_its_requests_until_it_answers_a
     models = ServedModels(storage, "desk", together=True, clock=lambda: now)
     crown(registry, 2, at=promoted)
     loading, gate = threading.Event(), threading.Event()
-    real = ServedModels._checked
+    real = VersionLoader.load
 
-    def checked(self: ServedModels, version: int) -> ServedModel:
+    def checked(self: VersionLoader, version: int) -> ServedModel:
         loading.set()
         assert gate.wait(60)
         return real(self, version)
 
-    monkeypatch.setattr(ServedModels, "_checked", checked)
+    monkeypatch.setattr(VersionLoader, "load", checked)
     looking = threading.Thread(target=models.look)
     looking.start()
     assert loading.wait(60)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from manta.labels import LabelSpace
-    from manta_serve.models import Refusal
     from manta_serve.served_model import ServedModel
+    from manta_serve.version_loader import Refusal
 
 
 def artifact_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, seed: int = 3, **changed: Any) -> ModelArtifact:

@@ -69,8 +69,9 @@ def base_metadata(pretrained: str) -> tuple[str | None, str | None]:
         facts = ModelCard(text, ignore_metadata_errors=True).data
     except (ValueError, yaml.YAMLError):
         return None, None
-    names = ", ".join(facts.language) if isinstance(facts.language, list) else facts.language
-    return facts.license, names or None
+    language, licence = facts.get("language"), facts.get("license")
+    names = ", ".join(map(str, language)) if isinstance(language, list) else language
+    return str(licence) if licence else None, str(names) if names else None
 
 
 def _folder_of(pretrained: str) -> Path | None:
