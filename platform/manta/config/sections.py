@@ -67,9 +67,10 @@ class DataConfig(Section):
     header: bool = True
     """True if the first line of CSV and TSV files names the columns."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
-    """Share of the training rows (between 0 and 1) that is set aside, class by class, if no validation rows are given. `auto` sets
-    a tenth aside. It sets none aside below 500 training rows, or below 2,000 with fewer than 15 per label: the model is
-    cross-validated instead, and then trained on all of them."""
+    """Share of the training rows (between 0 and 1) that is set aside, class by class, if no validation rows are given. A class with
+    too few rows for it keeps them for training, and the run names it. `auto` sets a tenth aside. It sets none aside below 500
+    training rows, or below 2,000 with fewer than 15 per label: the model is cross-validated instead, and then trained on all of
+    them."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training rows (between 0 and 1) that is set aside, class by class, if no test rows are given."""
     split_seed: Annotated[int, Field(ge=0)] = 0

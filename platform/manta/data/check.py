@@ -117,6 +117,24 @@ def overlap_warnings(texts: dict[str, Sequence[Text]]) -> list[str]:
     return warnings
 
 
+def coverage_warnings(counts: dict[str, dict[str, int]]) -> list[str]:
+    """Return one sentence for each split that lacks labels, with these labels and their training rows.
+
+    `counts` are the rows of each label in each split.
+    """
+    warnings: list[str] = []
+    for name in counts:
+        missing = [label for label, count in counts[name].items() if not count]
+        if missing:
+            rows = {label: counts["train"][label] for label in missing}
+            shown = _listed([f"{label}: {count} training row{'s' * (count != 1)}" for label, count in rows.items()])
+            warnings.append(
+                f"{name} has no row of {len(missing)} of the {len(counts[name])} labels ({shown}): its scores say nothing about "
+                f"{'it' if len(missing) == 1 else 'them'}; add rows or give data.{name}."
+            )
+    return warnings
+
+
 def text_fault(text: Any) -> str | None:
     """Return why a value is not a text that can be classified, as the end of a sentence about it; None if it is one."""
     if text is None:

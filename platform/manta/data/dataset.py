@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +136,9 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     train, folds = splits["train"], None
     if is_cross_validated:
         folds = stratified_folds(train.targets, num_folds=NUM_FOLDS, seed=config.split_seed)
-    return TextDataset(train, splits.get("validation", train), splits["test"], labels, tuple(warnings), folds)
+    dataset = TextDataset(train, splits.get("validation", train), splits["test"], labels, tuple(warnings), folds)
+    missing = check.coverage_warnings({name: dataset.class_counts(name) for name in SPLITS})
+    return replace(dataset, warnings=(*warnings, *missing))
 
 
 def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, columns: Sequence[str | int] = ()) -> Split:
@@ -178,4 +180,9 @@ def _with_missing_splits(splits: dict[str, Split], config: DataConfig, *, num_la
                 raise InputError(f"{config.train}: too few rows to set any aside for {name}; add rows or give data.{name}.")
             result["train"], result[name] = train.take(kept), train.take(aside)
             remaining_share -= fraction
+            if name == "validation" and len(aside) > len(kept):
+                raise InputError(
+                    f"data.validation_fraction {fraction:g} sets {len(aside):,} rows aside for validation and leaves {len(kept):,} to "
+                    "train on; lower it, or leave it out to have few rows cross-validated."
+                )
     return result

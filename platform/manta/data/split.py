@@ -12,13 +12,18 @@ if TYPE_CHECKING:
 
 Indices = npt.NDArray[np.int64]
 
+MOST_TIMES_ASKED = 2
+"""A part with one row of each small class may be this many times as large as asked, or have `FEW_ROWS` rows."""
+FEW_ROWS = 10
+
 
 def stratified_split(targets: Targets, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Return the indices of the rows kept and of those set aside, both ascending.
 
-    Each class gives `fraction` of its rows, rounded, at least one and never its last. In a multilabel task (targets of shape
-    `(rows, labels)`), so does each label, as nearly as rows with several labels allow; rows without a label count as one more
-    label. The drawn rows depend only on `seed` and the order of the rows.
+    Each class gives `fraction` of its rows, rounded, and never its last. A class whose share rounds to none gives one row, unless
+    such classes are so many that the part would be far larger than asked; then only some of them do. In a multilabel task (targets
+    of shape `(rows, labels)`), so does each label, as nearly as rows with several labels allow; rows without a label count as one
+    more label. The drawn rows depend only on `seed` and the order of the rows.
     """
     generator = np.random.default_rng(seed)
     chosen = (_drawn_by_label if targets.ndim == 2 else _drawn_by_class)(targets, fraction, generator)
@@ -42,11 +47,10 @@ def stratified_folds(targets: Targets, *, num_folds: int, seed: int) -> Indices:
 
 
 def _drawn_by_class(targets: Targets, fraction: float, generator: np.random.Generator) -> Indices:
-    aside: list[Indices] = []
-    for target in np.unique(targets):
-        rows = np.flatnonzero(targets == target)
-        aside.append(generator.permutation(rows)[: _share(len(rows), fraction)])
-    return np.sort(np.concatenate(aside))
+    classes, totals = np.unique(targets, return_counts=True)
+    orders = [generator.permutation(np.flatnonzero(targets == target)) for target in classes]
+    shares = _shares(totals, fraction, len(targets), generator)
+    return np.sort(np.concatenate([rows[:share] for rows, share in zip(orders, shares, strict=True)]))
 
 
 def _drawn_by_label(targets: Targets, fraction: float, generator: np.random.Generator) -> Indices:
@@ -57,13 +61,14 @@ def _drawn_by_label(targets: Targets, fraction: float, generator: np.random.Gene
     """
     held = np.concatenate([targets > 0, ~(targets > 0).any(axis=1, keepdims=True)], axis=1)
     totals = held.sum(axis=0)
+    shares = _shares(totals, fraction, len(held), generator)
     left = totals.copy()
     taken = np.zeros_like(totals)
     is_open, is_aside = np.ones(len(held), dtype=bool), np.zeros(len(held), dtype=bool)
     while left.any():
         rarest = int(np.argmin(np.where(left > 0, left, len(held) + 1)))
         rows = generator.permutation(np.flatnonzero(is_open & held[:, rarest]))
-        drawn = rows[: max(0, _share(int(totals[rarest]), fraction) - int(taken[rarest]))]
+        drawn = rows[: max(0, shares[rarest] - int(taken[rarest]))]
         is_open[rows], is_aside[drawn] = False, True
         left -= held[rows].sum(axis=0)
         taken += held[drawn].sum(axis=0)
@@ -76,5 +81,14 @@ def _drawn_by_label(targets: Targets, fraction: float, generator: np.random.Gene
     return np.flatnonzero(is_aside)
 
 
-def _share(num_rows: int, fraction: float) -> int:
-    return min(max(round(num_rows * fraction), 1), num_rows - 1)
+def _shares(totals: Indices, fraction: float, num_rows: int, generator: np.random.Generator) -> Indices:
+    """Return how many of its `totals` rows each class gives, shape `(classes,)`."""
+    shares = np.clip(np.rint(totals * fraction), 0, np.maximum(totals - 1, 0)).astype(np.int64)
+    asked = fraction * num_rows
+    small = np.flatnonzero((shares == 0) & (totals > 1))
+    if shares.sum() + len(small) > max(MOST_TIMES_ASKED * asked, FEW_ROWS):
+        small = generator.permutation(small)
+        larger_first = small[np.argsort(-totals[small], kind="stable")]
+        small = larger_first[: max(0, max(1, round(asked)) - int(shares.sum()))]
+    shares[small] = 1
+    return shares

@@ -57,7 +57,7 @@ def test_the_split_goes_with_its_seed(train: str) -> None:
     assert set(first.test.texts) != set(other.test.texts)
 
 
-@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.45])
 def test_the_test_rows_do_not_change_with_the_validation_fraction(train: str, fraction: float) -> None:
     usual = load_dataset(DataConfig(train=train))
     changed = load_dataset(DataConfig(train=train, validation_fraction=fraction))
@@ -76,7 +76,7 @@ def test_given_splits_are_left_alone(train: str, tmp_path: Path) -> None:
 def test_rows_in_two_splits_are_warned_of_with_the_count(train: str, tmp_path: Path) -> None:
     held = csv(tmp_path / "held.csv", [("text 0", "a"), ("text 1", "a"), ("new", "b")])
     data = load_dataset(DataConfig(train=train, test=held, validation=csv(tmp_path / "dev.csv", [("fresh", "c")])))
-    assert data.warnings == ("2 texts are in both train and test: test scores will look better than they are.",)
+    assert data.warnings[0] == "2 texts are in both train and test: test scores will look better than they are."
 
 
 def test_integer_labels_are_in_the_order_of_their_values(tmp_path: Path) -> None:
@@ -282,3 +282,43 @@ def test_labelled_rows_of_a_multilabel_model_are_separated(tmp_path: Path) -> No
     config = DataConfig(train=location, label_separator=";")
     split = load_labelled(location, config, labels=LabelSpace(("a", "b", "c"), "multilabel"))
     assert split.targets.tolist() == [[1, 0, 1], [0, 0, 0]]
+
+
+# Classes with few rows
+
+
+def counted(path: Path, counts: dict[str, int]) -> str:
+    return csv(path, [(f"{name} {number}", name) for name, count in counts.items() for number in range(count)])
+
+
+def test_many_small_classes_get_the_fractions_asked(tmp_path: Path) -> None:
+    location = counted(tmp_path / "train.csv", {f"c{number}": 3 for number in range(150)})
+    data = load_dataset(DataConfig(train=location, validation_fraction=0.05, test_fraction=0.05))
+    assert [len(data.split(name)) for name in SPLITS] == [405, 23, 22]
+    assert min(data.class_counts("train").values()) == 2
+    assert [warning.partition(" (")[0] for warning in data.warnings] == [
+        "validation has no row of 127 of the 150 labels",
+        "test has no row of 128 of the 150 labels",
+    ]
+
+
+def test_a_class_too_small_for_a_split_is_named(tmp_path: Path) -> None:
+    location = counted(tmp_path / "train.csv", {"common": 995, "rare": 2})
+    data = load_dataset(DataConfig(train=location))
+    assert [len(data.split(name)) for name in SPLITS] == [797, 99, 101]
+    assert data.class_counts("test")["rare"] == 1
+    assert data.warnings == (
+        "validation has no row of 1 of the 2 labels (rare: 1 training row): its scores say nothing about it; add rows or give "
+        "data.validation.",
+    )
+
+
+def test_a_validation_larger_than_training_is_refused(train: str) -> None:
+    with pytest.raises(InputError, match=r"validation_fraction 0\.5 sets 50 rows aside for validation and leaves 40 to train on"):
+        load_dataset(DataConfig(train=train, validation_fraction=0.5))
+
+
+def test_labels_that_a_given_split_lacks_are_named(train: str, tmp_path: Path) -> None:
+    test = csv(tmp_path / "test.csv", [("one", "a"), ("two", "b")])
+    (warning,) = load_dataset(DataConfig(train=train, test=test)).warnings
+    assert warning.startswith("test has no row of 1 of the 3 labels (c: 10 training rows)")

@@ -32,6 +32,26 @@ def test_the_seed_decides() -> None:
     assert first != other
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "expected"),
+    [
+        ([3] * 150, 0.05, 22),  # one of each would be a third of the rows
+        ([4] * 20, 0.1, 8),
+        ([4] * 8, 0.1, 8),  # few rows, so each class is there
+        ([2, 2], 0.1, 2),
+        ([1000] + [2] * 50, 0.1, 150),
+        ([1000] + [2] * 300, 0.1, 160),
+    ],
+)
+def test_small_classes_do_not_make_a_part_far_larger_than_asked(sizes: list[int], fraction: float, expected: int) -> None:
+    targets = np.repeat(np.arange(len(sizes)), sizes)
+    kept, aside = stratified_split(targets, fraction=fraction, seed=0)
+    assert len(aside) == expected
+    assert (np.bincount(targets[kept], minlength=len(sizes)) >= 1).all()
+    one_label_a_row = np.eye(len(sizes), dtype=np.int8)[targets]
+    assert len(stratified_split(one_label_a_row, fraction=fraction, seed=0)[1]) == expected
+
+
 def several(rows: int, rates: list[float], *, seed: int) -> np.ndarray:
     return (np.random.default_rng(seed).random((rows, len(rates))) < rates).astype(np.int8)
 
