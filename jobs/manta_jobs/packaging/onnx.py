@@ -28,7 +28,7 @@ def make_forms_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floa
         return artifact
     num_cpus = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
     task = ray.remote(num_cpus=num_cpus)(_make_forms)
-    with console.status("Making ONNX forms of the model"):
+    with console.status("Making ONNX formats of the model"):
         store(artifact.path)
         ray.get(task.remote(artifact.path, split.texts, split.targets, logits, num_cpus))
     made = ModelArtifact.load(fetch(artifact.path))

@@ -134,7 +134,7 @@ def _use(manifest: Manifest) -> str:
     return (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", DIR, top_k=None)\nclassify({text}, truncation=True, '
-        f"max_length={manifest.max_length})\n```\n\n`DIR` is this folder. Thresholds, calibration and the ONNX forms are used by "
+        f"max_length={manifest.max_length})\n```\n\n`DIR` is this folder. Thresholds, calibration and the ONNX formats are used by "
         "Manta's own `Predictor`; plain `transformers` gives the probabilities of the weights as they are."
     )
 
@@ -160,7 +160,7 @@ def _calibration(calibration: Any) -> str:
 def _forms(manifest: Manifest, reference_bytes: int) -> str:
     if not manifest.forms:
         return ""
-    head = ("form", "accepted", "rows", "accuracy", "agreement", "largest logit difference", "examples/s on a CPU", "MB")
+    head = ("format", "accepted", "rows", "accuracy", "agreement", "largest logit difference", "examples/s on a CPU", "MB")
     compared = next((form for form in manifest.forms if form.num_rows), manifest.forms[0])
     rows: list[tuple[str, ...]] = [
         (
@@ -173,7 +173,7 @@ def _forms(manifest: Manifest, reference_bytes: int) -> str:
         facts = (form.accuracy, form.agreement, form.max_logit_difference, form.examples_per_s)
         rows.append((form.name, "yes" if form.accepted else "no", _shown(form.num_rows), *map(_shown, facts), size))
     refused = [f"- {form.name}: {form.reason}" for form in manifest.forms if not form.accepted]
-    return "\n\n".join(["## Inference forms", _table(head, rows), *(["Refused:\n\n" + "\n".join(refused)] if refused else [])])
+    return "\n\n".join(["## Inference formats", _table(head, rows), *(["Refused:\n\n" + "\n".join(refused)] if refused else [])])
 
 
 def _training(manifest: Manifest) -> str:
@@ -202,9 +202,9 @@ def _limits(manifest: Manifest, language: str | None) -> str:
 
 def _licence(manifest: Manifest, base: str, licence: str | None) -> str:
     if licence:
-        return f"## Licence\n\nThe base model {base} is under {licence}, by its own card."
+        return f"## License\n\nThe base model {base} is under {licence}, by its own card."
     where = f"https://huggingface.co/{base}" if "/" in base else f"where {base} came from"
-    return f"## Licence\n\nThe licence of the base model {base} is not known; see {where}."
+    return f"## License\n\nThe license of the base model {base} is not known; see {where}."
 
 
 def source_name(source: str) -> str:

@@ -1,4 +1,4 @@
-"""ONNX forms at the end of a run, through real Ray workers."""
+"""ONNX formats at the end of a run, through real Ray workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX forms of tiny models: made, compared, chosen, refused. Each export takes seconds, so each architecture has one layer."""
+"""ONNX formats of tiny models: made, compared, chosen, refused. Each export takes seconds, so each architecture has one layer."""
 
 from __future__ import annotations
 
