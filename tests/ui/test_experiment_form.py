@@ -12,7 +12,7 @@ import yaml
 
 from manta.config import ExperimentConfig, field_names
 from manta.errors import InputError
-from manta_ui.experiment_form import GROUPS, form_field, value_of, with_value
+from manta_ui.experiment_form import GROUPS, form_field, readable, value_of, with_value
 from manta_ui.job_orders import checked, run_job
 from manta_ui.tabs.jobs import check_note
 
@@ -35,10 +35,11 @@ def test_each_field_of_the_form_is_a_setting_with_its_own_explanation() -> None:
 
 def test_fields_show_what_the_yaml_says() -> None:
     shown = {
-        name: value_of(TEXT, form_field(name)) for name in ("name", "train.num_workers", "train.num_epochs", "registry.promote")
+        name: value_of(readable(TEXT), form_field(name))
+        for name in ("name", "train.num_workers", "train.num_epochs", "registry.promote")
     }
     assert shown == {"name": "support", "train.num_workers": "[1, 2]", "train.num_epochs": "", "registry.promote": True}
-    assert value_of("a: [", form_field("name")) == ""
+    assert value_of(readable("a: ["), form_field("name")) == ""
 
 
 def test_what_is_filled_in_is_written_and_what_is_emptied_goes() -> None:

@@ -6,6 +6,7 @@ The experiment's YAML is what counts. A value entered in a field is written into
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -14,10 +15,13 @@ from pydantic import BaseModel
 
 from manta.config import ExperimentConfig, section_type
 from manta.config.file import parse_document
+from manta.config.yaml_text import read_yaml
 from manta.errors import InputError
 
 SOURCE = "experiment"
 """Name of the YAML in messages."""
+MOST_CHARACTERS = 100_000
+"""The longest experiment. Everyone who sees the page can type one, and reading this much takes about a second."""
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": ("name", "data.train", "data.text", "data.label", "data.validation", "data.test"),
     "Model": ("model.pretrained", "model.task", "model.dropout", "model.max_length"),
@@ -64,17 +68,29 @@ def form_field(name: str) -> FormField:
     return FormField(name, explanation, default, "choice" if choices else "text", tuple(map(str, choices)))
 
 
-def value_of(text: str, field: FormField) -> str | bool:
-    """Return a field's value in the YAML; empty if the YAML leaves it to the default or cannot be read.
+def document_of(text: str) -> dict[str, Any]:
+    """Return an experiment's YAML as plain data.
 
-    A switch then shows its default.
+    Raises:
+        InputError: it is too long, or cannot be read.
     """
-    try:
-        value = _at(parse_document(text, source=SOURCE), field.name)
-    except InputError:
-        value = None
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"{SOURCE}: {len(text):,} characters are too many; the page reads {MOST_CHARACTERS:,} at most.")
+    return parse_document(text, source=SOURCE)
+
+
+def readable(text: str) -> dict[str, Any]:
+    """Return an experiment's YAML as plain data; empty if it cannot be read."""
+    with suppress(InputError):
+        return document_of(text)
+    return {}
+
+
+def value_of(document: dict[str, Any], field: FormField) -> str | bool:
+    """Return a field's value in the YAML; empty if the YAML leaves it to the default. A switch then shows its default."""
+    value = _at(document, field.name)
     if field.kind == "switch":
-        return bool(yaml.safe_load(field.default) if value is None else value)
+        return bool(read_yaml(field.default, source=field.name) if value is None else value)
     return "" if value is None else _as_yaml(value)
 
 
@@ -84,7 +100,7 @@ def with_value(text: str, field: FormField, value: str | bool | None) -> str:
     Raises:
         InputError: the YAML, or the value, cannot be read.
     """
-    document = parse_document(text, source=SOURCE) if text.strip() else {}
+    document = document_of(text) if text.strip() else {}
     document = copy.deepcopy(document)
     words = _as_yaml(value) if isinstance(value, bool) else (value or "").strip()
     *outer, leaf = field.name.split(".")
@@ -106,13 +122,10 @@ def with_value(text: str, field: FormField, value: str | bool | None) -> str:
 def _read(words: str, field: FormField) -> Any:
     """Return a typed value as YAML reads it: 3 is a number, [a, b] a list."""
     if field.kind == "choice":
-        return yaml.safe_load(words) if words.isdecimal() else words
+        return read_yaml(words, source=field.name) if words.isdecimal() else words
     if field.name == "name":
         return words
-    try:
-        return yaml.safe_load(words)
-    except (yaml.YAMLError, ValueError):
-        raise InputError(f"{field.name}: {words!r} is not a YAML value.") from None
+    return read_yaml(words, source=field.name)
 
 
 def _at(document: dict[str, Any], name: str) -> Any:

@@ -9,9 +9,9 @@ import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 from manta.cluster.job import INPUTS, ClusterJob, cluster_job
-from manta.config.file import DATA_FILES, build_config, parse_document
+from manta.config.file import DATA_FILES, build_config
 from manta.errors import InputError
-from manta_ui.experiment_form import SOURCE
+from manta_ui.experiment_form import SOURCE, document_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ def checked(text: str, uploads: Mapping[str, Path]) -> ExperimentConfig:
     Raises:
         InputError: one line for each setting that is unknown, wrong, or names a file that the cluster would not find.
     """
-    document = parse_document(text, source=SOURCE)
+    document = document_of(text)
     config = build_config(copy.deepcopy(document), source=SOURCE)
     _check_places(document, uploads)
     return config
@@ -42,7 +42,7 @@ def run_job(verb: Verb, text: str, uploads: Mapping[str, Path]) -> ClusterJob:
         InputError: as for `checked`, or the files are too large to be sent.
     """
     config = checked(text, uploads)
-    named = {value for value in _data_of(parse_document(text, source=SOURCE)).values() if value in uploads}
+    named = {value for value in _data_of(document_of(text)).values() if value in uploads}
     size = sum(uploads[name].stat().st_size for name in named)
     if size > MOST_BYTES:
         raise InputError(

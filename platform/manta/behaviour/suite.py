@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from manta.behaviour.perturbations import fields_of, parts_of
 from manta.config import nearest
+from manta.config.yaml_model import YamlModel
 from manta.texts import Text
 
 if TYPE_CHECKING:
@@ -21,10 +22,8 @@ Sentence = Annotated[str, Field(min_length=1)]
 TextOrPair = Sentence | tuple[Sentence, Sentence]
 
 
-class BehaviourTest(BaseModel):
+class BehaviourTest(YamlModel):
     """The settings that all kinds of tests share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Sentence
     texts: Annotated[tuple[TextOrPair, ...], Field(min_length=1)] | None = None
@@ -128,18 +127,22 @@ class MinimumFunctionality(BehaviourTest):
 
 
 AnyTest = Invariance | Direction | MinimumFunctionality
+TaggedTest = Annotated[
+    Annotated[Invariance, Tag("invariance")]
+    | Annotated[Direction, Tag("direction")]
+    | Annotated[MinimumFunctionality, Tag("minimum_functionality")],
+    Discriminator(lambda test: str(test.get("kind")) if isinstance(test, dict) else getattr(test, "kind", None)),
+]
 
 
-class SuiteDocument(BaseModel):
+class SuiteDocument(YamlModel):
     """The contents of the YAML file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed for drawing cases and perturbing texts."""
-    lists: dict[str, Annotated[tuple[Sentence, ...], Field(min_length=2)]] = {}
+    lists: dict[str, Annotated[tuple[Sentence, ...], Field(min_length=2)]] = {}  # noqa: RUF012  # pydantic copies defaults
     """Lists of words that fill `{name}` or are swapped."""
-    tests: Annotated[tuple[Annotated[AnyTest, Field(discriminator="kind")], ...], Field(min_length=1)]
+    tests: Annotated[tuple[TaggedTest, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _names_fit(self) -> SuiteDocument:
@@ -162,14 +165,8 @@ class SuiteDocument(BaseModel):
 
 
 def label_name(value: Any) -> Any:
-    """Convert a number to text, because YAML reads some labels and words as numbers.
-
-    Raises:
-        ValueError: YAML reads the value as true or false.
-    """
-    if isinstance(value, bool):
-        raise ValueError(f"YAML reads this as {value}; put it in quotes")
-    return str(value) if isinstance(value, int) else value
+    """Convert a whole number to text, because YAML reads some labels and words as numbers."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def shown(text: Text) -> str:

@@ -7,19 +7,18 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from manta.config.file import explain, read_document
+from manta.config.yaml_model import YamlModel
 from manta.errors import InputError
 
 CLUSTERS_FILE = "~/.config/manta/clusters.yaml"
 JOBS_PORT = 8265
 
 
-class KnownCluster(BaseModel):
+class KnownCluster(YamlModel):
     """One cluster of the clusters file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     address: str
     """Address of the dashboard, such as http://10.0.0.5:8265."""
@@ -27,10 +26,8 @@ class KnownCluster(BaseModel):
     """The cluster's token. Without one, $RAY_AUTH_TOKEN or Ray's token file applies."""
 
 
-class ClustersFile(BaseModel):
+class ClustersFile(YamlModel):
     """The contents of the clusters file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     clusters: dict[str, KnownCluster]
     """Clusters by name."""

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from reprlib import Repr
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from manta.config import ExperimentConfig, nearest, section_type, set_by_name
+from manta.config.yaml_model import read_as
+from manta.config.yaml_text import read_yaml
 from manta.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 DATA_FILES = ("train", "validation", "test", "feedback", "behaviour")
 """The settings of `data` that name files."""
+_short = Repr()
+_short.maxstring = _short.maxother = 200
 
 
 def load_config(path: Path, *, overrides: list[str] | None = None) -> ExperimentConfig:
@@ -47,16 +55,9 @@ def parse_document(text: str, *, source: str, example: str = "name: support") ->
     """Return YAML text as plain data. Messages name it by `source`.
 
     Raises:
-        InputError: the text is not a YAML mapping.
+        InputError: the text cannot be read, see `read_yaml`, or is not a mapping.
     """
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{source}{where}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
-    except ValueError as error:  # such as a date that does not exist
-        raise InputError(f"{source}: a value cannot be read ({error}); put it in quotes.") from None
+    document = read_yaml(text, source=source)
     if not isinstance(document, dict):
         raise InputError(f"{source}: expected settings such as '{example}', found {type(document).__name__}.")
     return document
@@ -72,11 +73,9 @@ def build_config(document: dict[str, Any], *, source: str, overrides: list[str] 
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise InputError(f"--set {pair}: write it as name=value, for example --set train.learning_rate=3e-5.")
+        value = read_yaml(text, source=f"--set {pair}")
         try:
-            value = yaml.safe_load(text)
             set_by_name(document, name.strip(), value, section=ExperimentConfig)
-        except yaml.YAMLError:
-            raise InputError(f"--set {pair}: {text!r} is not a YAML value.") from None
         except ValueError as error:
             raise InputError(f"--set {pair}: {error}") from None
     try:
@@ -88,17 +87,20 @@ def build_config(document: dict[str, Any], *, source: str, overrides: list[str] 
 def explain(error: ValidationError) -> list[str]:
     """Return one sentence for each wrong setting: its dotted name, what is wrong, and what is allowed."""
     lines: list[str] = []
-    named: set[str] = set()
-    for item in error.errors():
+    deepest: dict[str, ErrorDetails] = {}
+    for item in error.errors(include_url=False):
+        name = ".".join(_setting(item["loc"]))
+        if name not in deepest or len(item["loc"]) > len(deepest[name]["loc"]):
+            deepest[name] = item  # of a union's errors, the one in the type that fits best
+    for name, item in deepest.items():
         location = _setting(item["loc"])
-        name = ".".join(location)
-        if name in named:
-            continue
-        named.add(name)
         if item["type"] == "extra_forbidden":
             section = _section_at(location[:-1])
             allowed = list(section.model_fields) if section else []
             lines.append(f"unknown setting {name}; {nearest(location[-1], allowed)}")
+        elif item["type"] == "invalid_key":
+            section_name = ".".join(location[:-1]) or "the experiment"
+            lines.append(f"{section_name}: YAML reads the name of a setting as {read_as(item['input'])}; quote it or remove it")
         elif item["type"] == "missing":
             lines.append(f"{name} is required; {_explanation(location)}")
         elif item["type"] == "value_error":
@@ -107,7 +109,7 @@ def explain(error: ValidationError) -> list[str]:
             lines.append(f"{name}: {message}" if name and not message.startswith(name) else message)
         else:
             problem = item["msg"][0].lower() + item["msg"][1:]
-            lines.append(f"{name}: {item['input']!r} is wrong: {problem}. {_explanation(location)}".rstrip())
+            lines.append(f"{name}: {_short.repr(item['input'])} is wrong: {problem}. {_explanation(location)}".rstrip())
     return list(dict.fromkeys(lines))
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from manta.config.yaml_model import YamlModel, read_as
 
 MetricName = Literal["accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "loss"]
 TaskName = Literal["auto", "binary", "multiclass", "multilabel"]
@@ -36,10 +38,10 @@ EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 NAME = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
-class Section(BaseModel):
+class Section(YamlModel):
     """Base of every part of the config: frozen, no unknown keys, each field explained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -205,7 +207,7 @@ class TrainConfig(Section):
     """True if the optimizer state is kept in the machine's memory instead of the GPU's (ZeRO 1 to 3)."""
     offload_parameters: bool = False
     """True if parameters that are not in use are kept in the machine's memory, too (ZeRO 3)."""
-    deepspeed: dict[str, Any] = {}
+    deepspeed: dict[str, Any] = {}  # noqa: RUF012  # pydantic copies defaults
     """More of DeepSpeed's JSON (https://www.deepspeed.ai/docs/config-json). Keys that a setting above decides are refused."""
     metric: MetricName = "accuracy"
     """Validation metric that compares trials, and epochs under `early_stopping` (`loss`: lower is better). In a multilabel task,
@@ -223,6 +225,14 @@ class TrainConfig(Section):
     """True if TensorBoard's event files are also written. `tensorboard --logdir` on the run's folder shows them."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the new head, the order of the rows and dropout."""
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _labels_by_name(cls, value: Any) -> Any:
+        wrong = next((key for key in value if not isinstance(key, str)), None) if isinstance(value, dict) else None
+        if wrong is not None:
+            raise ValueError(f"YAML reads a label as {read_as(wrong)}; give the labels' names as in the data, and quote this one")
+        return value
 
     @model_validator(mode="after")
     def _workers(self) -> TrainConfig:

@@ -123,13 +123,13 @@ def coverage_warnings(counts: dict[str, dict[str, int]]) -> list[str]:
     `counts` are the rows of each label in each split.
     """
     warnings: list[str] = []
-    for name in counts:
-        missing = [label for label, count in counts[name].items() if not count]
+    for name, per_label in counts.items():
+        missing = [label for label, count in per_label.items() if not count]
         if missing:
             rows = {label: counts["train"][label] for label in missing}
             shown = _listed([f"{label}: {count} training row{'s' * (count != 1)}" for label, count in rows.items()])
             warnings.append(
-                f"{name} has no row of {len(missing)} of the {len(counts[name])} labels ({shown}): its scores say nothing about "
+                f"{name} has no row of {len(missing)} of the {len(per_label)} labels ({shown}): its scores say nothing about "
                 f"{'it' if len(missing) == 1 else 'them'}; add rows or give data.{name}."
             )
     return warnings

@@ -182,7 +182,7 @@ def _with_missing_splits(splits: dict[str, Split], config: DataConfig, *, num_la
             remaining_share -= fraction
             if name == "validation" and len(aside) > len(kept):
                 raise InputError(
-                    f"data.validation_fraction {fraction:g} sets {len(aside):,} rows aside for validation and leaves {len(kept):,} to "
-                    "train on; lower it, or leave it out to have few rows cross-validated."
+                    f"data.validation_fraction {fraction:g} sets {len(aside):,} rows aside for validation and leaves "
+                    f"{len(kept):,} to train on; lower it, or leave it out to have few rows cross-validated."
                 )
     return result

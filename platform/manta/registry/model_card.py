@@ -6,13 +6,15 @@ https://huggingface.co/docs/hub/model-cards.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub import EvalResult, ModelCardData, hf_hub_download
 
+from manta.config.yaml_text import read_yaml
+from manta.errors import InputError
 from manta.inference.artifact import WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -65,17 +67,18 @@ def base_metadata(pretrained: str) -> tuple[str | None, str | None]:
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     elif not Path(pretrained).is_absolute():
         text = _hub_card(pretrained)
+    found = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", text, flags=re.DOTALL)
     try:
-        facts = ModelCard(text, ignore_metadata_errors=True).data
-    except (ValueError, yaml.YAMLError):
-        return None, None
+        facts = read_yaml(found.group(1), source=pretrained) if found else {}
+    except InputError:
+        facts = {}
+    facts = facts if isinstance(facts, dict) else {}
     language, licence = facts.get("language"), facts.get("license")
     names = ", ".join(map(str, language)) if isinstance(language, list) else language
     return str(licence) if licence else None, str(names) if names else None
 
 
 def _folder_of(pretrained: str) -> Path | None:
-    from manta.errors import InputError
     from manta.model.encoder import pretrained_source
 
     try:

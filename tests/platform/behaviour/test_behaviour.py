@@ -241,7 +241,13 @@ def test_the_result_as_plain_data_says_what_passed(tmp_path: Path) -> None:
     ("tests", "document", "message"),
     [
         ([PLAIN | {"label": "god"}], {}, "test 'plain': the label 'god' is not the model's; did you mean good?"),
-        ([PLAIN | {"label": True}], {}, "test 'plain': label: YAML reads this as True; put it in quotes"),
+        ([PLAIN | {"label": True}], {}, "test 'plain': label: YAML reads the value as true (yes and on, too); quote it"),
+        ([PLAIN | {"texts": [True]}], {}, "test 'plain': texts: YAML reads the value as true (yes and on, too); quote it"),
+        (
+            [PLAIN | {"num_cases": True}],
+            {},
+            "test 'plain': num_cases: YAML reads the value as true (yes and on, too); give a number",
+        ),
         ([PLAIN | {"texts": []}], {}, "test 'plain': texts needs at least 1, and has 0"),
         ([PLAIN | {"texts": ["{name}"]}], {}, "test 'plain': {name} is no list of the suite (it has none)."),
         ([PLAIN | {"texts": [["a", "b"]]}], {}, "this model reads single texts"),

@@ -77,7 +77,7 @@ def test_a_wrong_value_is_shown_with_its_field_and_what_is_allowed(experiment: P
         ("train: {use_gpu: maybe}", "train.use_gpu: 'maybe' "),
         ("train: {cpus_per_worker: 0}", "train.cpus_per_worker: 0 "),
         ("registry: {promote: [1]}", "registry.promote: [1] "),
-        ("serve: {host: 1}", "serve.host: 1 "),
+        ("serve: {host: [a]}", "serve.host: ['a'] "),
     ],
 )
 def test_a_field_of_several_types_goes_by_its_own_name(experiment: Path, text: str, start: str) -> None:
@@ -91,8 +91,64 @@ def test_every_wrong_setting_has_its_line(experiment: Path) -> None:
     lines = refused(experiment).splitlines()
     assert len(lines) == 3
     assert any("name is required" in line for line in lines)
-    assert any("data.train: 1 is wrong" in line for line in lines)
+    assert any("data.train: YAML reads the value as the number 1; quote it" in line for line in lines)
     assert any("unknown setting data.tesst; did you mean test?" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\ndata: {train: r.csv, label: on}", "data.label: YAML reads the value as true (yes and on, too); quote it"),
+        ("name: x\ndata: {train: r.csv, label: no}", "data.label: YAML reads the value as false (no and off, too); quote it"),
+        ("name: x\ndata: {train: r.csv, text: [a, true]}", "data.text: YAML reads the value as true"),
+        ("name: x\ndata: {train: r.csv, label: 2024-01-31}", "data.label: YAML reads the value as the date 2024-01-31; quote it"),
+        ("name: 2024\ndata: {train: r.csv}", "name: YAML reads the value as the number 2024; quote it"),
+        ("name: x\ndata: {train: 1.5}", "data.train: YAML reads the value as the number 1.5; quote it"),
+        (MINIMAL + "train: {num_epochs: true}", "train.num_epochs: YAML reads the value as true (yes and on, too); give a number"),
+        (MINIMAL + "train: {learning_rate: on}", "train.learning_rate: YAML reads the value as true"),
+        (MINIMAL + "train: {zero_stage: on}", "train.zero_stage: YAML reads the value as true"),
+        (MINIMAL + "train: {num_workers: [1, yes]}", "train.num_workers: YAML reads the value as true"),
+        (
+            MINIMAL + "tune: {space: {model.dropout: {uniform: [no, yes]}}}",
+            "tune.space.model.dropout.uniform: YAML reads the value",
+        ),
+        (MINIMAL + "tune: {space: {train.num_epochs: {choice: [1, yes]}}}", "YAML reads the value as true"),
+        (MINIMAL + "model: {lora: {target_modules: [query, 1]}}", "target_modules: YAML reads the value as the number 1; quote it"),
+        (
+            MINIMAL + "train: {class_weights: {0: 1, 1: 2}}",
+            "train.class_weights: YAML reads a label as the number 0; give the labels' ",
+        ),
+        (
+            MINIMAL + "train: {class_weights: {no: 1}}",
+            "train.class_weights: YAML reads a label as false (no and off, too); give the",
+        ),
+        (MINIMAL + "train: {class_weights: {a: yes}}", "train.class_weights: YAML reads the value as true"),
+        (
+            MINIMAL + "on: 1",
+            "the experiment: YAML reads the name of a setting as true (yes and on, too); quote it or remove it",
+        ),
+    ],
+)
+def test_no_type_of_yaml_counts_as_another(experiment: Path, text: str, message: str) -> None:
+    experiment.write_text(text)
+    assert f"{experiment}: " in refused(experiment)
+    assert message in refused(experiment)
+
+
+def test_a_time_stays_text_and_a_switch_stays_a_switch(experiment: Path) -> None:
+    experiment.write_text("name: x\ndata: {train: r.csv, label: 90:00, header: yes}\ntrain: {use_gpu: off, seed: 1_000}\n")
+    config = load_config(experiment)
+    assert (config.data.label, config.data.header, config.train.use_gpu, config.train.seed) == ("90:00", True, False, 1000)
+
+
+def test_of_a_value_of_several_types_the_nearest_error_is_told(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "train: {class_weights: {a: -1}}\n")
+    assert "train.class_weights: -1 is wrong: input should be greater than 0" in refused(experiment)
+
+
+def test_a_section_given_twice_is_named_with_both_lines(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "train: {seed: 1}\ntrain: {num_epochs: 2}\n")
+    assert refused(experiment) == f"{experiment}: train is given twice, on line 3 and on line 4; keep one of them."
 
 
 def test_a_rule_over_several_fields_is_one_sentence(experiment: Path) -> None:
@@ -149,7 +205,7 @@ def test_the_last_set_of_a_name_holds(experiment: Path) -> None:
         ("train=1", "train is not a setting"),
         ("train.learning_rate", "write it as name=value"),
         ("=3", "write it as name=value"),
-        ("train.seed=[1", "is not a YAML value"),
+        ("train.seed=[1", "--set train.seed=[1, line 1: not valid YAML"),
         ("train.seed=one", "train.seed: 'one' is wrong"),
         ("tune.space.train.lr={uniform: [0, 1]}", "train.lr is not a setting"),
     ],
@@ -215,7 +271,7 @@ def test_a_folder_is_no_config(tmp_path: Path) -> None:
         (b"", "found NoneType"),
         (b"just words\n", "found str"),
         (b"name: \xff\n", "cannot be read"),
-        (b"name: 2024-13-45\n", "put it in quotes"),
+        (b"name: 2024-13-45\n", ", line 1: not valid YAML (month must be in 1..12; quote it)"),
     ],
     ids=["bracket", "tab", "list", "empty", "words", "bytes", "impossible-date"],
 )

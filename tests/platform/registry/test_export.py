@@ -95,7 +95,7 @@ def test_the_card_has_what_hubs_read_and_what_people_ask(make_artifact: Callable
     ):
         assert part in text
     assert "- onnx-int8: it could not be made (no | kernel)" in text
-    assert "The licence of the base model tiny is not known; see" in text
+    assert "The license of the base model tiny is not known; see" in text
     assert "## Calibration" not in text
 
 

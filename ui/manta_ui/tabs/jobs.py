@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from manta.errors import InputError
-from manta_ui.experiment_form import GROUPS, SOURCE, FormField, form_field, value_of, with_value
+from manta_ui.experiment_form import GROUPS, SOURCE, FormField, form_field, readable, value_of, with_value
 from manta_ui.job_orders import Verb, checked, run_job
 from manta_ui.job_progress import progress_of
 from manta_ui.job_views import job_html, jobs_html, log_html
@@ -154,7 +154,8 @@ def _wire_form(start: Start, frame: Frame) -> None:
         return check_note(typed, uploads_of(uploaded))
 
     def filled(typed: str, uploaded: list[str]) -> list[Any]:
-        return [check(typed, uploaded), *(value_of(typed, field) for field, _ in start.fields)]
+        document = readable(typed)
+        return [check(typed, uploaded), *(value_of(document, field) for field, _ in start.fields)]
 
     for field, component in start.fields:
         events = [component.input] if field.kind != "text" else [component.blur, component.submit]
@@ -230,7 +231,7 @@ def files_html(names: list[str]) -> str:
 def _component(field: FormField) -> Any:
     words = field.explanation.replace("*", "∗")  # gradio reads it as Markdown, where a plain star starts italics
     shared: dict[str, Any] = {"label": field.label, "info": words, "elem_id": f"jobs-{field.name.replace('.', '-')}"}
-    value = value_of(FIRST, field)
+    value = value_of(readable(FIRST), field)
     if field.kind == "switch":
         return gr.Checkbox(bool(value), **shared)
     if field.kind == "choice":
@@ -242,7 +243,7 @@ def _writer(field: FormField) -> Callable[..., list[Any]]:
     """Return a field's event handler. It returns the YAML with the field's value, and a note about whether that can be sent."""
 
     def write(text: str, value: Any, uploaded: list[str]) -> list[Any]:
-        if value == value_of(text, field):
+        if value == value_of(readable(text), field):
             return [gr.skip(), gr.skip()]  # visiting a field changes nothing and keeps comments in the YAML
         try:
             written = with_value(text, field, value)

@@ -1,0 +1,66 @@
+"""`YamlModel`, the base of all settings that people write in YAML: no value counts as something else than they meant.
+
+YAML reads `yes` and `on` as true, and 2024-01-31 as a date. Python then takes true for the number 1.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+class YamlModel(BaseModel):
+    """Frozen settings without unknown keys. Their values have the type that the field names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        holds_more = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+        if Any not in kinds and not holds_more and (fault := _fault(value, kinds)):
+            raise ValueError(fault)
+        return value
+
+
+def read_as(value: Any) -> str | None:
+    """Return what YAML takes an unquoted word for, such as `the date 2024-01-31`; None for text and collections."""
+    match value:
+        case bool():
+            return "true (yes and on, too)" if value else "false (no and off, too)"
+        case int() | float():
+            return f"the number {value}"
+        case dt.date():  # a datetime, too
+            return f"the date {value}"
+        case _:
+            return None
+
+
+def _fault(value: Any, kinds: set[Any]) -> str | None:
+    """Return what is wrong with a value, or with what it holds, if YAML read it as a type that does not fit."""
+    if isinstance(value, dict):
+        wrong = next((key for key in value if not isinstance(key, str)), None)
+        if wrong is not None:
+            return f"YAML reads the name {wrong} as {read_as(wrong)}; quote it"
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return next((fault for item in value if (fault := _fault(item, kinds))), None)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if (bool in kinds and isinstance(value, bool | int)) or (is_number and kinds & {int, float}):
+        return None
+    advice = "quote it" if str in kinds else "give a number" if kinds & {int, float} else None
+    said = read_as(value)
+    return f"YAML reads the value as {said}; {advice}" if said and advice else None
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types of the values that an annotation names at any depth. Words of a literal are not free text."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return {type(value) for value in inner} - {str}
+    if origin is Annotated or origin is dict:
+        inner = inner[:1] if origin is Annotated else inner[1:]
+    return {kind for part in inner if part is not Ellipsis for kind in _kinds(part)} if inner else {annotation}

@@ -1,0 +1,109 @@
+"""The one place where Manta reads YAML: `read_yaml` checks the text before it builds any value.
+
+A few hundred bytes can name gigabytes with aliases of aliases, so what the aliases stand for is counted first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from manta.errors import InputError
+
+MOST_CHARACTERS = 1_000_000
+MOST_ALIASED = 1_000
+"""The largest number of values that all aliases of a text may stand for."""
+MOST_LEVELS = 50
+NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"-?(?:0|[1-9][0-9]{0,99})$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+}
+"""What is read as a number: decimal digits. PyYAML's other forms, such as 90:00, 010 and 1_000, stay text."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, with fewer forms of numbers, and with the line of a value that cannot be built."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own name
+        first: [(tag, NUMBERS.get(tag, pattern)) for tag, pattern in resolvers]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Build a value. Errors such as a day that does not exist get the place."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(None, None, f"{error}; quote it", node.start_mark) from None
+
+
+def read_yaml(text: str, *, source: str) -> Any:
+    """Return YAML text as plain data. Messages name it by `source`.
+
+    Raises:
+        InputError: the text is not YAML, is too large, or gives a key twice; the message has the line.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"{source}: {len(text):,} characters are too many for a YAML file; the most are {MOST_CHARACTERS:,}.")
+    loader: _Loader | None = None
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _check(root, source=source)
+        return loader.construct_document(root)  # type: ignore[no-untyped-call]
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, int(error.position)) + 1
+        raise InputError(f"{source}, line {line}: not valid YAML ({error.reason}).") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{source}{where}: not valid YAML ({error.problem or error.context}).") from None
+    except RecursionError:
+        raise InputError(f"{source}: not valid YAML (nested deeper than {MOST_LEVELS} levels).") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _check(root: yaml.Node, *, source: str) -> None:
+    """Check a parsed text in one walk, in which each node is visited once.
+
+    Raises:
+        InputError: a key is given twice, aliases stand for too much, or values are nested too deeply.
+    """
+    sizes: dict[yaml.Node, int] = {}
+
+    def size(node: yaml.Node, outer: tuple[yaml.Node, ...]) -> int:
+        line = f"{source}, line {node.start_mark.line + 1}"
+        if node in outer:
+            raise InputError(f"{line}: the value contains itself through an alias; write it out.")
+        if len(outer) > MOST_LEVELS:
+            raise InputError(f"{line}: nested deeper than {MOST_LEVELS} levels.")
+        if node not in sizes:
+            parts = _parts(node, source=source)
+            sizes[node] = 1 + sum(size(part, (*outer, node)) for part in parts)
+        return sizes[node]
+
+    if size(root, ()) - len(sizes) > MOST_ALIASED:
+        raise InputError(f"{source}: its aliases (*name) stand for more than {MOST_ALIASED:,} values; write the values out.")
+
+
+def _parts(node: yaml.Node, *, source: str) -> list[yaml.Node]:
+    """Return what a list or a mapping holds, after checking that the mapping has each key once."""
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and name in lines:
+            raise InputError(f"{source}: {key.value} is given twice, on line {lines[name]} and on line {line}; keep one of them.")
+        lines[name] = line
+    return [part for pair in node.value for part in pair]
