@@ -71,7 +71,7 @@ def page_process(storage: Path, *, log: Path, api: str, options: tuple[str, ...]
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*arguments: str) -> Iterator[Browser]:
     """A browser without a window; the test is skipped where there is none."""
     found = shutil.which("chromium") or shutil.which("google-chrome")
     if found is None:
@@ -80,7 +80,7 @@ def chromium() -> Iterator[Browser]:
 
     expect.set_options(timeout=SOON_MS)  # unlike the page's own limit, this one does not follow from it
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=found, args=[*ARGUMENTS, *arguments])
         try:
             yield browser
         finally:

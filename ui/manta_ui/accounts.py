@@ -82,7 +82,7 @@ class Accounts:
         self._write(*others, account)
 
     def remove(self, name: str) -> None:
-        """Remove a person. Someone who is logged in stays so until the page is restarted, but without any rights.
+        """Remove a person. Someone who is logged in is logged out.
 
         Raises:
             InputError: there is no such person, or the file is damaged.
@@ -112,6 +112,10 @@ class Accounts:
             raise InputError(f"{self.path}: cannot be read ({error.strerror}).") from None
         except ValidationError:
             raise InputError(f"{self.path}: damaged; remove it and add the users again with manta ui add-user.") from None
+
+    def has(self, user: str) -> bool:
+        """Tell whether this person may log in."""
+        return any(item.name == user for item in self._readable())
 
     def may_promote(self, user: str) -> bool:
         """Tell whether this person may change which version answers, and start and stop jobs."""

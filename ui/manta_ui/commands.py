@@ -35,6 +35,9 @@ def run(
     cluster: Annotated[str | None, typer.Option(help="A cluster of ~/.config/manta/clusters.yaml, for the tab Jobs.")] = None,
     address: Annotated[str | None, typer.Option(help="Or where it takes jobs, such as http://HEAD:8265.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the cluster's token; else as manta submit finds it.")] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name under which people reach the page, such as a proxy's. May be repeated.")
+    ] = None,
 ) -> None:
     """Open the page where people try the model, until Ctrl-C."""
     if context.invoked_subcommand is not None:
@@ -42,7 +45,15 @@ def run(
     from manta_ui.run import PageSettings, run_page
 
     settings = PageSettings(
-        api=api, host=host, port=port, auth=auth, tracking=tracking, cluster=cluster, address=address, token_file=token_file
+        api=api,
+        host=host,
+        port=port,
+        auth=auth,
+        tracking=tracking,
+        cluster=cluster,
+        address=address,
+        token_file=token_file,
+        allowed_hosts=tuple(allow_host or ()),
     )
     run_page(settings, console=people_console())
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
+import socket
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manta.cluster.connections import connection
 from manta.cluster.ports import check_port, is_loopback
@@ -18,15 +19,14 @@ from manta_ui.accounts import Accounts
 from manta_ui.client import ServeClient
 from manta_ui.jobs_client import JobsClient
 from manta_ui.services import Services
+from manta_ui.sessions import Sessions
 from manta_ui.tracking_client import TrackingClient
 from manta_ui.tracking_server import TrackingServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fastapi import FastAPI
-    from gradio import Blocks
     from rich.console import Console
 
 API_KEY = "MANTA_API_KEY"
@@ -54,6 +54,8 @@ class PageSettings:
     """URL of a cluster's dashboard, which accepts jobs."""
     token_file: Path | None
     """File with the cluster's token."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names of a proxy or of this machine under which people reach the page, besides the address it listens on."""
 
 
 def run_page(settings: PageSettings, *, console: Console) -> None:
@@ -63,50 +65,35 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
         InputError: the port is taken, the file of users or the cluster is missing or wrong, or others could reach the page
             without a login.
     """
+    import uvicorn
+
     check_port(settings.host, settings.port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that everything the page started ends with it
     with ExitStack() as stack:
-        page, options = page_of(settings, until=stack)
-        page.launch(
-            server_name=settings.host,
-            server_port=settings.port,
-            quiet=True,
-            share=False,
-            prevent_thread_lock=True,
-            **options,
-        )
+        app = page_app(settings, until=stack)
+        listening = stack.enter_context(socket.create_server((settings.host, settings.port)))
         console.print(f"The page is at http://{settings.host}:{settings.port} and asks {settings.api}. Ctrl-C stops it.")
-        page.block_thread()
+        # Open pages hold a request each, which is cut off.
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
+        uvicorn.Server(config).run(sockets=[listening])
 
 
-def page_app(settings: PageSettings) -> FastAPI:
-    """Return the page as an ASGI application, for a server that already has a host and a port. It ends with the process.
-
-    Raises:
-        InputError: as for `run_page`, except for the port.
-    """
-    stack = ExitStack()
-    atexit.register(stack.close)
-    page, options = page_of(settings, until=stack)
-    import gradio as gr
-    from fastapi import FastAPI
-
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    gr.mount_gradio_app(app, page, path="", **options)
-    return app
-
-
-def page_of(settings: PageSettings, *, until: ExitStack) -> tuple[Blocks, dict[str, Any]]:
-    """Return the page and its options for gradio. Everything it starts is stopped with `until`.
+def page_app(settings: PageSettings, *, until: ExitStack) -> FastAPI:
+    """Return the page as an ASGI application. Everything it starts is stopped with `until`.
 
     Raises:
         InputError: the file of users or the cluster is missing or wrong, or others could reach the page without a login.
     """
     accounts = checked_accounts(settings)
     cluster_jobs = jobs_of(settings)
+    files = until.enter_context(tempfile.TemporaryDirectory(prefix="manta-page-"))
     # gradio reads these on import: no data leaves this machine, and uploads are deleted when the page is closed.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = until.enter_context(tempfile.TemporaryDirectory(prefix="manta-page-"))
+    os.environ["GRADIO_TEMP_DIR"] = files
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from manta_ui.guard import BrowserGuard, PageNames
     from manta_ui.look import STYLE_SHEETS, page_head, page_theme
     from manta_ui.page import build_page
 
@@ -116,18 +103,25 @@ def page_of(settings: PageSettings, *, until: ExitStack) -> tuple[Blocks, dict[s
         jobs=cluster_jobs,
         accounts=accounts,
     )
-    page = build_page(services).queue(default_concurrency_limit=TOGETHER)
-    return page, {
-        "auth": accounts.check if accounts else None,
-        "theme": page_theme(),
-        "css_paths": [*STYLE_SHEETS],
-        "head": page_head(),
-        "max_file_size": MAX_FILE_SIZE,
-        "ssr_mode": False,
-        "show_error": False,
-        "run_history": False,  # texts are not stored
-        "footer_links": [],
-    }
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(BrowserGuard, names=PageNames(settings.host, allowed=settings.allowed_hosts), uploads=Path(files))
+    gr.mount_gradio_app(
+        app,
+        build_page(services).queue(default_concurrency_limit=TOGETHER),
+        path="",
+        auth=accounts.check if accounts else None,
+        theme=page_theme(),
+        css_paths=[*STYLE_SHEETS],
+        head=page_head(),
+        max_file_size=MAX_FILE_SIZE,
+        ssr_mode=False,
+        show_error=False,
+        run_history=False,  # texts are not stored
+        footer_links=[],
+    )
+    if accounts is not None:
+        app.routes[-1].app.tokens = Sessions(accounts.has)  # type: ignore[attr-defined]  # the application that gradio mounted
+    return app
 
 
 @contextmanager

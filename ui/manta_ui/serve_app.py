@@ -6,6 +6,8 @@ need a proxy in front that keeps each person on one replica, which Ray's proxy d
 
 from __future__ import annotations
 
+import atexit
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,8 @@ class PageArguments(BaseModel):
     """URL of the dashboard that accepts jobs."""
     token_file: Path | None = None
     """File with the cluster's token."""
+    allowed_hosts: str = ""
+    """Names under which people reach the page, such as a proxy's, separated by commas."""
 
 
 def build(args: PageArguments) -> Application:
@@ -39,13 +43,20 @@ def build(args: PageArguments) -> Application:
     from ray import serve
 
     @serve.deployment(name="page", num_replicas=1, max_ongoing_requests=1000)  # an open page holds a request
-    @serve.ingress(lambda: page_app(settings_of(args)))
+    @serve.ingress(lambda: page_app(settings_of(args), until=ending_with_the_process()))
     class Page:
         """The replica that holds the page."""
 
     page: Any = Page
     application: Application = page.bind()
     return application
+
+
+def ending_with_the_process() -> ExitStack:
+    """Return a stack that is closed when the replica's process ends."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack
 
 
 def settings_of(args: PageArguments) -> PageSettings:
@@ -59,4 +70,5 @@ def settings_of(args: PageArguments) -> PageSettings:
         cluster=None,
         address=args.address,
         token_file=args.token_file,
+        allowed_hosts=tuple(name.strip() for name in args.allowed_hosts.split(",") if name.strip()),
     )
