@@ -8,7 +8,7 @@ from manta_ui.job_progress import progress_of
 from manta_ui.job_views import job_html, jobs_html, log_html, outcome
 from manta_ui.jobs_client import Job, JobLog, JobsClient, JobsError, read_log
 
-SEARCH = "Searching model.dropout, train.learning_rate: 6 trials, at most 2 min 00 s, then up to 2 runs with other seeds"
+SEARCH = "Search: 6 trials, at most 2 min 00 s, then up to 2 confirming runs (the best trials again with other seeds)"
 
 
 def job(status: str = "RUNNING", *, verb: str = "train", message: str = "") -> Job:
@@ -24,7 +24,7 @@ def job(status: str = "RUNNING", *, verb: str = "train", message: str = "") -> J
         (["epoch 2/4: training loss 1.0, validation loss 1.0"], "trains: 2 of 4 epochs", 0.5),
         ([SEARCH, "trial-001: epoch 1, validation accuracy 0.3444"], "searches: 0 of 8 trials", 0.0),
         (
-            [SEARCH, "trial-001: done; ETA after the next trial", "trial-002: failed (a NaN; alas); ETA 2 min 54 s"],
+            [SEARCH, "trial-001: done; ETA after the first steps", "trial-002: failed (a NaN; alas); ETA 2 min 54 s"],
             "searches: 2 of 8 trials, ETA 2 min 54 s",
             0.25,
         ),

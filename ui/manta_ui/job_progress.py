@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
     from manta_ui.jobs_client import Job
 
-STEPS = re.compile(r"^(.*epoch \d+) of \d+: (\d+)/(\d+) steps, ETA (.+)$")
+STEPS = re.compile(r"^(.*epoch \d+) of \d+: (\d+)/(\d+) steps, (.+)$")
 EPOCH = re.compile(r"^epoch (\d+)/(\d+): ")
-PLANNED = re.compile(r"^Searching .*: (\d+) trials(?:.*then up to (\d+) runs with other seeds)?")
-TRIAL_ENDED = re.compile(r"^\S+: (?:done|stopped early|out of time|failed|not run)\b.*; (ETA .+)$")
+PLANNED = re.compile(r"^Search: (\d+) trials?(?:.*then up to (\d+) confirming runs)?")
+TRIAL_ENDED = re.compile(r"^\S+: (?:done|stopped early|out of time|failed|not run)\b.*; (ETA .+|all steps are done)$")
 WAITING = {"PENDING": "waits for the cluster", "RUNNING": "is starting"}
 OVER = {"SUCCEEDED": "is done", "FAILED": "failed", "STOPPED": "was stopped"}
 
@@ -42,7 +42,7 @@ def progress_of(job: Job, lines: Sequence[str]) -> Progress:
             ended += 1
             found = Progress(f"searches: {ended} of {planned} trials, {match[1]}", min(1.0, ended / planned))
         elif match := STEPS.match(line):
-            found = Progress(f"trains: {match[1]}, {match[2]} of {match[3]} steps, ETA {match[4]}", int(match[2]) / int(match[3]))
+            found = Progress(f"trains: {match[1]}, {match[2]} of {match[3]} steps, {match[4]}", int(match[2]) / int(match[3]))
         elif match := EPOCH.match(line):
             found = Progress(f"trains: {match[1]} of {match[2]} epochs", int(match[1]) / int(match[2]))
     return found

@@ -28,7 +28,7 @@ from manta_jobs.runs.results import TunedModel
 from manta_jobs.training.checkpoints import OPTIMIZER_FILE, TRIALS_FOLDER, WEIGHTS_FILE, checkpoint_name, saved_steps
 from manta_jobs.training.progress import Board
 from manta_jobs.training.tracking import RunRecord
-from manta_jobs.tuning.confirm import confirm, num_confirming, ranked, winning_run
+from manta_jobs.tuning.confirm import confirm, num_confirming, plan_sentence, ranked, winning_run
 from manta_jobs.tuning.journal import Confirmation, Journal, Trial
 from manta_jobs.tuning.live_table import SearchView
 from manta_jobs.tuning.ray_tune import build_tuner
@@ -62,6 +62,7 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
         RunError: every trial failed.
     """
     started = time.monotonic()
+    console.print(plan_sentence(config))
     return run(prepare(config, verb="tune", console=console, address=address), console=console, address=address, started=started)
 
 
@@ -73,7 +74,9 @@ def resume(name: str, *, console: Console, address: str | None = None) -> TunedM
         RunError: every trial failed.
     """
     started = time.monotonic()
-    return run(reopen(name, verb="tune", console=console), console=console, address=address, started=started)
+    prepared = reopen(name, verb="tune", console=console)
+    console.print(plan_sentence(prepared.config))
+    return run(prepared, console=console, address=address, started=started)
 
 
 def run(prepared: PreparedRun, *, console: Console, address: str | None, started: float) -> TunedModel:
@@ -82,7 +85,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
     with connected(address, num_workers=config.train.max_workers):
         cluster = present_cluster(config.train)
         search = Search(prepared, cluster=cluster, started=started)
-        view = SearchView(config, search.queue, search.board, console)
+        view = SearchView(config, search.queue, search.board, console, seconds_left=search.seconds_left)
         with RunRecord(
             prepared.folder, prepared.storage, config, console=console, new_steps=list, history=list, searched=config.tune.searched
         ) as record:
@@ -195,6 +198,10 @@ class Search:
     def _now(self) -> float:
         """Return the seconds since the search started, including those before an interruption."""
         return time.monotonic() - self._started
+
+    def seconds_left(self) -> float | None:
+        """Return the time until training must end; None without a limit."""
+        return None if self._ends_s is None else self._ends_s - self._now()
 
     def _end_of_time(self) -> float | None:
         """Return the time at which training must be over, on the clock of `_now`; None without a limit."""

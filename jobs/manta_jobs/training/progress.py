@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from manta.console import duration
 from manta_jobs.cluster.shared_actor import SharedActor
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 UPDATE_EVERY_S = 1.0
 PLAIN_LINE_EVERY_S = 15.0
+MUCH_LATER, LATER_S = 1.2, 10.0
+"""An estimate of the end is replaced by a later one if the time left grows by this factor and as many seconds."""
+MUCH_MORE = 1.02
+"""Growth of the work that counts as a reason for a later end."""
 
 
 @dataclass
@@ -30,7 +35,7 @@ class RunProgress:
 
     total_steps: int
     done_steps: int = 0
-    phase: str = "training"
+    phase: str = "starting"
     num_workers: int = 1
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
@@ -206,6 +211,41 @@ def shown_progress(board: Board, console: Console, *, num_epochs: int) -> Iterat
         thread.join(timeout=5)
 
 
+class Countdown:
+    """Estimate of the time left, from the work done so far in any unit. It counts down; where it has to rise, it says why."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        """Time and work done at the first call, or at the last restart."""
+        self._ends = math.inf
+        self._total = 0.0
+        self._reason = ""
+
+    def phrase(self, *, done: float, left: float, now: float, most_s: float | None = None) -> str:
+        """Return the estimate at time `now`, such as `ETA 2 min 05 s`. `most_s` is the time left until a limit."""
+        if left <= 0:
+            return "all steps are done"
+        if self._first is None or done < self._first[1]:
+            self._first, self._ends = (now, done), math.inf
+        passed, new = now - self._first[0], done - self._first[1]
+        if new <= 0 or passed <= 0:
+            return "ETA after the first steps"
+        remaining = left / new * passed
+        self._keep(now + (remaining if most_s is None else min(remaining, max(0.0, most_s))), now=now, total=done + left)
+        return f"ETA {duration(max(0.0, self._ends - now))}{self._reason}"
+
+    def _keep(self, ends: float, *, now: float, total: float) -> None:
+        """Take an earlier end. Take a later one only if it is much later, with the reason."""
+        if ends <= self._ends:
+            self._ends, self._reason = ends, ""
+        elif ends - now > MUCH_LATER * max(0.0, self._ends - now) + LATER_S:
+            why = "more is left than expected" if total > MUCH_MORE * self._total else "steps take longer than before"
+            self._ends, self._reason = ends, f" (later than said: {why})"
+        else:
+            return
+        self._total = total
+
+
 class News:
     """New lines about a run: each finished epoch once, and messages."""
 
@@ -227,38 +267,56 @@ def _only_run(board: Board) -> RunProgress | None:
 
 
 def _show_bar(board: Board, console: Console, num_epochs: int, stop: threading.Event) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
-    with Progress(*columns, TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), console=console) as bars:
-        task: TaskID = bars.add_task("starting workers", total=None)
-        news, stopped = News(num_epochs), False
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[steps]}"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[eta]}"), console=console) as bars:
+        task: TaskID = bars.add_task("starting workers", total=None, steps="", eta="")
+        news, countdown, stopped = News(num_epochs), Countdown(), False
         while not stopped:
             stopped = stop.wait(UPDATE_EVERY_S)
             run = _only_run(board)
             if run is None:
                 continue
-            bars.update(task, description=f"{run.phase} of {num_epochs}", completed=run.done_steps, total=run.total_steps)
+            if run.total_steps:
+                bars.update(
+                    task,
+                    description=phase_phrase(run, num_epochs),
+                    completed=run.done_steps,
+                    total=run.total_steps,
+                    steps=steps_phrase(run),
+                    eta=_eta(run, countdown),
+                )
             for line in news.since_last(run):
                 bars.console.print(line)
 
 
 def _show_lines(board: Board, console: Console, num_epochs: int, stop: threading.Event) -> None:
-    news, last = News(num_epochs), 0.0
-    started: tuple[float, int] | None = None
+    news, countdown, last = News(num_epochs), Countdown(), 0.0
     stopped = False
     while not stopped:
         stopped = stop.wait(UPDATE_EVERY_S)
         run = _only_run(board)
         if run is None:
             continue
-        now = time.monotonic()
-        if started is None or run.done_steps < started[1]:
-            started = (now, run.done_steps)
+        now, eta = time.monotonic(), _eta(run, countdown)
         for line in news.since_last(run):
             console.print(line)
-        if now - last >= PLAIN_LINE_EVERY_S and run.done_steps > started[1]:
-            remaining_s = (now - started[0]) / (run.done_steps - started[1]) * (run.total_steps - run.done_steps)
-            console.print(f"{run.phase} of {num_epochs}: {run.done_steps}/{run.total_steps} steps, ETA {duration(remaining_s)}")
+        if now - last >= PLAIN_LINE_EVERY_S and run.done_steps:
+            console.print(f"{phase_phrase(run, num_epochs)}: {steps_phrase(run)}, {eta}")
             last = now
+
+
+def phase_phrase(run: RunProgress, num_epochs: int) -> str:
+    """Return what a run is doing, such as `epoch 2 of 5`."""
+    return f"{run.phase} of {num_epochs}" if "epoch" in run.phase else run.phase
+
+
+def steps_phrase(run: RunProgress) -> str:
+    """Return the steps done, such as `30/90 steps`."""
+    return f"{run.done_steps}/{run.total_steps} steps"
+
+
+def _eta(run: RunProgress, countdown: Countdown) -> str:
+    return countdown.phrase(done=run.done_steps, left=run.total_steps - run.done_steps, now=time.monotonic())
 
 
 def epoch_line(metrics: dict[str, Any], num_epochs: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from manta.console import duration
 from manta_jobs.tuning.journal import SEED_MARK, Confirmation, Trial
 from manta_jobs.tuning.samplers import value_of
 
@@ -54,6 +55,17 @@ def num_confirming(config: ExperimentConfig) -> int:
     wanted = config.tune.confirm
     num_trials = config.tune.budget.num_trials
     return 0 if wanted is None or num_trials < 2 else min(wanted.top_k + 1, num_trials) * wanted.seeds
+
+
+def plan_sentence(config: ExperimentConfig) -> str:
+    """Return a line that says how many trainings a search takes, and its limits."""
+    budget, confirming = config.tune.budget, num_confirming(config)
+    parts = [f"{budget.num_trials} trial{'s' if budget.num_trials > 1 else ''}"]
+    parts += [f"at most {duration(budget.wall_clock_s)}"] if budget.wall_clock_s else []
+    parts += [f"at most {budget.worker_hours:g} worker hours"] if budget.worker_hours else []
+    parts += [f"then up to {confirming} confirming runs"] if confirming else []
+    why = " (the best trials again with other seeds; tune.confirm: null leaves them out)" if confirming else ""
+    return f"Search: {', '.join(parts)}{why}"
 
 
 def confirm(best: list[Trial], config: ExperimentConfig, queue: TrialQueue) -> list[Confirmation]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
 from rich.markup import escape
 
-from manta.console import duration, people_table
+from manta.console import people_table
+from manta_jobs.training.progress import Countdown, steps_phrase
 from manta_jobs.tuning.confirm import num_confirming, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import Console
     from rich.table import Table
@@ -31,22 +34,26 @@ MOST_ROWS = 20
 class SearchView:
     """Display of a running search: a table in a terminal, and a line for each event elsewhere."""
 
-    def __init__(self, config: ExperimentConfig, queue: TrialQueue, board: Board, console: Console) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        queue: TrialQueue,
+        board: Board,
+        console: Console,
+        *,
+        seconds_left: Callable[[], float | None],
+    ) -> None:
+        """Prepare the display. `seconds_left` returns the time until training must end; None without a limit."""
         self._config, self._queue, self._board, self._console = config, queue, board, console
-        self._started = time.monotonic()
+        self._seconds_left = seconds_left
+        self._countdown = Countdown()
         self._seen: dict[str, tuple[int, str]] = {}
         self._num_messages: dict[str, int] = {}
-        self._num_ended_before: int | None = None
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Show the search's progress while the body runs."""
-        budget, confirming = self._config.tune.budget, num_confirming(self._config)
-        limits = [f"{budget.num_trials} trials"]
-        limits += [f"at most {duration(budget.wall_clock_s)}"] if budget.wall_clock_s else []
-        limits += [f"at most {budget.worker_hours:g} worker hours"] if budget.worker_hours else []
-        limits += [f"then up to {confirming} runs with other seeds"] if confirming else []
-        self._console.print(f"Searching {', '.join(self._config.tune.searched)}: {', '.join(limits)}")
+        self._console.print(f"Searching {', '.join(self._config.tune.searched)}")
         stop = threading.Event()
         thread = threading.Thread(target=self._follow, args=(stop,), daemon=True)
         thread.start()
@@ -75,7 +82,7 @@ class SearchView:
 
     def _news(self, trials: dict[str, Trial], progress: dict[str, RunProgress]) -> list[str]:
         """Return a line for each trial that started, finished an epoch or ended since the last call."""
-        lines = self._messages(progress)
+        lines, eta = self._messages(progress), self._eta(remaining_work(trials, progress, self._config))
         metric = self._config.train.metric
         for name, trial in trials.items():
             epochs, status = self._seen.get(name, (0, ""))
@@ -85,7 +92,7 @@ class SearchView:
                 lines.append(f"{name}: epoch {epoch['epoch']}, validation {metric} {epoch[metric]:.4f}")
             if trial.status not in ("running", status):
                 reason = f" ({escape(trial.reason)})" if trial.reason else ""
-                lines.append(f"{name}: {trial.status}{reason}; {self._eta(trials)}")
+                lines.append(f"{name}: {trial.status}{reason}; {eta}")
             self._seen[name] = (len(trial.history), trial.status)
         return lines
 
@@ -100,8 +107,8 @@ class SearchView:
     def _table(self, trials: dict[str, Trial], progress: dict[str, RunProgress]) -> Table:
         metric, space = self._config.train.metric, self._config.tune.searched
         leader = next(iter(ranked(list(trials.values()), self._config)), None)
-        num_ended = sum(trial.status != "running" for trial in trials.values())
-        title = f"{num_ended} of {self._num_planned()} runs · {self._eta(trials)}"
+        work = remaining_work(trials, progress, self._config)
+        title = f"{work.num_ended} of {work.num_runs} runs · {self._eta(work)}"
         table = people_table("", *(name.rsplit(".", 1)[-1] for name in space), "status", "epochs", metric, title=title)
         for name, trial in list(trials.items())[-MOST_ROWS:]:
             score = trial.score(self._config)
@@ -110,18 +117,45 @@ class SearchView:
             table.add_row(*cells, style=_style(trial, is_best=leader is not None and name == leader.name))
         return table
 
-    def _num_planned(self) -> int:
-        return self._config.tune.budget.num_trials + num_confirming(self._config)
+    def _eta(self, work: Work) -> str:
+        return self._countdown.phrase(done=work.done, left=work.left, now=time.monotonic(), most_s=self._seconds_left())
 
-    def _eta(self, trials: dict[str, Trial]) -> str:
-        ended = sum(trial.status != "running" for trial in trials.values())
-        if self._num_ended_before is None:
-            self._num_ended_before = ended  # these ended before a restart and took no time since
-        new = ended - self._num_ended_before
-        if not new:
-            return "ETA after the next trial"
-        remaining = (time.monotonic() - self._started) / new * max(0, self._num_planned() - ended)
-        return f"ETA {duration(remaining)}"
+
+@dataclass(frozen=True)
+class Work:
+    """The runs of a search, and their epochs, parts of epochs included."""
+
+    num_ended: int
+    num_runs: int
+    done: float
+    left: float
+
+
+def remaining_work(trials: dict[str, Trial], progress: dict[str, RunProgress], config: ExperimentConfig) -> Work:
+    """Return what is done and left, from the runs that are known and those that are still to come.
+
+    A trial that is not drawn yet counts as many epochs as the ended ones had on average, since some are stopped early. Confirming
+    runs train to their end. Once they are known, there are no further trials or runs.
+    """
+    known = list(trials.values())
+    done = {trial.name: _epochs_done(trial, progress.get(trial.name), config) for trial in known}
+    running = [trial for trial in known if trial.status == "running"]
+    ended = [done[trial.name] for trial in known if trial.status in ("done", "stopped early") and trial.is_drawn]
+    left = sum(max(0.0, trial.planned_epochs(config) - done[trial.name]) for trial in running)
+    num_drawn = sum(trial.is_drawn for trial in known)
+    num_undrawn = num_confirming_left = 0
+    if num_drawn == len(known):
+        num_undrawn, num_confirming_left = max(0, config.tune.budget.num_trials - num_drawn), num_confirming(config)
+    left += num_undrawn * (statistics.fmean(ended) if ended else config.train.planned_epochs)
+    left += num_confirming_left * config.train.planned_epochs
+    num_runs = len(known) + num_undrawn + num_confirming_left
+    return Work(len(known) - len(running), num_runs, sum(done.values()), left)
+
+
+def _epochs_done(trial: Trial, progress: RunProgress | None, config: ExperimentConfig) -> float:
+    if progress is None or not progress.total_steps:
+        return float(len(trial.history))
+    return trial.planned_epochs(config) * progress.done_steps / progress.total_steps
 
 
 def status_phrase(trial: Trial, progress: RunProgress | None) -> str:
@@ -130,7 +164,9 @@ def status_phrase(trial: Trial, progress: RunProgress | None) -> str:
         return f"failed: {escape(trial.reason or '')}"
     if trial.status != "running":
         return trial.status
-    return f"training {progress.done_steps}/{progress.total_steps}" if progress and progress.total_steps else "waiting"
+    if progress is None or not progress.total_steps:
+        return "waiting"
+    return f"{progress.phase}, {steps_phrase(progress)}"
 
 
 def values_phrase(values: dict[str, Any]) -> str:

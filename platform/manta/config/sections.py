@@ -378,7 +378,8 @@ class TuneBudget(Section):
     """Limits of the search, which ends at the first one reached. Finished trials are kept, the others are reported as not run."""
 
     num_trials: Annotated[int, Field(ge=1)] = 8
-    """Total number of trials. The first one uses the config unchanged; the values of the others are drawn from `space`."""
+    """Number of trials. The first one uses the config unchanged; the values of the others are drawn from `space`. `tune.confirm`
+    adds runs after them: with its default and three trials or more, up to 9."""
     wall_clock_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds from the command to the end of training. Trials that are still running then are evaluated as they are."""
     worker_hours: Annotated[float, Field(gt=0)] | None = None
@@ -412,7 +413,8 @@ class TuneConfig(Section):
     """Early stopping of trials. `asha` stops trials that fall behind: only the best third goes on after each rung of epochs. `none`
     runs every trial to its end."""
     confirm: TuneConfirm | None = TuneConfirm()
-    """A second training of the best trials with other seeds, before one wins; null takes the best trial without it."""
+    """A second training of the best trials with other seeds, before one wins. It adds up to (top_k + 1) * seeds runs, 9 with the
+    defaults. null takes the best trial without it."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the sampler, so that the same search can be repeated."""
 

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from manta_jobs.tuning.confirm import confirm, num_confirming, ranked, runs_to_confirm, why_it_stays, winner_first, winning_run
+from manta.config.sections import TuneBudget
+from manta.errors import InputError
+from manta_jobs.runs.tune import tune
+from manta_jobs.tuning.confirm import (
+    confirm,
+    num_confirming,
+    plan_sentence,
+    ranked,
+    runs_to_confirm,
+    why_it_stays,
+    winner_first,
+    winning_run,
+)
 from manta_jobs.tuning.journal import Confirmation, Trial
 
 from .searches import config_of
@@ -108,3 +122,33 @@ def test_the_best_mean_wins_and_its_best_seed_is_kept() -> None:
     ]
     assert winning_run([lucky, steady], confirmed, config).name == "trial-002-seed-2"
     assert winning_run([lucky, steady], [], config).name == "trial-001"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"tune.budget.num_trials": 3, "tune.confirm.seeds": 2},
+            "Search: 3 trials, then up to 6 confirming runs (the best trials again with other seeds; ",
+        ),
+        ({"tune.confirm": None, "tune.budget.wall_clock_s": 90}, "Search: 8 trials, at most 1 min 30 s"),
+        ({"tune.budget.num_trials": 1}, "Search: 1 trial"),
+    ],
+)
+def test_the_plan_counts_the_confirming_runs(settings: dict[str, Any], sentence: str) -> None:
+    said = plan_sentence(config_of().with_values(settings))
+    assert said.removesuffix("tune.confirm: null leaves them out)") == sentence
+
+
+def test_the_plan_is_said_before_anything_is_read_or_started() -> None:
+    console = Console(file=StringIO(), width=200)
+    config = config_of().with_values({"data.train": "/no/such/rows.csv"})
+    with pytest.raises(InputError, match=r"rows\.csv"):
+        tune(config, console=console)
+    assert "8 trials, then up to 9 confirming runs" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_setting_says_what_confirming_adds() -> None:
+    explained = {name: field.description or "" for name, field in TuneBudget.model_fields.items()}
+    assert "up to 9" in explained["num_trials"]
+    assert num_confirming(config_of()) == 9
