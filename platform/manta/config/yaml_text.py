@@ -56,7 +56,7 @@ def read_yaml(text: str, *, source: str) -> Any:
         if root is None:
             return None
         _check(root, source=source)
-        return loader.construct_document(root)  # type: ignore[no-untyped-call]
+        return loader.construct_document(root)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position)) + 1
         raise InputError(f"{source}, line {line}: not valid YAML ({error.reason}).") from None

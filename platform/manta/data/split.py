@@ -83,7 +83,7 @@ def _drawn_by_label(targets: Targets, fraction: float, generator: np.random.Gene
 
 def _shares(totals: Indices, fraction: float, num_rows: int, generator: np.random.Generator) -> Indices:
     """Return how many of its `totals` rows each class gives, shape `(classes,)`."""
-    shares = np.clip(np.rint(totals * fraction), 0, np.maximum(totals - 1, 0)).astype(np.int64)
+    shares: Indices = np.clip(np.rint(totals * fraction), 0, np.maximum(totals - 1, 0)).astype(np.int64)
     asked = fraction * num_rows
     small = np.flatnonzero((shares == 0) & (totals > 1))
     if shares.sum() + len(small) > max(MOST_TIMES_ASKED * asked, FEW_ROWS):

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from manta.errors import RunError
+from manta.registry.tracking import DATABASE_FILE, SERVER
 
 if TYPE_CHECKING:
     from manta.storage.folders import Storage
 
-SERVER = "MLFLOW_TRACKING_URI"
-DATABASE_FILE = "mlflow.db"
 VERSIONS = """
 SELECT v.name, v.version, v.creation_time, v.run_id, t.value FROM model_versions v
 LEFT JOIN model_version_tags t ON t.workspace = v.workspace AND t.name = v.name AND t.version = v.version AND t.key = 'manta.run'

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from manta.errors import InputError, RunError
-from manta.registry.listing import DATABASE_FILE, SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
     from manta.storage.folders import Storage
 
+SERVER = "MLFLOW_TRACKING_URI"
+DATABASE_FILE = "mlflow.db"
 ANSWER_WITHIN_S = 10.0
 # MLflow's own defaults wait four minutes for a server that is down, and two minutes for each answer. The next flush
 # sends lost figures again, so shorter limits are enough. An operator's own setting of these variables wins.
