@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import math
+import unicodedata
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +15,38 @@ Text = str | tuple[str, str]
 NumTexts = Literal[1, 2]
 TokenLists = dict[str, list[list[int]]]
 """`input_ids` and, for some models that read text pairs, `token_type_ids`. Each holds one list of ids per row."""
+
+UNSEEN_CATEGORIES = ("Cc", "Cf", "Zs", "Zl", "Zp")
+"""Unicode's categories of control and format characters (such as the zero-width space) and of blanks."""
+UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(map(chr, range(0xFE00, 0xFE10)))
+"""Characters of other categories that show nothing: fillers, the blank of Braille, and selectors of variants."""
+
+
+def is_empty(text: str) -> bool:
+    """Tell whether a text shows nothing: it has no characters, or only blanks, zero-width and control characters."""
+    return all(character in UNSEEN or unicodedata.category(character) in UNSEEN_CATEGORIES for character in text)
+
+
+def has_lone_surrogate(text: str) -> bool:
+    """Tell whether a text holds half of a surrogate pair, which JSON can write but UTF-8 cannot."""
+    if text.isascii():
+        return False
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def text_fault(text: Any) -> str | None:
+    """Return why a value is not a text that can be classified, as the end of a sentence about it; None if it is one."""
+    if text is None or (isinstance(text, float) and math.isnan(text)):
+        return "is missing"
+    if not isinstance(text, str):
+        return f"is of type {type(text).__name__}, not a string"
+    if has_lone_surrogate(text):
+        return "holds half of a surrogate pair, which is no character"
+    return "is empty" if is_empty(text) else None
 
 
 def first_of_wrong_kind(texts: Sequence[Text], *, num_texts: NumTexts) -> int | None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from manta.data.check import text_fault
 from manta.errors import MantaError
 from manta.inference.artifact import ModelArtifact
 from manta.inference.predictor import Predictor
 from manta.storage.object_store import fetch, url_of
+from manta.texts import text_fault
 from manta_jobs.batch_prediction.locate import InputFile
 from manta_jobs.batch_prediction.plan import Chunk, Source
 from manta_jobs.batch_prediction.read import ChunkReader, Rows

@@ -48,9 +48,9 @@ class DataConfig(Section):
     """The source of labeled texts, and their split."""
 
     train: str
-    """Training rows: a .csv, .tsv, .jsonl or .parquet file, a folder with train.*, validation.* and test.*, a URL (s3://, gs://,
-    …), a dataset on the Hugging Face hub (hf://owner/name[:config]) or bundled rows (sample:support, sample:reviews). Relative
-    paths are relative to the YAML file."""
+    """Training rows: a .csv, .tsv, .jsonl, .json or .parquet file (text may be gzipped: .csv.gz), a folder with train.*,
+    validation.* and test.*, a URL (s3://, gs://, …), a dataset on the Hugging Face hub (hf://owner/name[:config]) or bundled rows
+    (sample:support, sample:reviews). Relative paths are relative to the YAML file."""
     validation: str | None = None
     """Rows that compare trials and calibrate the probabilities. Without them, `validation_fraction` applies."""
     test: str | None = None
@@ -59,8 +59,8 @@ class DataConfig(Section):
     """Further training rows: the file in which a service stores feedback on its answers (`serve.feedback`). They are added after
     validation and test rows were set aside. If a text is in both, the label of the feedback counts."""
     text: str | int | tuple[str | int, str | int] = "text"
-    """The text column: its name, or its position (from 0) if `header` is false. For text pairs, a list of two columns, such as
-    [premise, hypothesis]."""
+    """The text column: its name, or its position (from 0) if `header` is false. A dotted name such as data.body is a field inside
+    an object of JSON or Parquet. For text pairs, a list of two columns, such as [premise, hypothesis]."""
     label: str | int = "label"
     """The label column: its name, or its position (from 0). Labels may be words or integers."""
     label_separator: Annotated[str, Field(min_length=1)] = "|"
@@ -68,6 +68,12 @@ class DataConfig(Section):
     label applies. JSONL, Parquet and hub rows may hold lists instead."""
     header: bool = True
     """True if the first line of CSV and TSV files names the columns."""
+    delimiter: Annotated[str, Field(min_length=1)] = "auto"
+    """The character between the fields of CSV and TSV files, such as ";". `auto` is the comma (in TSV the tab), or in CSV the
+    semicolon, tab or vertical bar if only with it the text and label columns are found. The run says so."""
+    encoding: Annotated[str, Field(min_length=1)] = "auto"
+    """The encoding of text files, such as latin-1. `auto` is UTF-8, UTF-16 if a mark at the start says so, or Windows-1252 if the
+    bytes can be that only. The run says so."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
     """Share of the training rows (between 0 and 1) that is set aside, class by class, if no validation rows are given. A class with
     too few rows for it keeps them for training, and the run names it. `auto` sets a tenth aside. It sets none aside below 500
@@ -86,6 +92,22 @@ class DataConfig(Section):
     def _one_or_two(cls, value: Any) -> Any:
         if isinstance(value, list | tuple) and len(value) != 2:
             raise ValueError(f"data.text lists {len(value)} columns; give one column, or exactly two for text pairs")
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str) -> str:
+        if value != "auto" and (len(value) != 1 or value in '"\r\n'):
+            raise ValueError(f'data.delimiter is {value!r}; give one character, such as ; (a tab is "\\t"), or auto')
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            "".encode(value if value != "auto" else "utf-8")
+        except LookupError:
+            raise ValueError(f"data.encoding is {value!r}, which is unknown; give one such as utf-8, latin-1 or utf-16") from None
         return value
 
     @model_validator(mode="after")

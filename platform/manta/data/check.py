@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from manta.errors import InputError
 from manta.labels import RowLabels, names_of
+from manta.texts import has_lone_surrogate, is_empty, text_fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from manta.data.read import Rows
     from manta.texts import Text
+
+LONGEST_SHOWN = 80
 
 
 def checked_labels(rows: Rows, *, separator: str | None = None) -> list[RowLabels]:
@@ -135,17 +138,6 @@ def coverage_warnings(counts: dict[str, dict[str, int]]) -> list[str]:
     return warnings
 
 
-def text_fault(text: Any) -> str | None:
-    """Return why a value is not a text that can be classified, as the end of a sentence about it; None if it is one."""
-    if text is None:
-        return "is missing"
-    if not isinstance(text, str):
-        return f"is of type {type(text).__name__}, not a string"
-    if not text.isascii() and _has_lone_surrogate(text):
-        return "holds half of a surrogate pair, which is no character"
-    return None if text.strip() else "is empty"
-
-
 def _check_text(text: Any, rows: Rows, index: int, *, what: str) -> None:
     fault = text_fault(text)
     if fault is not None:
@@ -156,22 +148,22 @@ def _checked_label(label: Any, rows: Rows, index: int) -> str:
     name = _label_name(label)
     if name is None:
         if isinstance(label, list | tuple):
-            fault = f"{label!r} is not a word or an integer (lists of labels need model.task multilabel)"
+            fault = f"{_shown(label)} is not a word or an integer (lists of labels need model.task multilabel)"
         else:
-            fault = f"{label!r} is not a word or an integer" if not _is_missing(label) else "the label is missing"
+            fault = f"{_shown(label)} is not a word or an integer" if not _is_missing(label) else "the label is missing"
         raise InputError(f"{rows.where(index)}: {fault}; fix or remove the row.")
     return name
 
 
 def _several(label: Any, separator: str, rows: Rows, index: int) -> tuple[str, ...]:
-    if label is None or (isinstance(label, str) and not label.strip()):
+    if label is None or (isinstance(label, str) and is_empty(label)):
         return ()
     parts = label.split(separator) if isinstance(label, str) else label if isinstance(label, list | tuple) else [label]
     names = [_label_name(part) for part in parts]
     for part, name in zip(parts, names, strict=True):
         if name is None:
-            fault = "one of the labels is missing" if _is_missing(part) else f"{part!r} is not a word or an integer"
-            raise InputError(f"{rows.where(index)}: {fault} in {label!r}; fix or remove the row.")
+            fault = "one of the labels is missing" if _is_missing(part) else f"{_shown(part)} is not a word or an integer"
+            raise InputError(f"{rows.where(index)}: {fault} in {_shown(label)}; fix or remove the row.")
     return tuple(sorted({name for name in names if name is not None}))
 
 
@@ -185,26 +177,28 @@ def _phrase(labels: RowLabels, *, short: bool = False) -> str:
     return listed if short else f"the label{'s' * (len(labels) > 1)} {listed}"
 
 
-def _has_lone_surrogate(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
 def _is_missing(label: Any) -> bool:
-    return label is None or (isinstance(label, str) and not label.strip()) or (isinstance(label, float) and math.isnan(label))
+    return label is None or (isinstance(label, str) and is_empty(label)) or (isinstance(label, float) and math.isnan(label))
 
 
 def _label_name(label: Any) -> str | None:
-    if _is_missing(label) or isinstance(label, bool):
+    """Return the name of a label: a word, an integer, true or false, or the name of an object such as {"name": "billing"}."""
+    if isinstance(label, dict):
+        label = label.get("name")
+    if _is_missing(label):
         return None
+    if isinstance(label, bool):
+        return str(label).lower()
     if isinstance(label, str):
-        return label.strip()
+        return None if has_lone_surrogate(label) else label.strip()
     if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
         return str(int(label))
     return None
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}…"
 
 
 def _listed(names: list[str], most: int = 8) -> str:

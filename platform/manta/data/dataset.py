@@ -116,7 +116,8 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     is_multilabel = task == "multilabel" or (task == "auto" and check.has_lists(rows["train"]))
     separator = config.label_separator if is_multilabel else None
     named = {name: check.checked_labels(split, separator=separator) for name, split in rows.items()}
-    warnings = check.check_classes(rows["train"], named["train"])
+    warnings = [note for split in rows.values() for note in split.notes]
+    warnings += check.check_classes(rows["train"], named["train"])
     labels = LabelSpace.from_labels(named["train"], task=task)
     for name, split in rows.items():
         check.check_known(split, named[name], set(labels.names))

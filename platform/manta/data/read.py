@@ -1,30 +1,34 @@
 """Rows from files, folders, URLs, the Hugging Face hub and the bundled samples.
 
-Every reader records the place of each row, so that a check can name it. The file's extension decides the format. Remote URLs go
-through fsspec (https://filesystem-spec.readthedocs.io), so s3://, gs://, file:// and memory:// are read alike.
+Each row keeps its place, so that a check can name it. `manta.rows` reads the files. Remote URLs go through fsspec
+(https://filesystem-spec.readthedocs.io), so s3://, gs://, file:// and memory:// are read alike.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import importlib.resources
-import io
-import json
 import logging
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from manta.config import DataConfig, nearest
 from manta.errors import InputError
+from manta.rows.columns import MISSING, field_of, paths_of, position_of
+from manta.rows.delimited import delimited_records, find_heading
+from manta.rows.json_rows import json_records
+from manta.rows.parquet import class_feature, column_at, named_labels, path_of, paths_in
+from manta.rows.text_file import ADVICE, GZIP, KINDS, Kind, Tape, TextFile, kind_of, read_text
 from manta.storage.urls import open_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
+
 SAMPLES = ("support", "reviews")
 SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SUFFIXES = (*KINDS, *(ending + GZIP for ending in KINDS if ending != ".parquet"))
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,13 @@ class Rows:
     texts: list[Any]
     """One value per row, or a tuple of two if `pair_columns` names two columns."""
     labels: list[Any]
-    positions: list[int]
+    positions: Sequence[int]
     pair_columns: tuple[str | int, ...] = ()
     """The two text columns of text pairs; empty for single texts."""
     columns: dict[str | int, list[Any]] = field(default_factory=dict)
     """The requested further columns, by name; None if a JSONL row lacks the field."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the file is read, if not as its name promises."""
 
     def where(self, index: int) -> str:
         """Return the place of one row, such as `dev.csv, line 17`."""
@@ -106,7 +112,7 @@ def _folder_splits(source: str, files: list[str]) -> dict[str, str]:
         if matches:
             found[split] = f"{source.rstrip('/')}/{matches[0].rsplit('/', 1)[-1]}"
     if "train" not in found:
-        raise InputError(f"{source}: the folder has no train file; expected train{', train'.join(SUFFIXES)}.")
+        raise InputError(f"{source}: the folder has no train file; expected train{', train'.join(KINDS)}.")
     return found
 
 
@@ -114,76 +120,107 @@ def read_rows(location: str, split: str, config: DataConfig, *, columns: Sequenc
     """Read the rows of one file, URL or hub split. Only the presence of the columns is checked.
 
     Raises:
-        InputError: it is missing, unreadable, undecodable or lacks a column; the message names file and line.
+        InputError: it is missing, unreadable, undecodable, has a faulty row or lacks a column; the message names file and line.
     """
     if location.startswith("hf://"):
         return _read_hub(location, split, config, columns)
-    suffix = next((known for known in (*SUFFIXES, ".ndjson") if location.lower().endswith(known)), None)
-    if suffix is None:
-        raise InputError(f"{location}: unknown kind of file; data.{split} must end in {', '.join(SUFFIXES)}.")
-    filesystem, path = open_filesystem(location)
+    kind = kind_of(location)
+    if kind is None:
+        raise InputError(f"{location}: unknown kind of file; data.{split} must end in {', '.join(KINDS)} (or .gz after text).")
+    read = _read_delimited if kind in ("csv", "tsv") else _read_json
     try:
-        content: bytes = filesystem.cat_file(path)
+        if kind == "parquet":
+            return _read_parquet(location, config, columns)
+        return read_text(
+            location,
+            lambda file: read(file, kind, config, columns),
+            encoding=config.encoding,
+            advice=f"{ADVICE} or set data.encoding",
+        )
     except FileNotFoundError:
         raise InputError(f"{location}: no such file; check data.{split}.") from None
     except OSError as error:
         raise InputError(f"{location}: cannot be read ({error}).") from None
-    if suffix == ".parquet":
-        return _read_parquet(location, content, config, columns)
-    text = _decoded(location, content)
-    if suffix in (".jsonl", ".ndjson"):
-        return _read_json_lines(location, text, config, columns)
-    return _read_delimited(location, text, config, columns, tab=suffix == ".tsv")
 
 
-def _decoded(location: str, content: bytes) -> str:
-    content = content.removeprefix(codecs.BOM_UTF8)
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{location}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8."
-        ) from None
-
-
-def _read_delimited(location: str, text: str, config: DataConfig, extra: Sequence[str | int], *, tab: bool) -> Rows:
-    """Read CSV, whose fields may be quoted, or TSV, whose registered media type has no quoting."""
-    csv.field_size_limit(2**31 - 1)
-    stream = io.StringIO(text, newline="")
-    reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tab else csv.reader(stream, strict=True)
-    rows = Rows(location, "line", [], [], [], _pair_columns(config), {column: [] for column in extra})
-    columns: list[int] | None = None
-    num_texts = len(config.text_columns)
-    start = 1
-    try:
-        for record in reader:
-            line, start = start, reader.line_num + 1
-            if not record:
-                continue
-            if columns is None:
-                columns = _delimited_columns(location, record, config, extra)
-                if config.header:
-                    continue
-            if max(columns) >= len(record):
+def _read_delimited(file: TextFile, kind: Kind, config: DataConfig, extra: Sequence[str | int]) -> Rows:
+    settings = _column_settings(config, extra)
+    heading = find_heading(
+        file,
+        kind,
+        fits=lambda names: all(_place(name, names, has_header=config.header) is not None for _, name in settings),
+        delimiter=config.delimiter,
+        has_header=config.header,
+    )
+    rows = _Collector(file.url, "line", config, extra, remarks=(file.remark, heading.remark))
+    columns = [_column(file.url, name, heading.names, key, has_header=config.header) for key, name in settings]
+    needed = max(columns) + 1 if config.header else len(heading.names)
+    with file.open() as stream:
+        for record in delimited_records(Tape(stream, newline=""), heading, url=file.url):
+            fields = record.fields
+            if record.fault is not None:
+                raise InputError(f"{file.url}, line {record.line}: {record.fault}.")
+            if len(fields) < needed:
                 raise InputError(
-                    f"{location}, line {line}: {len(record)} {'field' if len(record) == 1 else 'fields'} "
-                    f"where at least {max(columns) + 1} are needed; check the delimiters and quotes."
+                    f"{file.url}, line {record.line}: {len(fields)} {'field' if len(fields) == 1 else 'fields'} "
+                    f"where at least {needed} are needed; check the delimiters and quotes."
                 )
-            values = [record[column] for column in columns]
-            rows.texts.append(_one_or_pair(values[:num_texts]))
-            rows.labels.append(values[num_texts])
-            rows.positions.append(line)
-            for column, value in zip(extra, values[num_texts + 1 :], strict=True):
-                rows.columns[column].append(value)
-    except csv.Error as error:
-        raise InputError(f"{location}, line {start}: not valid CSV ({error}).") from None
-    return rows
+            rows.add([fields[column] for column in columns], record.line)
+    return rows.rows
 
 
-def _delimited_columns(location: str, first: list[str], config: DataConfig, extra: Sequence[str | int]) -> list[int]:
-    header = first if config.header else None
-    return [_column(location, name, header, len(first), key) for key, name in _column_settings(config, extra)]
+def _read_json(file: TextFile, kind: Kind, config: DataConfig, extra: Sequence[str | int]) -> Rows:
+    rows = _Collector(file.url, "line", config, extra, remarks=(file.remark,))
+    settings = _column_settings(config)
+    known: set[str] = set()
+    for record in json_records(file, kind):
+        row = record.row
+        if isinstance(row, str):
+            raise InputError(f"{file.url}, line {record.line}: {row}.")
+        values = [field_of(row, str(name)) for _, name in settings]
+        for (key, name), value in zip(settings, values, strict=True):
+            if value is MISSING:
+                raise InputError(
+                    f"{file.url}, line {record.line}: no field {name!r} ({key}); {nearest(str(name), list(paths_of(row)))}"
+                )
+        further = [field_of(row, str(name)) for name in extra]
+        known.update(name for name, value in zip(map(str, extra), further, strict=True) if value is not MISSING)
+        rows.add([*values, *(None if value is MISSING else value for value in further)], record.line)
+    missing = [name for name in extra if str(name) not in known]
+    if missing and rows.rows.texts:  # some rows may lack it, but not all
+        raise InputError(f"{file.url}: no row has the field {missing[0]!r} (--slice).")
+    return rows.rows
+
+
+class _Collector:
+    """Rows that grow one by one. Equal labels are one object, because there are many rows and few labels."""
+
+    def __init__(self, source: str, unit: str, config: DataConfig, extra: Sequence[str | int], *, remarks: Sequence[str]) -> None:
+        said = [remark for remark in remarks if remark]
+        self._positions = array("q")
+        self.rows = Rows(
+            source,
+            unit,
+            [],
+            [],
+            self._positions,
+            _pair_columns(config),
+            {column: [] for column in extra},
+            (f"{source} is read {' and '.join(said)}.",) if said else (),
+        )
+        self._num_texts = len(config.text_columns)
+        self._extra = list(self.rows.columns.values())
+        self._labels: dict[str, str] = {}
+
+    def add(self, values: list[Any], position: int) -> None:
+        """Add a row whose values are in the order of `_column_settings`."""
+        rows, num_texts = self.rows, self._num_texts
+        rows.texts.append(values[0] if num_texts == 1 else tuple(values[:num_texts]))
+        label = values[num_texts]
+        rows.labels.append(self._labels.setdefault(label, label) if isinstance(label, str) else label)
+        self._positions.append(position)
+        for column, value in zip(self._extra, values[num_texts + 1 :], strict=True):
+            column.append(value)
 
 
 def _column_settings(config: DataConfig, extra: Sequence[str | int] = ()) -> list[tuple[str, str | int]]:
@@ -196,65 +233,59 @@ def _pair_columns(config: DataConfig) -> tuple[str | int, ...]:
     return config.text_columns if len(config.text_columns) == 2 else ()
 
 
-def _one_or_pair(texts: Sequence[Any]) -> Any:
-    return texts[0] if len(texts) == 1 else tuple(texts)
-
-
 def _texts_of(columns: list[list[Any]]) -> list[Any]:
     """Return the texts of column-wise rows."""
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
-def _column(location: str, name: str | int, header: list[str] | None, width: int, key: str) -> int:
+def _place(name: str | int, names: Sequence[str], *, has_header: bool) -> int | None:
+    """Return the position of a column that is given by name or position; None if there is none."""
     if isinstance(name, int):
-        if not 0 <= name < width:
-            raise InputError(f"{location}: {key} is column {name}, but the columns run from 0 to {width - 1}.")
-        return name
-    names = header or []  # never empty: DataConfig requires positions if there is no header
-    if name not in names:
-        raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, names)}")
-    return names.index(name)
+        return name if 0 <= name < len(names) else None
+    return position_of(name, names) if has_header else None
 
 
-def _read_json_lines(location: str, text: str, config: DataConfig, extra: Sequence[str | int]) -> Rows:
-    rows = Rows(location, "line", [], [], [], _pair_columns(config), {column: [] for column in extra})
-    known: dict[str, None] = {}
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            record = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{location}, line {line}: not valid JSON ({error.msg}, column {error.colno}).") from None
-        if not isinstance(record, dict):
-            raise InputError(f'{location}, line {line}: expected an object such as {{"text": …, "label": …}}.')
-        for key, name in _column_settings(config):
-            if name not in record:
-                raise InputError(f"{location}, line {line}: no field {name!r} ({key}); {nearest(str(name), list(record))}")
-        rows.texts.append(_one_or_pair([record[column] for column in config.text_columns]))
-        rows.labels.append(record[config.label])
-        rows.positions.append(line)
-        known |= dict.fromkeys(record)
-        for column in extra:
-            rows.columns[column].append(record.get(column))
-    for column in extra:
-        _column(location, column, list(known), len(known), "--slice")  # some rows may lack it, but not all
-    return rows
+def _column(location: str, name: str | int, names: Sequence[str], key: str, *, has_header: bool = True) -> int:
+    found = _place(name, names, has_header=has_header)
+    if found is not None:
+        return found
+    if isinstance(name, int):
+        raise InputError(f"{location}: {key} is column {name}, but the columns run from 0 to {len(names) - 1}.")
+    only = " Is another sign between the fields? Set data.delimiter." if len(names) == 1 and key == "data.label" else ""
+    raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, list(names))}{only}")
 
 
-def _read_parquet(location: str, content: bytes, config: DataConfig, extra: Sequence[str | int]) -> Rows:
+def _read_parquet(location: str, config: DataConfig, extra: Sequence[str | int]) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    filesystem, path = open_filesystem(location)
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
-        names = file.schema_arrow.names
-        indices = [_column(location, name, names, len(names), key) for key, name in _column_settings(config, extra)]
-        table = file.read(columns=list(dict.fromkeys(names[index] for index in indices)))
-        values = [table.column(names[index]).to_pylist() for index in indices]
+        with filesystem.open(path, "rb") as stream:
+            file = pq.ParquetFile(stream)
+            schema = file.schema_arrow
+            paths = [_parquet_path(location, name, schema, key) for key, name in _column_settings(config, extra)]
+            table = file.read(columns=list(dict.fromkeys(schema.names[path[0]] for path in paths)))
+        by_name = [(table.schema.get_field_index(schema.names[path[0]]), *path[1:]) for path in paths]
+        values = [column_at(table, path).to_pylist() for path in by_name]
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{location}: not a readable Parquet file ({error}).") from None
+    label = len(config.text_columns)
+    values[label:] = [
+        named_labels(column, class_feature(schema, path)) for column, path in zip(values[label:], paths[label:], strict=True)
+    ]
     return _rows_of(location, values, config, extra)
+
+
+def _parquet_path(location: str, name: str | int, schema: pa.Schema, key: str) -> tuple[int, ...]:
+    if isinstance(name, str):
+        path = path_of(name, schema)
+        if path is None:
+            raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, list(paths_in(schema)))}")
+        return path
+    return (_column(location, name, schema.names, key),)
 
 
 def _rows_of(source: str, values: list[list[Any]], config: DataConfig, extra: Sequence[str | int]) -> Rows:
@@ -262,7 +293,7 @@ def _rows_of(source: str, values: list[list[Any]], config: DataConfig, extra: Se
     num_texts = len(config.text_columns)
     texts, labels = _texts_of(values[:num_texts]), values[num_texts]
     columns = dict(zip(extra, values[num_texts + 1 :], strict=True))
-    return Rows(source, "row", texts, labels, list(range(1, len(labels) + 1)), _pair_columns(config), columns)
+    return Rows(source, "row", texts, labels, range(1, len(labels) + 1), _pair_columns(config), columns)
 
 
 def _hub_splits(source: str) -> dict[str, str]:
@@ -287,26 +318,12 @@ def _read_hub(location: str, split: str, config: DataConfig, extra: Sequence[str
         table = datasets.load_dataset(name, config_name, split=stem or split)
     except Exception as error:  # noqa: BLE001  # likewise
         raise _hub_error(source, error) from None
-    names = table.column_names
-    wanted = [names[_column(source, value, names, len(names), key)] for key, value in _column_settings(config, extra)]
+    names, features = table.column_names, table.features.to_dict()
+    wanted = [names[_column(source, value, names, key)] for key, value in _column_settings(config, extra)]
     label = len(config.text_columns)
     values = [list(table[name]) for name in wanted]
-    values[label:] = [
-        _hub_labels(column, table.features[name]) for column, name in zip(values[label:], wanted[label:], strict=True)
-    ]
+    values[label:] = [named_labels(column, features[name]) for column, name in zip(values[label:], wanted[label:], strict=True)]
     return _rows_of(f"{source} ({stem or split})", values, config, extra)
-
-
-def _hub_labels(values: list[Any], feature: Any) -> list[Any]:
-    """Return labels by name if the hub stores them as numbers. The hub marks a hidden label with -1, which counts as missing."""
-    import datasets
-
-    if isinstance(feature, datasets.ClassLabel):
-        return [None if value is None or value < 0 else feature.int2str(value) for value in values]
-    inner = getattr(feature, "feature", None)  # the element type of a list
-    if inner is None:
-        return values
-    return [None if value is None else _hub_labels(value, inner) for value in values]
 
 
 def _hub_name(source: str) -> tuple[str, str | None]:

@@ -25,7 +25,21 @@ def rows(*pairs: tuple[Any, Any]) -> Rows:
 
 
 @pytest.mark.parametrize(
-    ("label", "name"), [("a", "a"), (" a b ", "a b"), ("3", "3"), (3, "3"), (-1, "-1"), (3.0, "3"), (0, "0"), ("1.5", "1.5")]
+    ("label", "name"),
+    [
+        ("a", "a"),
+        (" a b ", "a b"),
+        ("3", "3"),
+        (3, "3"),
+        (-1, "-1"),
+        (3.0, "3"),
+        (0, "0"),
+        ("1.5", "1.5"),
+        (True, "true"),
+        (False, "false"),
+        ({"name": " billing ", "id": 3}, "billing"),
+        ({"name": 3}, "3"),
+    ],
 )
 def test_words_and_integers_are_labels(label: Any, name: str) -> None:
     assert checked_labels(rows(("text", label))) == [name]
@@ -36,12 +50,14 @@ def test_words_and_integers_are_labels(label: Any, name: str) -> None:
     [
         ("", "the text is empty"),
         (" \t\n", "the text is empty"),
+        ("\u200b\ufeff\x00\u3164\ufe0f", "the text is empty"),
         (None, "the text is missing"),
+        (float("nan"), "the text is missing"),
         (3, "int, not a string"),
         (["a"], "list, not a string"),
         ("\ud800 half a pair", "the text"),
     ],
-    ids=["empty", "blank", "missing", "number", "list", "lone-surrogate"],
+    ids=["empty", "blank", "unseen", "missing", "not-a-number", "number", "list", "lone-surrogate"],
 )
 def test_texts_that_cannot_be_read_are_refused_with_the_line(text: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -59,7 +75,9 @@ def test_texts_that_cannot_be_read_are_refused_with_the_line(text: Any, message:
         (float("nan"), "the label is missing"),
         (1.5, "1.5 is not a word or an integer"),
         (float("inf"), "inf is not a word or an integer"),
-        (True, "True is not a word or an integer"),
+        ({"id": 3}, "{'id': 3} is not a word or an integer"),
+        ("\ud83d", "'\\ud83d' is not a word or an integer"),
+        ("\u200b\u2060", "the label is missing"),
         ([1], r"[1] is not a word or an integer (lists of labels need model.task multilabel)"),
     ],
 )
@@ -252,7 +270,7 @@ def test_another_separator_can_be_chosen() -> None:
         (["a", None], "one of the labels is missing in ['a', None]"),
         (["a", 1.5], "1.5 is not a word or an integer in ['a', 1.5]"),
         (["a", ["b"]], "['b'] is not a word or an integer"),
-        (True, "True is not a word or an integer"),
+        (["a", {}], "{} is not a word or an integer"),
     ],
 )
 def test_a_faulty_one_of_several_labels_is_refused_with_the_line(label: Any, message: str) -> None:
