@@ -12,10 +12,13 @@ from manta.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from manta.rows.text_file import Kind
     from manta_jobs.batch_prediction.join import OutKind
-    from manta_jobs.batch_prediction.locate import InputFile, Kind
+    from manta_jobs.batch_prediction.locate import InputFile
 
 OUT_KINDS: dict[str, OutKind] = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+IN_A_FOLDER: dict[Kind, OutKind] = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "json": "jsonl", "parquet": "parquet"}
+"""The kind of the files in an output folder, by the input's."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Destination:
         return self.path.exists() and bool(self.path.stat().st_ino == inode)
 
     def kind(self, source: Kind) -> OutKind:
-        """Return the format of the output files: the one of OUT's extension. A folder has the input's format, but CSV for TSV."""
-        return OUT_KINDS[self.path.suffix.lower()] if not self.is_folder else "csv" if source == "tsv" else source
+        """Return the format of the output files: the one of OUT's extension, or in a folder the one nearest to the input's."""
+        return IN_A_FOLDER[source] if self.is_folder else OUT_KINDS[self.path.suffix.lower()]
 
     def check(self, source: str, files: Sequence[InputFile], *, overwrite: bool) -> None:
         """Refuse an OUT that cannot be written, that exists already, or that is the input itself.

@@ -50,7 +50,7 @@ def join(partial: PartialOutput, kind: OutKind, *, as_folder: bool) -> Path:
 def _writer(partial: PartialOutput, kind: OutKind, parts: Sequence[Path]) -> Callable[[Sequence[Path], Path], None]:
     """Return a function that writes some of the parts to a file. All its files have the same columns and types."""
     source = partial.plan.source
-    is_json = source.kind == "jsonl"
+    is_json = source.is_json
     rows: Callable[[Path], list[dict[str, Any]]] = _json_rows if is_json else _arrow_rows
     if kind == "csv":
         lists = source.added_columns.get("labels", "")

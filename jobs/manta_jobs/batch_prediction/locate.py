@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from manta.errors import InputError
+from manta.rows.text_file import KINDS, Kind, kind_of
 from manta.storage.urls import open_filesystem
 
 if TYPE_CHECKING:
     import fsspec
 
-Kind = Literal["csv", "tsv", "jsonl", "parquet"]
-KINDS: dict[str, Kind] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 SIGNS_OF_CHANGE = ("mtime", "ETag", "etag", "LastModified", "last_modified", "updated", "md5Hash", "created")
 """Names under which fsspec's file systems report a file's last change or a checksum of its content."""
 
@@ -74,10 +73,10 @@ def read_range(file: InputFile, start: int, end: int) -> bytes:
 
 
 def _kind(name: str) -> Kind:
-    suffix = next((known for known in KINDS if name.lower().endswith(known)), None)
-    if suffix is None:
-        raise InputError(f"{name}: unknown kind of file; expected one that ends in {', '.join(KINDS)}.")
-    return KINDS[suffix]
+    kind = kind_of(name)
+    if kind is None:
+        raise InputError(f"{name}: unknown kind of file; expected one that ends in {', '.join(KINDS)} (or .gz after text).")
+    return kind
 
 
 def _input_file(url: str, info: dict[str, Any], filesystem: fsspec.AbstractFileSystem, path: str) -> InputFile:

@@ -64,7 +64,7 @@ class PartialOutput:
 
     def part(self, number: int) -> Path:
         """Return the path of a finished chunk's file."""
-        ending = "jsonl" if self.plan.source.kind == "jsonl" else "arrow"
+        ending = "jsonl" if self.plan.source.is_json else "arrow"
         return self.path / "parts" / f"{number:07d}.{ending}"
 
     def add(self, content: bytes, counts: ChunkCounts) -> None:

@@ -6,19 +6,19 @@ broken or not UTF-8 before any worker starts. A resumed attempt uses the same ch
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from manta.config import nearest
 from manta.errors import InputError
+from manta.rows.columns import MISSING, field_of, hint, position_of
+from manta.rows.delimited import Heading, Record, delimited_records, find_heading
+from manta.rows.json_rows import JsonRecord, json_records, starts_array
+from manta.rows.parquet import path_of, paths_in, type_at
+from manta.rows.text_file import Kind, Tape, TextFile, read_text, reading_notes
 from manta.storage.urls import open_filesystem
-from manta_jobs.batch_prediction.locate import InputFile, Kind
+from manta_jobs.batch_prediction.locate import InputFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +33,17 @@ ADDED_COLUMNS = ("label", "labels", "score", "uncertain", "model_version", "erro
 PREFIX = "predicted_"
 
 
+class Format(BaseModel):
+    """How the text of one file is written, as found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoding: str = "utf-8"
+    delimiter: str = ","
+    is_array: bool = False
+    """True if the file is one JSON array."""
+
+
 class Source(BaseModel):
     """The input without its chunks: the facts that every worker needs."""
 
@@ -40,14 +51,31 @@ class Source(BaseModel):
 
     kind: Kind
     files: tuple[InputFile, ...]
+    formats: tuple[Format, ...]
+    """One for each file."""
     columns: tuple[str, ...]
     """Columns in the order of the first file. For JSON lines: every field, in the order of its first occurrence."""
     text_columns: tuple[str, ...]
-    """One column, or two for text pairs."""
+    """One column, or two for text pairs; in JSON and Parquet perhaps dotted paths."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how files are read, if not as their names promise."""
     prefix: str
     """Prefix of the added columns' names; empty unless the input has a column of such a name."""
     is_multilabel: bool
     """True if the model is multilabel."""
+
+    @property
+    def is_json(self) -> bool:
+        """True if the rows are objects of JSON."""
+        return self.kind in ("jsonl", "json")
+
+    def text_file(self, index: int) -> TextFile:
+        """Return one of the files as text."""
+        return TextFile(self.files[index].url, self.formats[index].encoding)
+
+    def heading(self, index: int) -> Heading:
+        """Return the heading of one of the files of CSV or TSV."""
+        return Heading(self.formats[index].delimiter, self.columns)
 
     @property
     def added_columns(self) -> dict[str, str]:
@@ -90,39 +118,17 @@ class Plan(BaseModel):
 
 
 @dataclass(frozen=True)
-class Record:
-    """One row of a text file: its byte range and its first line."""
+class _FilePlan:
+    """What one file has."""
 
-    start: int
-    end: int
-    line: int
-
-
-class Tape:
-    """The decoded lines of a binary stream, with counts of the bytes and lines read.
-
-    Raises:
-        InputError: a line is not UTF-8; raised while iterating.
-    """
-
-    def __init__(self, stream: Iterable[bytes], *, url: str) -> None:
-        self._stream, self._url = stream, url
-        self.offset = 0
-        """Bytes read so far."""
-        self.line = 0
-        """Lines read so far."""
-
-    def __iter__(self) -> Iterator[str]:
-        for raw in self._stream:
-            self.offset += len(raw)
-            self.line += 1
-            content = raw.removeprefix(BOM_UTF8) if self.line == 1 else raw
-            try:
-                text = content.decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = content[error.start]
-                raise InputError(f"{self._url}, line {self.line}: byte 0x{byte:02x} is not UTF-8; save it as UTF-8.") from None
-            yield text
+    columns: tuple[str, ...]
+    text_columns: tuple[str, ...]
+    """The text columns by their names in the file."""
+    chunks: list[Chunk]
+    format: Format
+    notes: tuple[str, ...] = ()
+    missing: frozenset[str] = frozenset()
+    """Text columns that no row of a JSON file has."""
 
 
 def make_plan(kind: Kind, files: Sequence[InputFile], *, text_columns: Sequence[str], is_multilabel: bool) -> Plan:
@@ -131,111 +137,94 @@ def make_plan(kind: Kind, files: Sequence[InputFile], *, text_columns: Sequence[
     Raises:
         InputError: a file is broken, lacks a column, or has other columns than the first, or there are no rows.
     """
-    columns: list[str] | None = None
-    fields: list[str] = []
-    chunks: list[Chunk] = []
-    for index, file in enumerate(files):
+    plans: list[_FilePlan] = []
+    for file in files:
         try:
-            if kind == "jsonl":
-                found = list(_grouped(_json_records(file, fields), index))
-            else:
-                names, found = (_parquet if kind == "parquet" else _delimited)(file, index, kind, text_columns)
-                columns = _same_columns(names, columns, file, files[0])
-            chunks += [chunk.model_copy(update={"number": len(chunks) + place}) for place, chunk in enumerate(found)]
+            found = _file_plan(kind, file, tuple(text_columns))
         except OSError as error:
-            raise InputError(f"{file.url}: cannot be read ({str(error).splitlines()[0]}).") from None
-    names = fields if columns is None else columns
-    if not chunks:
+            raise InputError(f"{file.url}: cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]}).") from None
+        if plans and kind not in ("jsonl", "json") and found.columns != plans[0].columns:
+            before = ", ".join(plans[0].columns)
+            raise InputError(f"{file.url}: its columns ({', '.join(found.columns)}) are not those of {files[0].url} ({before}).")
+        plans.append(found)
+    columns = tuple(dict.fromkeys(name for found in plans for name in found.columns))
+    numbered = [chunk.model_copy(update={"file": index}) for index, found in enumerate(plans) for chunk in found.chunks]
+    if not numbered:
         raise InputError(f"{files[0].url}: no rows; there is nothing to predict.")
-    for name in text_columns:
-        if name not in names:
-            raise InputError(f"{files[0].url}: no column {name!r} (--text); {nearest(name, names)}")
+    missing = frozenset.intersection(*(found.missing for found in plans))
+    if missing:
+        raise _no_column(files[0].url, min(missing), columns)
     source = Source(
         kind=kind,
         files=tuple(files),
-        columns=tuple(names),
-        text_columns=tuple(text_columns),
-        prefix=_prefix(names, files[0]),
+        formats=tuple(found.format for found in plans),
+        columns=columns,
+        text_columns=plans[0].text_columns,
+        notes=tuple(note for found in plans for note in found.notes),
+        prefix=_prefix(columns, files[0]),
         is_multilabel=is_multilabel,
     )
-    return Plan(source=source, chunks=tuple(chunks))
+    return Plan(source=source, chunks=tuple(chunk.model_copy(update={"number": place}) for place, chunk in enumerate(numbered)))
 
 
-def json_row(line: str) -> dict[str, Any] | str:
-    """Return the object in a line of JSON, or a phrase that says what is wrong with the line."""
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        return f"not valid JSON ({error.msg}, column {error.colno})"
-    except (ValueError, RecursionError) as error:  # such as thousands of digits or of brackets
-        return f"not valid JSON ({error})"
-    return record if isinstance(record, dict) else "JSON, but no object with fields"
+def _file_plan(kind: Kind, file: InputFile, text_columns: tuple[str, ...]) -> _FilePlan:
+    if kind == "parquet":
+        return _parquet(file, text_columns)
+    return read_text(file.url, lambda text: (_json if kind in ("jsonl", "json") else _delimited)(text, kind, text_columns))
 
 
-def delimited_reader(lines: Iterable[str], kind: Kind) -> Any:
-    """Return a `csv.reader` for the kind. CSV has quoted fields; TSV has none, as its registered media type says."""
-    csv.field_size_limit(2**31 - 1)
-    return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if kind == "tsv" else csv.reader(lines, strict=True)
+def _delimited(file: TextFile, kind: Kind, text_columns: tuple[str, ...]) -> _FilePlan:
+    heading = find_heading(file, kind, fits=lambda names: all(position_of(name, names) is not None for name in text_columns))
+    names = heading.names
+    if not names:
+        raise InputError(f"{file.url}: empty; its first line must name the columns.")
+    places = [position_of(name, names) for name in text_columns]
+    for name, place in zip(text_columns, places, strict=True):
+        if place is None:
+            raise _no_column(file.url, name, names)
+    with file.open() as stream:
+        chunks = list(_grouped(delimited_records(Tape(stream, newline=""), heading, url=file.url)))
+    texts = tuple(names[place] for place in places if place is not None)
+    found = Format(encoding=file.encoding, delimiter=heading.delimiter)
+    return _FilePlan(names, texts, chunks, found, reading_notes(file.url, file.remark, heading.remark))
 
 
-def _delimited(file: InputFile, index: int, kind: Kind, _: Sequence[str]) -> tuple[list[str], list[Chunk]]:
-    filesystem, path = open_filesystem(file.url)
-    with io.BufferedReader(filesystem.open(path, "rb"), 2**20) as stream:
-        tape = Tape(stream, url=file.url)
-        records = _delimited_records(delimited_reader(tape, kind), tape, url=file.url)
-        names = next(records, None)
-        if not isinstance(names, list):
-            raise InputError(f"{file.url}: empty; its first line must name the columns.")
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"{file.url}: two columns are named {twice!r}; rename one.")
-        return names, list(_grouped((record for record in records if isinstance(record, Record)), index))
+def _json(file: TextFile, kind: Kind, text_columns: tuple[str, ...]) -> _FilePlan:
+    fields: dict[str, None] = {}
+    missing = set(text_columns)
+    with file.open() as stream:
+        is_array = kind == "json" and starts_array(stream)
+
+    def seen() -> Iterator[JsonRecord]:
+        for record in json_records(file, kind):
+            if isinstance(record.row, dict):
+                fields.update(dict.fromkeys(record.row))
+                missing.difference_update([name for name in missing if field_of(record.row, name) is not MISSING])
+            yield record
+
+    chunks = list(_grouped(seen()))
+    found = Format(encoding=file.encoding, is_array=is_array)
+    return _FilePlan(tuple(fields), text_columns, chunks, found, reading_notes(file.url, file.remark), frozenset(missing))
 
 
-def _delimited_records(reader: Any, tape: Tape, *, url: str) -> Iterator[list[str] | Record]:
-    """Yield the fields of the first record, which names the columns, then the position of each other record."""
-    start, line, is_first = 0, 1, True
-    try:
-        for fields in reader:
-            if fields:
-                yield fields if is_first else Record(start, tape.offset, line)
-                is_first = False
-            start, line = tape.offset, tape.line + 1
-    except csv.Error as error:
-        raise InputError(f"{url}, line {line}: not valid CSV ({error}); check the quotes.") from None
+def _no_column(url: str, name: str, names: Iterable[str]) -> InputError:
+    return InputError(f"{url}: no column {name!r} (--text); {hint(name, names)}")
 
 
-def _json_records(file: InputFile, columns: list[str]) -> Iterator[Record]:
-    """Yield the position of each row, and add new fields to `columns`."""
-    known = set(columns)
-    filesystem, path = open_filesystem(file.url)
-    with io.BufferedReader(filesystem.open(path, "rb"), 2**20) as stream:
-        tape = Tape(stream, url=file.url)
-        start = 0
-        for line in tape:
-            if line.strip():
-                yield Record(start, tape.offset, tape.line)
-                row = json_row(line)
-                if isinstance(row, dict) and not known.issuperset(row):
-                    columns += [name for name in row if name not in known]
-                    known.update(row)
-            start = tape.offset
-
-
-def _grouped(records: Iterable[Record], file: int) -> Iterator[Chunk]:
+def _grouped(records: Iterable[Record | JsonRecord]) -> Iterator[Chunk]:
     start, line, num_rows, end = 0, 0, 0, 0
     for record in records:
         if num_rows == 0:
             start, line = record.start, record.line
         num_rows, end = num_rows + 1, record.end
         if num_rows == CHUNK_ROWS or end - start >= CHUNK_BYTES:
-            yield Chunk(number=0, file=file, start=start, end=end, line=line, num_rows=num_rows)
+            yield Chunk(number=0, file=0, start=start, end=end, line=line, num_rows=num_rows)
             num_rows = 0
     if num_rows:
-        yield Chunk(number=0, file=file, start=start, end=end, line=line, num_rows=num_rows)
+        yield Chunk(number=0, file=0, start=start, end=end, line=line, num_rows=num_rows)
 
 
-def _parquet(file: InputFile, index: int, _: Kind, text_columns: Sequence[str]) -> tuple[list[str], list[Chunk]]:
+def _parquet(file: InputFile, text_columns: tuple[str, ...]) -> _FilePlan:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -250,15 +239,18 @@ def _parquet(file: InputFile, index: int, _: Kind, text_columns: Sequence[str]) 
     if len(set(names)) < len(names):
         raise InputError(f"{file.url}: two columns have the same name; rename one.")
     for name in text_columns:
-        if name in names and not _is_text(schema.field(name).type):
-            kind = schema.field(name).type
-            raise InputError(f"{file.url}: the column {name!r} is of type {kind}, not text; choose another --text.")
+        place = path_of(name, schema)
+        if place is None:
+            raise _no_column(file.url, name, paths_in(schema))
+        found = type_at(schema, place)
+        if not _is_text(found):
+            raise InputError(f"{file.url}: the column {name!r} is of type {found}, not text; choose another --text.")
     chunks: list[Chunk] = []
     for group, size in enumerate(sizes):
         for start in range(0, size, CHUNK_ROWS):
             end = min(start + CHUNK_ROWS, size)
-            chunks.append(Chunk(number=0, file=index, group=group, start=start, end=end, num_rows=end - start))
-    return names, chunks
+            chunks.append(Chunk(number=0, file=0, group=group, start=start, end=end, num_rows=end - start))
+    return _FilePlan(tuple(names), text_columns, chunks, Format())
 
 
 def _is_text(kind: Any) -> bool:
@@ -270,13 +262,7 @@ def _is_text(kind: Any) -> bool:
     )
 
 
-def _same_columns(names: list[str], before: list[str] | None, file: InputFile, first: InputFile) -> list[str]:
-    if before is not None and names != before:
-        raise InputError(f"{file.url}: its columns ({', '.join(names)}) are not those of {first.url} ({', '.join(before)}).")
-    return names
-
-
-def _prefix(columns: list[str], first: InputFile) -> str:
+def _prefix(columns: Sequence[str], first: InputFile) -> str:
     """Return the prefix that keeps the added columns apart from the input's; empty if their plain names are free."""
     taken = set(columns)
     for prefix in ("", PREFIX):

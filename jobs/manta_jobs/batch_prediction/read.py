@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from manta.errors import RunError
+from manta.rows.columns import MISSING, field_of
+from manta.rows.delimited import missing_fields, records_between
+from manta.rows.json_rows import item_records, line_records
+from manta.rows.parquet import column_at, path_of
+from manta.rows.text_file import BUFFER_BYTES, Tape
 from manta.storage.urls import open_filesystem
 from manta_jobs.batch_prediction.locate import read_range
-from manta_jobs.batch_prediction.plan import CHUNK_ROWS, Chunk, Source, delimited_reader, json_row
+from manta_jobs.batch_prediction.plan import CHUNK_ROWS, Chunk, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,11 +35,15 @@ class Rows:
 
 
 class ChunkReader:
-    """Reader of chunks of one input. Read the chunks of a Parquet row group in order: the group stays open, so this is fastest."""
+    """Reader of chunks of one input. Read the chunks of a file in order, which is fastest.
+
+    The row group of a Parquet file stays open, and so does text that is compressed or not UTF-8, which cannot be read in parts.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._group = _OpenGroup(source)
+        self._text = _OpenText(source)
 
     def read(self, chunk: Chunk) -> Rows:
         """Return the chunk's rows, exactly as many as planned.
@@ -47,10 +55,10 @@ class ChunkReader:
         try:
             if self._source.kind == "parquet":
                 rows = self._of_table(self._group.take(chunk))
+            elif self._source.is_json:
+                rows = self._json(self._text.take(chunk), chunk)
             else:
-                content = read_range(self._source.files[chunk.file], chunk.start, chunk.end)
-                text = (content.removeprefix(BOM_UTF8) if chunk.start == 0 else content).decode("utf-8")
-                rows = (self._json if self._source.kind == "jsonl" else self._delimited)(text, chunk)
+                rows = self._delimited(self._text.take(chunk), chunk)
         except Exception as error:  # file systems, decoders and Arrow raise their own exceptions
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RunError(f"{url}: cannot be read {_place(chunk)} ({reason}).") from error
@@ -59,41 +67,74 @@ class ChunkReader:
         return rows
 
     def _of_table(self, table: pa.Table) -> Rows:
-        columns = [table.column(name).to_pylist() for name in self._source.text_columns]
+        paths = [path_of(name, table.schema) for name in self._source.text_columns]
+        columns = [column_at(table, path).to_pylist() for path in paths if path is not None]
         return Rows(table, _one_or_pair(columns), [None] * table.num_rows)
 
-    def _delimited(self, text: str, chunk: Chunk) -> Rows:
+    def _delimited(self, content: bytes, chunk: Chunk) -> Rows:
         import pyarrow as pa
 
-        names, url = self._source.columns, self._source.files[chunk.file].url
-        reader = delimited_reader(io.StringIO(text, newline="\n"), self._source.kind)
+        names, url, heading = self._source.columns, self._source.files[chunk.file].url, self._source.heading(chunk.file)
         columns: list[list[str]] = [[] for _ in names]
         faults: list[str | None] = []
-        line = chunk.line
-        for fields in reader:
-            if fields:
-                fault = f"{len(fields)} fields where the header has {len(names)}" if len(fields) != len(names) else None
-                faults.append(fault and f"{url}, line {line}: {fault}")
-                whole = fields + [""] * (len(names) - len(fields))
-                for column, value in zip(columns, whole, strict=False):
-                    column.append(value)
-            line = chunk.line + reader.line_num
+        tape = Tape(io.BytesIO(content), newline="", line=chunk.line - 1)
+        for record in records_between(tape, tape, heading, url=url):
+            fault = record.fault or missing_fields(record, heading)
+            faults.append(fault and f"{url}, line {record.line}: {fault}")
+            whole = record.fields + [""] * (len(names) - len(record.fields))
+            for column, value in zip(columns, whole, strict=True):
+                column.append(value)
         table = pa.table([pa.array(column, pa.string()) for column in columns], names=list(names))
         rows = self._of_table(table)
         return Rows(table, rows.texts, faults)
 
-    def _json(self, text: str, chunk: Chunk) -> Rows:
+    def _json(self, content: bytes, chunk: Chunk) -> Rows:
         url, names = self._source.files[chunk.file].url, self._source.text_columns
+        if self._source.formats[chunk.file].is_array:
+            records = item_records(content, start=0, line=chunk.line)
+        else:
+            records = line_records(Tape(io.BytesIO(content), newline="\n", line=chunk.line - 1))
         values: list[dict[str, Any]] = []
+        texts: list[list[Any]] = [[] for _ in names]
         faults: list[str | None] = []
-        for line, content in enumerate(text.split("\n"), start=chunk.line):
-            if not content.strip():
-                continue
-            row = json_row(content)
-            fault = row if isinstance(row, str) else next((f"no field {name!r}" for name in names if name not in row), None)
-            values.append({} if isinstance(row, str) else row)
-            faults.append(fault and f"{url}, line {line}: {fault}")
-        return Rows(values, _one_or_pair([[row.get(name) for row in values] for name in names]), faults)
+        for record in records:
+            row = record.row if isinstance(record.row, dict) else {}
+            found = [field_of(row, name) for name in names]
+            lacking = next((f"no field {name!r}" for name, value in zip(names, found, strict=True) if value is MISSING), None)
+            fault = record.row if isinstance(record.row, str) else lacking
+            faults.append(fault and f"{url}, line {record.line}: {fault}")
+            values.append(row)
+            for column, value in zip(texts, found, strict=True):
+                column.append(None if value is MISSING else value)
+        return Rows(values, _one_or_pair(texts), faults)
+
+
+class _OpenText:
+    """Text files of the input, by parts of their stream of UTF-8."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._stream: io.BufferedReader | None = None
+        self._file = -1
+        self._position = 0
+
+    def take(self, chunk: Chunk) -> bytes:
+        """Return the bytes of a chunk. A file that cannot be read in parts stays open for the chunks behind."""
+        text = self._source.text_file(chunk.file)
+        if text.is_plain:
+            return read_range(self._source.files[chunk.file], chunk.start, chunk.end)
+        if self._stream is None or self._file != chunk.file or chunk.start < self._position:
+            if self._stream is not None:
+                self._stream.close()
+            self._stream, self._file, self._position = text.open(), chunk.file, 0
+        while self._position < chunk.start:
+            skipped = self._stream.read(min(chunk.start - self._position, BUFFER_BYTES))
+            if not skipped:
+                raise OSError("it is shorter than before")
+            self._position += len(skipped)
+        content = self._stream.read(chunk.end - chunk.start)
+        self._position += len(content)
+        return content
 
 
 class _OpenGroup:

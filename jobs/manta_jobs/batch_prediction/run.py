@@ -72,6 +72,8 @@ def predict(
             return make_plan(kind, files, text_columns=text_columns, is_multilabel=is_multilabel)
 
     with opened(destination.partial, task, make_plan=plan, start_again=overwrite) as partial:
+        for note in partial.plan.source.notes:
+            console.print(note, markup=False)
         num_resumed = sum(counts.num_rows for counts in partial.finished.values())
         rows_per_s = None
         if destination.is_in_place:

@@ -18,7 +18,7 @@ from manta.rows.columns import MISSING, field_of, paths_of, position_of
 from manta.rows.delimited import delimited_records, find_heading
 from manta.rows.json_rows import json_records
 from manta.rows.parquet import class_feature, column_at, named_labels, path_of, paths_in
-from manta.rows.text_file import ADVICE, GZIP, KINDS, Kind, Tape, TextFile, kind_of, read_text
+from manta.rows.text_file import ADVICE, GZIP, KINDS, Kind, Tape, TextFile, kind_of, read_text, reading_notes
 from manta.storage.urls import open_filesystem
 
 if TYPE_CHECKING:
@@ -196,7 +196,6 @@ class _Collector:
     """Rows that grow one by one. Equal labels are one object, because there are many rows and few labels."""
 
     def __init__(self, source: str, unit: str, config: DataConfig, extra: Sequence[str | int], *, remarks: Sequence[str]) -> None:
-        said = [remark for remark in remarks if remark]
         self._positions = array("q")
         self.rows = Rows(
             source,
@@ -206,7 +205,7 @@ class _Collector:
             self._positions,
             _pair_columns(config),
             {column: [] for column in extra},
-            (f"{source} is read {' and '.join(said)}.",) if said else (),
+            reading_notes(source, *remarks),
         )
         self._num_texts = len(config.text_columns)
         self._extra = list(self.rows.columns.values())

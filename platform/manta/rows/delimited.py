@@ -141,6 +141,12 @@ def records_between(lines: Iterable[str], tape: Tape, heading: Heading, *, url: 
         raise InputError(f"{url}, line {line}: not valid CSV ({error}); check the quotes.") from None
 
 
+def missing_fields(record: Record, heading: Heading) -> str | None:
+    """Return why a record that should have a field for each column has too few; None if it has enough."""
+    found, wanted = len(record.fields), len(heading.names)
+    return f"{found} field{'s' * (found > 1)} where the header has {wanted}; check the delimiters" if found < wanted else None
+
+
 def _surplus(fields: list[str], heading: Heading) -> str | None:
     width = len(heading.names)
     if not any(field.strip() for field in fields[width:]):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manta.errors import InputError
 from manta.rows.text_file import Tape, check_utf8
+from manta.texts import has_lone_surrogate
 
 if TYPE_CHECKING:
     import io
@@ -33,8 +34,8 @@ class JsonRecord(NamedTuple):
     end: int
 
 
-class _DuplicateKeyError(ValueError):
-    """Error: an object has a key twice. The message is the key."""
+class _KeyError(ValueError):
+    """Error: an object has a key that it may not have. The message is the phrase about it."""
 
 
 def json_row(content: str) -> dict[str, Any] | str:
@@ -42,11 +43,11 @@ def json_row(content: str) -> dict[str, Any] | str:
     if _is_too_deep(content):
         return f"not usable JSON (more than {DEEPEST} brackets within each other)"
     try:
-        record = json.loads(content, object_pairs_hook=_object)
+        record = json.loads(content, object_pairs_hook=_object, parse_constant=_nothing)
     except json.JSONDecodeError as error:
         return f"not valid JSON ({error.msg}, column {error.colno})"
-    except _DuplicateKeyError as error:
-        return f"the key {error.args[0]!r} stands twice in one object; remove one"
+    except _KeyError as error:
+        return str(error)
     except ValueError:  # the only other one: Python converts no integer of thousands of digits
         return "not usable JSON (a number has thousands of digits; if it is a text, quote it)"
     return record if isinstance(record, dict) else 'expected an object such as {"text": "…"}'
@@ -56,8 +57,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _DuplicateKeyError(next(name for name in names if names.count(name) > 1))
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _KeyError(f"the key {twice!r} stands twice in one object; remove one")
+    if any(map(has_lone_surrogate, found)):
+        raise _KeyError("a key holds half of a surrogate pair, which is no character")
     return found
+
+
+def _nothing(_: str) -> None:
+    """Read NaN and Infinity, which JSON does not have, as null."""
 
 
 def _is_too_deep(content: str) -> bool:
@@ -80,7 +88,7 @@ def json_records(file: TextFile, kind: Kind, *, most_bytes: int | None = None) -
         InputError: the array is not closed, or something follows it.
     """
     with file.open(most_bytes=most_bytes) as stream:
-        if kind == "json" and _starts_array(stream):
+        if kind == "json" and starts_array(stream):
             content = stream.read()
             check_utf8(content)
             yield from array_records(content, url=file.url)
@@ -88,7 +96,8 @@ def json_records(file: TextFile, kind: Kind, *, most_bytes: int | None = None) -
             yield from line_records(Tape(stream, newline="\n"))
 
 
-def _starts_array(stream: io.BufferedReader) -> bool:
+def starts_array(stream: io.BufferedReader) -> bool:
+    """Tell whether a stream that was just opened starts with an array."""
     return stream.peek(1).removeprefix(b"\xef\xbb\xbf").lstrip(BLANKS)[:1] == b"["
 
 

@@ -164,6 +164,12 @@ def _not_this(error: UnicodeDecodeError, encoding: str, *, num_lines: int) -> _N
     return _NotThisEncodingError(f"line {line}: byte 0x{error.object[error.start]:02x} is not {NAMES.get(encoding, encoding)}")
 
 
+def reading_notes(url: str, *remarks: str) -> tuple[str, ...]:
+    """Return a sentence that says how a file is read; none if there is no remark."""
+    said = [remark for remark in remarks if remark]
+    return (f"{url} is read {' and '.join(said)}.",) if said else ()
+
+
 def read_text(url: str, read: Callable[[TextFile], T], *, encoding: str = "auto", advice: str = ADVICE) -> T:
     """Return what `read` makes of a file. Its encoding is the given one, or with `auto` found.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import gzip
+import io
 import json
 import random
 import threading
@@ -152,6 +154,13 @@ def test_a_row_that_cannot_be_classified_says_why_and_the_others_go_on(predictor
         "1" * 5000,
         json.dumps({"id": 10, "text": "x" * (MOST_CHARACTERS + 1)}),
         '{"id": 11, "text": "my card"}',
+        '{"id": 12, "text": "my card", "id": 13}',
+        '{"id": 13, "text": "\\u200b\\u0000"}',
+        '{"id": 14, "text": NaN}',
+        '{"text": "my card", "deep": ' + "[" * 100_000,
+        '{"text": "my card", "deep": ' + "[" * 100 + "]" * 100 + "}",
+        '{"text": "my card", "\\ud83d": 1}',
+        '{"id": 18, "text": "my card", "other": "\\ud83d"}',
     ]
     path = tmp_path / "in.jsonl"
     path.write_text("\n".join(lines))
@@ -167,15 +176,90 @@ def test_a_row_that_cannot_be_classified_says_why_and_the_others_go_on(predictor
     ]
     assert errors[5] == f"{path}, line 6: no field 'text'"
     assert errors[6].startswith(f"{path}, line 7: not valid JSON (Expecting value")
-    assert errors[7] == f"{path}, line 8: JSON, but no object with fields"
-    assert errors[8].startswith(f"{path}, line 9: not valid JSON (")
+    assert errors[7] == f'{path}, line 8: expected an object such as {{"text": "…"}}'
+    assert errors[8].startswith(f"{path}, line 9: not usable JSON (a number has thousands of digits")
     assert errors[9] == "the text has 1,000,001 characters, more than 1,000,000"
-    assert (errors[0], errors[10]) == (None, None)
-    assert [row.get("id") for row in rows] == [1, 2, 3, 4, 5, 6, None, None, None, 10, 11]
+    assert errors[11:17] == [
+        f"{path}, line 12: the key 'id' stands twice in one object; remove one",
+        "the text is empty",
+        "the text is missing",
+        f"{path}, line 15: not usable JSON (more than 64 brackets within each other)",
+        f"{path}, line 16: not usable JSON (more than 64 brackets within each other)",
+        f"{path}, line 17: a key holds half of a surrogate pair, which is no character",
+    ]
+    assert (errors[0], errors[10], errors[17]) == (None, None, None)
+    assert [row.get("id") for row in rows] == [1, 2, 3, 4, 5, 6, *[None] * 3, 10, 11, None, 13, 14, *[None] * 3, 18]
     assert rows[4]["text"] == "\ud83d"
     for kind in ("csv", "parquet"):
         predict_here(path, tmp_path / f"out.{kind}", predictor)
         assert [row["error"] or None for row in rows_in(tmp_path / f"out.{kind}")] == errors
+
+
+ODD_TEXTS = ["my parcel is late, again", "Größe; of the card", 'he said "hello"', "two\nlines", *texts_of(16)]
+
+
+def odd_content(name: str) -> bytes:
+    """The same rows as a file of a kind that people have."""
+    sign = {"semicolon": ";", "sep": ";", "tab": "\t", "tsv": "\t", "bar": "|"}.get(name.partition(".")[0], ",")
+    rows = [{"id": number, "text": text} for number, text in enumerate(ODD_TEXTS)]
+    if "json" in name:
+        rows = [{"id": row["id"], "data": {"body": row["text"]}} for row in rows]
+        text = "".join(json.dumps(row) + "\n" for row in rows) if ".jsonl" in name else json.dumps(rows, indent=2)
+    else:
+        sink = io.StringIO()
+        writer = csv.writer(sink, delimiter=sign, lineterminator="\r\n")
+        writer.writerow(["id", " text"])
+        writer.writerows([row["id"], row["text"]] for row in rows)
+        text = ("sep=;\r\n" if name.startswith("sep") else "") + sink.getvalue()
+    encoding = {"utf-16": "utf-16", "cp1252": "cp1252"}.get(name.partition(".")[0], "utf-8")
+    return gzip.compress(text.encode(encoding)) if name.endswith(".gz") else text.encode(encoding)
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("semicolon.csv", "with semicolons between the fields"),
+        ("sep.csv", "with semicolons between the fields"),
+        ("tab.csv", "with tabs between the fields"),
+        ("bar.csv", "with vertical bars between the fields"),
+        ("tsv.tsv", None),
+        ("utf-16.csv", "as UTF-16"),
+        ("cp1252.csv", "as Windows-1252"),
+        ("plain.csv.gz", None),
+        ("utf-16.csv.gz", "as UTF-16"),
+        ("array.json", None),
+        ("array.json.gz", None),
+        ("lines.jsonl.gz", None),
+    ],
+)
+@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
+def test_files_that_people_have_are_read(
+    name: str, note: str | None, order: int, predictor: Predictor, small_chunks: None, tmp_path: Path
+) -> None:
+    path, column = tmp_path / name, "data.body" if "json" in name else "text"
+    path.write_bytes(odd_content(name))
+    plan = plan_of(path, text=(column,))
+    assert list(plan.source.notes) == ([] if note is None else [f"{path} is read {note}."])
+    assert len(plan.chunks) == 3
+    classifier = Classifier(plan.source, predictor, VERSION)
+    read = {chunk.number: classifier._reader.read(chunk) for chunk in plan.chunks[::order]}
+    assert [text for number in range(3) for text in read[number].texts] == ODD_TEXTS
+    assert {fault for rows in read.values() for fault in rows.faults} == {None}
+    predict_here(path, tmp_path / "out.jsonl", predictor, text=(column,))
+    rows = rows_in(tmp_path / "out.jsonl")
+    assert [row["label"] for row in rows] == [prediction.label for prediction in predictor.predict(ODD_TEXTS)]
+    assert [int(row["id"]) for row in rows] == list(range(20))
+
+
+def test_a_dotted_name_is_a_column_inside_a_structure(predictor: Predictor, tmp_path: Path) -> None:
+    rows = [{"data": {"body": "my card", "n": 1}}, {"data": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    predict_here(tmp_path / "in.parquet", tmp_path / "out.parquet", predictor, text=("data.body",))
+    answers = rows_in(tmp_path / "out.parquet")
+    assert [row["error"] for row in answers] == [None, "the text is missing"]
+    assert answers[0]["data"] == {"body": "my card", "n": 1}
+    with pytest.raises(InputError, match=r"no column 'data\.bdy' \(--text\); did you mean data\.body\?"):
+        plan_of(tmp_path / "in.parquet", text=("data.bdy",))
 
 
 def test_a_csv_row_with_other_fields_than_the_header_is_kept_and_not_classified(predictor: Predictor, tmp_path: Path) -> None:
@@ -189,7 +273,10 @@ def test_a_csv_row_with_other_fields_than_the_header_is_kept_and_not_classified(
         ("my parcel", "3"),
         ("my card", "5"),
     ]
-    wrong = [f"{path}, line 4: 1 fields where the header has 2", f"{path}, line 6: 3 fields where the header has 2"]
+    wrong = [
+        f"{path}, line 4: 1 field where the header has 2; check the delimiters",
+        f'{path}, line 6: 3 fields where the header has 2; quote a field that holds a comma, such as "one, two"',
+    ]
     assert [row["error"] for row in rows] == ["", *wrong, ""]
 
 
@@ -351,8 +438,10 @@ def broken(folder: Path, name: str) -> Path:
     path = folder / name.partition(":")[0]
     contents = {
         "cut.parquet": b"PAR1 and no more",
-        "latin.csv": "text\nüber\n".encode("latin-1"),
-        "latin.jsonl": '{"text": "ok"}\n{"text": "über"}\n'.encode("latin-1"),
+        "bytes.csv": b"text\n\xfc\x81\n",
+        "bytes.jsonl": b'{"text": "ok"}\n{"text": "\xfc\x81"}\n',
+        "cut.json": b'[{"text": "ok"}, ',
+        "cut.csv.gz": gzip.compress(random.randbytes(1000))[:500],
         "quote.csv": b'text\nfine\n"never closed\nfine\n',
         "column.csv": b"texts\nfine\n",
         "twice.csv": b"text,text\na,b\n",
@@ -370,7 +459,7 @@ def broken(folder: Path, name: str) -> Path:
         (path / "a.csv").write_text("text\nfine\n")
         other = {"folder:kinds": "b.jsonl", "folder:columns": "b.csv", "folder:nested": "b/c.csv"}[name]
         (path / other).parent.mkdir(exist_ok=True)
-        (path / other).write_text("words\nfine\n")
+        (path / other).write_text("words,text\nfine,x\n")
     return path
 
 
@@ -378,18 +467,20 @@ def broken(folder: Path, name: str) -> Path:
     ("name", "sentence"),
     [
         ("cut.parquet", "cut.parquet: not a readable Parquet file"),
-        ("latin.csv", "latin.csv, line 2: byte 0xfc is not UTF-8; save it as UTF-8."),
-        ("latin.jsonl", "latin.jsonl, line 2: byte 0xfc is not UTF-8; save it as UTF-8."),
+        ("bytes.csv", "bytes.csv, line 2: byte 0xfc is not UTF-8; save the file as UTF-8."),
+        ("bytes.jsonl", "bytes.jsonl, line 2: byte 0xfc is not UTF-8; save the file as UTF-8."),
+        ("cut.json", "cut.json: the array is not closed; the file is cut, or a quote or bracket is missing."),
+        ("cut.csv.gz", "cut.csv.gz: cannot be read (not a complete gzip file"),
         ("quote.csv", "quote.csv, line 3: not valid CSV (unexpected end of data); check the quotes."),
         ("column.csv", "column.csv: no column 'text' (--text); did you mean texts?"),
-        ("twice.csv", "twice.csv: two columns are named 'text'; rename one."),
+        ("twice.csv", "twice.csv, line 1: two columns are named 'text'; rename one."),
         ("header.csv", "header.csv: no rows"),
         ("nothing.csv", "nothing.csv: empty; its first line must name the columns."),
         ("nothing.jsonl", "nothing.jsonl: no rows"),
         ("book.xlsx", "book.xlsx: unknown kind of file; expected one that ends in .csv"),
         ("number.parquet", "number.parquet: the column 'text' is of type int64, not text; choose another --text."),
         ("folder:kinds", "folder: holds files of several kinds (csv, jsonl)"),
-        ("folder:columns", "b.csv: its columns (words) are not those of"),
+        ("folder:columns", "b.csv: its columns (words, text) are not those of"),
         ("folder:nested", "folder: holds the folder b"),
         ("missing.csv", "missing.csv: no such file or folder; check INPUT."),
         ("s4://bucket/in.csv", "s4://bucket/in.csv: not a path or URL that can be read"),
