@@ -24,6 +24,7 @@ from manta.storage.folders import RunFolder, Storage, write_atomically
 from manta_jobs.cluster.connection import coming_cluster, connected, num_workers_at_once
 from manta_jobs.preflight import checks
 from manta_jobs.preflight.checks import Check
+from manta_jobs.preflight.deepspeed_settings import check_deepspeed
 from manta_jobs.preflight.estimate import MemoryEstimate, TimeEstimate, estimate_memory, estimate_time, model_size
 from manta_jobs.preflight.probe import ProbeError, run_probe
 from manta_jobs.preflight.tokens import sample_tokens
@@ -96,11 +97,12 @@ class Preflight:
 
 
 def load_inputs(config: ExperimentConfig) -> Inputs:
-    """Read data, architecture and tokenizer.
+    """Read data, architecture and tokenizer, and let DeepSpeed check its own settings.
 
     Raises:
         InputError: one of them is missing or wrong.
     """
+    check_deepspeed(config.train)
     dataset = load_dataset(config.data, task=config.model.task)
     model_config = load_model_config(config.model, dataset.labels)
     tokenizer = load_tokenizer(config.model)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from manta.behaviour.run import find_suite, load_suite
 from manta.config import DataConfig
+from manta.config.file import explain
 from manta.data import Split, load_labelled
 from manta.errors import InputError
 from manta.evaluation.metrics import classification_metrics, confusion_counts, per_class_metrics
@@ -98,8 +99,7 @@ def _data_config(data: str, settings: Mapping[str, Any]) -> DataConfig:
     try:
         return DataConfig.model_validate({"train": data, **settings})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{first.get('ctx', {}).get('error') or first['msg']}; see the options of manta evaluate.") from None
+        raise InputError(f"{'; '.join(explain(error, section='data'))}; see the options of manta evaluate.") from None
 
 
 def _new_folder(name: str, version: int | None) -> Path:

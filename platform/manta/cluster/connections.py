@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from manta.config.file import explain, read_document
-from manta.config.yaml_model import YamlModel
+from manta.config.file import read_document
+from manta.config.yaml_model import YamlModel, faults
 from manta.errors import InputError
 
 CLUSTERS_FILE = "~/.config/manta/clusters.yaml"
@@ -110,7 +110,7 @@ def _known_cluster(name: str | None) -> KnownCluster | None:
     try:
         found = ClustersFile.model_validate(read_document(path, what="clusters file", example="clusters: {gpu: {address: …}}"))
     except ValidationError as error:
-        raise InputError("\n".join(f"{path}: {line}" for line in explain(error))) from None
+        raise InputError("\n".join(f"{path}: {line}." for line in faults(error))) from None
     name = name or found.default
     if name is None:
         return None

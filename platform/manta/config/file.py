@@ -84,11 +84,16 @@ def build_config(document: dict[str, Any], *, source: str, overrides: list[str] 
         raise InputError("\n".join(f"{source}: {line}" for line in explain(error))) from None
 
 
-def explain(error: ValidationError) -> list[str]:
-    """Return one sentence for each wrong setting: its dotted name, what is wrong, and what is allowed."""
+def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
+    """Return one sentence for each wrong setting: its dotted name, what is wrong, and what is allowed.
+
+    `section` is the one that was validated, if it was not the whole config.
+    """
+    outer = (section,) if section else ()
     lines: list[str] = []
     deepest: dict[str, ErrorDetails] = {}
     for item in error.errors(include_url=False):
+        item["loc"] = (*outer, *item["loc"])
         name = ".".join(_setting(item["loc"]))
         if name not in deepest or len(item["loc"]) > len(deepest[name]["loc"]):
             deepest[name] = item  # of a union's errors, the one in the type that fits best

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 
 class YamlModel(BaseModel):
@@ -37,6 +37,12 @@ def read_as(value: Any) -> str | None:
             return f"the date {value}"
         case _:
             return None
+
+
+def faults(error: ValidationError) -> list[str]:
+    """Return one sentence for each fault of a small file: the setting, and what is wrong with it."""
+    named = ((".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors())
+    return [f"{name}: {message}" for name, message in named]
 
 
 def _fault(value: Any, kinds: set[Any]) -> str | None:

@@ -86,6 +86,33 @@ def test_a_run_keeps_what_was_known_before_it(three_classes: Path, tiny_model: P
     assert kept_preflight(prepared.folder) == {}
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"zero_optimization": {"reduce_bucket_size": "many"}},
+            "train.deepspeed.zero_optimization.reduce_bucket_size: 'many' is wrong: input should be a valid integer",
+        ),
+        ({"tensorboard": {"enabled": True, "x": 2}}, "train.deepspeed.tensorboard.x: 2 is wrong: extra inputs are not permitted"),
+        ({"flops_profiler": 3}, "train.deepspeed.flops_profiler: DeepSpeed cannot use 3 (AttributeError: "),
+    ],
+)
+def test_what_deepspeed_refuses_is_one_sentence_before_anything_starts(
+    three_classes: Path, tiny_model: Path, own_storage: Path, settings: dict[str, Any], message: str
+) -> None:
+    config = experiment(three_classes, tiny_model, deepspeed=settings)
+    with pytest.raises(InputError) as caught:
+        prepare(config, verb="train", console=people_console())
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+    assert not own_storage.exists()
+
+
+def test_settings_that_deepspeed_takes_are_no_fault(three_classes: Path, tiny_model: Path) -> None:
+    load_inputs(experiment(three_classes, tiny_model, deepspeed={"zero_optimization": {"reduce_bucket_size": 5e8}}))
+
+
 # The command
 
 
