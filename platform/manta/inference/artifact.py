@@ -11,11 +11,12 @@ import hashlib
 import importlib.metadata
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from manta.config.yaml_model import faults
 from manta.errors import InputError
 from manta.inference.answer_profile import AnswerProfile
 from manta.inference.calibration import Calibration, uncertain_below
@@ -89,6 +90,14 @@ class Manifest(BaseModel):
             raise ValueError(str(error)) from None
         return self
 
+    @model_validator(mode="after")
+    def _names_stay_inside(self) -> Manifest:
+        for name in (*self.files, *(form.file for form in self.forms)):
+            path = PurePosixPath(name)
+            if not name or path.is_absolute() or ".." in path.parts or name != str(path) or name == MANIFEST_FILE:
+                raise ValueError(f"{name!r} is not the name of a file in the model folder")
+        return self
+
     @property
     def label_space(self) -> LabelSpace:
         """The label space, with the thresholds and the temperature."""
@@ -123,10 +132,13 @@ class ModelArtifact:
             manifest = Manifest.model_validate_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{path}: no {MANIFEST_FILE}; this is not a model folder made by Manta.") from None
-        except (ValidationError, UnicodeDecodeError):
-            raise InputError(f"{path / MANIFEST_FILE}: damaged or of another version; export the model again.") from None
+        except (ValidationError, UnicodeDecodeError) as error:
+            reason = faults(error)[0] if isinstance(error, ValidationError) else "not text"
+            raise InputError(f"{path / MANIFEST_FILE}: damaged or of another version ({reason}); export the model again.") from None
         for name in sorted({WEIGHTS_FILE, *manifest.files}):
             file = path / name
+            if not file.resolve().is_relative_to(path.resolve()):
+                raise InputError(f"{file}: a link to {file.resolve()}, outside of the model folder; put the file itself there.")
             if not file.is_file():
                 raise InputError(f"{file}: missing from the model folder; fetch the model again.")
             if name not in manifest.files or file_sha256(file) != manifest.files[name]:

@@ -14,7 +14,7 @@ from manta.inference.artifact import WEIGHTS_FILE, ModelArtifact, with_forms
 from manta.inference.form import FORM_FILES, InferenceForm, Measured, OnnxForm, judged, unmade
 from manta.inference.predictor import run_batches
 from manta.model.forward import Forward, OnnxForward, TorchForward
-from manta.storage.folders import disk_errors
+from manta.storage.folders import disk_errors, partial_beside
 from manta.texts import token_ids
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def make_forms(
     import torch
 
     rows = np.unique(np.linspace(0, len(texts) - 1, num=min(len(texts), MAX_ROWS)).round().astype(int))
-    folder = artifact.path.with_name(artifact.path.name + ".forms.partial")
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = partial_beside(artifact.path)
     with disk_errors(folder):
         folder.mkdir()
     torch.set_num_threads(num_threads)

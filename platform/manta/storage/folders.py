@@ -166,16 +166,20 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
 
     `mode` sets the permissions of the file from its first byte on. The process's umask reduces them as usual.
     """
-    temporary = path.with_name(path.name + ".partial")
+    temporary = partial_beside(path)
     try:
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
             file.write(text)
         sync(temporary)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     temporary.replace(path)
+
+
+def partial_beside(path: Path) -> Path:
+    """Return a new hidden name next to `path` for a file or folder that is not finished. Nothing of a user's has it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
 
 
 def sync(path: Path) -> None:
@@ -198,10 +202,9 @@ def written_folder(target: Path) -> Iterator[Path]:
     target = target.absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise FileExistsError(target)
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_beside(target)
     with disk_errors(target):
         try:
-            shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             yield partial
             for path in (*partial.rglob("*"), partial):

@@ -123,7 +123,8 @@ def store(path: Path, *, without: Collection[str] = ()) -> None:
     if url is None:
         return
     there = _remote_files(url)
-    files = [file for file in (path, *path.rglob("*")) if file.is_file() and file.suffix != HALF]
+    found = ((file, (path.name, *file.relative_to(path).parts)) for file in (path, *path.rglob("*")) if file.is_file())
+    files = [file for file, parts in found if not any(part.endswith(HALF) for part in parts)]
     for file in sorted(files, key=lambda file: (COUNTING.index(file.name) + 1 if file.name in COUNTING else 0, file)):
         name = file.relative_to(path).as_posix()
         is_there = name in there and _is_same(file, there[name])

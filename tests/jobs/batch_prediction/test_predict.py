@@ -380,6 +380,15 @@ def test_an_interrupted_prediction_goes_on(predictor: Predictor, small_chunks: N
     assert not partial.exists()
 
 
+def test_a_folder_of_ones_own_is_not_taken_for_a_begun_prediction(predictor: Predictor, tmp_path: Path) -> None:
+    mine = tmp_path / "out.csv.partial" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=r"out\.csv\.partial: not begun by manta predict"):
+        predict_here(write_rows(tmp_path / "in.csv", input_rows()), tmp_path / "out.csv", predictor)
+    assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
+
+
 def test_a_changed_input_or_model_is_refused_until_one_starts_again(
     predictor: Predictor, small_chunks: None, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import pickletools
@@ -151,6 +152,37 @@ def test_a_file_that_the_manifest_does_not_list_is_refused_by_name(copied: Path,
     (copied / name).parent.mkdir(exist_ok=True)
     (copied / name).write_bytes(b"anything")
     assert refusal(copied).startswith(f"{copied / name}: {MANIFEST_FILE} does not list it")
+
+
+@pytest.mark.parametrize("name", ["../payload.txt", "a/../../payload.txt", "/etc/hostname", "./config.json", ""])
+def test_a_manifest_that_lists_files_elsewhere_is_refused(copied: Path, name: str) -> None:
+    (copied.parent / "payload.txt").write_text("x")
+    manifest = json.loads((copied / MANIFEST_FILE).read_text())
+    manifest["files"][name] = hashlib.sha256(b"x").hexdigest()
+    (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
+    assert f"{name!r} is not the name of a file in the model folder" in refusal(copied)
+
+
+def test_a_form_that_names_a_file_elsewhere_is_refused(copied: Path) -> None:
+    manifest = json.loads((copied / MANIFEST_FILE).read_text())
+    manifest["forms"] = [{"name": "onnx-fp32", "file": "../model.onnx", "accepted": True, "reason": ""}]
+    (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
+    assert "'../model.onnx' is not the name of a file in the model folder" in refusal(copied)
+
+
+@pytest.mark.parametrize("name", ["config.json", "extra/config.json"])
+def test_a_link_out_of_the_folder_is_refused(copied: Path, name: str) -> None:
+    outside = copied.parent / "outside"
+    outside.mkdir()
+    shutil.move(copied / "config.json", outside / "config.json")
+    if name == "config.json":
+        (copied / name).symlink_to(outside / "config.json")
+    else:
+        (copied / "extra").symlink_to(outside)
+    manifest = json.loads((copied / MANIFEST_FILE).read_text())
+    manifest["files"][name] = manifest["files"].pop("config.json")
+    (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
+    assert refusal(copied).startswith(f"{copied / name}: a link to {outside / 'config.json'}, outside of the model folder")
 
 
 @pytest.mark.parametrize("name", [".DS_Store", ".cache/huggingface/download.lock", "manta.json.partial"])

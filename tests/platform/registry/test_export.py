@@ -60,6 +60,15 @@ def test_a_folder_with_something_in_it_and_a_file_are_refused(finished: dict[str
     assert ModelArtifact.load(export_model(artifact, tmp_path / "empty"))
 
 
+def test_what_lies_beside_the_folder_stays(finished: dict[str, Any], tmp_path: Path) -> None:
+    mine = tmp_path / "hub.partial" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    export_model(finished["multiclass"].artifact, tmp_path / "hub")
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "hub.partial"]
+
+
 def test_a_damaged_model_is_not_exported(finished: dict[str, Any], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished["binary"].artifact.path, tmp_path / "model"))
     artifact = ModelArtifact.load(folder)

@@ -72,6 +72,12 @@ def test_a_report_is_json_with_its_own_characters(tmp_path: Path) -> None:
     assert "Grüße" in path.read_text(encoding="utf-8")
 
 
+def test_a_file_of_ones_own_beside_it_stays(tmp_path: Path) -> None:
+    (tmp_path / "file.txt.partial").write_text("mine")
+    write_atomically(tmp_path / "file.txt", "text")
+    assert (tmp_path / "file.txt.partial").read_text() == "mine"
+
+
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_atomically(path, "first")
