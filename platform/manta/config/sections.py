@@ -66,6 +66,9 @@ class DataConfig(Section):
     label_separator: Annotated[str, Field(min_length=1)] = "|"
     """Separator of the labels in one field if `model.task` is multilabel, such as billing|urgent. An empty field means that no
     label applies. JSONL, Parquet and hub rows may hold lists instead."""
+    normalize_labels: bool = False
+    """True if labels that only look different (by case, blanks, invisible characters, Unicode form, or as 0 and 0.0) are merged
+    into their most frequent spelling. False: they stay apart, and the run warns of them."""
     header: bool = True
     """True if the first line of CSV and TSV files names the columns."""
     delimiter: Annotated[str, Field(min_length=1)] = "auto"

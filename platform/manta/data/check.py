@@ -126,13 +126,12 @@ def coverage_warnings(counts: dict[str, dict[str, int]]) -> list[str]:
     `counts` are the rows of each label in each split.
     """
     warnings: list[str] = []
-    for name, per_label in counts.items():
-        missing = [label for label, count in per_label.items() if not count]
+    for name, of_split in counts.items():
+        missing = {label: counts["train"][label] for label, count in of_split.items() if not count}
         if missing:
-            rows = {label: counts["train"][label] for label in missing}
-            shown = _listed([f"{label}: {count} training row{'s' * (count != 1)}" for label, count in rows.items()])
+            shown = _listed([f"{label}: {count} training row{'s' * (count != 1)}" for label, count in missing.items()])
             warnings.append(
-                f"{name} has no row of {len(missing)} of the {len(per_label)} labels ({shown}): its scores say nothing about "
+                f"{name} has no row of {len(missing)} of the {len(of_split)} labels ({shown}): its scores say nothing about "
                 f"{'it' if len(missing) == 1 else 'them'}; add rows or give data.{name}."
             )
     return warnings

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manta.behaviour.run import load_suite
-from manta.data import check
+from manta.data import check, look_alikes
 from manta.data.feedback import with_feedback
 from manta.data.read import Rows, read_split, read_splits
 from manta.data.split import Indices, stratified_folds, stratified_split
@@ -116,12 +116,18 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     is_multilabel = task == "multilabel" or (task == "auto" and check.has_lists(rows["train"]))
     separator = config.label_separator if is_multilabel else None
     named = {name: check.checked_labels(split, separator=separator) for name, split in rows.items()}
+    found = look_alikes.spellings(named["train"])
+    if config.normalize_labels:
+        usual = look_alikes.usual_names(found)
+        named = {name: look_alikes.respelled(split, usual) for name, split in named.items()}
     warnings = [note for split in rows.values() for note in split.notes]
+    warnings += look_alikes.label_warnings(found, merged=config.normalize_labels)
     warnings += check.check_classes(rows["train"], named["train"])
     labels = LabelSpace.from_labels(named["train"], task=task)
     for name, split in rows.items():
         check.check_known(split, named[name], set(labels.names))
         check.check_conflicts(split, named[name])
+        warnings += look_alikes.text_warnings(split, named[name])
     if config.behaviour is not None:  # find faults now, not at the end of the run
         load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
     splits = {name: _as_split(split, named[name], labels) for name, split in rows.items()}
@@ -152,6 +158,8 @@ def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, colu
     """
     rows = read_split(location, "test", config, columns=columns)
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
+    if config.normalize_labels:
+        names = look_alikes.respelled(names, {look_alikes.folded(name): name for name in labels.names})
     check.check_known(rows, names, set(labels.names))
     places = [f"{rows.unit} {position}" for position in rows.positions]
     return Split(rows.texts, labels.encode(names), rows.columns, places)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manta.data import check
+from manta.data import check, look_alikes
 from manta.data.read import read_rows
 from manta.labels import names_of
 
@@ -47,6 +47,8 @@ def with_feedback(
     columns = ("first", "second") if len(config.text_columns) == 2 else "text"
     rows = read_rows(location, "feedback", config.model_copy(update={"text": columns, "label": "label"}))
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
+    if config.normalize_labels:
+        names = look_alikes.respelled(names, {look_alikes.folded(name): name for name in labels.names})
     check.check_known(rows, names, set(labels.names))
     said = dict(zip(rows.texts, names, strict=True))  # the last feedback on a text counts
     left_out = [text for text in said if text in held_out]

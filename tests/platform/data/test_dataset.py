@@ -307,11 +307,9 @@ def test_a_class_too_small_for_a_split_is_named(tmp_path: Path) -> None:
     data = load_dataset(DataConfig(train=location))
     assert [len(data.split(name)) for name in SPLITS] == [797, 99, 101]
     assert data.class_counts("test")["rare"] == 1
-    [warning] = data.warnings
-    assert warning == (
-        "validation has no row of 1 of the 2 labels (rare: 1 training row): its scores say nothing about it; add rows or give "
-        "data.validation."
-    )
+    (warning,) = data.warnings
+    assert warning.startswith("validation has no row of 1 of the 2 labels (rare: 1 training row)")
+    assert warning.endswith("add rows or give data.validation.")
 
 
 def test_a_validation_larger_than_training_is_refused(train: str) -> None:

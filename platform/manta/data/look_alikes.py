@@ -1,0 +1,104 @@
+"""Labels and texts that only look different: by case, blanks, invisible characters, Unicode form or the writing of a number."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from manta.labels import RowLabels, names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from manta.data.read import Rows
+
+MISSING_WORDS = {"NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None"}
+"""Words that programs write where a value is missing."""
+MOST_SHOWN = 5
+
+
+def folded(name: str) -> str:
+    """Return the form in which names that only look different are equal."""
+    visible = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+    plain = " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+    return str(Decimal(plain).normalize() + 0) if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", plain) else plain
+
+
+def spellings(labels: Iterable[RowLabels]) -> dict[str, Counter[str]]:
+    """Return the spellings of each label and the rows of each, by `folded` name."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, count in Counter(name for row in labels for name in names_of(row)).items():
+        found[folded(name)][name] = count
+    return found
+
+
+def usual_names(found: dict[str, Counter[str]]) -> dict[str, str]:
+    """Return the most frequent spelling of each label, by `folded` name; of equally frequent ones the first in the alphabet."""
+    return {key: min(counts, key=lambda name: (-counts[name], name)) for key, counts in found.items()}
+
+
+def respelled(labels: Sequence[RowLabels], names: dict[str, str]) -> list[RowLabels]:
+    """Return the labels of each row with the spelling that `names` has for them, by `folded` name."""
+
+    def usual(name: str) -> str:
+        return names.get(folded(name), name)
+
+    return [usual(row) if isinstance(row, str) else tuple(sorted({usual(name) for name in row})) for row in labels]
+
+
+def label_warnings(found: dict[str, Counter[str]], *, merged: bool) -> list[str]:
+    """Return one sentence with all labels that have several spellings, and one on labels that may stand for a missing value."""
+    groups = [counts for counts in found.values() if len(counts) > 1]
+    names = {name: count for counts in found.values() for name, count in counts.items() if name in MISSING_WORDS}
+    warnings = []
+    if groups:
+        shown = "; ".join(map(_listed, groups[:MOST_SHOWN])) + ("; …" if len(groups) > MOST_SHOWN else "")
+        done = (
+            "merged into the most frequent spelling, as data.normalize_labels says"
+            if merged
+            else "they are learned as different labels; data.normalize_labels: true merges them into the most frequent spelling"
+        )
+        warnings.append(f"labels that only look different: {shown}; {done}.")
+    if names:
+        listed = ", ".join(f"{name!r} ({count:,} rows)" for name, count in sorted(names.items()))
+        warnings.append(f"labels that may stand for a missing value: {listed}; remove these rows if they do.")
+    return warnings
+
+
+def _listed(counts: Counter[str]) -> str:
+    forms = {unicodedata.normalize("NFC", name) for name in counts}
+    show = repr if len(forms) == len(counts) else ascii  # which shows accents apart from their letters
+    return ", ".join(f"{show(name)} ({count:,} rows)" for name, count in counts.most_common())
+
+
+def text_warnings(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
+    """Return a sentence on texts that differ by case or blanks only and have two labels, and one on words for missing texts."""
+    first: dict[tuple[str, ...], int] = {}
+    conflicts: list[tuple[int, int]] = []
+    missing: Counter[str] = Counter()
+    for index, text in enumerate(rows.texts):
+        parts = (text,) if isinstance(text, str) else text
+        other = first.setdefault(tuple(" ".join(part.casefold().split()) for part in parts), index)
+        if labels[other] != labels[index]:
+            conflicts.append((other, index))
+        missing.update(part.strip() for part in parts if len(part) < 10 and part.strip() in MISSING_WORDS)
+    warnings = []
+    if conflicts:
+        pairs = "; ".join(_conflict(rows, labels, *pair) for pair in conflicts[:MOST_SHOWN])
+        more = "; …" if len(conflicts) > MOST_SHOWN else ""
+        warnings.append(
+            f"{rows.source}: texts that differ from another by case or blanks only and have another label: {len(conflicts):,} "
+            f"({pairs}{more}); decide on one."
+        )
+    if missing:
+        listed = ", ".join(f"{word!r} ({count:,} rows)" for word, count in sorted(missing.items()))
+        warnings.append(f"{rows.source}: texts that may stand for a missing value: {listed}; remove these rows if they do.")
+    return warnings
+
+
+def _conflict(rows: Rows, labels: Sequence[RowLabels], one: int, other: int) -> str:
+    said = [f"{rows.unit} {rows.positions[index]} {', '.join(names_of(labels[index])) or 'no label'}" for index in (one, other)]
+    return " and ".join(said)
