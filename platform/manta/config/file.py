@@ -100,8 +100,8 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
     for name, item in deepest.items():
         location = _setting(item["loc"])
         if item["type"] == "extra_forbidden":
-            section = _section_at(location[:-1])
-            allowed = list(section.model_fields) if section else []
+            settings = _section_at(location[:-1])
+            allowed = list(settings.model_fields) if settings else []
             lines.append(f"unknown setting {name}; {nearest(location[-1], allowed)}")
         elif item["type"] == "invalid_key":
             section_name = ".".join(location[:-1]) or "the experiment"
