@@ -20,3 +20,5 @@ ENV PATH=/opt/manta/bin:$PATH \
     RAY_USAGE_STATS_ENABLED=0
 USER 1000
 WORKDIR /home/manta
+# In place of HAProxy, rayservice.yaml has Ray start the launcher that protects it.
+RUN python -m manta_serve.haproxy /home/manta/haproxy

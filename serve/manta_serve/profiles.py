@@ -3,7 +3,8 @@
 `laptop` listens on this machine only. With one replica, nothing stands between a client and the process that holds the model: Ray
 lets the replica listen itself ("direct ingress"). Ray's proxy, which costs more than the model, gets a port that is not used.
 
-`production` puts HAProxy in front of every node's replicas. It listens on all interfaces, regardless of the configured host.
+`production` puts HAProxy in front of every node's replicas. It listens on all interfaces, regardless of the configured host. On a
+cluster of several nodes, the replicas do so, too, because the other nodes' HAProxys must reach them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 ProfileName = Literal["laptop", "production"]
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104  # HAProxy listens on it
 HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+BOUNDED = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "manta_serve.request_heads.install"}
 THROUGHPUT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # The option above would turn this off. Without it, only an event loop can call a replica; requests do not use it.
@@ -35,6 +37,15 @@ DRAIN_NOTICE_S = 5.0
 """Seconds for which a production service reports not ready before it stops; load balancers check every second or two."""
 LAPTOP_NOTICE_S = 1.0
 """The same for the laptop profile, which has no load balancer: time to end open connections with an answer."""
+PRODUCTION = {
+    HA_PROXY: "1",
+    **BOUNDED,
+    **PROXY_START,
+    **THROUGHPUT,
+    # Long enough for every HAProxy to remove a replica from its list.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{DRAIN_NOTICE_S:g}",
+}
+"""Variables of the production profile on every node."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +69,7 @@ def ingress_of(config: ServeConfig, profile: ProfileName) -> Ingress:
         InputError: the laptop profile would have to listen beyond this machine.
     """
     if profile == "production":
-        environment = {HA_PROXY: "1", **PROXY_START, **THROUGHPUT}
-        # Long enough for every HAProxy to remove a replica from its list.
-        environment["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = f"{DRAIN_NOTICE_S:g}"
+        environment = PRODUCTION | {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_ports(1)[0])}
         return Ingress(ALL_INTERFACES, config.port, environment, drain_notice_s=DRAIN_NOTICE_S)
     if not is_loopback(config.host):
         raise InputError(
@@ -68,8 +77,9 @@ def ingress_of(config: ServeConfig, profile: ProfileName) -> Ingress:
             "add --profile production, or leave the host out."
         )
     if config.max_replicas > 1 or config.min_replicas == 0:
-        return Ingress(config.host, config.port, PROXY_START)
+        return Ingress(config.host, config.port, BOUNDED | PROXY_START)
     environment = {
+        **BOUNDED,
         **PROXY_START,
         **THROUGHPUT,
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(config.port),

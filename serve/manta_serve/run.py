@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from manta.cluster.ports import check_port, is_loopback
 from manta.errors import InputError, RunError
 from manta.registry.models import ModelRegistry, RegisteredVersion
 from manta.storage.folders import Storage
+from manta_serve.haproxy import haproxy_environment
 from manta_serve.keys import KeyStore
-from manta_serve.profiles import Ingress, ProfileName, ingress_of
+from manta_serve.profiles import ALL_INTERFACES, Ingress, ProfileName, ingress_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +29,13 @@ if TYPE_CHECKING:
     from manta_serve.app import ServeArguments
 
 APPLICATION = "manta"
+LOCAL_HOST = "127.0.0.1"
+OWN_CLUSTER = {
+    # Despite its name it also works on Linux: Ray's own ports stay on this machine.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Other users of the machine cannot give this cluster commands.
+    "RAY_AUTH_MODE": "token",
+}
 DRAIN_TIMEOUT_S = 10.0
 
 
@@ -42,9 +53,18 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
     check_keys(ingress.host, root)
     version = champion_of(root, name)
     check_port(ingress.host, config.port)
-    os.environ.update(ingress.environment)  # Ray Serve reads it on import
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with TemporaryDirectory(prefix="manta-", dir="/tmp") as folder:  # a socket's path is short
+        environment = dict(ingress.environment)
+        if profile == "production":
+            environment |= haproxy_environment(Path(folder))
+        if not os.environ.get("RAY_ADDRESS"):
+            environment |= OWN_CLUSTER | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ.update(environment)  # Ray Serve reads it on import
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        _run(version, root, config=config, ingress=ingress, console=console)
 
+
+def _run(version: RegisteredVersion, root: Storage, *, config: ServeConfig, ingress: Ingress, console: Console) -> None:
     import ray
 
     from manta_serve.app import ServeArguments
@@ -57,9 +77,10 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
         require_keys=not is_loopback(ingress.host),
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    shared = os.environ.get("RAY_ADDRESS")
     ray.init(
-        address=os.environ.get("RAY_ADDRESS") or "local",
-        include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+        address=shared or "local",
+        include_dashboard=None if shared else False,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
@@ -96,8 +117,10 @@ def _start(arguments: ServeArguments, ingress: Ingress, *, version: RegisteredVe
 
     from manta_serve.app import build
 
-    serve.start(http_options=HTTPOptions(host=ingress.host, port=ingress.proxy_port))
+    # On a cluster of one machine, nothing but HAProxy, by its launcher, listens beyond it.
+    host = LOCAL_HOST if ingress.host == ALL_INTERFACES and not os.environ.get("RAY_ADDRESS") else ingress.host
     try:
+        serve.start(http_options=HTTPOptions(host=host, port=ingress.proxy_port))
         serve.run(build(arguments), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         serve.delete(APPLICATION)
