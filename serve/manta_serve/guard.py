@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths without a key, for load balancers."""
-SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LONGEST_ID = 200
+NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -277,6 +278,9 @@ class BodyLimit:
 
 
 def request_id_of(headers: Headers) -> str:
-    """Return the caller's id if it is safe to log, else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    """Return the caller's id, else a new one. Ray Serve answers with the caller's, whatever it is, so the log has the same.
+
+    Only what could break a line of the log, or fill it, is replaced or cut off.
+    """
+    given = headers.get("x-request-id", "").strip()
+    return NOT_PRINTABLE.sub("?", given)[:LONGEST_ID] or uuid.uuid4().hex

@@ -53,11 +53,13 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_and_see)
         finally:
-            seconds, problem = time.perf_counter() - started, state.get("problem", "")
+            seconds = time.perf_counter() - started
+            # Ray cancels the request of a client that has gone, so that nothing else can name the problem.
+            problem = state.setdefault("problem", "client_gone" if status == CLIENT_GONE else "")
             self._metrics.request(scope["path"], status=status, problem=problem, seconds=seconds)
             if self._logs_all or status >= SERVER_FAULT:
                 facts = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 6)}
-                facts |= {name: state[name] for name in ("problem", "key_name", "version", "texts") if state.get(name) is not None}
+                facts |= {name: state[name] for name in ("problem", "key_name", "version", "texts") if state.get(name)}
                 logger.info("answered", extra={"facts": facts})
 
 
@@ -82,9 +84,13 @@ class JsonLines(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Make this process write the service's log to stderr as JSON. Otherwise the host's logging decides where it goes."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Make this process write the service's log to stderr as JSON, line by line.
+
+    `sys.stderr` is no use in a replica: Ray replaces it by a log of its own, in another format, which holds back a thousand lines.
+    """
+    handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(JsonLines())
-    ours = logging.getLogger("manta_serve")
-    ours.handlers, ours.propagate = [handler], False
-    ours.setLevel(logging.INFO)
+    for name in ("manta", "manta_serve"):
+        ours = logging.getLogger(name)
+        ours.handlers, ours.propagate = [handler], False
+        ours.setLevel(logging.INFO)
