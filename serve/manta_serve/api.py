@@ -224,11 +224,13 @@ def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None
             described = None if version is None else await service.choose(version=version)
         return ModelAnswer.of(service, described=described, feedback=takes_feedback)
 
+    @api.head("/healthz", include_in_schema=False)
     @api.get("/healthz")
     async def healthz() -> Status:
         """Report that the process is running."""
         return Status(status="ok")
 
+    @api.head("/readyz", include_in_schema=False)
     @api.get("/readyz", responses=problems_of(503))
     async def readyz() -> Status:
         """Report that a model is loaded and warm. The answer is 503 while the service is stopping."""

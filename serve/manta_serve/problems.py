@@ -72,7 +72,7 @@ def invalid(errors: Sequence[ErrorDetails]) -> ApiProblem:
     kind = first["type"]
     sentences = {
         "missing": "This field is missing.",
-        "string_pattern_mismatch": "The text is blank, or holds a NUL character.",
+        "string_pattern_mismatch": "The text has no visible character, or holds a NUL character.",
         "string_too_long": f"The text has more than {context.get('max_length')} characters, which is the limit for one text.",
         "string_type": "This is not a text; give a string.",
     }

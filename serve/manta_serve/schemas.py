@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 MAX_EXPLAINED = 8
 """Most texts of one request that can be explained: an explanation takes as long as some hundred answers."""
-NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
+INVISIBLE = (
+    "\x01-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Control characters, an empty Braille cell, and what Unicode calls ignorable
+(https://unicode.org/reports/tr44/#Default_Ignorable_Code_Point). A model would give a label to a text of these alone, too."""
+VISIBLE = rf"^[^\x00]*[^\s\x00{INVISIBLE}][^\x00]*$"
 EXAMPLE_TEXTS = ["Where is my parcel?", "I was charged twice."]
 
 
@@ -120,7 +126,7 @@ def as_text(given: str | list[str]) -> Text:
 
 
 def _single_or_pair(config: ServeConfig) -> Any:
-    single = Annotated[str, StringConstraints(min_length=1, max_length=config.max_characters, pattern=NOT_BLANK)]
+    single = Annotated[str, StringConstraints(min_length=1, max_length=config.max_characters, pattern=VISIBLE)]
     pair = Annotated[list[single], Field(min_length=2, max_length=2)]
     return Annotated[Annotated[single, Tag("one")] | Annotated[pair, Tag("several")], BY_KIND]
 

@@ -104,6 +104,9 @@ def test_model_says_what_answers(client: TestClient) -> None:
     assert body["abstain"] == {"below": 0.5, "target_precision": None, "precision": None, "coverage": None}
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
+    for path in ("/healthz", "/readyz"):
+        head = client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,9 @@ def test_model_says_what_answers(client: TestClient) -> None:
         ('{"text": "x", "texts": ["y"]}', 422, None),
         ('{"text": null}', 422, "text"),
         ('{"text": "a\\u0000b"}', 422, "text"),
+        ('{"texts": ["x", "\\u200b\\u200d \\ufeff"]}', 422, "texts.1"),
+        ('{"texts": [["x", "\\u0001\\u0007\\u009f"]]}', 422, "texts.0.1"),
+        ('{"text": "\\u3164\\u2800\\udb40\\udc41"}', 422, "text"),
         ('{"text": "\\ud800"}', 400, None),
         ('{"text": "a\x00b"}', 400, None),
         (b'{"text": "\xff"}', 400, None),
@@ -143,6 +149,11 @@ def test_faulty_requests_are_told_what_is_wrong(client: TestClient, body: str | 
     error = response.json()["error"]
     assert error.get("field") == field
     assert error["message"]
+
+
+def test_texts_with_anything_to_see_are_answered(client: TestClient) -> None:
+    seen = ["\u200bx", "\U0001f468\u200d\U0001f469", "\u05d0\u200f", "\u0915\u094d\u200d", "?", "\ufeff\u4f60", "\U0001fae9"]
+    assert len(client.post("/v1/classify", json={"texts": seen}).json()["predictions"]) == len(seen)
 
 
 def test_limits_are_refused_by_name(classifier: ServedModel) -> None:
