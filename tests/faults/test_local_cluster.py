@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from manta.cluster.connections import connection
-from manta_jobs.submission.jobs_api import JobsApi
+from manta.cluster.jobs_api import JobsApi
 
 from .laptop import local_cluster
 

@@ -7,6 +7,7 @@ import json
 import stat
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -14,6 +15,8 @@ from manta.errors import InputError
 from manta_ui.accounts import Accounts
 from manta_ui.commands import ui
 from manta_ui.run import PageSettings, checked_accounts, jobs_of, tracking_of
+
+from .visits import page_process
 
 PASSWORD = "correct horse battery"  # noqa: S105  # of nobody
 
@@ -111,10 +114,10 @@ def test_a_cluster_is_named_as_for_submitting(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.5:8265/")
     found = jobs_of(settings())
     assert found is not None
-    assert found.url == "http://10.0.0.5:8265"
+    assert found.api.address == "http://10.0.0.5:8265"
     other = jobs_of(settings(address="10.0.0.6"))
     assert other is not None
-    assert other.url == "http://10.0.0.6:8265"
+    assert other.api.address == "http://10.0.0.6:8265"
     with pytest.raises(InputError, match="the token cannot be read"):
         jobs_of(settings(address="10.0.0.6", token_file=tmp_path / "none"))
 
@@ -125,3 +128,12 @@ def test_a_server_that_is_named_is_the_registry(own_storage: Path) -> None:
     with tracking_of(settings(tracking="sqlite:///somewhere.db")) as tracking:
         assert tracking.environment == {"MANTA_STORAGE": str(own_storage)}
     assert not own_storage.exists()
+
+
+@pytest.mark.slow
+def test_the_page_opens_and_ends_in_an_environment_with_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with page_process(tmp_path, log=tmp_path / "log", api="http://127.0.0.1:9") as url:
+        assert httpx.get(url, trust_env=False, timeout=30).status_code == 200
+    assert "Traceback" not in (tmp_path / "log").read_text()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from manta.cluster.connections import Connection
+from manta.cluster.jobs_api import Job, JobsApi
+from manta.errors import InputError
+from manta_ui.cluster_jobs import ClusterJobs
+from manta_ui.job_logs import JobLog, read_log
 from manta_ui.job_progress import progress_of
 from manta_ui.job_views import job_html, jobs_html, log_html, outcome
-from manta_ui.jobs_client import Job, JobLog, JobsClient, JobsError, read_log
+from manta_ui.markup import capitalized
 
 SEARCH = "Search: 6 trials, at most 2 min 00 s, then up to 2 confirming runs (the best trials again with other seeds)"
 
@@ -76,5 +81,6 @@ def test_logs_and_sentences_are_shown_as_text() -> None:
 
 
 def test_no_cluster_is_one_sentence() -> None:
-    with pytest.raises(JobsError, match=r"No cluster answers at http://127.0.0.1:9\. Is it up"):
-        JobsClient("http://127.0.0.1:9/").jobs()
+    with pytest.raises(InputError, match=r"no cluster answers at http://127.0.0.1:9 \(Connection refused\); is it up") as found:
+        ClusterJobs(JobsApi(Connection("http://127.0.0.1:9", None))).jobs()
+    assert capitalized(str(found.value)).startswith("No cluster answers")

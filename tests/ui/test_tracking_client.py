@@ -209,7 +209,7 @@ def test_a_person_looks_at_versions_and_searches_and_starts_from_the_best_config
     choose(visit, "models-version", "2")
     expect(visit.part("models-verdict")).to_contain_text(f"worse: {EVIL}")
     visit.part("models-promote").click()
-    expect(visit.part("models-said")).to_contain_text(f"No cluster answers at {GONE}.")
+    expect(visit.part("models-said")).to_contain_text(f"No cluster answers at {GONE} (")
 
     visit.open("Tuning")
     expect(visit.part("tuning-note")).to_contain_text("best: trial-002 with validation accuracy 0.9")
@@ -232,8 +232,8 @@ def test_a_person_looks_at_versions_and_searches_and_starts_from_the_best_config
     expect(visit.part("jobs-note")).to_contain_text("Ready: desk, registered as desk.")
     assert violations(visit) == []
     visit.part("jobs-tune").click()
-    expect(visit.part("jobs-note")).to_contain_text(f"No cluster answers at {GONE}.")
-    expect(visit.part("jobs-status")).to_contain_text(f"No cluster answers at {GONE}.")
+    expect(visit.part("jobs-note")).to_contain_text(f"No cluster answers at {GONE} (")
+    expect(visit.part("jobs-status")).to_contain_text(f"No cluster answers at {GONE} (")
 
 
 def test_the_server_ends_with_the_page_and_that_is_said(recorded: Recorded) -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from manta.cluster.http import CONNECT_TIMEOUT_S, http_client
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Text = tuple[str, ...]
 """One text, or the two texts of a pair."""
-CONNECT_TIMEOUT_S = 1.0
 EXPLAIN_TIMEOUT_S = 90.0
 READY_TIMEOUT_S = 1.5
 
@@ -129,9 +130,7 @@ class ServeClient:
         self.has_key = bool(key)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
-        timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
-        # Ignores the environment's proxy: the API is reached directly, often on this machine.
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers, limits=limits, trust_env=False)
+        self._http = http_client(self.url, timeout_s=timeout_s, headers=headers, limits=limits)
 
     def check_ready(self) -> None:
         """Check that the API answers and a model is loaded. The check needs no key and does not count towards a rate limit.

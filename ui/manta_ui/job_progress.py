@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from manta_ui.jobs_client import Job
+    from manta.cluster.jobs_api import Job
 
 STEPS = re.compile(r"^(.*epoch \d+) of \d+: (\d+)/(\d+) steps, (.+)$")
 EPOCH = re.compile(r"^epoch (\d+)/(\d+): ")

@@ -6,14 +6,16 @@ import html
 import time
 from typing import TYPE_CHECKING
 
+from manta.cluster.jobs_api import last_line
 from manta_ui.model_views import moment
 from manta_ui.tables import Cell, facts_html, table_html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from manta.cluster.jobs_api import Job
+    from manta_ui.job_logs import JobLog
     from manta_ui.job_progress import Progress
-    from manta_ui.jobs_client import Job, JobLog
 
 KINDS = {"SUCCEEDED": "manta-good", "FAILED": "manta-bad", "STOPPED": "manta-faint"}
 
@@ -63,7 +65,7 @@ def outcome(job: Job, log: JobLog | None) -> str:
         return ""
     result = log.result
     if result is None:
-        return log.error or ("" if job.status == "STOPPED" else _last_line(job.message))
+        return log.error or ("" if job.status == "STOPPED" else last_line(job.message))
     if "artifact" in result:
         return f"{result['model']}@{result['version']}, on the cluster in {result['artifact']}"
     if "promoted" in result:
@@ -80,8 +82,3 @@ def took(job: Job) -> str:
     minutes, rest = divmod(max(0, seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def _last_line(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[-1] if lines else ""

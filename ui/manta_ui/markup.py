@@ -15,6 +15,11 @@ LONGEST_SHOWN = 120
 """Characters of a text on a button. A click puts the whole text into the box."""
 
 
+def capitalized(message: str) -> str:
+    """Return an error's message as a sentence for the page. Messages of the command line start with a small letter."""
+    return message if message.startswith(("http://", "https://")) else message[:1].upper() + message[1:]
+
+
 def note_html(message: str, *, is_error: bool = False) -> str:
     """Return a line of text for the page, escaped. A screen reader reads it aloud when it changes."""
     kind = "manta-note manta-error" if is_error else "manta-note"

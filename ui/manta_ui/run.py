@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.cluster.connections import connection
+from manta.cluster.jobs_api import JobsApi
 from manta.cluster.ports import check_port, is_loopback
 from manta.errors import InputError
 from manta.storage.folders import Storage
 from manta_ui.accounts import Accounts
 from manta_ui.client import ServeClient
-from manta_ui.jobs_client import JobsClient
+from manta_ui.cluster_jobs import ClusterJobs
 from manta_ui.services import Services
 from manta_ui.sessions import Sessions
 from manta_ui.tracking_client import TrackingClient
@@ -134,7 +135,7 @@ def tracking_of(settings: PageSettings) -> Iterator[TrackingClient]:
         yield server.client()
 
 
-def jobs_of(settings: PageSettings) -> JobsClient | None:
+def jobs_of(settings: PageSettings) -> ClusterJobs | None:
     """Return a client of the cluster, which is named as for `manta submit`; None if none is named.
 
     Raises:
@@ -145,8 +146,7 @@ def jobs_of(settings: PageSettings) -> JobsClient | None:
         address = os.environ.get("RAY_ADDRESS", "")
         if not address.startswith(HTTP):  # Ray's other addresses accept no jobs
             return None
-    found = connection(cluster=settings.cluster, address=address, token_file=settings.token_file)
-    return JobsClient(found.address, token=found.token)
+    return ClusterJobs(JobsApi(connection(cluster=settings.cluster, address=address, token_file=settings.token_file)))
 
 
 def checked_accounts(settings: PageSettings) -> Accounts | None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from manta_ui.accounts import Accounts
     from manta_ui.client import ServeClient
-    from manta_ui.jobs_client import JobsClient
+    from manta_ui.cluster_jobs import ClusterJobs
     from manta_ui.tracking_client import TrackingClient
 
 
@@ -21,7 +21,7 @@ class Services:
     api: ServeClient
     tracking: TrackingClient | None
     """None if there is no tracking server; its tabs then say what to set."""
-    jobs: JobsClient | None
+    jobs: ClusterJobs | None
     """None if no cluster is named; its tab then says what to set."""
     accounts: Accounts | None
     """The accounts that may log in; None if no login is required, which is allowed on this machine only."""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from manta.cluster.http import http_client
 from manta.registry.decisions import Decision, read_decisions
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class TrackingClient:
         self.environment = dict(environment or {})
         if isinstance(url, str) and environment is None:
             self.environment = {"MLFLOW_TRACKING_URI": url.rstrip("/")}
-        self._http = httpx.Client(timeout=httpx.Timeout(TIMEOUT_S, connect=2.0))
+        self._http: httpx.Client | None = None
         self._histories: dict[tuple[str, str], list[float]] = {}
 
     def models(self) -> list[Model]:
@@ -267,6 +268,8 @@ class TrackingClient:
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         address = self._address()
         try:
+            if self._http is None:
+                self._http = http_client(address, timeout_s=TIMEOUT_S)
             return self._http.request(method, f"{address}/{path}", **content)
         except httpx.TimeoutException:
             raise TrackingError(f"MLflow at {address} takes too long to answer. Try again in a moment.") from None

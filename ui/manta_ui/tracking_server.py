@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from manta.cluster.http import http_client
 from manta.cluster.ports import free_ports
 from manta_ui.tracking_client import NothingRecordedError, TrackingClient, TrackingError, TrackingStartingError
 
@@ -109,6 +110,7 @@ class TrackingServer:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=1.0).is_success
+        with http_client(url, timeout_s=1.0) as client:
+            return client.get(url).is_success
     except httpx.HTTPError:
         return False

@@ -5,19 +5,19 @@ Serving and the page run as separate processes, started through the `manta` comm
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
+from manta.cluster.http import http_client
 from manta.cluster.ports import check_port
 from manta.config.file import load_config
 from manta.console import duration, people_table
@@ -147,11 +147,10 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
         if process.poll() is not None:
             lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
             raise RunError(f"manta {log.stem} ended at once: {lines[-1] if lines else 'no output'} (all of it: {log})")
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  # our own http address
+        with suppress(httpx.HTTPError), http_client(url, timeout_s=5.0) as client:
+            if client.get(url).is_success:
                 return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.25)
+        time.sleep(0.25)
     raise RunError(f"{url} did not answer within {START_TIMEOUT_S:.0f} s; see {log}")
 
 
@@ -167,11 +166,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def classify(api_url: str, text: str) -> tuple[str, str, float]:
     """Classify one text through the API, and return text, label and probability."""
-    request = urllib.request.Request(  # noqa: S310  # our own http address
-        f"{api_url}/v1/classify", data=json.dumps({"texts": [text]}).encode(), headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-        prediction: dict[str, Any] = json.load(response)["predictions"][0]
+    with http_client(api_url, timeout_s=60.0) as client:
+        prediction: dict[str, Any] = client.post("/v1/classify", json={"texts": [text]}).raise_for_status().json()["predictions"][0]
     return text, str(prediction["label"]), float(prediction["score"])
 
 

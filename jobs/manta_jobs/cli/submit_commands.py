@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from manta.cluster.connections import Connection
-    from manta_jobs.submission.jobs_api import Job, JobsApi
+    from manta.cluster.jobs_api import Job, JobsApi
 
 VERBS = ("train", "tune", "evaluate", "predict", "preflight")
 STOPPED_BY_CTRL_C = 130
@@ -171,11 +172,24 @@ def verb_params(verb: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def _connect(cluster: str | None, address: str | None, token_file: Path | None) -> tuple[Connection, JobsApi]:
+
     from manta.cluster.connections import connection
-    from manta_jobs.submission.jobs_api import JobsApi
+    from manta.cluster.jobs_api import JobsApi
 
     found = connection(cluster=cluster, address=address, token_file=token_file)
-    return found, JobsApi(found)
+    api = JobsApi(found)
+    check_version(api.ray_version(), at=found.address, ours=importlib.metadata.version("ray"))
+    return found, api
+
+
+def check_version(theirs: str, *, at: str, ours: str) -> None:
+    """Check that the cluster runs the Ray version that this code is for; only the last number may differ.
+
+    Raises:
+        InputError: it runs another version.
+    """
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
+        raise InputError(f"{at} runs Ray {theirs}, but this is Manta for Ray {ours}; see docs/clusters.md, upgrading Ray.")
 
 
 def _follow(api: JobsApi, job_id: str, *, connection: Connection, console: Console, json: bool) -> None:

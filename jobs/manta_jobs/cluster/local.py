@@ -17,9 +17,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import psutil
-import requests
 
+from manta.cluster.http import http_client
 from manta.cluster.ports import free_ports
 from manta.errors import RunError
 from manta.storage.folders import write_atomically
@@ -181,11 +182,9 @@ class LocalCluster:
 
     def _num_alive(self) -> int:
         try:
-            answer = requests.get(
-                f"{self.jobs_address}/nodes?view=summary", headers={"Authorization": f"Bearer {self.token}"}, timeout=5.0
-            )
-            nodes = answer.json()["data"]["summary"]
-        except (requests.RequestException, ValueError, KeyError, TypeError):
+            with http_client(self.jobs_address, timeout_s=5.0, headers={"Authorization": f"Bearer {self.token}"}) as client:
+                nodes = client.get("/nodes?view=summary").json()["data"]["summary"]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return 0
         return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
 

@@ -7,16 +7,19 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from manta.cluster.http import proxy_of
 from manta.cluster.job import MARK
+from manta.cluster.jobs_api import last_line
 from manta.errors import InputError, RunError
-from manta_jobs.submission.jobs_api import last_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from manta_jobs.submission.jobs_api import Job, JobsApi
+    from manta.cluster.connections import Connection
+    from manta.cluster.jobs_api import Job, JobsApi
 
 ASK_AGAIN_S = 1.0
+CONNECT_TIMEOUT_S = 10.0
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Transcript:
         """Add the output until the job is over. A lost connection is made again, and nothing is shown twice."""
         while True:
             skip = self._num_seen
-            async for text in api.tail(job_id):
+            async for text in output_of(job_id, api.connection):
                 new = text[skip:]
                 skip = max(0, skip - len(text))
                 if new:
@@ -66,6 +69,24 @@ class Transcript:
             self.result, self.error = said.get("result"), said.get("error")
         elif line.strip():
             self.show(line)
+
+
+async def output_of(job_id: str, connection: Connection) -> AsyncIterator[str]:
+    """Yield the job's output from its start, until the job or the connection ends."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S)
+    address = f"{connection.address}/api/jobs/{job_id}/logs/tail"
+    try:
+        async with (
+            aiohttp.ClientSession(headers=connection.headers, timeout=timeout) as session,
+            session.ws_connect(address, heartbeat=30.0, proxy=proxy_of(address)) as stream,
+        ):
+            async for message in stream:
+                if message.type == aiohttp.WSMsgType.TEXT:
+                    yield message.data
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return
 
 
 def outcome(job: Job, transcript: Transcript) -> dict[str, Any]:

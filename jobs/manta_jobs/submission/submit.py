@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from manta_jobs.submission.jobs_api import JobsApi
+    from manta.cluster.jobs_api import JobsApi
 
 
 def submit(verb: str, params: Mapping[str, Any], *, api: JobsApi, console: Console, image_code: bool = False) -> str:
@@ -30,7 +30,5 @@ def submit(verb: str, params: Mapping[str, Any], *, api: JobsApi, console: Conso
     name = Path(params["experiment"]).stem if params.get("experiment") is not None else "manta"
     job = cluster_job(verb, sent, name=name, files=cargo.contents, storage=storage, image_code=image_code)
     with console.status(f"Sending {bytes_phrase(sum(len(package.content) for package in job.packages))} to {api.address}"):
-        for package in job.packages:
-            api.upload(package)
-    api.submit(job)
+        api.send(job)
     return job.id

@@ -14,12 +14,12 @@ import yaml
 from manta.cluster import job as cluster_job
 from manta.cluster.connections import CLUSTERS_FILE, connection, jobs_address
 from manta.cluster.job import SUPPORTED_PYTHON, code_package
+from manta.cluster.jobs_api import JobsApi
 from manta.errors import InputError
 from manta_jobs.cli.job_start import MARK, placed_inputs
-from manta_jobs.cli.submit_commands import verb_params, whereabouts
+from manta_jobs.cli.submit_commands import check_version, verb_params, whereabouts
 from manta_jobs.submission.cargo import packed_inputs
 from manta_jobs.submission.follow import Transcript
-from manta_jobs.submission.jobs_api import JobsApi, check_version
 
 
 @pytest.fixture(autouse=True)
@@ -166,11 +166,11 @@ def test_rays_other_addresses_are_told_apart(address: str) -> None:
 
 
 def test_a_ray_that_does_not_match_and_an_address_where_nobody_is_are_a_sentence() -> None:
-    check_version({"ray_version": "2.60.9"}, at="x", ours="2.60.0")
+    check_version("2.60.9", at="x", ours="2.60.0")
     with pytest.raises(InputError, match=r"runs Ray 2.9.0, but this is Manta for Ray 2.60.0"):
-        check_version({"ray_version": "2.9.0"}, at="x", ours="2.60.0")
+        check_version("2.9.0", at="x", ours="2.60.0")
     with pytest.raises(InputError, match=r"no cluster answers at http://127.0.0.1:9 \(Connection refused\)"):
-        JobsApi(connection(address="http://127.0.0.1:9"))
+        JobsApi(connection(address="http://127.0.0.1:9")).jobs()
 
 
 def test_a_transcript_keeps_lines_whole_and_our_own_to_itself() -> None:

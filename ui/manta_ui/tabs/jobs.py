@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta.errors import InputError
+from manta.errors import InputError, MantaError
 from manta_ui.experiment_form import GROUPS, SOURCE, FormField, form_field, readable, value_of, with_value
 from manta_ui.job_orders import Verb, checked, run_job
 from manta_ui.job_progress import progress_of
 from manta_ui.job_views import job_html, jobs_html, log_html
-from manta_ui.jobs_client import JobsError
-from manta_ui.markup import empty_html, note_html
+from manta_ui.markup import capitalized, empty_html, note_html
 from manta_ui.tables import section_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from manta_ui.jobs_client import JobsClient
+    from manta_ui.cluster_jobs import ClusterJobs
     from manta_ui.services import Frame, Services
 
 LOOK_EVERY_S = 2.0
@@ -102,8 +101,8 @@ def build(services: Services, frame: Frame) -> None:
         if chosen and services.may_promote(request.username):
             try:
                 jobs.stop(chosen)
-            except JobsError as error:
-                raise gr.Error(str(error)) from None
+            except MantaError as error:
+                raise gr.Error(capitalized(str(error))) from None
 
     shown: dict[str, Any] = {"inputs": [job, seen], "outputs": [job, status, log, table, stop, seen, clock], **QUIET}
     gr.on([frame.tab.select, job.input, clock.tick], show, **shown)
@@ -168,7 +167,7 @@ def _wire_form(start: Start, frame: Frame) -> None:
     prepared.change(lambda config: config or gr.skip(), inputs=prepared, outputs=text, **QUIET).then(filled, **followed)
 
 
-def look(jobs: JobsClient, chosen: str | None, *, may_stop: bool = True) -> Shown:
+def look(jobs: ClusterJobs, chosen: str | None, *, may_stop: bool = True) -> Shown:
     """Return the cluster's current jobs, and the chosen job or else the newest."""
     try:
         found = jobs.jobs()[:MOST_JOBS]
@@ -176,8 +175,8 @@ def look(jobs: JobsClient, chosen: str | None, *, may_stop: bool = True) -> Show
             return Shown(table=empty_html("No jobs yet.", "Start one above, or type: manta submit train EXPERIMENT.yaml"))
         job = next((item for item in found if item.id == chosen), found[0])
         logs = {item.id: jobs.log(item) for item in found if item.is_over or item is job}
-    except JobsError as error:
-        return Shown(status=note_html(str(error), is_error=True))
+    except MantaError as error:
+        return Shown(status=note_html(capitalized(str(error)), is_error=True))
     log = logs[job.id]
     return Shown(
         jobs=tuple(item.id for item in found),
@@ -196,10 +195,11 @@ def begin(services: Services, verb: Verb, text: str, uploads: Mapping[str, Path]
     if not services.may_promote(user):
         return None, NO_RIGHT
     try:
-        job_id = services.jobs.send(run_job(verb, text, uploads))
-    except (InputError, JobsError) as error:
-        return None, str(error)
-    return job_id, f"{job_id} is on its way; its log is below."
+        job = run_job(verb, text, uploads)
+        services.jobs.send(job)
+    except MantaError as error:
+        return None, capitalized(str(error))
+    return job.id, f"{job.id} is on its way; its log is below."
 
 
 def check_note(text: str, uploads: Mapping[str, Path]) -> str:

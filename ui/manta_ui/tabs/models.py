@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.jobs_client import JobsError
-from manta_ui.markup import empty_html, note_html
+from manta.errors import MantaError
+from manta_ui.markup import capitalized, empty_html, note_html
 from manta_ui.model_views import decisions_html, last_verdict, verdict_html, version_html, versions_html
 from manta_ui.promotions import Step, promotion_job
 from manta_ui.tables import section_html
@@ -203,10 +203,10 @@ def begin(services: Services, step: Step, model: str, version: int, *, user: str
         return None, problem
     job = promotion_job(step, model, version, registry=services.tracking.environment, user=user)
     try:
-        job_id = services.jobs.send(job)
-    except JobsError as error:
-        return None, str(error)
-    return Pending(step, job_id, model, version), f"{_what(step, model, version)} … (job {job_id})"
+        services.jobs.send(job)
+    except MantaError as error:
+        return None, capitalized(str(error))
+    return Pending(step, job.id, model, version), f"{_what(step, model, version)} … (job {job.id})"
 
 
 def came_of(services: Services, pending: Pending) -> tuple[bool, str, str]:
@@ -218,8 +218,8 @@ def came_of(services: Services, pending: Pending) -> tuple[bool, str, str]:
         if not job.is_over:
             return False, note_html(f"{_what(pending.step, pending.model, pending.version)} … (job {pending.job_id})"), ""
         log = services.jobs.log(job)
-    except JobsError as error:
-        return True, note_html(str(error), is_error=True), ""
+    except MantaError as error:
+        return True, note_html(capitalized(str(error)), is_error=True), ""
     if log.result is None:
         return True, note_html(log.error or job.message or f"{pending.job_id} was stopped.", is_error=True), ""
     lines, notes = log.result.get("lines") or [], " ".join(log.result.get("notes") or [])

@@ -1,0 +1,44 @@
+"""`ClusterJobs`: the jobs of the cluster that the page uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from manta_ui.job_logs import JobLog, read_log
+
+if TYPE_CHECKING:
+    from manta.cluster.job import ClusterJob
+    from manta.cluster.jobs_api import Job, JobsApi
+
+
+class ClusterJobs:
+    """The jobs of one cluster. Its methods raise the errors of `JobsApi`."""
+
+    def __init__(self, api: JobsApi) -> None:
+        self.api = api
+        self._finished: dict[str, JobLog] = {}
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs that Manta sent, newest first."""
+        return self.api.jobs()
+
+    def job(self, job_id: str) -> Job:
+        """Return one job."""
+        return self.api.job(job_id)
+
+    def log(self, job: Job) -> JobLog:
+        """Return the output of a job so far. The log of a finished job is requested only once."""
+        if job.id not in self._finished:
+            found = read_log(self.api.logs(job.id))
+            if not job.is_over:
+                return found
+            self._finished[job.id] = found.end()
+        return self._finished[job.id]
+
+    def send(self, job: ClusterJob) -> None:
+        """Start a job."""
+        self.api.send(job)
+
+    def stop(self, job_id: str) -> None:
+        """Ask a job to stop."""
+        self.api.stop(job_id)
