@@ -30,6 +30,9 @@ MAX_SCORED_ROWS = 20_000
 """The largest number of validation and of test rows. Their accuracy is then known to about half a point."""
 MAX_WEIGHTS = 20_000_000
 """The largest number of labels times words. With very many labels, only the most frequent words are used."""
+MANY_ROWS = 10_000
+"""From this number of training rows on, words and pairs that stand in a single row are left out: they teach little and take most of
+the memory."""
 INVERSE_REGULARIZATION = 10.0
 MAX_ITERATIONS = 2000
 CERTAIN = 20.0
@@ -113,10 +116,12 @@ def _columns(texts: list[Text]) -> list[list[str]]:
 def _fitted_vectorizer(texts: list[str], *, max_words: int) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    least = {"min_df": 2} if len(texts) >= MANY_ROWS else {}
+    settings = {"ngram_range": (1, 2), "sublinear_tf": True, "max_features": max_words, "dtype": np.float32, **least}
     try:
-        return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=max_words).fit(texts)
+        return TfidfVectorizer(**settings).fit(texts)
     except ValueError:  # no words of two letters or more, such as a column of emoji or digits
-        return TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, max_features=max_words).fit(texts)
+        return TfidfVectorizer(analyzer="char", **settings).fit(texts)
 
 
 def _held_out_logits(train: Split, folds: Indices, labels: LabelSpace) -> Logits:
