@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from manta.errors import InputError, RunError
 from manta.storage.object_store import check, url_of
 from manta_jobs.cluster.autoscaling import Growth, Node, growth
+from manta_jobs.cluster.losses import losses_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,10 +76,11 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
     connection that this process already has is used and kept.
 
     Raises:
-        RunError: no cluster answers at the address.
+        RunError: no cluster answers at the address, or a process of it was lost.
     """
     if ray.is_initialized():
-        yield
+        with losses_named():
+            yield
         return
     target = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -101,7 +103,8 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
     # Ray always reports lost workers on stdout; stdout is reserved for `--json`.
     with redirect_stdout(sys.stderr):
         try:
-            yield
+            with losses_named():
+                yield
         finally:
             ray.shutdown()
 
@@ -176,7 +179,7 @@ def coming_cluster(address: str | None, *, train: TrainConfig, storage: Path) ->
     It includes the addresses of the nodes that do not see `storage`.
 
     Raises:
-        RunError: no cluster answers at the address.
+        RunError: no cluster answers at the address, or a process of it was lost.
     """
     if ray.is_initialized() or address or os.environ.get("RAY_ADDRESS"):
         with connected(address, num_workers=train.max_workers):

@@ -14,7 +14,9 @@ import numpy as np
 
 from manta.errors import InputError, MantaError
 from manta.model.adapt import adapt, compute_only_cls, parameter_groups
+from manta_jobs.cluster.losses import advice, reason
 from manta_jobs.training.batches import TrainingBatches
+from manta_jobs.training.recovery import first_line
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -98,10 +100,9 @@ def run_probe(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample,
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MantaError):
             raise InputError(str(error.cause)) from None
-        last = str(error.cause).strip().splitlines()[-1:] or [type(error.cause).__name__]
-        raise ProbeError(f"a training step failed: {last[0]}") from None
+        raise ProbeError(f"a training step failed: {type(error.cause).__name__}: {first_line(str(error.cause))}") from None
     except ray.exceptions.RayError as error:
-        raise ProbeError(f"the worker that should be timed was lost ({str(error).splitlines()[0]})") from None
+        raise ProbeError(f"the worker that should be timed was lost{reason(error)}{advice(error)}") from None
     return pace
 
 

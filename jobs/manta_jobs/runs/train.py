@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from manta_jobs.cluster.connection import connected, fit_workers, interruptible, present_cluster
+from manta_jobs.cluster.losses import losses_named
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.runs.finish import finish
 from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
@@ -49,7 +50,8 @@ def resume(name: str, *, console: Console, address: str | None = None) -> Traine
 def run(prepared: PreparedRun, *, console: Console, address: str | None, started: float) -> TrainedModel:
     """Train a prepared run from its last checkpoint, or from the start if there is none, and finish it."""
     config = prepared.config
-    with connected(address, num_workers=config.train.max_workers):
+    resume_command = f"manta train --resume {prepared.folder.handle}"
+    with connected(address, num_workers=config.train.max_workers), losses_named(resume_command):
         board = Board()
         cluster = present_cluster(config.train)
         resources = fit_workers(config.train, cluster)
@@ -64,9 +66,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             new_steps=new_steps(board),
             history=lambda: board.history(CHECKPOINTS),
         ) as record:
-            console.print(
-                f"Training on {workers_phrase(config)}; if it is interrupted: manta train --resume {prepared.folder.handle}"
-            )
+            console.print(f"Training on {workers_phrase(config)}; if it is interrupted: {resume_command}")
             with shown_progress(board, console, num_epochs=config.train.planned_epochs):
                 trained = interruptible(
                     lambda: fit(trainer, prepared.folder.path / CHECKPOINTS),

@@ -21,6 +21,7 @@ from manta_jobs.cluster.connection import (
     num_workers_at_once,
     present_cluster,
 )
+from manta_jobs.cluster.losses import losses_named
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.runs.finish import finish
 from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
@@ -82,7 +83,8 @@ def resume(name: str, *, console: Console, address: str | None = None) -> TunedM
 def run(prepared: PreparedRun, *, console: Console, address: str | None, started: float) -> TunedModel:
     """Search over a prepared run's data, or resume the search in its journal, and finish it."""
     config = prepared.config
-    with connected(address, num_workers=config.train.max_workers):
+    resume_command = f"manta tune --resume {prepared.folder.handle}"
+    with connected(address, num_workers=config.train.max_workers), losses_named(resume_command):
         cluster = present_cluster(config.train)
         search = Search(prepared, cluster=cluster, started=started)
         view = SearchView(config, search.queue, search.board, console, seconds_left=search.seconds_left)
@@ -97,7 +99,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                 experiment=config.registered_name,
                 parent_id=record.run_id,
             )
-            console.print(f"If the search is interrupted: manta tune --resume {prepared.folder.handle}")
+            console.print(f"If the search is interrupted: {resume_command}")
             with view.shown(), records.kept():
                 look = look_while_waiting(config.train, search.resources, cluster, console)
                 best, confirmed = interruptible(search.run, console=console, look=look)

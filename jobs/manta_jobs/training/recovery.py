@@ -9,6 +9,7 @@ from ray.exceptions import RayError
 from ray.train import UserCallback
 
 from manta.errors import RunError
+from manta_jobs.cluster.losses import WorkersLostError, advice, reason
 from manta_jobs.training.memory import OutOfMemory, halved_phrase
 
 if TYPE_CHECKING:
@@ -45,13 +46,14 @@ class Recovery(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
         """Tell the user which workers were lost, or end the run.
 
         Raises:
-            RunError: a worker raised its own exception, or workers were lost more than `train.max_failures` times.
+            RunError: a worker raised its own exception.
+            WorkersLostError: workers were lost more than `train.max_failures` times.
         """
         own = {rank: error for rank, error in worker_exceptions.items() if is_own_error(error)}
         if not own:
             self._num_failures += not any(map(was_preempted, worker_exceptions.values()))
             if self._num_failures > self._max_failures:
-                raise RunError(f"{lost_phrase(worker_exceptions)}, and train.max_failures is {self._max_failures}.")
+                raise lost(worker_exceptions, more=f", and train.max_failures is {self._max_failures}")
             self._board.say(self._name, f"{lost_phrase(worker_exceptions)}; going on from the last checkpoint.")
             return
         rank, first = min(own.items())
@@ -79,7 +81,12 @@ def was_preempted(error: Exception) -> bool:
 
 def own_sentence(rank: int, error: Exception) -> str:
     """Return the message of a failing worker."""
-    return f"training failed on worker {rank}: {type(error).__name__}: {last_line(str(error))}"
+    return f"training failed on worker {rank}: {type(error).__name__}: {first_line(str(error))}"
+
+
+def lost(errors: dict[int, Exception], *, more: str = "") -> WorkersLostError:
+    """Return the error of a run that ends because workers were lost; `more` is added to its phrase."""
+    return WorkersLostError(f"{lost_phrase(errors)}{more}{advice(*errors.values())}.")
 
 
 def lost_phrase(errors: dict[int, Exception]) -> str:
@@ -88,11 +95,16 @@ def lost_phrase(errors: dict[int, Exception]) -> str:
     if not gone:
         return "The connection between the workers was lost"
     if len(gone) == 1:
-        return f"Worker {gone[0]} was lost"
-    return f"Workers {', '.join(map(str, gone))} were lost"
+        return f"Worker {gone[0]} was lost{reason(*errors.values())}"
+    return f"Workers {', '.join(map(str, gone))} were lost{reason(*errors.values())}"
 
 
-def last_line(text: str) -> str:
-    """Return the last line with text. In a traceback, that is the exception itself."""
+def first_line(text: str) -> str:
+    """Return the first line of an exception's text; of a traceback, the last one, which is the exception itself.
+
+    The lines after the first are often hints for developers of the library that raised it.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+    if not lines:
+        return "no message"
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from manta.errors import RunError
+from manta_jobs.cluster.losses import WorkersLostError, advice, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +127,7 @@ def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState:
     """Run the trainer to its end; return the state of its last checkpoint.
 
     Raises:
-        RunError: a worker failed (the message is the worker's own), or the last checkpoint is missing.
+        RunError: a worker failed (the message is the worker's own), workers were lost, or the last checkpoint is missing.
     """
     from ray.train import ControllerError, TrainingFailedError
 
@@ -136,27 +137,33 @@ def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState:
     try:
         trainer.fit()
     except (TrainingFailedError, ControllerError) as error:
-        raise RunError(failure_sentence(error)) from error
+        raise failure(error) from error
     found = latest_checkpoint(checkpoints)
     if found is None or not found[1].finished:
         raise RunError(f"training ended without its last checkpoint in {checkpoints}; is that folder shared by all nodes?")
     return found[1]
 
 
-def failure_sentence(error: Exception) -> str:
-    """Return the message of the first failing worker."""
-    from manta_jobs.training.recovery import is_own_error, last_line, own_sentence
+def failure(error: Exception) -> RunError:
+    """Return the error of a training that Ray Train gave up: that of the first failing worker, or the loss of workers."""
+    from ray.exceptions import RayError
+
+    from manta_jobs.training.recovery import first_line, is_own_error, lost, own_sentence
 
     cause: Any = error
     while hasattr(cause, "controller_failure"):
         cause = cause.controller_failure
     if isinstance(cause, RunError):
-        return str(cause)
+        return cause
     failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {}
-    own = {rank: failure for rank, failure in failures.items() if is_own_error(failure)}
-    if own or failures:
-        return own_sentence(*min((own or failures).items()))
-    return f"training failed: {last_line(str(cause))}"
+    own = {rank: failed for rank, failed in failures.items() if is_own_error(failed)}
+    if own:
+        return RunError(own_sentence(*min(own.items())))
+    if failures:
+        return lost(failures)
+    if isinstance(cause, RayError):
+        return WorkersLostError(f"The process that leads the workers was lost{reason(cause)}{advice(cause)}.")
+    return RunError(f"training failed: {first_line(str(cause))}")
 
 
 def workers_phrase(config: ExperimentConfig) -> str:

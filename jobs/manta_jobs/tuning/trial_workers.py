@@ -25,7 +25,7 @@ from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training, WorkerSetup, begun
 from manta_jobs.training.memory import OutOfMemory, halved_phrase
 from manta_jobs.training.progress import Board
-from manta_jobs.training.recovery import is_own_error, last_line, lost_phrase, own_sentence
+from manta_jobs.training.recovery import first_line, is_own_error, lost_phrase, own_sentence
 from manta_jobs.training.trainer import build_trainer, worker_setup
 from manta_jobs.tuning.trial_queue import Assignment, TrialQueue, Wait
 
@@ -127,7 +127,7 @@ def failed(pool: WorkerPool, name: str, error: Exception) -> None:
         board.limit_micro_batch(name, error.micro_batch_size // 2)
         board.say(name, halved_phrase(dist.get_rank(), error))
     else:
-        pool.queue.ended(name, "failed", f"{type(error).__name__}: {last_line(str(error))}")
+        pool.queue.ended(name, "failed", f"{type(error).__name__}: {first_line(str(error))}")
     is_common = isinstance(error, ArithmeticError | InputError | ValidationError)  # raised by all workers at the same place
     if dist.get_world_size() > 1 and not is_common:
         raise WorkersMustRestartError(name) from error
@@ -179,13 +179,13 @@ class WorkerPools:
     def _run(self, name: str, build: Callable[[str], TorchTrainer]) -> None:
         from ray.train import ControllerError, TrainingFailedError
 
-        from manta_jobs.training.trainer import failure_sentence
+        from manta_jobs.training.trainer import failure
 
         reason = "its workers ended"
         try:
             build(name).fit()
         except (TrainingFailedError, ControllerError) as error:
-            reason = failure_sentence(error)
+            reason = str(failure(error))
         current = self._queue.current(name)
         if current is not None:
             self._queue.ended(current, "failed", reason)

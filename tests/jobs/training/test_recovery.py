@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from manta.errors import RunError
+from manta_jobs.cluster.losses import WorkersLostError, losses_named
 from manta_jobs.training.memory import OutOfMemory
-from manta_jobs.training.recovery import Recovery, is_own_error
+from manta_jobs.training.recovery import Recovery, first_line, is_own_error
+from manta_jobs.training.trainer import failure
 
 
 class Said:
@@ -76,3 +79,69 @@ def test_running_out_of_memory_halves_the_rows_once_and_says_so() -> None:
 )
 def test_what_is_a_workers_own(error: Exception) -> None:
     assert is_own_error(error)
+
+
+# Ray ends a worker because its machine has no memory left
+
+KILLED = OutOfMemoryError(
+    "2 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: 8a1f) was 15.3GB used / "
+    "16.0GB limit (0.956)\nRefer to the documentation on how to address the out of memory issue: https://docs.ray.io. Consider "
+    "provisioning more memory on this node.\nTo adjust the kill threshold, set the environment variable "
+    "`RAY_memory_usage_threshold` when starting Ray. To disable worker killing, set the environment variable "
+    "`RAY_memory_monitor_refresh_ms` to zero."
+)
+WHAT_HELPS = (
+    "lower train.micro_batch_size or train.batch_size, run fewer workers (train.num_workers), or free memory on that machine."
+)
+
+
+def test_a_worker_killed_for_memory_is_replaced_and_the_reason_is_said() -> None:
+    board = Said()
+    Recovery(board, "run", max_failures=1).after_exception(None, {0: CLOSED, 1: KILLED})
+    assert board.messages == ["Worker 1 was lost because its machine ran out of memory; going on from the last checkpoint."]
+    with pytest.raises(WorkersLostError) as caught:
+        Recovery(board, "run", max_failures=0).after_exception(None, {0: KILLED})
+    assert (
+        str(caught.value) == f"Worker 0 was lost because its machine ran out of memory, and train.max_failures is 0; {WHAT_HELPS}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (WorkerGroupError("", {1: KILLED}), "Worker 1 was lost"),
+        (ControllerError(KILLED), "The process that leads the workers was lost"),
+    ],
+)
+def test_a_run_that_ends_for_memory_says_what_happened_what_helps_and_how_to_go_on(error: Exception, what: str) -> None:
+    with pytest.raises(RunError) as caught, losses_named("manta train --resume desk-1"):
+        raise failure(error)
+    assert str(caught.value) == (
+        f"{what} because its machine ran out of memory; {WHAT_HELPS} Go on with: manta train --resume desk-1"
+    )
+
+
+def test_a_task_killed_after_the_training_says_how_to_go_on() -> None:
+    with pytest.raises(RunError) as caught, losses_named("manta train --resume desk-1"), losses_named():
+        raise KILLED
+    assert "RAY_memory" not in str(caught.value)
+    assert str(caught.value).endswith(f"{WHAT_HELPS} Go on with: manta train --resume desk-1")
+
+
+def test_other_losses_have_no_advice_on_memory() -> None:
+    with pytest.raises(RunError, match=r"^A process of the cluster was lost\. Go on with: manta tune --resume desk-1$"):  # noqa: SIM117
+        with losses_named("manta tune --resume desk-1"):
+            raise RayActorError()
+
+
+def test_an_error_of_its_own_has_no_command_that_would_only_repeat_it() -> None:
+    with pytest.raises(RunError) as caught, losses_named("manta train --resume desk-1"):
+        raise failure(WorkerGroupError("", {0: CLOSED, 1: ArithmeticError("the loss is nan")}))
+    assert str(caught.value) == "training failed on worker 1: ArithmeticError: the loss is nan"
+
+
+def test_the_message_is_the_first_line_and_of_a_traceback_the_last() -> None:
+    hints = "CUDA error: out of range\nCUDA kernel errors might be reported later.\nFor debugging pass CUDA_LAUNCH_BLOCKING=1."
+    assert first_line(hints) == "CUDA error: out of range"
+    assert first_line("\nTraceback (most recent call last):\n  File x\nValueError: odd\n") == "ValueError: odd"
+    assert first_line(" \n") == "no message"
