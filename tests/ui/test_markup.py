@@ -52,13 +52,13 @@ def test_an_answer_shows_label_scores_version_and_time() -> None:
 def test_an_uncertain_answer_says_what_it_takes_to_be_sure_and_how_often_that_is() -> None:
     shown = words_of(answer_html(answer_of("a", uncertain=True), model_of()))
     assert shown.startswith(
-        "Not sure Perhaps a. For 95% right answers, this model has to be 63% sure; it is for 91% of its test rows"
+        "Not sure Perhaps a. The model is less than 63% sure. That threshold was chosen on the validation rows, so that 95% of the "
+        "answers above it are right. On the test rows, 91% of the answers are above it, and 96% of those are right."
     )
-    assert "of which 96% are right." in shown
     plain = answer_html(answer_of("a", uncertain=True), model_of(target_precision=None))
     assert "No label is more likely than not." in plain
     several = answer_html(answer_of("a", uncertain=True), model_of(task="multilabel", coverage=None))
-    assert "has to be 63% sure of all labels together." in several
+    assert "less than 63% sure of all labels together. That threshold" in several
 
 
 def test_several_labels_or_none_apply() -> None:

@@ -41,11 +41,14 @@ def uncertain_reason(answer: Answer, model: ModelInfo) -> str:
         return "No label is more likely than not."
     sure = f"{model.uncertain_below:.0%} sure" + (" of all labels together" if model.is_multilabel else "")
     perhaps = "" if model.is_multilabel or not answer.labels else f"Perhaps {answer.labels[0]}. "
-    reason = f"{perhaps}For {100 * model.target_precision:.3g}% right answers, this model has to be {sure}"
+    chosen = (
+        f"{perhaps}The model is less than {sure}. That threshold was chosen on the validation rows, so that "
+        f"{100 * model.target_precision:.3g}% of the answers above it are right"
+    )
     if model.coverage is None:
-        return f"{reason}."
-    kept = f", of which {percent(model.precision)} are right" if model.precision is not None else ""
-    return f"{reason}; it is for {model.coverage:.0%} of its test rows{kept}."
+        return f"{chosen}."
+    kept = f", and {percent(model.precision)} of those are right" if model.precision is not None else ""
+    return f"{chosen}. On the test rows, {model.coverage:.0%} of the answers are above it{kept}."
 
 
 def in_short(answer: Answer) -> str:

@@ -23,7 +23,7 @@ from manta.config.file import load_config
 from manta.console import duration, people_table
 from manta.errors import InputError, RunError
 from manta.storage.folders import Storage
-from manta_jobs.cli.show_run import next_commands, registered_as
+from manta_jobs.cli.show_run import model_table, next_commands, show_next, verdict_line
 from manta_jobs.cluster.connection import num_cores
 from manta_jobs.runs.tune import tune
 
@@ -174,31 +174,16 @@ def classify(api_url: str, text: str) -> tuple[str, str, float]:
 def show(result: DemoResult, console: Console) -> None:
     """Print the closing table."""
     model = result.tuned.model
-    metrics = model.artifact.manifest.metrics
+    console.print(verdict_line(model))
     answers = people_table("text", "label", "probability", title="Classified over HTTP")
     for text, label, score in result.answers:
         answers.add_row(text, label, f"{score:.2f}")
     console.print(answers)
-    table = people_table("", "", title="Done", header=False)
-    for name, value in (
-        ("test accuracy", f"{metrics['accuracy']:.4f}"),
-        ("test macro F1", f"{metrics['f1_macro']:.4f}"),
-        ("learning rate", f"{model.config.train.peak_learning_rate:.3g}"),
-        ("dropout", f"{model.config.model.dropout:.3g}"),
-        (
-            "trials",
-            f"{len(result.tuned.trials)}, {sum(trial.status == 'stopped early' for trial in result.tuned.trials)} stopped early",
-        ),
-        ("model", registered_as(model)),
-        ("model folder", str(model.artifact.path)),
-        ("best config", str(result.tuned.best_config_path)),
-        ("API", f"{result.api_url} (docs at /docs)"),
-        ("page", result.page_url),
-        ("took", duration(result.wall_s)),
-    ):
-        table.add_row(name, value)
+    table = model_table(model, report=str(result.tuned.page))
+    table.add_row("best config", str(result.tuned.best_config_path))
+    table.add_row("API", f"{result.api_url} (docs at /docs)")
+    table.add_row("page", result.page_url)
+    table.add_row("demo took", duration(result.wall_s))
     console.print(table)
-    console.print("Next:")
-    for command, what in next_commands(model.promotion, experiment=None):
-        console.print(f"  {command}   [dim]# {what}[/]")
-    console.print(f"  manta train {result.tuned.best_config_path}   [dim]# repeat the best trial[/]")
+    again = (f"manta train {result.tuned.best_config_path}", "repeat the best trial")
+    show_next([*next_commands(model.promotion, experiment=None), again], console)

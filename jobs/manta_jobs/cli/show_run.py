@@ -1,4 +1,7 @@
-"""The output of a finished run: the result, where the model is, and the next commands."""
+"""The output of a finished run on one screen: the verdict, where the model is, and the next commands.
+
+What each worker held and computed, and every line of the gate, are in `report.json`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from manta.console import bytes_phrase, duration, people_table
+from manta.console import duration, people_table
 from manta.storage.object_store import shown
-from manta_jobs.packaging.diagnosis import compare_with_baseline, losing_paragraph
-from manta_jobs.registry.promotion import show_promotion
+from manta_jobs.packaging.diagnosis import SHORT, baseline_comparison, losing_paragraph
+from manta_jobs.registry.promotion import outcome_lines, refusal_commands
 from manta_jobs.reporting.figures import SHOWN_METRICS
-from manta_jobs.training.distribution import PHASES
-from manta_jobs.training.tracking import CURVES_FILE
 from manta_jobs.tuning.confirm import why_it_stays
 from manta_jobs.tuning.live_table import short
 
@@ -22,131 +23,98 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+    from rich.table import Table
 
-    from manta.inference.artifact import ModelArtifact
     from manta_jobs.packaging.diagnosis import Fit
     from manta_jobs.registry.promotion import Promotion
     from manta_jobs.runs.results import TrainedModel, TunedModel
 
-MOST_WORKERS = 16
+MOST_TRIALS = 5
 
 
 def show_trained(model: TrainedModel, console: Console, *, experiment: Path | None) -> None:
-    """Print a finished run's closing table and the next commands."""
-    metrics = model.artifact.manifest.metrics
-    table = people_table("", "", title=f"{model.version.name} version {model.version.version}", header=False)
-    baseline = model.baseline
-    for key, words in shown_metrics(model.artifact):
-        if key in metrics:
-            beside = f"   TF-IDF {baseline.test[key]:.4f}" if baseline is not None else ""
-            table.add_row(f"test {words}", f"{metrics[key]:.4f}{beside}")
-    table.add_row("test rows", f"{model.num_test_rows:,}")
-    table.add_row("learning rate", f"{model.config.train.peak_learning_rate:.3g}")
-    table.add_row("dropout", f"{model.config.model.dropout:.3g}")
-    table.add_row("took", duration(model.wall_s))
-    table.add_row("model folder", shown(model.artifact.path))
-    table.add_row("report", shown(model.run.path / "report.json"))
-    table.add_row("curves", shown(model.run.path / CURVES_FILE))
-    table.add_row("registered as", registered_as(model))
-    console.print(table)
-    show_distribution(model.distribution, console)
-    show_memory(model, console)
-    show_comparison(model, console)
+    """Print how a run ended."""
+    show_verdict(model, console)
+    console.print(model_table(model, report=shown(model.run.path / "report.json")))
+    show_next(next_commands(model.promotion, experiment=experiment), console)
+
+
+def show_verdict(model: TrainedModel, console: Console) -> None:
+    """Print whether the model is good, whether it became the champion and why, what to try, and when it is uncertain."""
+    console.print(verdict_line(model))
+    for line in (*map(escape, model.promotion.notes), *outcome_lines(model.promotion)):
+        console.print(line)
     show_fit(model.fit, console)
-    show_calibration(model.artifact, console)
-    show_promotion(model.promotion, console)
-    console.print("Next:")
-    for command, what in next_commands(model.promotion, experiment=experiment):
-        console.print(f"  {command}   [dim]# {what}[/]")
+    if model.artifact.manifest.calibration is not None:
+        for sentence in model.artifact.manifest.calibration.sentences()[1:]:
+            console.print(sentence)
 
 
-def show_distribution(facts: dict[str, Any], console: Console) -> None:
-    """Print what each worker held and computed, as proof that the run was distributed."""
-    size, nodes = facts["world_size"], facts["num_nodes"]
-    headings = ("worker", "host", "device", "parameters", "gradients", "optimizer", "examples/s")
-    table = people_table(*headings, title=f"Distribution: {distribution_phrase(facts)}")
-    for rank, worker in list(enumerate(facts["workers"]))[:MOST_WORKERS]:
-        held = (f"{worker['bytes'][kind] / 1e6:.1f} MB" for kind in ("parameters", "gradients", "optimizer"))
-        table.add_row(str(rank), worker["host"], worker["device"], *held, f"{worker['examples_per_s']:.1f}")
-    console.print(table)
-    seconds = facts["workers"][0]["seconds"]
-    console.print(f"Time of worker 0: {', '.join(f'{phase} {seconds[phase]:.1f} s' for phase in PHASES)}")
-    if size > 1:
-        first, last = (facts["weights_sha256"][when][:12] for when in ("first_step", "last_step"))
-        console.print(
-            f"All {size} workers on {nodes} node(s) held the same weights after the first step ({first}) and the last ({last})."
-        )
-    if facts["scaling"] is not None:
-        scaling = facts["scaling"]
-        console.print(
-            f"{scaling['speedup']:.2f} times as fast as one worker "
-            f"({scaling['one_worker_examples_per_s']:.1f} examples/s in {scaling['one_worker_run']})."
-        )
-
-
-def show_memory(model: TrainedModel, console: Console) -> None:
-    """Print a worker's memory as estimated before the run, and the peak that was measured."""
-    estimated = model.preflight.get("memory")
-    measured = [worker["peak_bytes"] for worker in model.distribution["workers"] if "peak_bytes" in worker]
-    if estimated and measured:
-        before, most = bytes_phrase(estimated["needed"]), bytes_phrase(max(measured))
-        console.print(f"Memory of a worker: {before} estimated before the run, {most} measured.")
-
-
-def show_comparison(model: TrainedModel, console: Console) -> None:
-    """Print a paragraph if fine-tuning does not beat the baseline: the reason, and what to try."""
-    paragraph = model_comparison(model)
-    if paragraph is not None:
-        console.print(f"[yellow]{paragraph}[/]")
-
-
-def model_comparison(model: TrainedModel) -> str | None:
-    """Return the paragraph of `show_comparison`; None if the model is better or there is no baseline."""
-    if model.baseline is None:
-        return None
+def verdict_line(model: TrainedModel) -> str:
+    """Return a sentence that says whether the model beats the baseline on the test rows, and if not, why."""
     metric = model.config.train.metric
-    return losing_paragraph(
-        compare_with_baseline(model.artifact.manifest.metrics, model.baseline, metric=metric),
+    compared = baseline_comparison(model.preflight, model.artifact.manifest.metrics, metric=metric)
+    words, rows = SHORT.get(metric, metric), f"{model.num_test_rows:,} test rows"
+    if compared is None:
+        return f"{model.version} is finished: {words} {model.artifact.manifest.metrics[metric]:.4f} on {rows}."
+    lost = losing_paragraph(
+        compared,
         model.config,
         model.fit,
         num_classes=len(model.artifact.manifest.labels),
         num_steps=int(model.history[-1]["step"]),
     )
-
-
-def distribution_phrase(facts: dict[str, Any]) -> str:
-    """Return the number of workers, ZeRO stage, precision and micro-batches in words."""
-    size, passes = facts["world_size"], facts["micro_batches_per_step"]
-    micro = f", {passes} passes of at most {facts['micro_batch_size']} rows per step" if passes > 1 else ""
-    resumed = f", resumed at step {', '.join(map(str, facts['resumed_at_steps']))}" if facts["resumed_at_steps"] else ""
-    return f"{size} worker{'s' if size > 1 else ''}, ZeRO {facts['zero_stage']}, {facts['precision']}{micro}{resumed}"
+    if lost is not None:
+        return f"[yellow]Not better than the baseline:[/] {lost}"
+    return (
+        f"[green]Good:[/] {model.version} beats TF-IDF with logistic regression: test {words} {compared.model:.4f} against "
+        f"{compared.baseline:.4f}, on {rows}."
+    )
 
 
 def show_fit(fit: Fit, console: Console) -> None:
-    """Print how training and validation loss compare, in one line, and what to try next."""
-    console.print(f"Fit: {fit.sentence()}")
+    """Print how training and validation loss compare if that is a concern, and what to try next."""
+    if fit.verdict != "fits":
+        console.print(f"Fit: {fit.sentence()}")
+    if fit.advice:
+        console.print("To try next:")
     for sentence in fit.advice:
         console.print(f"  • {sentence}")
 
 
-def show_calibration(artifact: ModelArtifact, console: Console) -> None:
-    """Print how the temperature changed the probabilities, and how many rows are answered at which precision."""
-    if artifact.manifest.calibration is not None:
-        for sentence in artifact.manifest.calibration.sentences():
-            console.print(sentence)
+def model_table(model: TrainedModel, *, report: str) -> Table:
+    """Return the test figures, the settings, and where the model and its report are."""
+    metrics, train, baseline = model.artifact.manifest.metrics, model.config.train, model.baseline
+    table = people_table("", "", header=False)
+    for key, words in shown_metrics(model):
+        beside = f"   TF-IDF {baseline.test[key]:.4f}" if baseline is not None else ""
+        table.add_row(f"test {words}", f"{metrics[key]:.4f}{beside}")
+    rate, dropout = train.peak_learning_rate, model.config.model.dropout
+    table.add_row("settings", f"learning rate {rate:.3g}, {len(model.history)} epochs, dropout {dropout:.3g}")
+    table.add_row("workers", distribution_phrase(model.distribution))
+    table.add_row("took", duration(model.wall_s))
+    table.add_row("model folder", shown(model.artifact.path))
+    table.add_row("report", report)
+    return table
 
 
-def shown_metrics(artifact: ModelArtifact) -> list[tuple[str, str]]:
-    """Return the metrics to show for a model, with their names. Micro F1 is left out where it equals accuracy."""
-    if artifact.manifest.task != "multilabel":
-        return [(key, words) for key, words in SHOWN_METRICS if key != "f1_micro"]
-    return [(key, "accuracy (all labels of a row right)" if key == "accuracy" else words) for key, words in SHOWN_METRICS]
+def distribution_phrase(facts: dict[str, Any]) -> str:
+    """Return the number of workers, ZeRO stage, precision, micro-batches and speedup in words."""
+    size, passes = facts["world_size"], facts["micro_batches_per_step"]
+    micro = f", {passes} passes of at most {facts['micro_batch_size']} rows per step" if passes > 1 else ""
+    resumed = f", resumed at step {', '.join(map(str, facts['resumed_at_steps']))}" if facts["resumed_at_steps"] else ""
+    faster = f", {facts['scaling']['speedup']:.2f} times as fast as one" if facts["scaling"] is not None else ""
+    return f"{size} worker{'s' if size > 1 else ''}, ZeRO {facts['zero_stage']}, {facts['precision']}{micro}{resumed}{faster}"
 
 
-def registered_as(model: TrainedModel) -> str:
-    """Return name, version and aliases."""
-    aliases = f" ({', '.join(model.version.aliases)})" if model.version.aliases else ""
-    return f"{model.version.name} version {model.version.version}{aliases}"
+def shown_metrics(model: TrainedModel) -> list[tuple[str, str]]:
+    """Return the metrics to show, with their names: accuracy, F1 and the metric that chose the model."""
+    task = model.artifact.manifest.task
+    keys = {"accuracy", "f1_macro", model.config.train.metric} | ({"f1_micro"} if task == "multilabel" else set())
+    if task == "multilabel":
+        whole = "accuracy (all labels of a row right)"
+        return [(key, whole if key == "accuracy" else words) for key, words in SHOWN_METRICS if key in keys]
+    return [(key, words) for key, words in SHOWN_METRICS if key in keys and key != "f1_micro"]
 
 
 def next_commands(promotion: Promotion, *, experiment: Path | None) -> list[tuple[str, str]]:
@@ -155,10 +123,17 @@ def next_commands(promotion: Promotion, *, experiment: Path | None) -> list[tupl
     answering = f"{version} answers over HTTP"
     if champion is not None and not promotion.promoted:
         answering = f"{champion} answers over HTTP, not the new {version}"
-    commands = [(f"manta serve {version.name}", answering), ("manta ui", "try it in the browser")]
+    commands = [(f"manta serve {version.name}", answering), ("manta ui", "try it in the browser"), *refusal_commands(promotion)]
     if experiment is not None:
         commands.append((f"manta tune {experiment}", "search a better learning rate and dropout"))
     return commands
+
+
+def show_next(commands: list[tuple[str, str]], console: Console) -> None:
+    """Print the next commands."""
+    console.print("Next:")
+    for command, what in commands:
+        console.print(f"  {escape(command)}   [dim]# {escape(what)}[/]")
 
 
 def trained_result(model: TrainedModel) -> dict[str, Any]:
@@ -178,30 +153,37 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
 
 
 def show_tuned(tuned: TunedModel, console: Console) -> None:
-    """Print the trials, best first, the confirmation of the best ones, and then the best trial as a finished run."""
+    """Print how a search ended: the best trial as a finished run, and the trials beside it."""
+    show_verdict(tuned.model, console)
+    console.print(trials_table(tuned))
     config = tuned.model.config
-    metric = config.train.metric
+    for item in tuned.confirmed:
+        mean = f"validation {config.train.metric} {item.mean:.4f} ± {item.std:.4f}"
+        console.print(f"{item.trial.name} with {len(item.scores)} other seeds: {mean}")
+    if why := why_it_stays(tuned.confirmed, config):
+        console.print(why)
+    if not tuned.confirmed and config.tune.confirm is not None and len(tuned.trials) > 1:
+        console.print("[yellow]The winner was not confirmed with other seeds: there was no time left.[/]")
+    console.print(model_table(tuned.model, report=str(tuned.page)))
+    again = (f"manta train {tuned.best_config_path}", "repeat the best trial")
+    show_next([*next_commands(tuned.model.promotion, experiment=None), again], console)
+
+
+def trials_table(tuned: TunedModel) -> Table:
+    """Return the best trials and the failed ones. The report has all."""
+    config = tuned.model.config
     names = list(tuned.trials[0].values)
-    headings = ("", *(name.rsplit(".", 1)[-1] for name in names), "epochs", f"validation {metric}", "")
-    table = people_table(*headings, title="Trials, best first")
-    for trial in tuned.trials:
+    best = [trial for index, trial in enumerate(tuned.trials) if index < MOST_TRIALS or trial.status == "failed"]
+    more = f" ({len(tuned.trials) - len(best)} more in the report)" if len(best) < len(tuned.trials) else ""
+    headings = ("", *(name.rsplit(".", 1)[-1] for name in names), "epochs", f"validation {config.train.metric}", "")
+    table = people_table(*headings, title=f"Trials, best first{more}")
+    for trial in best:
         score = trial.score(config)
         ending = f"failed: {trial.reason}" if trial.status == "failed" else "" if trial.status == "done" else trial.status
         cells = [trial.name, *(short(trial.values[name]) for name in names), str(len(trial.history))]
         style = "red" if trial.status == "failed" else ""
         table.add_row(*cells, "" if score is None else f"{score:.4f}", escape(ending), style=style)
-    console.print(table)
-    for item in tuned.confirmed:
-        console.print(
-            f"{item.trial.name} with {len(item.scores)} other seeds: validation {metric} {item.mean:.4f} ± {item.std:.4f}"
-        )
-    if why := why_it_stays(tuned.confirmed, config):
-        console.print(why)
-    if not tuned.confirmed and config.tune.confirm is not None and len(tuned.trials) > 1:
-        console.print("[yellow]The winner was not confirmed with other seeds: there was no time left.[/]")
-    show_trained(tuned.model, console, experiment=None)
-    console.print(f"  manta train {tuned.best_config_path}   [dim]# repeat the best trial[/]")
-    console.print(f"Report with plots: {tuned.page}")
+    return table
 
 
 def tuned_result(tuned: TunedModel) -> dict[str, Any]:

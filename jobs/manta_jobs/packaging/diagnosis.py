@@ -1,6 +1,6 @@
 """Diagnosis of a finished run: overfitting, the comparison with TF-IDF, and the gain from several workers.
 
-`assess_fit` judges whether a run memorized its training rows, and suggests settings to try next.
+`assess_fit` judges whether a run memorized its training rows. What to try next is in `advice.py`.
 
 It compares losses, not accuracies, because a model becomes confident on its training rows long before its accuracy shows it. Losses
 are in nats. They are judged against the loss of guessing by the classes' shares (their entropy): 0.69 for two equal classes, 2.3
@@ -13,21 +13,19 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from manta.config import ModelConfig
-from manta.config.starting_point import auto_epochs
+from manta.config.starting_point import Usual
+from manta.evaluation.baseline import Baseline
+from manta_jobs.packaging.advice import TOO_HIGH, TOO_LOW, Situation, Verdict, advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from manta.config import ExperimentConfig
-    from manta.evaluation.baseline import Baseline
     from manta.inference.artifact import Manifest
     from manta.labels import Task
     from manta.storage.folders import Storage
-
-Verdict = Literal["fits", "overfits", "underfits", "unfinished", "diverged"]
 
 LEAST_RISE = 0.05
 """Least rise of validation loss that counts, as a share of its lowest value. On a few hundred rows the loss fluctuates by some
@@ -44,10 +42,6 @@ HARDLY_LEARNED = 0.9
 STILL_FALLING = 0.1
 """Least fall of validation loss in the last epoch, as a share, that shows that learning has not ended. The learning rate is then
 close to zero."""
-TOO_HIGH = 3.0
-"""Factor on the learning rate of `auto`. From this factor on, a model that learned nothing has more likely lost its pretraining
-than moved too little. The default search goes up to the same factor."""
-MAX_DROPOUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,10 +60,10 @@ class Fit:
     num_epochs: int
     guess_loss: float
     """The loss of a model that knows the classes' shares and nothing of the text."""
-    usual_rate: float
-    """The learning rate that `auto` takes for this data, encoder and number of epochs."""
+    usual: Usual
+    """The values that `auto` takes for this data and encoder."""
     advice: tuple[str, ...]
-    """Sentences that name settings and values."""
+    """Sentences that name settings and values to try, the most promising first."""
 
     def sentence(self) -> str:
         """Return the verdict and the gap in one line."""
@@ -109,21 +103,16 @@ def assess_fit(
     *,
     best_epoch: int,
     guess_loss: float,
-    usual_rate: float,
+    usual: Usual,
     num_train_rows: int,
+    loses: bool,
 ) -> Fit:
-    """Judge a run by the losses of its epochs (at least one) and the config that it ran with."""
+    """Judge a run by the losses of its epochs (at least one) and the config that it ran with.
+
+    `loses` tells that the baseline is as good or better on the test rows.
+    """
     train, validation = ([float(epoch[key]) for epoch in history] for key in ("train_loss", "loss"))
     verdict = judge(train, validation, guess_loss=guess_loss)
-    advice: list[str] = []
-    if verdict == "overfits":
-        advice = against_overfitting(config, best_epoch=best_epoch, num_train_rows=num_train_rows)
-    elif verdict == "underfits":
-        advice = against_underfitting(config, usual_rate=usual_rate)
-    elif verdict == "unfinished":
-        advice = against_an_early_end(config)
-    elif verdict == "diverged":
-        advice = against_divergence(config, usual_rate=usual_rate)
     return Fit(
         verdict=verdict,
         train_loss=train[-1],
@@ -132,8 +121,8 @@ def assess_fit(
         best_epoch=best_epoch,
         num_epochs=len(history),
         guess_loss=guess_loss,
-        usual_rate=usual_rate,
-        advice=tuple(advice),
+        usual=usual,
+        advice=advice(Situation(config, verdict, usual, best_epoch, num_train_rows, loses)),
     )
 
 
@@ -161,65 +150,6 @@ def validation_rose(train: list[float], validation: list[float], *, guess_loss: 
     return counts and train[-1] < train[lowest]
 
 
-def against_overfitting(config: ExperimentConfig, *, best_epoch: int, num_train_rows: int) -> list[str]:
-    """Return advice that keeps a model from memorizing its rows, the cheapest first."""
-    advice: list[str] = []
-    if best_epoch < config.train.planned_epochs:
-        advice.append(f"train.num_epochs: {best_epoch} instead of {config.train.planned_epochs}; later epochs did not help.")
-    rate = config.train.peak_learning_rate
-    advice.append(
-        f"train.learning_rate: {rate / 2:.2g} instead of {rate:.2g}; smaller steps stay closer to the pretrained encoder."
-    )
-    dropout = config.model.dropout
-    if dropout < MAX_DROPOUT:
-        more = min(round(dropout + 0.1, 2), MAX_DROPOUT)
-        advice.append(f"model.dropout: {more:g} instead of {dropout:g}; it hides parts of the text from the model in turn.")
-    if "freeze_layers" in ModelConfig.model_fields:
-        frozen = int(getattr(config.model, "freeze_layers"))  # noqa: B009  # not a field of every version
-        advice.append(f"model.freeze_layers: {frozen + 2} instead of {frozen}; frozen layers cannot learn rows by heart.")
-    advice.append(f"More labelled rows help most; this run had {num_train_rows:,} to train on.")
-    return advice
-
-
-def against_underfitting(config: ExperimentConfig, *, usual_rate: float) -> list[str]:
-    """Return advice for a model that has hardly learned."""
-    rate, epochs = config.train.peak_learning_rate, config.train.planned_epochs
-    if rate >= TOO_HIGH * usual_rate:
-        return [
-            f"train.learning_rate: {usual_rate:.2g} instead of {rate:.2g}; steps this large can wipe out the pretraining.",
-            "Look at some rows: labels that do not go with their texts cannot be learned.",
-        ]
-    advice = [
-        f"train.learning_rate: {min(rate * 3, TOO_HIGH * usual_rate):.2g} instead of {rate:.2g}; the model has hardly moved.",
-        f"train.num_epochs: {epochs * 2} instead of {epochs}; more steps to learn in.",
-    ]
-    if config.model.dropout > 0.2:
-        advice.append(f"model.dropout: 0.1 instead of {config.model.dropout:g}; much of each text is hidden from the model.")
-    return advice
-
-
-def against_an_early_end(config: ExperimentConfig) -> list[str]:
-    """Return the advice to train for more epochs."""
-    epochs = config.train.planned_epochs
-    more = epochs + max(1, epochs // 2)
-    return [f"train.num_epochs: {more} instead of {epochs}; validation loss was still falling."]
-
-
-def against_divergence(config: ExperimentConfig, *, usual_rate: float) -> list[str]:
-    """Return the advice to take smaller steps, with a longer warm-up."""
-    rate, warmup = config.train.peak_learning_rate, config.train.warmup_fraction
-    advice = [f"train.learning_rate: {min(rate / 3, usual_rate):.2g} instead of {rate:.2g}; the loss is no number any more."]
-    if warmup < 0.2:
-        advice.append(f"train.warmup_fraction: 0.2 instead of {warmup:g}; the first steps are the ones that break a model.")
-    return advice
-
-
-TOO_LOW = 0.5
-"""Share of the learning rate of `auto` below which a new head learns too little. Fine-tuning on BANKING77 (77 classes) loses to
-TF-IDF by 20 points at 5e-5 and 3 epochs, where `auto` takes 2.6e-4. It wins by 3 points at 2e-4 and 5 epochs, where `auto` takes
-2e-4."""
-
-
 SHORT = {"accuracy": "accuracy", "loss": "loss", "f1_micro": "micro F1", "f1_macro": "macro F1", "f1_weighted": "weighted F1"}
 
 
@@ -236,20 +166,26 @@ class BaselineComparison:
         """True if the model is better than the baseline."""
         return self.model < self.baseline if self.metric == "loss" else self.model > self.baseline
 
+    @property
+    def is_perfect(self) -> bool:
+        """True if both get every test row right."""
+        return self.metric != "loss" and self.model == self.baseline == 1.0
 
-def compare_with_baseline(metrics: dict[str, float], baseline: Baseline, *, metric: str) -> BaselineComparison:
-    """Compare a model's test metrics with the baseline's."""
-    return BaselineComparison(metric, metrics[metric], baseline.test[metric])
+
+def baseline_comparison(preflight: dict[str, Any], metrics: dict[str, float], *, metric: str) -> BaselineComparison | None:
+    """Compare a model's test metrics with those of the baseline in `preflight.json`; None for a run of an earlier version."""
+    document = preflight.get("baseline")
+    return BaselineComparison(metric, metrics[metric], Baseline.from_dict(document).test[metric]) if document else None
 
 
 def losing_paragraph(
     compared: BaselineComparison, config: ExperimentConfig, fit: Fit, *, num_classes: int, num_steps: int
 ) -> str | None:
-    """Return a paragraph that says that fine-tuning does not beat the baseline, why, and what to try; None if it does."""
+    """Return a paragraph that says that fine-tuning does not beat the baseline, and why; None if it does."""
     if compared.is_beaten:
         return None
     words = SHORT.get(compared.metric, compared.metric)
-    if compared.model == compared.baseline == 1.0:
+    if compared.is_perfect:
         return (
             "Fine-tuning and TF-IDF with logistic regression both get every test row right: single words tell the labels already."
         )
@@ -261,29 +197,19 @@ def losing_paragraph(
 
 
 def _why(config: ExperimentConfig, fit: Fit, *, num_classes: int, num_steps: int) -> str:
-    rate, usual, epochs = config.train.peak_learning_rate, fit.usual_rate, config.train.planned_epochs
-    batch_size = config.train.batch_size
-    num_rows = math.ceil(num_steps / fit.num_epochs) * batch_size
-    usual_epochs = auto_epochs(num_rows, num_labels=num_classes, batch_size=batch_size)
-    if fit.verdict in ("diverged", "underfits") and rate >= TOO_HIGH * usual:
-        return (
-            f"A learning rate of {rate:.2g} is so high that it can wipe out the pretraining; try train.learning_rate: {usual:.2g}."
-        )
-    if rate < TOO_LOW * usual:
-        return (
-            f"The learning rate of {rate:.2g} is too low for {num_classes} classes in {num_steps:,} steps: the new head hardly "
-            f"moved; try train.learning_rate: {usual:.2g}."
-        )
+    rate, usual = config.train.peak_learning_rate, fit.usual
+    if fit.verdict in ("diverged", "underfits") and rate >= TOO_HIGH * usual.learning_rate:
+        return f"A learning rate of {rate:.2g} is so high that it can wipe out the pretraining."
     if fit.verdict == "overfits":
-        return "It has learned its training rows by heart, as the fit says below; more labelled rows help most."
-    if epochs < usual_epochs:
-        return (
-            f"{num_steps:,} steps are few for {num_classes} classes: the new head had no time to learn them; try "
-            f"train.num_epochs: {usual_epochs}, or a smaller train.batch_size."
-        )
+        return "It has learned its training rows by heart."
+    if rate < TOO_LOW * usual.learning_rate:
+        work = f"{num_classes} classes in {num_steps:,} steps"
+        return f"The learning rate of {rate:.2g} is too low for {work}: the new head hardly moved."
+    if config.train.planned_epochs < usual.num_epochs:
+        return f"{num_steps:,} steps are few for {num_classes} classes: the new head had no time to learn them."
     return (
         f"{num_steps:,} steps at a learning rate of {rate:.2g} are usual for {num_classes} classes, so either single words "
-        "tell the labels already, or other settings suit this encoder better; try manta tune, or another model.pretrained."
+        "tell the labels already, or other settings suit this encoder better."
     )
 
 

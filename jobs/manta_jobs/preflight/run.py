@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from manta.config.starting_point import choice_sentence, resolved
+from manta.config.starting_point import Usual, choice_sentence, resolved
 from manta.console import people_table
 from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from manta.config import ExperimentConfig
+    from manta.config.sections import TrainConfig
     from manta_jobs.cluster.autoscaling import Node
     from manta_jobs.cluster.connection import Cluster, WorkerResources
     from manta_jobs.preflight.estimate import ModelSize
@@ -131,11 +132,13 @@ def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: Pre
     return chosen, choice_sentence(config, chosen, num_rows=num_rows, classes=classes, hidden_size=hidden_size)
 
 
-def usual_rate(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> float:
-    """Return the learning rate that `auto` would choose for this config, all else equal."""
-    return without_auto(config.with_values({"train.learning_rate": "auto"}), dataset=dataset, encoder=encoder)[
-        0
-    ].train.peak_learning_rate
+def usual_values(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> Usual:
+    """Return the learning rate and the epochs that `auto` would choose for this config, each with all else equal."""
+
+    def chosen(name: str) -> TrainConfig:
+        return without_auto(config.with_values({name: "auto"}), dataset=dataset, encoder=encoder)[0].train
+
+    return Usual(chosen("train.learning_rate").peak_learning_rate, chosen("train.num_epochs").planned_epochs)
 
 
 def preflight(config: ExperimentConfig, *, console: Console, address: str | None = None) -> Preflight:

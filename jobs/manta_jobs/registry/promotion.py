@@ -205,27 +205,43 @@ def forcing(version: RegisteredVersion) -> str:
     return f'manta models promote {version} --force "why"'
 
 
+def refusal_commands(promotion: Promotion) -> list[tuple[str, str]]:
+    """Return the commands that follow a refusal, each with its purpose; empty without one."""
+    version, champion = promotion.version, promotion.champion
+    if promotion.action != "refused":
+        return []
+    return [
+        (f"manta models compare {champion} {version}", "see where they differ"),
+        (forcing(version), "promote it all the same"),
+    ]
+
+
+def outcome_lines(promotion: Promotion) -> list[str]:
+    """Return the outcome in words, with markup, and the reasons for a refusal."""
+    version, champion = promotion.version, promotion.champion
+    if promotion.action == "refused":
+        failing = promotion.verdict.failing if promotion.verdict else ()
+        reasons = [f"  [red]• {escape(line.sentence)}[/]" for line in failing]
+        return [f"[red]{version} is not promoted:[/] {champion} stays the champion.", *reasons]
+    if promotion.action == "rolled back":
+        return [f"{version} is the champion again, {champion} no longer."]
+    if promotion.promoted and champion is not None:
+        return [f"{version} is the champion now; back to {champion}: manta models rollback {version.name}"]
+    if promotion.action is None and promotion.verdict is not None:
+        return [f"The gate would {'let ' + str(version) + ' pass' if promotion.passes else 'refuse ' + str(version)}."]
+    if promotion.action == "first":
+        return [f"{version} is the champion: there was none to compare it with."]
+    return []
+
+
 def show_promotion(promotion: Promotion, console: Console) -> None:
     """Print the gate's table with failing lines in red, and the outcome."""
-    version, champion = promotion.version, promotion.champion
-    if promotion.verdict is not None and champion is not None:
-        console.print(gate_table(promotion.verdict, champion=champion, candidate=version))
-    for note in promotion.notes:
-        console.print(escape(note))
-    if promotion.action == "refused":
-        console.print(f"[red]{version} is not promoted:[/] {champion} stays the champion.")
-        for line in promotion.verdict.failing if promotion.verdict else ():
-            console.print(f"  [red]• {escape(line.sentence)}[/]")
-        console.print(f"  {escape(forcing(version))}   [dim]# promote it all the same[/]")
-        console.print(f"  manta models compare {champion} {version}   [dim]# see where they differ[/]")
-    elif promotion.action == "rolled back":
-        console.print(f"{version} is the champion again, {champion} no longer.")
-    elif promotion.promoted and champion is not None:
-        console.print(f"{version} is the champion now; back to {champion}: manta models rollback {version.name}")
-    elif promotion.action is None and promotion.verdict is not None:
-        console.print(f"The gate would {'let ' + str(version) + ' pass' if promotion.passes else 'refuse ' + str(version)}.")
-    elif promotion.action == "first":
-        console.print(f"{version} is the champion: there was none to compare it with.")
+    if promotion.verdict is not None and promotion.champion is not None:
+        console.print(gate_table(promotion.verdict, champion=promotion.champion, candidate=promotion.version))
+    for line in (*map(escape, promotion.notes), *outcome_lines(promotion)):
+        console.print(line)
+    for command, what in refusal_commands(promotion):
+        console.print(f"  {escape(command)}   [dim]# {what}[/]")
 
 
 def gate_table(verdict: Verdict, *, champion: RegisteredVersion, candidate: RegisteredVersion) -> Table:

@@ -20,11 +20,11 @@ from manta.registry.model_card import model_card
 from manta.registry.models import ModelRegistry
 from manta.storage.object_store import discard, fetch, shown
 from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
-from manta_jobs.packaging.diagnosis import assess_fit, compared_with_one_worker, guessing_loss
+from manta_jobs.packaging.diagnosis import assess_fit, baseline_comparison, compared_with_one_worker, guessing_loss
 from manta_jobs.packaging.golden import record_golden_on_cluster
 from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
 from manta_jobs.packaging.onnx import make_forms_on_cluster
-from manta_jobs.preflight.run import kept_preflight, usual_rate
+from manta_jobs.preflight.run import kept_preflight, usual_values
 from manta_jobs.registry.promotion import settle
 from manta_jobs.reporting.curves import write_curves
 from manta_jobs.runs.evaluate import evaluation_of
@@ -80,13 +80,16 @@ def finish(
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
     artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
     artifact = with_card(artifact, model_card(artifact, num_rows=dataset.num_rows))
+    before = kept_preflight(prepared.folder)
+    compared = baseline_comparison(before, artifact.manifest.metrics, metric=config.train.metric)
     fit = assess_fit(
         history,
         config,
         best_epoch=int(kept["epoch"]),
         guess_loss=guessing_loss(dataset.class_counts("train").values(), num_rows=len(dataset.train), task=dataset.labels.task),
-        usual_rate=usual_rate(config, dataset=dataset, encoder=load_model_config(config.model, dataset.labels)),
+        usual=usual_values(config, dataset=dataset, encoder=load_model_config(config.model, dataset.labels)),
         num_train_rows=len(dataset.train),
+        loses=compared is not None and not compared.is_beaten and not compared.is_perfect,
     )
     write_curves(history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch)
     registry = ModelRegistry(prepared.storage)
@@ -97,7 +100,6 @@ def finish(
         promotion = settle(registry, version, config, artifact=artifact)
     version = registry.get(version.name, version=version.version)
     facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)
-    before = kept_preflight(prepared.folder)
     wall_s = time.monotonic() - started
     prepared.folder.write_report(
         {

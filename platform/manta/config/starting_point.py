@@ -15,6 +15,7 @@ as high for adapters (`model.lora`) and for a head on a fully frozen encoder.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from manta.config import ExperimentConfig, Range
 
@@ -36,6 +37,14 @@ FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """The factors by which the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)
+
+
+@dataclass(frozen=True)
+class Usual:
+    """The values that `auto` takes for a run's data and encoder, each with the run's own value of the other."""
+
+    learning_rate: float
+    num_epochs: int
 
 
 def resolved(

@@ -80,17 +80,18 @@ class Calibration(BaseModel):
         return [first, self._of_answers(figures, rows)] if self.target_precision is not None else [first]
 
     def _of_answers(self, figures: CalibrationFigures, rows: str) -> str:
+        seen = f"{self.validation.num_rows:,} validation rows"
         if self.abstain_below is None:
-            seen = f"{self.validation.num_rows:,} validation rows"
             best = self.best_precision
-            why = f"{seen} are too few to choose one" if best is None else f"the surest of the {seen} come to {best:.1%}"
-            return f"No abstain threshold reaches {self.target_precision:.1%} precision: {why}. Lower registry.target_precision."
-        if figures.precision is None:
-            return f"It answers none of the {rows}: all come back as uncertain (wanted: {self.target_precision:.1%} precision)."
-        return (
-            f"It answers {figures.coverage:.1%} of the {rows} at {figures.precision:.1%} precision "
-            f"(wanted: {self.target_precision:.1%}); the rest come back as uncertain."
+            why = f"{seen} are too few to choose one" if best is None else f"the most confident of the {seen} reach {best:.1%}"
+            return f"No threshold gives {self.target_precision:.1%} right answers: {why}. Lower registry.target_precision."
+        chosen = (
+            f"Answers below {self.abstain_below:.1%} are uncertain: chosen on {seen}, so that {self.target_precision:.1%} of the "
+            "others are right."
         )
+        if figures.precision is None:
+            return f"{chosen} On the {rows}, all answers are uncertain."
+        return f"{chosen} On the {rows}, it answers {figures.coverage:.1%}, of which {figures.precision:.1%} are right."
 
 
 @dataclass(frozen=True)

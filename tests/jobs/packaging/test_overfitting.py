@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from manta.config import ExperimentConfig
+from manta.config.starting_point import EPOCHS, LEARNING_RATES, Usual
 from manta_jobs.cli.show_run import show_fit
-from manta_jobs.packaging.diagnosis import Fit, Verdict, assess_fit, guessing_loss, judge
+from manta_jobs.packaging.advice import MOST_SENTENCES, Verdict
+from manta_jobs.packaging.diagnosis import Fit, assess_fit, guessing_loss, judge
 
 TEN_CLASSES = math.log(10)
 NAN = math.nan
@@ -22,13 +24,24 @@ def experiment(**values: Any) -> ExperimentConfig:
     return config.with_values({name.replace("__", "."): value for name, value in values.items()})
 
 
-def assessed(train: list[float], validation: list[float], *, best_epoch: int = 1, **values: Any) -> Fit:
+USUAL = Usual(1e-4, 8)
+
+
+def assessed(
+    train: list[float],
+    validation: list[float],
+    *,
+    best_epoch: int = 1,
+    usual: Usual = USUAL,
+    loses: bool = False,
+    **values: Any,
+) -> Fit:
     history = [
         {"epoch": number, "train_loss": left, "loss": right}
         for number, (left, right) in enumerate(zip(train, validation, strict=True), start=1)
     ]
     config = experiment(**{"train__num_epochs": len(train), "train__learning_rate": 1e-4} | values)
-    return assess_fit(history, config, best_epoch=best_epoch, guess_loss=TEN_CLASSES, usual_rate=1e-4, num_train_rows=400)
+    return assess_fit(history, config, best_epoch=best_epoch, guess_loss=TEN_CLASSES, usual=usual, num_train_rows=400, loses=loses)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +83,7 @@ def test_overfitting_names_each_setting_that_holds_back() -> None:
     for words in (
         "train.num_epochs: 2 instead of 4",
         "train.learning_rate: 0.0001 instead of 0.0002",
-        "model.dropout: 0.2 instead of 0.1",
-        "400 to train on",
+        "this run had 400 to train on",
     ):
         assert words in advice
     assert fit.gap == pytest.approx(0.88)
@@ -81,7 +93,7 @@ def test_overfitting_names_each_setting_that_holds_back() -> None:
 
 @pytest.mark.parametrize(("dropout", "advised"), [(0.45, "model.dropout: 0.5 "), (0.5, None), (0.7, None)])
 def test_dropout_is_never_advised_above_a_half(dropout: float, advised: str | None) -> None:
-    advice = " ".join(assessed([0.1, 0.02], [0.6, 0.9], model__dropout=dropout).advice)
+    advice = " ".join(assessed([0.1, 0.02], [0.6, 0.9], best_epoch=2, model__dropout=dropout).advice)
     assert (advised in advice) if advised else ("model.dropout" not in advice)
 
 
@@ -93,8 +105,8 @@ def test_the_best_epoch_being_the_last_leaves_their_number_alone() -> None:
 
 def test_a_model_that_hardly_moved_should_learn_faster_or_longer() -> None:
     first, second, *_ = assessed([2.3, 2.28], [2.3, 2.28], train__learning_rate=1e-5).advice
-    assert first.startswith("train.learning_rate: 3e-05 instead of 1e-05")
-    assert second.startswith("train.num_epochs: 4 instead of 2")
+    assert first.startswith("train.learning_rate: 0.0001 instead of 1e-05")
+    assert second.startswith("train.num_epochs: 8 instead of 2")
 
 
 def test_a_model_that_large_steps_have_broken_should_learn_slower() -> None:
@@ -114,10 +126,52 @@ def test_a_good_fit_needs_no_advice() -> None:
     assert assessed([2.0, 0.9, 0.5, 0.4], [1.2, 0.7, 0.55, 0.52]).advice == ()
 
 
+LOSSES = {
+    "fits": ([2.0, 0.9, 0.5, 0.4], [1.2, 0.7, 0.55, 0.52]),
+    "overfits": ([1.5, 0.5, 0.1, 0.02], [0.9, 0.6, 0.7, 0.9]),
+    "underfits": ([2.3, 2.29, 2.28], [2.3, 2.3, 2.29]),
+    "unfinished": ([2.0, 1.6, 1.3], [1.8, 1.5, 1.2]),
+    "diverged": ([1.5, 0.5, NAN], [0.9, 0.6, NAN]),
+}
+
+
+@pytest.mark.parametrize("verdict", LOSSES)
+@pytest.mark.parametrize("rate", [1e-6, 1e-4, 9e-4, 5e-3])
+@pytest.mark.parametrize("epochs", [1, 10, 30])
+@pytest.mark.parametrize("loses", [False, True])
+def test_advice_is_short_names_a_setting_once_and_keeps_to_the_rule(
+    verdict: Verdict, rate: float, epochs: int, loses: bool
+) -> None:
+    train, validation = LOSSES[verdict]
+    usual = Usual(6e-4, 10)
+    values = {"train__learning_rate": rate, "train__num_epochs": epochs}
+    fit = assessed(train, validation, usual=usual, loses=loses, best_epoch=min(2, epochs), **values)
+    names = [sentence.partition(":")[0] for sentence in fit.advice]
+    assert fit.verdict == verdict
+    assert len(names) == len(set(names)) <= MOST_SENTENCES
+    assert bool(names) or verdict in ("fits", "unfinished")
+    advised = {
+        name: float(sentence.split()[1]) for name, sentence in zip(names, fit.advice, strict=True) if name.startswith("train.")
+    }
+    if "train.learning_rate" in advised:
+        assert advised["train.learning_rate"] != rate
+        assert advised["train.learning_rate"] <= max(LEARNING_RATES[1], rate / 2)
+    if "train.num_epochs" in advised:
+        assert advised["train.num_epochs"] != epochs
+        assert advised["train.num_epochs"] <= EPOCHS[1]
+
+
+def test_a_model_that_loses_by_too_few_steps_is_told_the_rules_epochs() -> None:
+    (only,) = assessed(*LOSSES["fits"], loses=True, train__num_epochs=4).advice
+    assert only == "train.num_epochs: 8 instead of 4; the new head needs more steps."
+    first, _ = assessed(*LOSSES["fits"], loses=True, usual=Usual(1e-4, 3)).advice
+    assert first.startswith("manta tune")
+
+
 def test_the_closing_output_names_gap_and_advice() -> None:
     text = io.StringIO()
     show_fit(assessed([0.1, 0.02], [0.6, 0.9]), Console(file=text, width=200))
     first, *rest = text.getvalue().splitlines()
     assert first.startswith("Fit: overfits: training loss 0.020, validation loss 0.900, gap +0.880")
-    assert all(line.startswith("  • ") for line in rest)
-    assert len(rest) >= 3
+    assert rest[0] == "To try next:"
+    assert all(line.startswith("  • ") for line in rest[1:])

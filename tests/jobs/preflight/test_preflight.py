@@ -218,12 +218,11 @@ def test_preflight_then_a_run_that_shows_estimate_and_baseline(
     assert "Training on 2 workers with DeepSpeed; if it is interrupted" in shown
     assert shown.count("The 2 workers train at ZeRO 0 (auto: everything fits each worker).") == 1
     assert f"TF-IDF {report['baseline']['test']['accuracy']:.4f}" in shown
-    needed = checks.bytes_phrase(report["preflight"]["memory"]["needed"])
-    assert f"Memory of a worker: {needed} estimated before the run, {checks.bytes_phrase(max(peaks))} measured." in shown
     # So small a learning rate learns nothing, and the last lines say so.
     assert ModelArtifact.load(Path(result["artifact"])).manifest.metrics["accuracy"] < report["baseline"]["test"]["accuracy"]
     assert "Fine-tuning does not beat TF-IDF with logistic regression here" in shown
     assert "The learning rate of 1e-06 is too low for 3 classes in 6 steps" in shown
+    assert "• train.learning_rate: " in shown
 
 
 def test_bytes_are_said_in_two_or_three_digits() -> None:
