@@ -3,22 +3,80 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import threading
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.status import Status
 
 ANY_WIDTH = 10_000
+FIRST_LINE_AFTER_S, LINE_EVERY_S, LOOK_EVERY_S = 3.0, 10.0, 0.25
 
 
 def people_console() -> Console:
     """Return the console for messages to people."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class StatusLines:
+    """Pace of the status lines that all parts of a command print where there is no terminal for a spinner or a bar."""
+
+    def __init__(self) -> None:
+        self.spinner: Status | None = None
+        """The spinner that is shown in the terminal now. One inside of it shows nothing of its own."""
+        self._last = -math.inf
+        self._lock = threading.Lock()
+
+    def is_due(self, *, since: float) -> bool:
+        """Tell whether to print a line about work that began at `since`: after three silent seconds, then every ten seconds."""
+        now = time.monotonic()
+        with self._lock:
+            is_due = now - since >= FIRST_LINE_AFTER_S and now - self._last >= LINE_EVERY_S
+            self._last = now if is_due else self._last
+        return is_due
+
+
+STATUS_LINES = StatusLines()
+
+
+@contextmanager
+def working(console: Console, message: str, *, until: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Say what is happening while the body runs, or until `until` is true.
+
+    A terminal shows a spinner; elsewhere a line is printed now and then.
+    """
+    started, stop = time.monotonic(), threading.Event()
+    spinner = console.status(escape(message)) if console.is_terminal and STATUS_LINES.spinner is None else None
+
+    def follow() -> None:
+        while not stop.wait(LOOK_EVERY_S) and not until():
+            if not console.is_terminal and STATUS_LINES.is_due(since=started):
+                console.print(f"{message} …", markup=False)
+        if spinner is not None:
+            spinner.stop()
+            STATUS_LINES.spinner = None
+
+    if spinner is not None:
+        STATUS_LINES.spinner = spinner
+        spinner.start()
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def people_table(*headings: str, title: str | None = None, header: bool = True) -> Table:

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from manta.config.file import load_config
-from manta.console import people_console
+from manta.console import people_console, working
 from manta_serve.profiles import ProfileName
 
 if TYPE_CHECKING:
@@ -46,11 +46,13 @@ def run(
 
     A new champion takes over automatically. To retry a version that was refused, use `manta serve reload [MODEL]`.
     """
-    from manta_serve.run import run_server
+    console = people_console()
+    with working(console, "Loading Ray Serve"):
+        from manta_serve.run import run_server
 
     name, storage, config = _asked(model)
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    run_server(name, storage=storage, config=config.model_copy(update=given), profile=profile, console=people_console())
+    run_server(name, storage=storage, config=config.model_copy(update=given), profile=profile, console=console)
 
 
 @serve.command(RELOAD)

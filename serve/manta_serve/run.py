@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from manta.cluster.ports import check_port, is_loopback
+from manta.console import working
 from manta.errors import InputError, RunError
 from manta.registry.models import ModelRegistry, RegisteredVersion
 from manta.storage.folders import Storage
@@ -51,7 +52,8 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
     root = Storage.resolve(storage)
     ingress = ingress_of(config, profile)
     check_keys(ingress.host, root)
-    version = champion_of(root, name)
+    with working(console, "Looking up the champion"):
+        version = champion_of(root, name)
     check_port(ingress.host, config.port)
     with TemporaryDirectory(prefix="manta-", dir="/tmp") as folder:  # a socket's path is short
         environment = dict(ingress.environment)
@@ -65,9 +67,10 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
 
 
 def _run(version: RegisteredVersion, root: Storage, *, config: ServeConfig, ingress: Ingress, console: Console) -> None:
-    import ray
+    with working(console, "Loading Ray Serve"):
+        import ray
 
-    from manta_serve.app import ServeArguments
+        from manta_serve.app import ServeArguments
 
     arguments = ServeArguments(
         model=version.name,
@@ -78,17 +81,18 @@ def _run(version: RegisteredVersion, root: Storage, *, config: ServeConfig, ingr
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     shared = os.environ.get("RAY_ADDRESS")
-    ray.init(
-        address=shared or "local",
-        include_dashboard=None if shared else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with working(console, "Starting Ray"):
+        ray.init(
+            address=shared or "local",
+            include_dashboard=None if shared else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     # Set after Ray has started, because Ray installs its own handlers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stop = threading.Event()
     try:
-        with console.status(f"Loading {version.name} version {version.version}"):
+        with working(console, f"Loading {version.name} version {version.version}"):
             _start(arguments, ingress, version=version)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

@@ -1,10 +1,12 @@
 import json
+import time
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from manta.console import fitted, people_console, people_table, print_result
+from manta import console as module
+from manta.console import StatusLines, fitted, people_console, people_table, print_result, working
 
 
 def test_people_read_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,3 +46,50 @@ def test_a_name_that_does_not_fit_wraps_whole() -> None:
     cells = [line.split("\u2502")[1].strip() for line in shown.splitlines() if line.startswith("\u2502")]
     assert "".join(cells) == "support-desk-tune-20261123-142207-51c0"
     assert "…" not in shown
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the usual pace, and no lines of other tests."""
+    for name, value in {"FIRST_LINE_AFTER_S": 0.3, "LINE_EVERY_S": 1.0, "LOOK_EVERY_S": 0.02}.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "STATUS_LINES", StatusLines())
+
+
+def lines_of(console: Console) -> list[str]:
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_long_work_says_what_it_does_and_short_work_is_quiet(quick: None) -> None:
+    console = Console(file=StringIO(), width=80)
+    with working(console, "Counting"):
+        pass
+    assert lines_of(console) == []
+    with working(console, "Reading [rows].csv"):
+        time.sleep(0.6)
+    with working(console, "Checking"):  # within the pace of the line before
+        time.sleep(0.5)
+    assert lines_of(console) == ["Reading [rows].csv …"]
+    with working(console, "Checking"):
+        time.sleep(0.6)
+    assert lines_of(console) == ["Reading [rows].csv …", "Checking …"]
+
+
+def test_it_ends_when_there_is_something_else_to_see(quick: None) -> None:
+    console = Console(file=StringIO(), width=80)
+    with working(console, "Waiting", until=lambda: True):
+        time.sleep(0.6)
+    assert lines_of(console) == []
+
+
+def test_a_terminal_shows_one_spinner_at_a_time(quick: None) -> None:
+    console = Console(file=StringIO(), width=80, force_terminal=True)
+    with working(console, "Outer"), working(console, "Inner"):
+        time.sleep(0.3)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert ("Outer" in shown, "Inner" in shown, "Outer …" in shown) == (True, False, False)
+    with pytest.raises(ValueError, match="spoiled"), working(console, "Spoiled"):
+        raise ValueError("spoiled")
+    with working(console, "Next"):
+        time.sleep(0.2)
+    assert "Next" in console.file.getvalue()  # type: ignore[attr-defined]

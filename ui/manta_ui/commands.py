@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from manta.console import people_console
+from manta.console import people_console, working
 
 AuthOption = Annotated[Path, typer.Option("--auth", help="The file of users.")]
 NameArgument = Annotated[str, typer.Argument(help="The name to log in with.")]
@@ -42,7 +42,9 @@ def run(
     """Open the page where people try the model, until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
-    from manta_ui.run import PageSettings, run_page
+    console = people_console()
+    with working(console, "Loading the page"):
+        from manta_ui.run import PageSettings, run_page
 
     settings = PageSettings(
         api=api,
@@ -55,7 +57,7 @@ def run(
         token_file=token_file,
         allowed_hosts=tuple(allow_host or ()),
     )
-    run_page(settings, console=people_console())
+    run_page(settings, console=console)
 
 
 @ui.command()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from manta.cluster.connections import connection
 from manta.cluster.jobs_api import JobsApi
 from manta.cluster.ports import check_port, is_loopback
+from manta.console import working
 from manta.errors import InputError
 from manta.storage.folders import Storage
 from manta_ui.accounts import Accounts
@@ -71,8 +72,9 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
     check_port(settings.host, settings.port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that everything the page started ends with it
     with ExitStack() as stack:
-        app = page_app(settings, until=stack)
-        listening = stack.enter_context(socket.create_server((settings.host, settings.port)))
+        with working(console, "Starting the page"):
+            app = page_app(settings, until=stack)
+            listening = stack.enter_context(socket.create_server((settings.host, settings.port)))
         console.print(f"The page is at http://{settings.host}:{settings.port} and asks {settings.api}. Ctrl-C stops it.")
         # Open pages hold a request each, which is cut off.
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)

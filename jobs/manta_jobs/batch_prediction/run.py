@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from manta.console import working
 from manta.errors import InputError, RunError
 from manta.inference.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact
 from manta.registry.models import find_model
@@ -55,7 +56,8 @@ def predict(
     """
     started = time.monotonic()
     destination = Destination(out.expanduser().absolute())
-    artifact, version = find_model(model)
+    with working(console, f"Looking up {model}"):
+        artifact, version = find_model(model)
     _check_columns(artifact, text_columns, model=model)
     kind, files = locate(source)
     destination.check(source, files, overwrite=overwrite)
@@ -68,7 +70,7 @@ def predict(
     is_multilabel = artifact.manifest.task == "multilabel"
 
     def plan() -> Plan:
-        with console.status(f"Going through {source}"):
+        with working(console, f"Reading {source}"):
             return make_plan(kind, files, text_columns=text_columns, is_multilabel=is_multilabel)
 
     with opened(destination.partial, task, make_plan=plan, start_again=overwrite) as partial:
@@ -83,7 +85,7 @@ def predict(
                 rows_per_s = _classify(partial, artifact, task, console=console, address=address)
                 if locate(source)[1] != files:
                     raise InputError(f"{source}: changed while it was read; start again with --overwrite.")
-                with console.status(f"Writing {destination.path}"):
+                with working(console, f"Writing {destination.path}"):
                     joined = join(partial, destination.kind(kind), as_folder=destination.is_folder)
                     partial.put_in_place(joined, destination.path)
     finished = partial.finished.values()

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from manta.console import duration, people_table
-from manta_jobs.training.progress import PLAIN_LINE_EVERY_S
+from manta.console import STATUS_LINES, duration, people_table, working
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,18 +52,18 @@ def _bar(console: Console, num_done: int, num_rows: int) -> Iterator[Advance]:
 
 @contextmanager
 def _lines(console: Console, num_done: int, num_rows: int) -> Iterator[Advance]:
-    started = last = time.monotonic()
-    new = 0
+    started, new = time.monotonic(), 0
 
     def advance(rows: int) -> None:
-        nonlocal last, new
+        nonlocal new
         new, now = new + rows, time.monotonic()
-        if now - last >= PLAIN_LINE_EVERY_S and num_done + new < num_rows:
-            rate, last = new / (now - started), now
+        if num_done + new < num_rows and STATUS_LINES.is_due(since=started):
+            rate = new / (now - started)
             remaining_s = (num_rows - num_done - new) / rate
             console.print(f"{num_done + new:,}/{num_rows:,} rows, {rate:,.0f} rows/s, ETA {duration(remaining_s)}")
 
-    yield advance
+    with working(console, "Starting workers", until=lambda: new > 0):
+        yield advance
 
 
 def show_predicted(result: BatchResult, console: Console) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from manta.config.file import load_config
-from manta.console import people_console, print_result
+from manta.console import people_console, print_result, working
 
 cluster = typer.Typer(help="Check a cluster's file, or try a cluster of several nodes on this machine.", no_args_is_help=True)
 
@@ -43,7 +43,7 @@ def local(
     console = people_console()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the nodes
     with ExitStack() as stack:
-        with console.status(f"Starting {nodes} nodes"):
+        with working(console, f"Starting {nodes} nodes"):
             running = stack.enter_context(LocalCluster(nodes, gpus_per_node=gpus_per_node))
         console.print(
             f"{nodes} nodes at {running.address}, with one CPU and {gpus_per_node} GPUs each. In another terminal:\n\n"

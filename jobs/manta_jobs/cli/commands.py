@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from manta.config.file import load_config
-from manta.console import people_console, print_result
+from manta.console import people_console, print_result, working
 from manta.errors import InputError
 
+LOADING = "Loading Ray and PyTorch"
 ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's YAML file.", metavar="EXPERIMENT.yaml")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a setting: --set train.learning_rate=3e-5.", metavar="NAME=VALUE")
@@ -34,10 +35,11 @@ def train(
     """Fine-tune one model, evaluate it on the test rows and register it."""
     check_what_to_run(experiment, set_=set_, resume=resume)
     config = load_config(experiment, overrides=set_) if experiment is not None else None
-    from manta_jobs.cli.show_run import show_trained, trained_result
-    from manta_jobs.runs import train as job
-
     console = people_console()
+    with working(console, LOADING):
+        from manta_jobs.cli.show_run import show_trained, trained_result
+        from manta_jobs.runs import train as job
+
     if config is not None:
         model = job.train(config, console=console, address=address)
     else:
@@ -51,9 +53,11 @@ def preflight(
 ) -> None:
     """Check everything before a run: data, memory, cluster, disk, time, and the baseline that fine-tuning must beat."""
     config = load_config(experiment, overrides=set_)
-    from manta_jobs.preflight import run as job
+    console = people_console()
+    with working(console, LOADING):
+        from manta_jobs.preflight import run as job
 
-    result = job.preflight(config, console=people_console(), address=address)
+    result = job.preflight(config, console=console, address=address)
     print_result(result.to_dict(), as_json=json)
     result.refuse()
 
@@ -66,11 +70,13 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """Run everything once, offline: tune on the bundled messages, register the model, serve it and open the page."""
-    from manta_jobs.cli import demo as job
-    from manta_jobs.cli.show_run import tuned_result
+    console = people_console()
+    with working(console, LOADING):
+        from manta_jobs.cli import demo as job
+        from manta_jobs.cli.show_run import tuned_result
 
     config = job.demo_config(overrides=set_)
-    result = job.demo(config, console=people_console(), api_port=port, page_port=ui_port, once=once)
+    result = job.demo(config, console=console, api_port=port, page_port=ui_port, once=once)
     answers = [{"text": text, "label": label, "score": score} for text, label, score in result.answers]
     urls = {"api": result.api_url, "page": result.page_url}
     print_result(tuned_result(result.tuned) | urls | {"answers": answers, "wall_s": round(result.wall_s, 1)}, as_json=json)
@@ -100,8 +106,10 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Evaluate a finished model on labeled rows: scores, slices, mistakes, calibration, behavior tests, speed."""
-    from manta_jobs.reporting.evaluation.terminal import evaluation_result, show_evaluation
-    from manta_jobs.runs import evaluate as job
+    console = people_console()
+    with working(console, LOADING):
+        from manta_jobs.reporting.evaluation.terminal import evaluation_result, show_evaluation
+        from manta_jobs.runs import evaluate as job
 
     texts = [_column(name, header=header) for name in text or ["text"]]
     settings = {
@@ -110,7 +118,6 @@ def evaluate(
         "label_separator": label_separator,
         "header": header,
     }
-    console = people_console()
     found = job.evaluate(
         model,
         data,
@@ -140,10 +147,11 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Classify every row of a file or folder. Start an interrupted run again to continue it."""
-    from manta_jobs.batch_prediction import predict as job
-    from manta_jobs.batch_prediction.view import show_predicted
-
     console = people_console()
+    with working(console, LOADING):
+        from manta_jobs.batch_prediction import predict as job
+        from manta_jobs.batch_prediction.view import show_predicted
+
     result = job(model, source, out=out, text_columns=text or ["text"], overwrite=overwrite, console=console, address=address)
     show_predicted(result, console)
     print_result(result.to_dict(), as_json=json)
@@ -159,10 +167,11 @@ def tune(
     """Search the learning rate, dropout or any other setting, and register the best trial."""
     check_what_to_run(experiment, set_=set_, resume=resume)
     config = load_config(experiment, overrides=set_) if experiment is not None else None
-    from manta_jobs.cli.show_run import show_tuned, tuned_result
-    from manta_jobs.runs import tune as job
-
     console = people_console()
+    with working(console, LOADING):
+        from manta_jobs.cli.show_run import show_tuned, tuned_result
+        from manta_jobs.runs import tune as job
+
     if config is not None:
         tuned = job.tune(config, console=console, address=address)
     else:

@@ -20,7 +20,7 @@ import httpx
 from manta.cluster.http import http_client
 from manta.cluster.ports import check_port
 from manta.config.file import load_config
-from manta.console import duration, people_table
+from manta.console import duration, people_table, working
 from manta.errors import InputError, RunError
 from manta.storage.folders import Storage
 from manta_jobs.cli.show_run import model_table, next_commands, show_next, verdict_line
@@ -134,7 +134,7 @@ def service(command: list[str], *, log: Path, url: str, storage: Storage, consol
             start_new_session=True,
         )
     try:
-        with console.status(f"Starting manta {command[0]}"):
+        with working(console, f"Starting manta {command[0]}"):
             _wait_until_ready(process, url, log)
         yield
     finally:

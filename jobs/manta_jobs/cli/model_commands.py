@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manta.console import people_console, print_result
+from manta.console import people_console, print_result, working
 from manta.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ def compare(
     from manta_jobs.registry.compare import compare_versions, show_comparison
 
     registry = _registry()
-    comparison = compare_versions(registry, registry.find(first), registry.find(second))
-    show_comparison(comparison, people_console())
+    console = people_console()
+    with working(console, f"Comparing {first} and {second}"):
+        comparison = compare_versions(registry, registry.find(first), registry.find(second))
+    show_comparison(comparison, console)
     print_result(comparison.to_dict(), as_json=json)
 
 
@@ -79,7 +81,7 @@ def promote(
     registry = _registry()
     version = _one_version(registry, model)
     console = people_console()
-    with console.status(f"Comparing {version} with the champion"):
+    with working(console, f"Comparing {version} with the champion"):
         result = job.promote(registry, version, force=force, allow_equal=allow_equal, dry_run=dry_run)
     job.show_promotion(result, console)
     print_result(result.to_dict(), as_json=json)
@@ -136,10 +138,11 @@ def export(
 
 
 def _registry() -> ModelRegistry:
-    from manta.registry.models import ModelRegistry
-    from manta.storage.folders import Storage
+    with working(people_console(), "Opening the registry"):
+        from manta.registry.models import ModelRegistry
+        from manta.storage.folders import Storage
 
-    return ModelRegistry(Storage.resolve(None))
+        return ModelRegistry(Storage.resolve(None))
 
 
 def _one_version(registry: ModelRegistry, model: str) -> RegisteredVersion:

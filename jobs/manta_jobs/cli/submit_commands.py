@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from manta.console import fitted, people_console, people_table, print_result
+from manta.console import fitted, people_console, people_table, print_result, working
 from manta.errors import InputError
 
 if TYPE_CHECKING:
@@ -172,13 +172,13 @@ def verb_params(verb: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def _connect(cluster: str | None, address: str | None, token_file: Path | None) -> tuple[Connection, JobsApi]:
-
     from manta.cluster.connections import connection
     from manta.cluster.jobs_api import JobsApi
 
     found = connection(cluster=cluster, address=address, token_file=token_file)
-    api = JobsApi(found)
-    check_version(api.ray_version(), at=found.address, ours=importlib.metadata.version("ray"))
+    with working(people_console(), f"Asking {found.address}"):
+        api = JobsApi(found)
+        check_version(api.ray_version(), at=found.address, ours=importlib.metadata.version("ray"))
     return found, api
 
 
@@ -198,7 +198,8 @@ def _follow(api: JobsApi, job_id: str, *, connection: Connection, console: Conso
 
     transcript = Transcript(lambda line: console.print(line, markup=False))
     try:
-        job = asyncio.run(transcript.follow(api, job_id))
+        with working(console, f"{job_id} has printed nothing yet", until=lambda: transcript.has_begun):
+            job = asyncio.run(transcript.follow(api, job_id))
     except KeyboardInterrupt:
         console.print(f"{job_id} goes on. {_how_to_go_on(job_id, connection)}", markup=False)
         raise typer.Exit(STOPPED_BY_CTRL_C) from None

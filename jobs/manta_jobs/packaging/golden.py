@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from manta.console import working
 from manta.inference.artifact import ModelArtifact, with_golden
 from manta.inference.form import SAFETENSORS, FormName
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions, spread_rows
@@ -36,7 +37,7 @@ def record_golden_on_cluster(artifact: ModelArtifact, split: Split, *, logits: F
     labels = artifact.manifest.label_space
     texts = [split.texts[row] for row in spread_rows(labels.decided_names(labels.probabilities(logits)))]
     task = ray.remote(num_cpus=1)(_record)
-    with console.status("Recording golden predictions"):
+    with working(console, "Recording golden predictions"):
         store(artifact.path)
         golden: GoldenPredictions = ray.get(task.remote(artifact.path, texts))
     return with_golden(artifact, golden)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import ray
 
+from manta.console import working
 from manta.inference.artifact import ModelArtifact
 from manta.inference.form import SAFETENSORS, FormName
 from manta.storage.object_store import fetch, store
@@ -39,7 +40,7 @@ def logits_on_cluster(
     One node of the connected cluster computes them, on a GPU if the cluster has any.
     """
     task, num_cpus = one_node_task(_logits_of)
-    with console.status(f"Evaluating on {len(split):,} rows"):
+    with working(console, f"Evaluating on {len(split):,} rows"):
         store(artifact.path)
         logits: Floats = ray.get(task.remote(artifact.path, split.texts, num_cpus, form))
     return logits

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from manta.console import working
 from manta.inference.artifact import ModelArtifact
 from manta.storage.object_store import fetch, here, store
 
@@ -28,7 +29,7 @@ def make_forms_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floa
         return artifact
     num_cpus = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
     task = ray.remote(num_cpus=num_cpus)(_make_forms)
-    with console.status("Making ONNX formats of the model"):
+    with working(console, "Making ONNX formats of the model"):
         store(artifact.path)
         ray.get(task.remote(artifact.path, split.texts, split.targets, logits, num_cpus))
     made = ModelArtifact.load(fetch(artifact.path))

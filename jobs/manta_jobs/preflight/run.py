@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from manta.config.starting_point import Usual, choice_sentence, resolved
-from manta.console import people_table
+from manta.console import people_table, working
 from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
 from manta.errors import InputError
@@ -150,7 +150,8 @@ def preflight(config: ExperimentConfig, *, console: Console, address: str | None
         InputError: the data, model or config is wrong by itself.
         RunError: no cluster answers at the address.
     """
-    inputs = load_inputs(config)
+    with working(console, f"Reading {config.data.train}"):
+        inputs = load_inputs(config)
     searches = "tune" in config.model_fields_set
     config = inputs.config
     if inputs.chosen:
@@ -160,12 +161,9 @@ def preflight(config: ExperimentConfig, *, console: Console, address: str | None
         with connected(address, num_workers=config.train.max_workers):
             return run_probe(config, inputs.dataset.labels, sample, resources=resources)
 
-    result = examine(
-        inputs,
-        cluster=coming_cluster(address, train=config.train, storage=inputs.storage.root),
-        searches=searches,
-        probe=probe,
-    )
+    with working(console, "Checking memory, cluster and disk, timing some steps and fitting the baseline"):
+        cluster = coming_cluster(address, train=config.train, storage=inputs.storage.root)
+        result = examine(inputs, cluster=cluster, searches=searches, probe=probe)
     show_preflight(result, console, title=f"Preflight of {config.name}")
     return result
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from manta.behaviour.run import find_suite, load_suite
 from manta.config import DataConfig
 from manta.config.file import explain
+from manta.console import working
 from manta.data import Split, load_labelled
 from manta.errors import InputError
 from manta.evaluation.metrics import classification_metrics, confusion_counts, per_class_metrics
@@ -73,7 +74,8 @@ def evaluate(
         InputError: the model, the rows or the suite cannot be found or are faulty, or an option is wrong.
         RunError: the report cannot be written.
     """
-    artifact, version = find_model(model)
+    with working(console, f"Looking up {model}"):
+        artifact, version = find_model(model)
     checked = checked_patterns(patterns)
     config = _data_config(data, settings)
     manifest = artifact.manifest
@@ -83,15 +85,17 @@ def evaluate(
     folder = out if out is not None else _new_folder(manifest.name, version)
     check_target(folder)
     labels = manifest.label_space
-    split = load_labelled(data, config, labels=labels, columns=list(dict.fromkeys(columns)))
+    with working(console, f"Reading {data}"):
+        split = load_labelled(data, config, labels=labels, columns=list(dict.fromkeys(columns)))
     path = behaviour if behaviour is not None else find_suite(manifest.config.get("data", {}))
     suite = None if path is None else load_suite(path, labels=labels, num_texts=manifest.num_texts)
     with connected(address, num_workers=1):
         measured = measure_on_cluster(artifact, split.texts, suite=suite, console=console)
     subject = Subject(manifest.name, version, str(artifact.path), data, manifest.created)
-    assessment = assess(subject, split, measured, labels=labels, patterns=checked)
-    page = write_report(assessment, folder)
-    store(folder)
+    with working(console, "Writing the report"):
+        assessment = assess(subject, split, measured, labels=labels, patterns=checked)
+        page = write_report(assessment, folder)
+        store(folder)
     return FinishedEvaluation(artifact, assessment, page)
 
 

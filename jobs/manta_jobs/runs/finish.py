@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.behaviour.run import find_suite
+from manta.console import working
 from manta.data.dataset import NUM_FOLDS
 from manta.data.encode import seen_tokens
 from manta.errors import RunError
@@ -91,12 +92,15 @@ def finish(
         num_train_rows=len(dataset.train),
         loses=compared is not None and not compared.is_beaten and not compared.is_perfect,
     )
-    write_curves(history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch)
-    registry = ModelRegistry(prepared.storage)
-    version = registry.version_of_run(artifact.manifest.name, prepared.folder.name) or registry.register(
-        artifact, run_id=record.run_id, frozen=frozen_rows(prepared)
-    )
-    with console.status("Comparing with the champion"):
+    with working(console, "Drawing the curves and registering the model"):
+        write_curves(
+            history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch
+        )
+        registry = ModelRegistry(prepared.storage)
+        version = registry.version_of_run(artifact.manifest.name, prepared.folder.name) or registry.register(
+            artifact, run_id=record.run_id, frozen=frozen_rows(prepared)
+        )
+    with working(console, "Comparing with the champion"):
         promotion = settle(registry, version, config, artifact=artifact)
     version = registry.get(version.name, version=version.version)
     facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)

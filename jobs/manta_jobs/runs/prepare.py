@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.config.file import DATA_FILES, load_config, write_config
+from manta.console import working
 from manta.data import TextDataset, load_dataset
 from manta.errors import InputError
 from manta.model.encoder import load_tokenizer
@@ -46,21 +47,24 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
         InputError: something is wrong, or cannot work on the cluster of the run; nothing has been written.
         RunError: no cluster responds at the address.
     """
-    inputs = load_inputs(config)
+    with working(console, f"Reading {config.data.train}"):
+        inputs = load_inputs(config)
     config = inputs.config
     show_dataset(inputs.dataset, console)
     if inputs.chosen:
         console.print(inputs.chosen)
-    cluster = coming_cluster(address, train=config.train, storage=inputs.storage.root)
-    found = examine(inputs, cluster=cluster, searches=verb == "tune")
+    with working(console, "Checking memory, cluster and disk, and fitting the baseline"):
+        cluster = coming_cluster(address, train=config.train, storage=inputs.storage.root)
+        found = examine(inputs, cluster=cluster, searches=verb == "tune")
     found.refuse()
     show_concerns(found, console)
     folder = inputs.storage.new_run(config.name, verb=verb)
     write_config(config, folder.config_path)
     folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash, "chosen": inputs.chosen})
     keep_preflight(found, folder)
-    data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
-    store(folder.path)
+    with working(console, "Tokenizing the texts"):
+        data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
+        store(folder.path)
     return PreparedRun(config, inputs.storage, folder, inputs.dataset, data)
 
 
@@ -81,7 +85,8 @@ def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
         artifact, report = shown(folder.artifact), shown(folder.report_path)
         raise InputError(f"{folder.name} is finished: its model is in {artifact} and its report in {report}.")
     storage = Storage(folder.path.parent.parent)
-    dataset = load_dataset(config.data, task=config.model.task)
+    with working(console, f"Reading {config.data.train}"):
+        dataset = load_dataset(config.data, task=config.model.task)
     if dataset.content_hash != facts["data_hash"]:
         raise InputError(f"{config.data.train}: the rows are not those that {folder.name} began with; start a new run.")
     show_dataset(dataset, console)

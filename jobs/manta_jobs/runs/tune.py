@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from manta.config.file import write_config
+from manta.console import working
 from manta.errors import RunError
 from manta.storage.object_store import discard, names
 from manta_jobs.cluster.connection import (
@@ -119,15 +120,16 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             if config.registry.onnx and not forms:
                 console.print("No ONNX formats, which serve faster: they would take too much of the limit in time.")
             model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started, forms=forms)
-            page = write_search_report(
-                config,
-                trials=ordered,
-                confirmations=confirmed,
-                best=best_config,
-                test_metrics=model.artifact.manifest.metrics,
-                folder=prepared.folder.path,
-                baseline_metrics=None if model.baseline is None else model.baseline.test,
-            )
+            with working(console, "Writing the report of the search"):
+                page = write_search_report(
+                    config,
+                    trials=ordered,
+                    confirmations=confirmed,
+                    best=best_config,
+                    test_metrics=model.artifact.manifest.metrics,
+                    folder=prepared.folder.path,
+                    baseline_metrics=None if model.baseline is None else model.baseline.test,
+                )
     free_disk(prepared.folder.path / TRIALS_FOLDER, winner=winner.name)
     keep(prepared.folder)
     return TunedModel(model, best_path, winner, ordered, confirmed, page)

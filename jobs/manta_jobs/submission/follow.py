@@ -32,6 +32,11 @@ class Transcript:
     _num_seen: int = 0
     _rest: str = field(default="", repr=False)
 
+    @property
+    def has_begun(self) -> bool:
+        """True once the job has printed something."""
+        return self._num_seen > 0
+
     def add(self, text: str) -> None:
         """Add the next piece of output."""
         self._num_seen += len(text)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.cluster.job import cluster_job
-from manta.console import bytes_phrase
+from manta.console import bytes_phrase, working
 from manta_jobs.submission.cargo import packed_inputs
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ def submit(verb: str, params: Mapping[str, Any], *, api: JobsApi, console: Conso
         InputError: something it needs is wrong or too large; nothing was sent.
         RunError: the cluster refused it.
     """
-    cargo, sent, storage = packed_inputs(verb, params)
     name = Path(params["experiment"]).stem if params.get("experiment") is not None else "manta"
-    job = cluster_job(verb, sent, name=name, files=cargo.contents, storage=storage, image_code=image_code)
-    with console.status(f"Sending {bytes_phrase(sum(len(package.content) for package in job.packages))} to {api.address}"):
+    with working(console, "Packing the experiment, its files and the code"):
+        cargo, sent, storage = packed_inputs(verb, params)
+        job = cluster_job(verb, sent, name=name, files=cargo.contents, storage=storage, image_code=image_code)
+    with working(console, f"Sending {bytes_phrase(sum(len(package.content) for package in job.packages))} to {api.address}"):
         api.send(job)
     return job.id

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from manta.console import duration
+from manta.console import STATUS_LINES, duration
 from manta_jobs.cluster.shared_actor import SharedActor
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from manta_jobs.training.checkpoints import TrainingState
 
 UPDATE_EVERY_S = 1.0
-PLAIN_LINE_EVERY_S = 15.0
 MUCH_LATER, LATER_S = 1.2, 10.0
 """An estimate of the end is replaced by a later one if the time left grows by this factor and as many seconds."""
 MUCH_MORE = 1.02
@@ -290,19 +289,18 @@ def _show_bar(board: Board, console: Console, num_epochs: int, stop: threading.E
 
 
 def _show_lines(board: Board, console: Console, num_epochs: int, stop: threading.Event) -> None:
-    news, countdown, last = News(num_epochs), Countdown(), 0.0
+    news, countdown, started = News(num_epochs), Countdown(), time.monotonic()
     stopped = False
     while not stopped:
         stopped = stop.wait(UPDATE_EVERY_S)
         run = _only_run(board)
-        if run is None:
-            continue
-        now, eta = time.monotonic(), _eta(run, countdown)
-        for line in news.since_last(run):
+        said = "Starting workers …"
+        if run is not None and run.total_steps:
+            said = f"{phase_phrase(run, num_epochs)}: {steps_phrase(run)}, {_eta(run, countdown)}"
+        for line in news.since_last(run) if run is not None else ():
             console.print(line)
-        if now - last >= PLAIN_LINE_EVERY_S and run.done_steps:
-            console.print(f"{phase_phrase(run, num_epochs)}: {steps_phrase(run)}, {eta}")
-            last = now
+        if not stopped and STATUS_LINES.is_due(since=started):
+            console.print(said)
 
 
 def phase_phrase(run: RunProgress, num_epochs: int) -> str:

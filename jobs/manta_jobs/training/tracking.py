@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from manta.console import working
 from manta.errors import MantaError, RunError
 from manta.registry.tracking import EndStatus, Point, RunTracker, epoch_points, flat, step_points
 from manta.storage.folders import write_atomically
@@ -61,7 +62,8 @@ class RunRecord:
         self._new_steps = new_steps
         self._history = history
         self._searched = searched
-        self._tracker = RunTracker(storage)
+        with working(console, "Opening the registry"):
+            self._tracker = RunTracker(storage)
         self._events: Any = None
         self._lock = threading.Lock()
         self._stop = threading.Event()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 from rich.markup import escape
 
-from manta.console import people_table
+from manta.console import STATUS_LINES, people_table
 from manta_jobs.training.progress import Countdown, steps_phrase
 from manta_jobs.tuning.confirm import num_confirming, ranked
 
@@ -65,11 +65,7 @@ class SearchView:
 
     def _follow(self, stop: threading.Event) -> None:
         if not self._console.is_terminal:
-            stopped = False
-            while not stopped:
-                stopped = stop.wait(REFRESH_EVERY_S)
-                for line in self._news(self._queue.snapshot(), self._board.snapshot()):
-                    self._console.print(line)
+            self._follow_in_lines(stop)
             return
         with Live(console=self._console, auto_refresh=False) as live:
             stopped = False
@@ -79,6 +75,17 @@ class SearchView:
                 for line in self._messages(progress):
                     live.console.print(line)
                 live.update(self._table(trials, progress), refresh=True)
+
+    def _follow_in_lines(self, stop: threading.Event) -> None:
+        started, stopped = time.monotonic(), False
+        while not stopped:
+            stopped = stop.wait(REFRESH_EVERY_S)
+            trials, progress = self._queue.snapshot(), self._board.snapshot()
+            for line in self._news(trials, progress):
+                self._console.print(line)
+            if not stopped and STATUS_LINES.is_due(since=started):
+                work = remaining_work(trials, progress, self._config)
+                self._console.print(f"{work.num_ended} of {work.num_runs} runs are done, {self._eta(work)}")
 
     def _news(self, trials: dict[str, Trial], progress: dict[str, RunProgress]) -> list[str]:
         """Return a line for each trial that started, finished an epoch or ended since the last call."""

@@ -76,8 +76,10 @@ class Stages:
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_unknown_numbers_of_steps_are_not_shown(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("manta_jobs.training.progress.UPDATE_EVERY_S", 0.15)
+    monkeypatch.setattr("manta.console.FIRST_LINE_AFTER_S", 0.0)
+    monkeypatch.setattr("manta.console.LINE_EVERY_S", 0.1)
     console = Console(file=StringIO(), width=120, force_terminal=is_terminal)
-    stages = Stages({}, {"run": RunProgress(0)}, {"run": RunProgress(90)}, {"run": RunProgress(90, 30, "epoch 2")})
+    stages = Stages({}, {}, {"run": RunProgress(0)}, {"run": RunProgress(90)}, {"run": RunProgress(90, 30, "epoch 2")})
     with shown_progress(cast("Board", stages), console, num_epochs=5):
         time.sleep(1.0)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -85,6 +87,7 @@ def test_unknown_numbers_of_steps_are_not_shown(is_terminal: bool, monkeypatch: 
     assert "0/0" not in shown
     assert "epoch 2 of 5" in shown
     assert "30/90 steps" in shown
+    assert "starting workers" in shown.lower()
 
 
 def test_only_epochs_are_counted_by_epochs() -> None:

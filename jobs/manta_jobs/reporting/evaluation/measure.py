@@ -11,11 +11,11 @@ import numpy as np
 import ray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from manta.console import duration
+from manta.console import STATUS_LINES
 from manta.inference.artifact import ModelArtifact
 from manta.storage.object_store import fetch, store
 from manta_jobs.cluster.connection import one_node_task
-from manta_jobs.training.progress import PLAIN_LINE_EVERY_S, UPDATE_EVERY_S, Board, RunProgress
+from manta_jobs.training.progress import UPDATE_EVERY_S, Board, Countdown, RunProgress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,15 +161,12 @@ def _show_bar(result: Any, board: Board, console: Console) -> None:
 
 
 def _show_lines(result: Any, board: Board, console: Console) -> None:
-    first: tuple[float, int] | None = None
-    last = time.monotonic()
+    started, countdown = time.monotonic(), Countdown()
     while _waits(result):
         run = board.snapshot().get(RUN)
-        now = time.monotonic()
-        if run is None or run.phase != "rows" or not run.done_steps:
+        if run is None:
             continue
-        first = first or (now, run.done_steps)
-        if now - last >= PLAIN_LINE_EVERY_S and run.done_steps > first[1]:
-            remaining_s = (now - first[0]) / (run.done_steps - first[1]) * (run.total_steps - run.done_steps)
-            console.print(f"Evaluating rows: {run.done_steps:,}/{run.total_steps:,}, ETA {duration(remaining_s)}")
-            last = now
+        eta = countdown.phrase(done=run.done_steps, left=run.total_steps - run.done_steps, now=time.monotonic())
+        if STATUS_LINES.is_due(since=started):
+            rows = f" {run.done_steps:,}/{run.total_steps:,}, {eta}" if run.phase == "rows" and run.done_steps else " …"
+            console.print(f"Evaluating {run.phase}:{rows}")
