@@ -12,8 +12,9 @@ from manta.errors import InputError
 from manta.model.encoder import head_sentence
 from manta.registry.tracking import check_tracking_server
 from manta.storage.object_store import check
-from manta_jobs.cluster.connection import WorkerResources, fit_workers, num_workers_at_once
+from manta_jobs.cluster.connection import WorkerResources, fit_workers, free_host_memory, num_workers_at_once
 from manta_jobs.preflight.estimate import (
+    FLOAT32,
     MemoryEstimate,
     ModelSize,
     TimeEstimate,
@@ -24,6 +25,7 @@ from manta_jobs.preflight.estimate import (
     usable_bytes,
 )
 from manta_jobs.preflight.tokens import TokenSample, histogram
+from manta_jobs.preflight.trial import try_encoder
 from manta_jobs.tuning.samplers import grid_points
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ FEW_ROWS = 10
 FEW_VALIDATION_ROWS = 50
 """Fewer validation rows give a warning: one row is then more than two points of accuracy, and trials are compared by chance."""
 LARGE_IMBALANCE = 10.0
+TRIAL_BYTES = 200_000_000
+"""Memory of the encoder's trial beside weights and gradients."""
 LARGE_SHARE_CUT = 0.05
 """A larger share of texts that are cut gives a warning. The rest of a text may still be enough to tell its label."""
 
@@ -95,6 +99,21 @@ def check_head(config: ExperimentConfig, labels: LabelSpace) -> list[Check]:
     """Say whether the head of an earlier fine-tuning goes on; empty if the checkpoint brings none."""
     words = head_sentence(config.model, labels)
     return [Check("head", "OK", words)] if words else []
+
+
+def check_encoder(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample, size: ModelSize) -> Check:
+    """Check that the encoder can be trained, by a first step of it on this machine's CPU."""
+    weights = size.num_parameters * FLOAT32
+    needed, free = weights + size.num_learning * FLOAT32 + TRIAL_BYTES, free_host_memory()
+    if needed > free:
+        words = f"not tried: it needs about {bytes_phrase(needed)} here, of {bytes_phrase(free)} that are free."
+        return Check("encoder", "warning", words)
+    try:
+        warning = try_encoder(config.model, labels, sample)
+    except InputError as error:
+        return Check("encoder", "cannot work", str(error))
+    words = warning or f"{bytes_phrase(weights)} of weights; a training step reaches them all."
+    return Check("encoder", "warning" if warning else "OK", words)
 
 
 def check_tokens(sample: TokenSample, *, max_length: int) -> Check:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -18,8 +19,9 @@ from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
 from manta.errors import InputError
 from manta.evaluation.baseline import Baseline, fit_baseline
-from manta.model.encoder import load_model_config, load_tokenizer
+from manta.model.encoder import load_model_config, load_tokenizer, pretrained_source
 from manta.model.loss import resolve_class_weights
+from manta.model.weights import check_files
 from manta.storage.folders import RunFolder, Storage, write_atomically
 from manta_jobs.cluster.connection import coming_cluster, connected, num_workers_at_once
 from manta_jobs.preflight import checks
@@ -105,6 +107,9 @@ def load_inputs(config: ExperimentConfig) -> Inputs:
     """
     check_deepspeed(config.train)
     dataset = load_dataset(config.data, task=config.model.task)
+    folder = Path(pretrained_source(config.model.pretrained))
+    if folder.is_dir():
+        check_files(folder)
     model_config = load_model_config(config.model, dataset.labels)
     tokenizer = load_tokenizer(config.model)
     resolve_class_weights(config.train, dataset.labels, dataset.train.targets)
@@ -185,6 +190,7 @@ def examine(
         *checks.check_head(config, dataset.labels),
         checks.check_tokens(sample, max_length=config.model.max_length),
     ]
+    found.append(checks.check_encoder(config, dataset.labels, sample, size))
     workers, resources = checks.check_workers(config, cluster)
     found.append(workers)
     at_once: int | None = None

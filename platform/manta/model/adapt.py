@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from manta.config import LoraSettings, ModelConfig
 
-
+ADAPTED = "base_model.model."
+"""The prefix of names in a model with LoRA adapters."""
+FINAL_NORMS = {"final_norm", "final_layer_norm", "norm", "ln", "ln_f"}
+"""Names of the norm behind the last layer."""
 READS_CLS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
 """Architectures with BERT's layer structure whose classification head reads only the first token."""
 
@@ -63,9 +66,14 @@ def encoder_layers(model: PreTrainedModel) -> tuple[str, int]:
     Raises:
         InputError: the list of layers cannot be identified.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == model.config.num_hidden_layers:
-            return name, len(module)
+    lists = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == model.config.num_hidden_layers
+    ]
+    # Lists side by side each hold a part of every layer.
+    if lists and not any(other.rpartition(".")[0] == lists[0].rpartition(".")[0] for other in lists[1:]):
+        return lists[0], int(model.config.num_hidden_layers)
     raise InputError(
         f"model.pretrained: {type(model).__name__} has no list of layers that can be told apart; "
         "leave model.freeze_layers, model.freeze_embeddings, model.lora and train.layer_decay at their defaults."
@@ -73,11 +81,18 @@ def encoder_layers(model: PreTrainedModel) -> tuple[str, int]:
 
 
 def depth(name: str, layers: str, num_layers: int) -> int:
-    """Return a parameter's depth below the head: 0 in head and pooler, 1 in the last layer, …, layers + 1 in the embeddings."""
+    """Return a parameter's depth below the head: 0 in head and pooler, 1 in the last layer, …, layers + 1 in the embeddings.
+
+    A norm behind the last layer counts to that layer; whatever else the encoder has beside its layers, to the embeddings.
+    """
     found = re.search(rf"(?:^|\.){re.escape(layers)}\.(\d+)\.", name)
     if found:
         return num_layers - int(found.group(1))
-    return num_layers + 1 if "embeddings" in name else 0
+    encoder = layers.removeprefix(ADAPTED).partition(".")[0]
+    path = name.removeprefix(ADAPTED).split(".")
+    if path[0] != encoder or "pooler" in path:
+        return 0
+    return 1 if FINAL_NORMS & set(path) and "embeddings" not in path else num_layers + 1
 
 
 def parameter_groups(
@@ -110,6 +125,10 @@ def _with_adapters(model: PreTrainedModel, settings: LoraSettings) -> PreTrained
     layers, num_layers = encoder_layers(model)
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name.startswith(layers)]
     known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    if not known:
+        raise InputError(
+            f"model.lora: the layers of {type(model).__name__} have no linear layers that could get adapters; remove it."
+        )
     wanted = known if settings.target_modules == "all-linear" else settings.target_modules
     for target in wanted:
         if target not in known:
@@ -125,7 +144,7 @@ def _with_adapters(model: PreTrainedModel, settings: LoraSettings) -> PreTrained
         ),
     )
     for name, parameter in adapted.named_parameters():
-        if name.removeprefix("base_model.model.") in head:  # the head is new, so all of it learns
+        if name.removeprefix(ADAPTED) in head:  # the head is new, so all of it learns
             parameter.requires_grad = True
     wrapped: PreTrainedModel = adapted  # it behaves like the model it wraps
     return wrapped

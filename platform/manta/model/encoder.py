@@ -10,6 +10,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+import ssl
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +44,8 @@ PADDED_POSITIONS = {
     "mpnet",
     "longformer",
 }
+HUB_ANSWERS_S = 4.0
+UNUSUAL_DROPOUT = 0.123
 MOST_NAMES = 8
 """Labels of an earlier fine-tuning that a sentence names."""
 # Rates that only other heads and tasks than sequence classification read.
@@ -81,25 +86,47 @@ def _embedded_folder() -> Path:
 
 
 @contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
-    """Turn errors of the hub's client and of the file readers into one sentence."""
-    from safetensors import SafetensorError
+def _load_errors(name: str) -> Iterator[None]:
+    """Turn errors of the hub's client, the file readers and the architecture's code into one sentence.
 
+    If the hub does not answer, only its local cache is read.
+    """
+    from huggingface_hub import constants
+
+    is_folder = Path(pretrained_source(name)).is_dir()
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was_offline or not (is_folder or _hub_answers(constants.ENDPOINT))
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"model.pretrained: {name} could not be loaded from the hub or the local cache ({reason}); "
-            "check the id and the network, or give a folder or `embedded`."
-        ) from None
+    except Exception as error:  # noqa: BLE001  # each architecture and reader has errors of its own
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        where, advice = " from the hub or the local cache", "check the id and the network, or give a folder or `embedded`"
+        if is_folder:
+            where, advice = "", "fetch it again, or give another model or `embedded`"
+        raise InputError(f"model.pretrained: {name} could not be loaded{where} ({reason}); {advice}.") from None
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _hub_answers(endpoint: str) -> bool:
+    """Tell whether the hub answers within seconds; its client would try again and again for a minute."""
+    try:
+        request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310  # HF_ENDPOINT, which the user sets
+        urllib.request.urlopen(request, timeout=HUB_ANSWERS_S).close()  # noqa: S310
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # the hub's client may know other certificates
+    except OSError:
+        return False
+    return True
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """Load the model's own tokenizer.
+    """Load the model's own tokenizer, set to pad on the right, as training does.
 
     Raises:
-        InputError: the model cannot be found.
+        InputError: the model cannot be found, or its tokenizer has no padding token.
     """
     from transformers import AutoTokenizer
 
@@ -109,8 +136,14 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
             f"model.pretrained: {config.pretrained} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
             "save the model's own tokenizer in the same folder."
         )
-    with _hub_errors(config.pretrained), _quiet_transformers():
-        return AutoTokenizer.from_pretrained(source)
+    with _load_errors(config.pretrained), _quiet_transformers():
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, padding_side="right")
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            f"model.pretrained: the tokenizer of {config.pretrained} has no padding token, so texts of different length cannot "
+            "share a batch; give an encoder such as BERT."
+        )
+    return tokenizer
 
 
 def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConfig:
@@ -136,7 +169,7 @@ def _pretrained_config(name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
     source = pretrained_source(name)
-    with _hub_errors(name), _quiet_transformers():
+    with _load_errors(name), _quiet_transformers():
         config: PretrainedConfig = AutoConfig.from_pretrained(source)
     return config
 
@@ -175,7 +208,8 @@ def set_dropout(config: PretrainedConfig, rate: float) -> None:
     DistilBERT has dropout, attention_dropout and seq_classif_dropout, DeBERTa has pooler_dropout, ModernBERT has mlp_dropout …
     """
     for name in list(config.to_dict()):
-        if name.endswith(("dropout", "dropout_prob")) and name not in OTHER_TASKS_DROPOUT:
+        is_rate = name.endswith(("dropout", "dropout_prob")) and not isinstance(getattr(config, name), bool)
+        if is_rate and name not in OTHER_TASKS_DROPOUT:
             setattr(config, name, rate)
 
 
@@ -197,7 +231,7 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     keeps_head = _keeps_head(_pretrained_config(config.pretrained), labels)
     if keeps_head:
         model_config.num_labels = len(labels.names)
-    with _hub_errors(config.pretrained), _quiet_transformers():
+    with _load_errors(config.pretrained), _quiet_transformers():
         model: PreTrainedModel
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             pretrained_source(config.pretrained),
@@ -216,13 +250,33 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
             f"model.pretrained: the weights of {config.pretrained} lack {len(missing)} of the encoder's tensors "
             f"(such as {missing[0]}); it would train from zero. Give a pretrained encoder."
         )
-    rates = dropout_rates(model)
-    if rates - {config.dropout}:
-        raise InputError(
-            f"model.dropout {config.dropout:g} does not reach every dropout of {type(model).__name__} "
-            f"(its rates are {sorted(rates)}); this architecture is not supported."
-        )
+    _check_dropout(model, config.dropout)
     return model
+
+
+def check_architecture(config: ModelConfig, labels: LabelSpace) -> None:
+    """Refuse an architecture that is no classifier or that `model.dropout` does not fully reach. No weights are read.
+
+    Raises:
+        InputError: the message gives the reason.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    # A rate that no architecture has by default shows a dropout that keeps its own.
+    unusual = config.model_copy(update={"dropout": UNUSUAL_DROPOUT})
+    with _load_errors(config.pretrained), torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(load_model_config(unusual, labels))
+    _check_dropout(model, UNUSUAL_DROPOUT)
+
+
+def _check_dropout(model: PreTrainedModel, rate: float) -> None:
+    others = dropout_rates(model) - {rate}
+    if others:
+        raise InputError(
+            f"model.pretrained: model.dropout does not reach every dropout of {type(model).__name__} (some keep "
+            f"{', '.join(f'{other:g}' for other in sorted(others))}); this architecture is not supported."
+        )
 
 
 def _prepare_head(model: PreTrainedModel, labels: LabelSpace, *, keeps_head: bool, was_drawn: set[str]) -> None:

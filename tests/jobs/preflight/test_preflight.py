@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,9 @@ PACE = ProbeResult(
 def test_a_fault_leaves_out_what_takes_long(three_classes: Path, tiny_model: Path) -> None:
     inputs = load_inputs(experiment(three_classes, tiny_model))
     good = examine(inputs, cluster=Cluster([NODE]), searches=True)
-    assert [check.name for check in good.checks] == "data labels tokens workers search disk registry memory baseline".split()
+    assert [
+        check.name for check in good.checks
+    ] == "data labels tokens encoder workers search disk registry memory baseline".split()
     good.refuse()
     assert good.baseline is not None
     bad = examine(inputs, cluster=Cluster([{"CPU": 1.0, "memory": 8e9}]), searches=True)
@@ -168,6 +171,40 @@ def test_what_cannot_work_leaves_with_2_and_nothing_on_disk(
     assert "Traceback" not in output.err
     assert output.out == ""
     assert not own_storage.exists()
+
+
+@pytest.mark.parametrize("verb", ["preflight", "train", "tune"])
+@pytest.mark.parametrize("fault", ["missing", "pointer", "cut"])
+def test_weights_that_are_not_whole_are_known_before_anything_starts(
+    verb: str,
+    fault: str,
+    three_classes: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    own_storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weights = shutil.copytree(tiny_model, tmp_path / "model") / "model.safetensors"
+    if fault == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(b"version https://git-lfs.github.com/spec/v1" if fault == "pointer" else weights.read_bytes()[:5000])
+    assert run(monkeypatch, verb, written(tmp_path, three_classes, weights.parent)) == 2
+    error = capsys.readouterr().err
+    words = {"missing": "has no weights", "pointer": "is a Git LFS pointer", "cut": "is not a whole file of weights"}[fault]
+    assert words in " ".join(error.split())
+    assert "Traceback" not in error
+    assert not own_storage.exists()
+
+
+def test_an_encoder_that_needs_more_memory_than_is_free_here_is_not_tried(
+    three_classes: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "free_host_memory", lambda: 1_000_000)
+    found = examine(load_inputs(experiment(three_classes, tiny_model)), cluster=Cluster([NODE]), searches=False)
+    said = next(check for check in found.checks if check.name == "encoder")
+    assert (said.status, said.words.partition(":")[0]) == ("warning", "not tried")
 
 
 def test_json_has_every_check_also_when_something_cannot_work(

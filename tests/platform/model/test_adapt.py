@@ -36,6 +36,27 @@ def test_depth_counts_from_the_head_down() -> None:
     assert depth("bert.embeddings.word_embeddings.weight", *layers) == 7
 
 
+def test_what_stands_beside_the_layers_is_no_head() -> None:
+    assert depth("mpnet.encoder.relative_attention_bias.weight", "mpnet.encoder.layer", 6) == 7
+    assert depth("model.final_norm.weight", "model.layers", 22) == 1
+    assert depth("head.norm.weight", "model.layers", 22) == 0
+    assert depth("model.embeddings.norm.weight", "model.layers", 22) == 23
+    assert depth("transformer.word_embedding.weight", "transformer.layer", 12) == 13
+    assert depth("transformer.mask_emb", "transformer.layer", 12) == 13
+    assert depth("base_model.model.model.final_norm.weight", "base_model.model.model.layers", 22) == 1
+    assert depth("base_model.model.classifier.weight", "base_model.model.model.layers", 22) == 0
+
+
+@pytest.mark.parametrize("kind", ["xlm", "flaubert"])
+def test_layers_that_are_spread_over_several_lists_are_refused(kind: str) -> None:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, n_layers=3, emb_dim=32, n_heads=2))
+    with pytest.raises(InputError, match="no list of layers that can be told apart"):
+        encoder_layers(model)
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "mpnet"])
 def test_layers_are_found_in_every_architecture(kind: str) -> None:
     from transformers import AutoConfig, AutoModelForSequenceClassification

@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import socket
+import time
 from typing import TYPE_CHECKING, Any
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from manta.config import ModelConfig
 from manta.errors import InputError
 from manta.labels import LabelSpace
 from manta.model.encoder import (
     build_model,
+    check_architecture,
     dropout_rates,
     head_parameter_names,
     head_sentence,
@@ -275,6 +280,49 @@ def test_a_multilabel_model_has_a_logit_per_label_and_the_loss_is_bce(checkpoint
     assert output.logits.shape == (4, 3)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits, targets.float())
     torch.testing.assert_close(output.loss, expected)
+
+
+def test_a_hub_that_does_not_answer_is_given_up_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's own client tries again for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        message = refused(ModelConfig(pretrained="owner/nothing"))
+    assert time.monotonic() - started < 15
+    assert "owner/nothing could not be loaded from the hub or the local cache" in message
+    assert message.endswith("check the id and the network, or give a folder or `embedded`.")
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def test_a_tokenizer_without_padding_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InputError, match="has no padding token, so texts of different length cannot share a batch"):
+        load_tokenizer(config_of(folder))
+
+
+def test_a_tokenizer_that_pads_on_the_left_is_set_to_the_right(tiny_model: Path, tmp_path: Path) -> None:
+    """Training pads on the right, so serving must."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    AutoTokenizer.from_pretrained(folder, padding_side="left").save_pretrained(folder)
+    assert load_tokenizer(config_of(folder)).padding_side == "right"
+
+
+def test_a_setting_that_only_sounds_like_a_rate_is_left_alone(tmp_path: Path) -> None:
+    """ESM's `token_dropout` is true or false."""
+    transformers.EsmConfig(**SMALL, pad_token_id=1, mask_token_id=4, token_dropout=True).save_pretrained(tmp_path)
+    config = load_model_config(config_of(tmp_path, dropout=0.37), BINARY)
+    assert (config.token_dropout, config.hidden_dropout_prob) == (True, 0.37)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1, 0.37])
+def test_a_dropout_that_keeps_its_own_rate_is_found_at_any_setting(tmp_path: Path, dropout: float) -> None:
+    transformers.GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=2, n_positions=40, eos_token_id=2).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="does not reach every dropout of GPT2ForSequenceClassification"):
+        check_architecture(config_of(tmp_path, dropout=dropout), BINARY)
 
 
 # A head of an earlier fine-tuning
