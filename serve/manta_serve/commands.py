@@ -29,7 +29,10 @@ class _RunsUnlessTold(TyperGroup):
         return super().parse_args(ctx, args if args[:1] == [RELOAD] else [RUN, *args])
 
 
-serve = typer.Typer(cls=_RunsUnlessTold, help="Answer over HTTP with the model's champion; `reload` has services look again.")
+serve = typer.Typer(
+    cls=_RunsUnlessTold,
+    help="Answer over HTTP with the model's champion; `reload` makes running services check the registry again.",
+)
 
 
 @serve.command(RUN)
@@ -57,7 +60,7 @@ def run(
 
 @serve.command(RELOAD)
 def reload(model: ModelArgument = None) -> None:
-    """Have running services look for the champion and the candidate again, and retry the versions that they refused."""
+    """Make running services check for the champion and the candidate again, and retry versions that they refused."""
     from manta.registry.models import ModelRegistry
     from manta.storage.folders import Storage
     from manta_serve.run import champion_of
@@ -67,7 +70,7 @@ def reload(model: ModelArgument = None) -> None:
     name = name or champion_of(root, None).name
     ModelRegistry(root).request_reload(name)
     people_console().print(
-        f"Services of {name} look again within seconds; /v1/model says what answers, and what was refused and why."
+        f"Services of {name} check again within seconds; /v1/model shows which version answers, and which was refused and why."
     )
 
 

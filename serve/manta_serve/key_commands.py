@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from manta_serve.keys import KeyStore
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-NameArgument = Annotated[str, typer.Argument(help="Whom the key is for, such as a person or a service.")]
+NameArgument = Annotated[str, typer.Argument(help="Name of the person or service that will use the key.")]
 
 keys = typer.Typer(help="Create, list and revoke the API's keys.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def create(name: NameArgument, json: JsonOption = False) -> None:
         print_result({"name": name, "key": key}, as_json=True)
         return
     console = people_console()
-    console.print(f"The key of {name}, which is shown only now:\n\n  {key}\n\nSend it as the header  Authorization: Bearer KEY")
+    console.print(f"The key of {name}. It is shown only once:\n\n  {key}\n\nSend it as the header  Authorization: Bearer KEY")
 
 
 @keys.command("list")

@@ -30,7 +30,9 @@ REPORT = {
     ],
     "best_epoch": 2,
 }
-REFUSED = GateLine(name=EVIL, champion=0.9, candidate=0.8, bound="surely > +0.00 points", passed=False, sentence=f"worse: {EVIL}")
+REFUSED = GateLine(
+    name=EVIL, champion=0.9, candidate=0.8, bound="> +0.00 points, not by chance", passed=False, sentence=f"worse: {EVIL}"
+)
 SEARCH = "desk-tune-20260101-120000-abcd"
 TRIALS = (
     ("trial-001", {"train.learning_rate": 1e-4, "model.dropout": 0.1}, (0.5, 0.7), "FINISHED", None),

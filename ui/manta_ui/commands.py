@@ -19,7 +19,9 @@ ui = typer.Typer(help="Open the page where people try the model; `add-user` and 
 @ui.callback(invoke_without_command=True)
 def run(
     context: typer.Context,
-    api: Annotated[str, typer.Option(help="Where `manta serve` answers; $MANTA_API_KEY is shown to it.")] = "http://127.0.0.1:8000",
+    api: Annotated[
+        str, typer.Option(help="URL of `manta serve`. Its API key is taken from $MANTA_API_KEY.")
+    ] = "http://127.0.0.1:8000",
     host: Annotated[str, typer.Option(help="Address to listen on; beyond this machine only with --auth.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 7860,
     auth: Annotated[
@@ -33,8 +35,10 @@ def run(
         ),
     ] = None,
     cluster: Annotated[str | None, typer.Option(help="A cluster of ~/.config/manta/clusters.yaml, for the tab Jobs.")] = None,
-    address: Annotated[str | None, typer.Option(help="Or where it takes jobs, such as http://HEAD:8265.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with the cluster's token; else as manta submit finds it.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="URL of its dashboard, such as http://HEAD:8265, instead of --cluster.")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with the cluster's token. Default: as for manta submit.")] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name under which people reach the page, such as a proxy's. May be repeated.")
     ] = None,

@@ -20,7 +20,7 @@ cluster = typer.Typer(help="Check a cluster's file, or try a cluster of several 
 @cluster.command()
 def check(
     file: Annotated[Path, typer.Argument(help="A file for Ray's cluster launcher.", metavar="CLUSTER.yaml")],
-    experiment: Annotated[Path | None, typer.Argument(help="What is to run there.", metavar="[EXPERIMENT.yaml]")] = None,
+    experiment: Annotated[Path | None, typer.Argument(help="The experiment to run there.", metavar="[EXPERIMENT.yaml]")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")] = False,
 ) -> None:
     """Check that Ray's launcher accepts a cluster's file, and that an experiment fits the cluster."""
@@ -34,8 +34,8 @@ def check(
 
 @cluster.command()
 def local(
-    nodes: Annotated[int, typer.Option(help="How many nodes, the head among them.", min=1, max=16)] = 3,
-    gpus_per_node: Annotated[int, typer.Option(help="GPUs that each node says it has.", min=0)] = 0,
+    nodes: Annotated[int, typer.Option(help="Number of nodes, including the head.", min=1, max=16)] = 3,
+    gpus_per_node: Annotated[int, typer.Option(help="Number of GPUs that each node reports; they need not exist.", min=0)] = 0,
 ) -> None:
     """Run a real Ray cluster of several nodes on this machine until Ctrl-C."""
     from manta_jobs.cluster.local import LocalCluster

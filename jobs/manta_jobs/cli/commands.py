@@ -20,7 +20,8 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a setting: --set train.learning_rate=3e-5.", metavar="NAME=VALUE")
 ]
 AddressOption = Annotated[
-    str | None, typer.Option(help="Ray cluster to run on; $RAY_ADDRESS, else one on this machine.", metavar="ADDRESS")
+    str | None,
+    typer.Option(help="Ray cluster to run on. Default: $RAY_ADDRESS, else Ray is started on this machine.", metavar="ADDRESS"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 
@@ -28,7 +29,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 def train(
     experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="[EXPERIMENT.yaml]")] = None,
     set_: SetOption = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with this interrupted run instead.", metavar="RUN")] = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this interrupted run; give no experiment.", metavar="RUN")] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -87,21 +88,22 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="Labelled rows: a file, URL or sample as in data.test.")],
     text: Annotated[
         list[str] | None,
-        typer.Option(help="The text column (text); a position where there is no header. Give it twice for text pairs."),
+        typer.Option(help="The text column; its position from 0 with --no-header. Default: text. Give it twice for text pairs."),
     ] = None,
-    label: Annotated[str, typer.Option(help="The label column; a position where there is no header.")] = "label",
-    label_separator: Annotated[str, typer.Option(help="What stands between the labels of a multilabel row.")] = "|",
-    header: Annotated[bool, typer.Option(help="Whether CSV and TSV files name their columns.")] = True,
+    label: Annotated[str, typer.Option(help="The label column; its position from 0 with --no-header.")] = "label",
+    label_separator: Annotated[str, typer.Option(help="Separator of the labels in one field.")] = "|",
+    header: Annotated[bool, typer.Option(help="The first line of CSV and TSV files names the columns.")] = True,
     slice_: Annotated[
-        list[str] | None, typer.Option("--slice", help="A column to show results by; repeatable.", metavar="COLUMN")
+        list[str] | None, typer.Option("--slice", help="Show results for each value of this column; repeatable.", metavar="COLUMN")
     ] = None,
     slice_pattern: Annotated[
-        list[str] | None, typer.Option(help="Show results of rows in which it is found; repeatable.", metavar="NAME=REGEX")
+        list[str] | None, typer.Option(help="Show results for the rows that match; repeatable.", metavar="NAME=REGEX")
     ] = None,
     behaviour: Annotated[
-        Path | None, typer.Option(help="Behaviour tests to run, instead of those of the model's data.", metavar="SUITE.yaml")
+        Path | None,
+        typer.Option(help="File with behaviour tests. Default: the tests of the model's own config.", metavar="SUITE.yaml"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="New folder for the report; one in the storage unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the report. Default: one in the storage.")] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -138,10 +140,12 @@ def predict(
     source: Annotated[
         str, typer.Argument(help="CSV, TSV, JSONL or Parquet: a file, a folder of such files, or a URL.", metavar="INPUT")
     ],
-    out: Annotated[Path, typer.Option(help="Ends in .csv, .jsonl or .parquet; without an ending, a folder of files.")],
-    text: Annotated[list[str] | None, typer.Option(help="The text column (text). Give it twice for text pairs.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="File to write, ending in .csv, .jsonl or .parquet; without an ending, a folder of files.")
+    ],
+    text: Annotated[list[str] | None, typer.Option(help="The text column. Default: text. Give it twice for text pairs.")] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT, and an interrupted prediction of other rows or another model.")
+        bool, typer.Option("--overwrite", help="Replace OUT, and start again instead of continuing an interrupted prediction.")
     ] = False,
     address: AddressOption = None,
     json: JsonOption = False,
@@ -160,7 +164,7 @@ def predict(
 def tune(
     experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="[EXPERIMENT.yaml]")] = None,
     set_: SetOption = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with this interrupted search instead.", metavar="RUN")] = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this interrupted search; give no experiment.", metavar="RUN")] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -187,9 +191,9 @@ def check_what_to_run(experiment: Path | None, *, set_: list[str] | None, resume
         InputError: neither or both were given, or `--set` was given with `--resume`.
     """
     if experiment is None and resume is None:
-        raise InputError("which experiment? Give its YAML file, or --resume RUN to go on with an interrupted one.")
+        raise InputError("which experiment? Give its YAML file, or --resume RUN to continue an interrupted one.")
     if resume is not None and (experiment is not None or set_):
-        raise InputError("--resume goes on with the run's own config; give it without an experiment file and without --set.")
+        raise InputError("--resume continues with the run's own config; give neither an experiment file nor --set.")
 
 
 def _column(name: str, *, header: bool) -> str | int:

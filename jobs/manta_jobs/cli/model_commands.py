@@ -18,7 +18,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 VersionArgument = Annotated[str, typer.Argument(help="NAME@VERSION, or NAME for its champion.", metavar="MODEL[@VERSION]")]
 OneVersionArgument = Annotated[str, typer.Argument(help="NAME@VERSION, or NAME@candidate.", metavar="MODEL@VERSION")]
 
-models = typer.Typer(help="Look at the registered models, and say which version is served.", no_args_is_help=True)
+models = typer.Typer(help="List the registered models, and choose which version is served.", no_args_is_help=True)
 
 
 @models.command("list")
@@ -49,7 +49,7 @@ def show(model: VersionArgument, json: JsonOption = False) -> None:
 @models.command()
 def compare(
     first: Annotated[str, typer.Argument(help="NAME@VERSION, or NAME for its champion.", metavar="A")],
-    second: Annotated[str, typer.Argument(help="The same.", metavar="B")],
+    second: Annotated[str, typer.Argument(help="NAME@VERSION, or NAME for its champion.", metavar="B")],
     json: JsonOption = False,
 ) -> None:
     """Compare two versions: metrics, settings, data, and the rows that only one of them answers correctly."""
@@ -67,12 +67,12 @@ def compare(
 def promote(
     model: OneVersionArgument,
     force: Annotated[
-        str | None, typer.Option(help="Promote it whatever the gate says, for this reason, which is recorded.", metavar="WHY")
+        str | None, typer.Option(help="Promote it even if the gate refuses it. Give the reason; it is recorded.", metavar="WHY")
     ] = None,
     allow_equal: Annotated[
-        bool, typer.Option("--allow-equal", help="Let it pass if it is surely not much worse (registry.gate.equal_margin).")
+        bool, typer.Option("--allow-equal", help="Let it pass if it is at most registry.gate.equal_margin worse, with confidence.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the gate would decide; nothing changes.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the gate would decide, without changing anything.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Make a version the champion if the gate finds it better on the champion's test rows."""
@@ -102,7 +102,7 @@ def rollback(model: Annotated[str, typer.Argument(help="The model's name.")], js
 @models.command()
 def delete(
     model: OneVersionArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Delete a version and its artifact. The champion and the candidate cannot be deleted."""
@@ -113,7 +113,7 @@ def delete(
     registry.check_deletable(version)
     if not yes:
         if not sys.stdin.isatty():
-            raise InputError(f"{version} would be deleted with its artifact, for good; add --yes if that is meant.")
+            raise InputError(f"{version} would be deleted for good, with its artifact; add --yes to confirm.")
         typer.confirm(f"Delete {version} with its artifact, for good?", abort=True, err=True)
     registry.record(version.name, Decision(action="deleted", version=version.version))
     registry.delete(version)
@@ -124,7 +124,7 @@ def delete(
 @models.command()
 def export(
     model: VersionArgument,
-    to: Annotated[Path, typer.Option(help="Folder that is made for it.", metavar="DIR")],
+    to: Annotated[Path, typer.Option(help="New folder to write to.", metavar="DIR")],
     json: JsonOption = False,
 ) -> None:
     """Write a version with its model card to a folder that plain transformers can load."""

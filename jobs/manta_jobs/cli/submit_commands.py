@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 VERBS = ("train", "tune", "evaluate", "predict", "preflight")
 STOPPED_BY_CTRL_C = 130
 ClusterOption = Annotated[
-    str | None, typer.Option(help="A cluster of ~/.config/manta/clusters.yaml; $MANTA_CLUSTER.", metavar="NAME")
+    str | None, typer.Option(help="A cluster named in ~/.config/manta/clusters.yaml. Default: $MANTA_CLUSTER.", metavar="NAME")
 ]
 AddressOption = Annotated[
-    str | None, typer.Option(help="The cluster's dashboard, such as http://10.0.0.5:8265; $RAY_ADDRESS.", metavar="URL")
+    str | None,
+    typer.Option(help="URL of the cluster's dashboard, such as http://10.0.0.5:8265. Default: $RAY_ADDRESS.", metavar="URL"),
 ]
 TokenOption = Annotated[
-    Path | None, typer.Option(help="File with the cluster's token; $RAY_AUTH_TOKEN, else where Ray keeps it.", metavar="FILE")
+    Path | None,
+    typer.Option(help="File with the cluster's token. Default: $RAY_AUTH_TOKEN, else the file that Ray uses.", metavar="FILE"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-JobArgument = Annotated[str, typer.Argument(help="As `manta submit` said it; see `manta jobs list`.", metavar="JOB")]
+JobArgument = Annotated[str, typer.Argument(help="The id that `manta submit` printed; `manta jobs list` shows all.", metavar="JOB")]
 
 jobs = typer.Typer(help="List, follow and stop the jobs that were submitted.", no_args_is_help=True)
 
@@ -42,8 +44,8 @@ jobs = typer.Typer(help="List, follow and stop the jobs that were submitted.", n
 def submit(
     ctx: typer.Context,
     verb: Annotated[str, typer.Argument(help=f"One of {', '.join(VERBS)}; its own arguments follow.", metavar="VERB")],
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait: print the job's id and exit.")] = False,
-    image_code: Annotated[bool, typer.Option("--image-code", help="Send no code: the cluster's image has this very one.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the job's id and exit, instead of following the job.")] = False,
+    image_code: Annotated[bool, typer.Option("--image-code", help="Send no code: the cluster's image has the same code.")] = False,
     cluster: ClusterOption = None,
     address: AddressOption = None,
     token_file: TokenOption = None,
@@ -60,7 +62,7 @@ def submit(
     console = people_console()
     job_id = job.submit(verb, params, api=api, console=console, image_code=image_code)
     if detach:
-        console.print(f"{job_id} is on its way. {_how_to_go_on(job_id, connection)}", markup=False)
+        console.print(f"{job_id} is submitted. {_how_to_go_on(job_id, connection)}", markup=False)
         print_result({"job": job_id, "status": "PENDING"}, as_json=json)
         return
     console.print(f"Job {job_id} on {api.address}", markup=False)
@@ -100,7 +102,7 @@ def status(
 @jobs.command()
 def logs(
     job: JobArgument,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job is over, as `manta submit` does.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the output until the job ends.")] = False,
     cluster: ClusterOption = None,
     address: AddressOption = None,
     token_file: TokenOption = None,

@@ -118,7 +118,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
             forms = makes_forms(config)
             if config.registry.onnx and not forms:
-                console.print("No ONNX formats, which serve faster: they would take too much of the limit in time.")
+                console.print("No ONNX formats are made, although they answer faster: the time limit is too short for them.")
             model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started, forms=forms)
             with working(console, "Writing the report of the search"):
                 page = write_search_report(

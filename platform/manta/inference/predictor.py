@@ -146,13 +146,13 @@ def chosen_form(artifact: ModelArtifact, form: FormName | Literal["auto"], *, on
     if form == SAFETENSORS:
         return form
     if form not in FORM_FILES:
-        raise InputError(f"inference format {form}: unknown; there are auto, {SAFETENSORS} and {', '.join(FORM_FILES)}.")
+        raise InputError(f"inference format {form}: unknown; known ones are auto, {SAFETENSORS} and {', '.join(FORM_FILES)}.")
     if form not in forms:
-        raise InputError(f"{artifact.path}: this model was finished without the inference format {form}; take {SAFETENSORS}.")
+        raise InputError(f"{artifact.path}: this model has no inference format {form}; use {SAFETENSORS}.")
     if not forms[form].accepted:
-        raise InputError(f"{artifact.path}: the inference format {form} was refused: {forms[form].reason}; take {SAFETENSORS}.")
+        raise InputError(f"{artifact.path}: the inference format {form} was refused: {forms[form].reason}; use {SAFETENSORS}.")
     if not on_cpu:
-        raise InputError(f"the inference format {form} runs on a CPU only; take {SAFETENSORS}, or the device cpu.")
+        raise InputError(f"the inference format {form} runs on a CPU only; use {SAFETENSORS}, or the device cpu.")
     return form
 
 

@@ -143,13 +143,13 @@ def _main_line(
     elif allow_equal:
         sentence = f"{words} {said(gain)}; {sure}, where {said(least)} is the worst allowed."
     else:
-        kind = "worse" if high < 0 else "no improvement" if gain <= 0 else "not surely an improvement"
-        sentence = f"{kind}: {words} {said(gain)}; {sure}, where more than {said(least)} is asked."
+        kind = "worse" if high < 0 else "no improvement" if gain <= 0 else "an improvement that may be chance"
+        sentence = f"{kind}: {words} {said(gain)}; {sure}, but it must be more than {said(least)}."
     return GateLine(
         name=METRIC_WORDS[name],
         champion=figures.champion,
         candidate=figures.candidate,
-        bound=f"surely {'≥' if allow_equal else '>'} {said(least)}",
+        bound=f"{'≥' if allow_equal else '>'} {said(least)}, not by chance",
         passed=passed,
         sentence=sentence,
     )
@@ -179,12 +179,12 @@ def _beside_line(champion: Answers, candidate: Answers, differences: Values, *, 
     high = float(np.quantile(differences, gate.confidence))
     change = points(figures.candidate - figures.champion)
     passed = high >= 0
-    ending = "not surely worse" if passed else f"surely worse: {gate.confidence:.0%} sure of at most {points(high)}"
+    ending = "not significantly worse" if passed else f"significantly worse: {gate.confidence:.0%} sure of at most {points(high)}"
     return GateLine(
         name=METRIC_WORDS[name],
         champion=figures.champion,
         candidate=figures.candidate,
-        bound="not surely worse",
+        bound="not significantly worse",
         passed=passed,
         sentence=f"{METRIC_WORDS[name]} {change}; {ending}.",
     )
@@ -211,7 +211,7 @@ def _class_lines(champion: Answers, candidate: Answers, *, gate: GateConfig) -> 
             name=f"recall of {name}",
             champion=float(before.mean()),
             candidate=float(after.mean()),
-            bound=f"surely ≥ {points(-gate.max_class_drop)}",
+            bound=f"≥ {points(-gate.max_class_drop)}, or by chance",
             passed=passed,
             sentence=f"{name}: recall {points(-drop)} on {num_rows} rows ({lost} lost, {gained} gained){unsure}.",
         )
@@ -223,13 +223,13 @@ def _class_lines(champion: Answers, candidate: Answers, *, gate: GateConfig) -> 
 def _calibration_line(champion: Answers, candidate: Answers, differences: Values, *, gate: GateConfig) -> GateLine:
     figures = Pair(value(calibration_error, champion), value(calibration_error, candidate))
     increase = figures.candidate - figures.champion
-    surely_more = bool(np.quantile(differences, 1 - gate.confidence) > 0)
+    is_significant = bool(np.quantile(differences, 1 - gate.confidence) > 0)
     return GateLine(
         name="calibration error",
         champion=figures.champion,
         candidate=figures.candidate,
-        bound=f"surely ≤ {points(gate.max_ece_increase)}",
-        passed=not (increase > gate.max_ece_increase and surely_more),
+        bound=f"≤ {points(gate.max_ece_increase)}, or by chance",
+        passed=not (increase > gate.max_ece_increase and is_significant),
         sentence=f"expected calibration error {points(increase)}.",
     )
 
@@ -254,14 +254,14 @@ def _latency_line(latency_s: npt.NDArray[np.float64], *, gate: GateConfig) -> Ga
     """
     before, after = np.median(latency_s, axis=0)
     slow = int((latency_s[:, 1] > gate.max_latency_ratio * latency_s[:, 0]).sum())
-    surely = mcnemar(slow, len(latency_s) - slow) <= 1 - gate.confidence
+    is_significant = mcnemar(slow, len(latency_s) - slow) <= 1 - gate.confidence
     ratio = float(after / before)
     return GateLine(
         name="latency (ms, p50)",
         champion=1000 * float(before),
         candidate=1000 * float(after),
         bound=f"≤ {gate.max_latency_ratio:g} times",
-        passed=not (ratio > gate.max_latency_ratio and surely),
+        passed=not (ratio > gate.max_latency_ratio and is_significant),
         sentence=f"one text takes {ratio:.2f} times as long ({1000 * before:.1f} ms, now {1000 * after:.1f} ms).",
     )
 

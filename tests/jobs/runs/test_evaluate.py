@@ -114,7 +114,7 @@ def test_numbers_are_sliced_by_size_and_rare_words_together() -> None:
     assert (len(shops), shops[0].name, shops[-1].name, shops[-1].num_rows) == (20, "big", "(11 rarer values)", 11)
 
 
-def test_the_worst_slice_is_surely_bad_rather_than_small() -> None:
+def test_the_worst_slice_is_significantly_bad_rather_than_small() -> None:
     small, large, everything = (
         Slice("a", name, rows, share, *wilson_interval(round(rows * share), rows))
         for name, rows, share in (("small", 3, 0.0), ("large", 400, 0.4), ("all", 500, 0.1))
@@ -127,7 +127,7 @@ def test_the_sentence_says_whether_the_worst_slice_may_be_chance() -> None:
     labels = LabelSpace(("no", "yes"), "binary")
     sure = assessment_of([[0.2, 0.8]] * 60, [1] * 40 + [0] * 20, labels=labels, columns={"day": ["Mon"] * 40 + ["Tue"] * 20})
     assert "Worst slice: day = Tue, 0.0% of 20 rows right" in worst_sentence(sure)
-    assert "surely below the 66.7% of all rows" in worst_sentence(sure)
+    assert "significantly below the 66.7% of all rows" in worst_sentence(sure)
     unsure = assessment_of([[0.2, 0.8]] * 4, [1, 1, 1, 0], labels=labels, columns={"day": ["Mon", "Mon", "Mon", "Tue"]})
     assert "which may be chance beside the 75.0% of all rows" in worst_sentence(unsure)
 

@@ -241,7 +241,7 @@ def test_auto_takes_the_fastest_that_may_answer() -> None:
 @pytest.mark.parametrize(
     ("form", "on_cpu", "message"),
     [
-        ("onnx-fp16", True, "form onnx-fp16: unknown; there are auto, safetensors"),
+        ("onnx-fp16", True, "inference format onnx-fp16: unknown; known ones are auto, safetensors"),
         ("onnx-fp32", False, "runs on a CPU only"),
     ],
 )
@@ -252,7 +252,7 @@ def test_a_form_that_cannot_be_had_is_refused(with_onnx: ModelArtifact, form: An
 
 
 def test_a_model_without_forms_says_so(finished: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="finished without the form onnx-int8; take safetensors"):
+    with pytest.raises(InputError, match="has no inference format onnx-int8; use safetensors"):
         Predictor(finished["binary"].artifact, device="cpu", form="onnx-int8")
     assert Predictor(finished["binary"].artifact, device="cpu").form == "safetensors"
 

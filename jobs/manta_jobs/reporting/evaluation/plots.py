@@ -38,7 +38,7 @@ def evaluation_plots(assessment: Assessment) -> list[Plot]:
         Plot(
             "slices",
             "Accuracy by slice",
-            "A long line says that a slice has too few rows to know; only one that ends left of the dashed line is surely worse.",
+            "A long line means that a slice has few rows. A slice whose line ends left of the dashed line is significantly worse.",
             "Dot plot of the accuracy of each slice with its confidence interval.",
             partial(draw_slices, assessment=assessment),
             height_in=_rows_height(sum(part.num_rows > 0 for part in assessment.slices)),

@@ -115,10 +115,10 @@ def worst_sentence(assessment: Assessment) -> str:
     if worst is None:
         return "All rows are alike in what they were sliced by."
     overall = assessment.metrics["accuracy"]
-    surely = "surely below" if worst.high < overall else "which may be chance beside"
+    compared = "significantly below" if worst.high < overall else "which may be chance beside"
     return (
         f"Worst slice: {worst.title}, {worst.accuracy:.1%} of {counted(worst.num_rows, 'row')} right "
-        f"(95% interval {interval_text(worst)}), {surely} the {overall:.1%} of all rows."
+        f"(95% interval {interval_text(worst)}), {compared} the {overall:.1%} of all rows."
     )
 
 
