@@ -80,7 +80,9 @@ def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
     config = with_data_here(load_config(folder.config_path))
     facts = folder.read_facts()
     if facts["verb"] != verb:
-        raise InputError(f"{folder.name} was started by manta {facts['verb']}; only a run of manta {verb} can be resumed here.")
+        raise InputError(
+            f"{folder.name} was started by manta {facts['verb']}; resume it with manta {facts['verb']} --resume {folder.name}."
+        )
     if folder.report_path.exists():
         artifact, report = shown(folder.artifact), shown(folder.report_path)
         raise InputError(f"{folder.name} is finished: its model is in {artifact} and its report in {report}.")

@@ -67,18 +67,18 @@ def _check_name(name: str, config: Section) -> None:
     if name in READ_ONCE:
         raise ValueError(
             f"tune.space: {name} cannot be searched, because texts are read and tokenised once for all trials; "
-            f"take it out and run manta tune once for each value, with --set {name}=…"
+            f"remove it and run manta tune once for each value, with --set {name}=…"
         )
     if name == MEASURE:
-        raise ValueError(f"tune.space: {name} is what trials are compared by, so it must be the same for all; take it out")
+        raise ValueError(f"tune.space: trials are compared by {name}, so it must be the same for all; remove it")
     if name == LUCK:
         raise ValueError(
-            f"tune.space: {name} is no setting to choose by its score, which would crown a lucky seed; take it out: tune.confirm "
+            f"tune.space: {name} cannot be searched, because the best seed would only be a lucky one; remove it: tune.confirm "
             "trains the best trials again with other seeds"
         )
     if not searchable(name):
         raise ValueError(
-            f"tune.space: {name} is no property of a model; take it out: settings of model and train can be searched, "
+            f"tune.space: {name} cannot be searched; remove it: settings of model and train can be searched, "
             "except those about workers, devices and checkpoints"
         )
     section: Any = config
@@ -93,7 +93,7 @@ def _check_kind(annotation: Any, name: str, values: Range) -> None:
     """Check that the field can hold the values that a range of this kind draws."""
     if values.bounds is None:
         if "auto" in (values.choice or []) and name in RESOLVED_BEFORE:
-            raise ValueError(f"tune.space: {name} is searched by numbers, and auto is none; take it out of choice")
+            raise ValueError(f"tune.space: {name} can be searched by numbers only; remove auto from choice")
         return
     kinds = _kinds(annotation)
     low, high = values.bounds

@@ -175,7 +175,7 @@ class ModelConfig(Section):
     def _lora_freezes_already(self) -> ModelConfig:
         if self.lora is not None and (self.freeze_embeddings or self.freeze_layers):
             name = "freeze_embeddings" if self.freeze_embeddings else "freeze_layers"
-            raise ValueError(f"model.lora freezes the whole encoder, so model.{name} says nothing; remove one of them")
+            raise ValueError(f"model.lora freezes the whole encoder, so model.{name} has no effect; remove one of them")
         return self
 
 
@@ -498,7 +498,7 @@ class RegistryConfig(Section):
     chosen on the validation rows. A higher target leaves more rows uncertain. None: an answer below 0.5 is uncertain."""
     onnx: bool = True
     """True if a finished model also gets ONNX formats, which answer faster on CPUs. They are used only if their answers agree with
-    the safetensors'."""
+    those of the safetensors."""
 
 
 class TrafficConfig(Section):

@@ -85,7 +85,7 @@ def test_a_faulty_experiment_is_refused(
         ({"space": {"train.weight_decay": {"loguniform": [0, 0.1]}}}, "tune.space.train.weight_decay: a loguniform range starts"),
         ({"space": {"train.num_epochs": {"uniform": [2, 4]}}}, "train.num_epochs is a whole number, which uniform cannot draw"),
         ({"space": {"model.dropout": {"uniform": [0, 1]}}}, "model.dropout cannot be 1.0: input should be less than 1"),
-        ({"space": {"data.train": {"choice": ["a.csv"]}}}, "data.train is no property of a model"),
+        ({"space": {"data.train": {"choice": ["a.csv"]}}}, "data.train cannot be searched; remove it"),
         ({"search": "grid"}, "tune.search: grid tries every combination of choice lists"),
     ],
 )
