@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,11 +25,12 @@ models = typer.Typer(help="List the registered models, and choose which version 
 @models.command("list")
 def list_models(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, json: JsonOption = False) -> None:
     """List versions, newest first, and mark the one that is served."""
-    from manta.registry.listing import list_versions
+    from manta.registry.listing import SERVER, list_versions
     from manta.storage.folders import Storage
     from manta_jobs.cli.show_models import versions_table
 
-    versions = list_versions(Storage.resolve(None), model)
+    has_server = bool(os.environ.get(SERVER))
+    versions = _registry().versions(model) if has_server else list_versions(Storage.resolve(None), model)
     console = people_console()
     console.print(versions_table(versions, console) if versions else "No models yet; `manta train EXPERIMENT.yaml` makes one.")
     rows = [{"model": item.name, "version": item.version, "aliases": item.aliases, "metrics": item.metrics} for item in versions]

@@ -27,7 +27,7 @@ SHOWN_SETTINGS = (
 )
 
 
-def versions_table(versions: Sequence[ListedVersion], console: Console) -> Table:
+def versions_table(versions: Sequence[ListedVersion] | Sequence[RegisteredVersion], console: Console) -> Table:
     """Return a table with a row for each version. What does not fit the console is left to `manta models show`."""
     table = people_table("model", "version", "alias", "test accuracy", "test macro F1", "made", "run")
     for version in versions:
@@ -124,7 +124,7 @@ def show_decisions(name: str, decisions: Sequence[dict[str, Any]], console: Cons
     console.print(table)
 
 
-def _day(version: ListedVersion) -> str:
+def _day(version: ListedVersion | RegisteredVersion) -> str:
     return datetime.fromtimestamp(version.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 

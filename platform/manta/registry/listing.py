@@ -1,12 +1,11 @@
 """The list of registered versions, read from MLflow's SQLite file without importing MLflow, which takes several seconds.
 
-A test compares it with `ModelRegistry.versions`, so that a change of MLflow's tables shows there. A tracking server is asked
-through `ModelRegistry`.
+A test compares it with `ModelRegistry.versions`, so that a change of MLflow's tables shows there. For the versions of a tracking
+server, use `ModelRegistry`.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections import defaultdict
 from contextlib import closing
@@ -44,18 +43,11 @@ class ListedVersion:
 
 
 def list_versions(storage: Storage, name: str | None = None) -> list[ListedVersion]:
-    """Return every version, newest first; only those of one model if `name` is given.
+    """Return every version in the storage's own registry, newest first; only those of one model if `name` is given.
 
     Raises:
-        RunError: the registry cannot be reached or read.
+        RunError: the registry cannot be read.
     """
-    if os.environ.get(SERVER):
-        from manta.registry.models import ModelRegistry
-
-        return [
-            ListedVersion(item.name, item.version, item.aliases, item.run, item.created_ms, item.metrics)
-            for item in ModelRegistry(storage).versions(name)
-        ]
     path = storage.registry / DATABASE_FILE
     if not path.exists():
         return []
