@@ -86,13 +86,13 @@ def model_table(model: TrainedModel, *, report: str) -> Table:
     """Return the test figures, the settings, and where the model and its report are."""
     metrics, train, baseline = model.artifact.manifest.metrics, model.config.train, model.baseline
     table = people_table("", "", header=False)
+    table.box = None
     for key, words in shown_metrics(model):
         beside = f"   TF-IDF {baseline.test[key]:.4f}" if baseline is not None else ""
         table.add_row(f"test {words}", f"{metrics[key]:.4f}{beside}")
     rate, dropout = train.peak_learning_rate, model.config.model.dropout
     table.add_row("settings", f"learning rate {rate:.3g}, {len(model.history)} epochs, dropout {dropout:.3g}")
-    table.add_row("workers", distribution_phrase(model.distribution))
-    table.add_row("took", duration(model.wall_s))
+    table.add_row("took", f"{duration(model.wall_s)} with {distribution_phrase(model.distribution)}")
     table.add_row("model folder", shown(model.artifact.path))
     table.add_row("report", report)
     return table
