@@ -25,7 +25,8 @@ models = typer.Typer(help="List the registered models, and choose which version 
 @models.command("list")
 def list_models(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, json: JsonOption = False) -> None:
     """List versions, newest first, and mark the one that is served."""
-    from manta.registry.listing import SERVER, list_versions
+    from manta.registry.listing import list_versions
+    from manta.registry.tracking import SERVER
     from manta.storage.folders import Storage
     from manta_jobs.cli.show_models import versions_table
 

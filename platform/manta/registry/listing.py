@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from manta.errors import RunError
-from manta.registry.tracking import DATABASE_FILE, SERVER
+from manta.registry.tracking import DATABASE_FILE
 
 if TYPE_CHECKING:
     from manta.storage.folders import Storage
