@@ -96,7 +96,7 @@ def _counted_in_model(model_config: PretrainedConfig, config: ModelConfig) -> tu
 
     try:
         with torch.device("meta"):
-            model = adapt(AutoModelForSequenceClassification.from_config(model_config), config)
+            model = adapt(AutoModelForSequenceClassification.from_config(model_config, trust_remote_code=False), config)
     except ValueError as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"model.pretrained: {config.pretrained} cannot be made a classifier ({reason}); give another.") from None

@@ -19,7 +19,7 @@ from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
 from manta.errors import InputError
 from manta.evaluation.baseline import Baseline, fit_baseline
-from manta.model.encoder import load_model_config, load_tokenizer, pretrained_source
+from manta.model.encoder import check_weights, load_model_config, load_tokenizer, pretrained_source
 from manta.model.loss import resolve_class_weights
 from manta.model.weights import check_files
 from manta.storage.folders import RunFolder, Storage, write_atomically
@@ -111,6 +111,7 @@ def load_inputs(config: ExperimentConfig) -> Inputs:
     if folder.is_dir():
         check_files(folder)
     model_config = load_model_config(config.model, dataset.labels)
+    check_weights(config.model)
     tokenizer = load_tokenizer(config.model)
     resolve_class_weights(config.train, dataset.labels, dataset.train.targets)
     config, chosen = without_auto(config, dataset=dataset, encoder=model_config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -145,6 +146,7 @@ class ModelArtifact:
                 raise InputError(f"{file}: altered or cut short (its sha256 is not the recorded one); fetch the model again.")
         for name in _unlisted(path, manifest):
             raise InputError(f"{path / name}: {MANIFEST_FILE} does not list it, so who wrote it is unknown; move it elsewhere.")
+        _check_own_code(path)
         return cls(path, manifest)
 
     def golden(self) -> GoldenPredictions | None:
@@ -175,6 +177,21 @@ class ModelArtifact:
         for name in set(ADDED_FILES) - set(manifest.files):
             (path / name).unlink(missing_ok=True)
         return cls.load(path)
+
+
+def _check_own_code(path: Path) -> None:
+    """Refuse a model that only code in its folder could build. Manta writes no such model."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # transformers says what is wrong
+    if "auto_map" in config:
+        from transformers import CONFIG_MAPPING
+
+        from manta.model.encoder import OWN_CODE
+
+        if config.get("model_type") not in CONFIG_MAPPING:
+            raise InputError(OWN_CODE.format(model=path))
 
 
 def _unlisted(path: Path, manifest: Manifest) -> list[str]:

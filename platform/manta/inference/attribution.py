@@ -82,10 +82,12 @@ class Attributor:
 
         from manta.model.adapt import compute_only_cls
 
-        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
         compute_only_cls(model)
         self._model: PreTrainedModel = model.eval().requires_grad_(False)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._labels, self._max_length = labels, max_length
 
     def explain(self, text: Text, *, label: str, should_stop: Callable[[], bool] = lambda: False) -> Explanation:

@@ -62,7 +62,7 @@ class Trial:
         self._artifact = artifact
         self._targets = targets
         self._num_threads = num_threads
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path, trust_remote_code=False)
         self._tokens = token_ids(self._tokenizer, texts, max_length=artifact.manifest.max_length)
         weights = artifact.path / WEIGHTS_FILE
         speed = self._examples_per_s(TorchForward(artifact.path, device="cpu"))
@@ -125,7 +125,9 @@ def export_graph(folder: Path, file: Path, *, names: Sequence[str]) -> None:
     size = (folder / WEIGHTS_FILE).stat().st_size
     if size > MAX_GRAPH_BYTES:
         raise ValueError(f"weights of {size / 1e9:.1f} GB do not fit an ONNX file, which holds 2 GB")
-    model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    model: Any = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).eval()
     compute_only_cls(model)
     example = {name: torch.ones((2, 8), dtype=torch.int64) for name in names}
     dynamic = torch.export.Dim.DYNAMIC
@@ -150,7 +152,7 @@ def feed_forward_outputs(folder: Path, graph: Path) -> list[str]:
     import onnx
     from transformers import AutoConfig
 
-    width, model = getattr(AutoConfig.from_pretrained(folder), "hidden_size", None), onnx.load(graph)
+    width, model = getattr(AutoConfig.from_pretrained(folder, trust_remote_code=False), "hidden_size", None), onnx.load(graph)
     shapes = {weights.name: tuple(weights.dims) for weights in model.graph.initializer}
     products = [(node.name, shapes.get(node.input[1], ())) for node in model.graph.node if node.op_type == "MatMul"]
     return [name for name, shape in products if len(shape) == 2 and shape[0] > shape[1] == width]

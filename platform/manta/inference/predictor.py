@@ -67,7 +67,7 @@ class Predictor:
         self.labels: LabelSpace = artifact.manifest.label_space
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.form: FormName = chosen_form(artifact, form, on_cpu=self.device.type == "cpu")
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path, trust_remote_code=False)
         self._forward: Forward
         if self.form == "safetensors":
             self._forward = TorchForward(artifact.path, device=str(self.device))

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from manta.errors import InputError
@@ -48,6 +49,10 @@ HUB_ANSWERS_S = 4.0
 UNUSUAL_DROPOUT = 0.123
 MOST_NAMES = 8
 """Labels of an earlier fine-tuning that a sentence names."""
+OWN_CODE = (
+    "{model} needs Python code of its own (auto_map), which Manta never runs; take a model that transformers itself can build."
+)
+PICKLED = "{file} cannot be read as plain weights: it is damaged, or a pickle that would run code; give the model as safetensors."
 # Rates that only other heads and tasks than sequence classification read.
 OTHER_TASKS_DROPOUT = {"qa_dropout", "summary_first_dropout", "layerdrop"}
 
@@ -89,6 +94,8 @@ def _embedded_folder() -> Path:
 def _load_errors(name: str) -> Iterator[None]:
     """Turn errors of the hub's client, the file readers and the architecture's code into one sentence.
 
+    Code that comes with a model is never run.
+
     If the hub does not answer, only its local cache is read.
     """
     from huggingface_hub import constants
@@ -98,7 +105,11 @@ def _load_errors(name: str) -> Iterator[None]:
     constants.HF_HUB_OFFLINE = was_offline or not (is_folder or _hub_answers(constants.ENDPOINT))
     try:
         yield
+    except UnpicklingError:
+        raise InputError(f"model.pretrained: {PICKLED.format(file=name)}") from None
     except Exception as error:  # noqa: BLE001  # each architecture and reader has errors of its own
+        if "trust_remote_code" in str(error):
+            raise InputError(f"model.pretrained: {OWN_CODE.format(model=name)}") from None
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         where, advice = " from the hub or the local cache", "check the id and the network, or give a folder or `embedded`"
         if is_folder:
@@ -137,7 +148,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
             "save the model's own tokenizer in the same folder."
         )
     with _load_errors(config.pretrained), _quiet_transformers():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, padding_side="right")
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, padding_side="right", trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         raise InputError(
             f"model.pretrained: the tokenizer of {config.pretrained} has no padding token, so texts of different length cannot "
@@ -170,7 +181,7 @@ def _pretrained_config(name: str) -> PretrainedConfig:
 
     source = pretrained_source(name)
     with _load_errors(name), _quiet_transformers():
-        config: PretrainedConfig = AutoConfig.from_pretrained(source)
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     return config
 
 
@@ -199,6 +210,24 @@ def _keeps_head(pretrained: PretrainedConfig, labels: LabelSpace) -> bool:
     """Tell whether a checkpoint's head gives our labels: the same names in the same order, for the same kind of task."""
     was_multilabel = pretrained.problem_type == "multi_label_classification"
     return _label_names(pretrained) == labels.names and was_multilabel == (labels.task == "multilabel")
+
+
+def check_weights(config: ModelConfig) -> None:
+    """Check that a model folder's pickled weights, if it has no safetensors, hold nothing but tensors. Nothing is loaded.
+
+    Raises:
+        InputError: the file is damaged, or would run code; the message names it.
+    """
+    import torch
+
+    folder = Path(pretrained_source(config.pretrained))
+    if any(folder.glob("*.safetensors")):
+        return
+    for file in sorted(folder.glob("pytorch_model*.bin")):
+        try:
+            torch.load(file, map_location="meta", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError):
+            raise InputError(f"model.pretrained: {PICKLED.format(file=file)}") from None
 
 
 def set_dropout(config: PretrainedConfig, rate: float) -> None:
@@ -239,6 +268,8 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # the head of another number of labels; other sizes are looked at below
+            weights_only=True,  # of pickled weights only tensors are read, so they run no code
+            trust_remote_code=False,
         )
     lacking = loading["missing_keys"] | {name for name, *_ in loading["mismatched_keys"]}
     _prepare_head(model, labels, keeps_head=keeps_head, was_drawn=lacking)
@@ -266,7 +297,7 @@ def check_architecture(config: ModelConfig, labels: LabelSpace) -> None:
     # A rate that no architecture has by default shows a dropout that keeps its own.
     unusual = config.model_copy(update={"dropout": UNUSUAL_DROPOUT})
     with _load_errors(config.pretrained), torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(load_model_config(unusual, labels))
+        model = AutoModelForSequenceClassification.from_config(load_model_config(unusual, labels), trust_remote_code=False)
     _check_dropout(model, UNUSUAL_DROPOUT)
 
 
@@ -322,7 +353,7 @@ def head_parameter_names(config: PretrainedConfig) -> list[str]:
         changed = type(config).from_dict(config.to_dict())
         changed.num_labels = num_labels
         with torch.device("meta"):
-            model = AutoModelForSequenceClassification.from_config(changed)
+            model = AutoModelForSequenceClassification.from_config(changed, trust_remote_code=False)
         shapes.append({name: parameter.shape for name, parameter in model.named_parameters()})
     return [name for name, shape in shapes[0].items() if shape != shapes[1][name]]
 

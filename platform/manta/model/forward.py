@@ -39,7 +39,9 @@ class TorchForward:
 
         from manta.model.adapt import compute_only_cls
 
-        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
         compute_only_cls(model)
         if device != "cpu":
             self.batch_tokens = 2048

@@ -339,7 +339,7 @@ def test_the_hint_names_the_nearest_or_all(name: str, hint: str) -> None:
         ("train", {"deepspeed": {"zero_optimization": {"stage": 1}}}, "zero_optimization.stage contradicts train.zero_stage"),
         ("train", {"deepspeed": {"zero_optimization": 2}}, "zero_optimization must be a mapping"),
         ("model", {"lora": {"rank": 4}, "freeze_layers": 2}, "model.lora freezes the whole encoder, so model.freeze_layers"),
-        ("model", {"lora": {"rank": 4}, "freeze_embeddings": True}, "so model.freeze_embeddings says nothing"),
+        ("model", {"lora": {"rank": 4}, "freeze_embeddings": True}, "so model.freeze_embeddings has no effect"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_by_name(section: str, values: dict[str, Any], words: str) -> None:

@@ -185,6 +185,15 @@ def test_a_link_out_of_the_folder_is_refused(copied: Path, name: str) -> None:
     assert refusal(copied).startswith(f"{copied / name}: a link to {outside / 'config.json'}, outside of the model folder")
 
 
+def test_a_model_that_needs_code_of_its_own_is_refused(copied: Path) -> None:
+    content = json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}})
+    (copied / "config.json").write_text(content)
+    manifest = json.loads((copied / MANIFEST_FILE).read_text())
+    manifest["files"]["config.json"] = file_sha256(copied / "config.json")
+    (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
+    assert refusal(copied).startswith(f"{copied} needs Python code of its own (auto_map), which Manta never runs")
+
+
 @pytest.mark.parametrize("name", [".DS_Store", ".cache/huggingface/download.lock", "manta.json.partial"])
 def test_hidden_and_half_written_files_do_not_matter(copied: Path, name: str) -> None:
     (copied / name).parent.mkdir(parents=True, exist_ok=True)
