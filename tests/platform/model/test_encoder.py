@@ -290,7 +290,7 @@ def test_a_hub_that_does_not_answer_is_given_up_within_seconds(monkeypatch: pyte
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         message = refused(ModelConfig(pretrained="owner/nothing"))
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 25  # with the imports; the client alone would take twice as long
     assert "owner/nothing could not be loaded from the hub or the local cache" in message
     assert message.endswith("check the id and the network, or give a folder or `embedded`.")
     assert not huggingface_hub.constants.HF_HUB_OFFLINE
