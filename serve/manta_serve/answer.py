@@ -57,6 +57,14 @@ class Models(Protocol):
         """
         ...
 
+    def exists(self, version: int) -> bool:
+        """Tell whether the registry has a version of this model.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        ...
+
     def stop(self) -> None:
         """Stop looking for other versions."""
         ...

@@ -152,7 +152,7 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
     @api.post(
         "/v1/feedback",
         response_model=FeedbackAnswer,
-        responses=problems_of(400, 401, 403, 408, 413, 415, 421, 422, 429, 507),
+        responses=problems_of(400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 503, 507),
         openapi_extra=body_of(shape, FEEDBACK_EXAMPLES),
     )
     async def feedback(request: Request) -> Any:
@@ -164,7 +164,11 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
         manifest = service.models.current.manifest
         _check_kind([text], ["text"], manifest=manifest)
         answer = _labels_of(said.answer, manifest, field="answer")
-        row = Feedback(text, answer, _labels_of(said.correction, manifest, field="correction"), said.version)
+        correction = _labels_of(said.correction, manifest, field="correction")
+        with _refusals():
+            if not await to_thread.run_sync(service.models.exists, said.version):
+                raise UnknownVersionError(f"there is no version {said.version} of {manifest.name}.")
+        row = Feedback(text, answer, correction, said.version, key_name=getattr(request.state, "key_name", None))
         try:
             stored = await to_thread.run_sync(store.add, row)
         except FeedbackFullError as error:

@@ -1,21 +1,21 @@
 """`FeedbackStore`: people's feedback on answers, stored as rows to train on.
 
-Each model has one JSONL file, `<storage>/feedback/<model>/feedback.jsonl`, which `data.train` reads unchanged. A row has `text` (or
-`first` and `second` of a pair) and `label`, the right label. Each text occurs once: the same label again adds nothing, and another
-label replaces the row, because training refuses one text with two labels.
+Each model has one SQLite database, `<storage>/feedback/<model>/feedback.sqlite`, which `data.train` and `data.feedback` read like
+other rows. Each text occurs once: the same label again adds nothing, and another label replaces the row, because training refuses
+one text with two labels. Triggers keep the figures of a summary up to date, so that it costs about the same however much there is.
 
-Any number of processes may write; a lock file lets in one at a time. There is no index, because other processes may have changed
-the file. A text is searched in the file's bytes, at some hundred MB a second.
+Any number of processes may write. A connection lives as long as one operation, so the file alone is complete at any other time. The
+database has a rollback journal: a write-ahead log would be wrong where replicas on several machines share the storage.
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
-import mmap
+import logging
 import os
-from collections import Counter
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,46 @@ if TYPE_CHECKING:
     from manta.storage.folders import Storage
     from manta.texts import Text
 
-FILE = "feedback.jsonl"
+FILE, OLD_FILE = "feedback.sqlite", "feedback.jsonl"
 MOST_CONFLICTS = 20
 OWNER_ONLY, OWNER_FOLDER = 0o600, 0o700
+WAIT_S = 10.0
+"""Seconds that an operation waits for those of other processes."""
+SPARE_PAGES = 64
+"""Pages beyond the limit for rows that replace others, as these do not always fit where the others were."""
 Said = str | list[str]
 """A label, or for a multilabel model a list of labels."""
+SCHEMA = """
+CREATE TABLE feedback (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    text TEXT NOT NULL,       -- JSON: a string, or two in a list
+    digest BLOB NOT NULL UNIQUE,
+    plain BLOB NOT NULL,      -- digest of the text regardless of case and spaces
+    label TEXT NOT NULL,      -- JSON: the right label, or a list of labels
+    answer TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    at TEXT NOT NULL,
+    key_name TEXT
+);
+CREATE INDEX alike_texts ON feedback (plain, label);
+CREATE INDEX times ON feedback (at);
+CREATE TABLE figures (name TEXT, label TEXT, number INTEGER, PRIMARY KEY (name, label));
+-- groups of several texts
+CREATE TABLE alike (plain BLOB PRIMARY KEY, texts INTEGER, labels INTEGER, first INTEGER);
+"""
+ON_CHANGE = """
+CREATE TRIGGER after_{event} AFTER {event} ON feedback BEGIN
+    INSERT INTO figures
+        SELECT 'label', value, {step} FROM json_each({row}.label)
+        UNION ALL SELECT 'texts', '', {step}
+        UNION ALL SELECT 'corrected', '', {step} * ({row}.label <> {row}.answer) WHERE true
+        ON CONFLICT (name, label) DO UPDATE SET number = number + excluded.number;
+    DELETE FROM alike WHERE plain = {row}.plain;
+    INSERT INTO alike
+        SELECT {row}.plain, count(*), count(DISTINCT label), min(id) FROM feedback WHERE plain = {row}.plain HAVING count(*) > 1;
+END;
+"""
+logger = logging.getLogger(__name__)
 
 
 class FeedbackFullError(MantaError):
@@ -48,19 +83,8 @@ class Feedback:
     answer: Said
     correction: Said
     version: int
-
-    @property
-    def key(self) -> bytes:
-        """The beginning of this text's line, which no other text's line has."""
-        names = {"text": self.text} if isinstance(self.text, str) else {"first": self.text[0], "second": self.text[1]}
-        return json.dumps(names, ensure_ascii=False).removesuffix("}").encode() + b', "label": '
-
-    @property
-    def line(self) -> bytes:
-        """The row as it is written to the file."""
-        rest = {"answer": self.answer, "version": self.version, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-        label = json.dumps(self.correction, ensure_ascii=False)
-        return self.key + f"{label}, {json.dumps(rest, ensure_ascii=False).removeprefix('{')}\n".encode()
+    key_name: str | None = None
+    """Name of the API key that it came with, so that what one key said can be taken back."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,7 @@ class FeedbackStore:
     """The feedback on one model. Any thread and any number of processes may add to it at once."""
 
     def __init__(self, storage: Storage, model: str, *, max_bytes: int) -> None:
-        self.path: Path = storage.on_disk(what="feedback is a file that grows line by line") / "feedback" / model / FILE
+        self.path: Path = storage.on_disk(what="feedback is a database file") / "feedback" / model / FILE
         self._max_bytes = max_bytes
 
     def add(self, feedback: Feedback) -> bool:
@@ -102,87 +126,121 @@ class FeedbackStore:
             FeedbackFullError: the config's limit is reached, or the disk cannot be written.
         """
         try:
-            with self._locked() as file:
-                return self._added(file, feedback)
-        except OSError as error:
-            raise FeedbackFullError(f"feedback cannot be kept here ({error.strerror}); tell this service's operator.") from None
+            with self._database(writes=True) as database:
+                self._limit(database, feedback)
+                return _add(database, feedback, at=_utc(datetime.now(UTC)))
+        except (OSError, sqlite3.Error) as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                limit = f"{self._max_bytes} bytes are kept at most (serve.feedback_max_bytes)"
+                raise FeedbackFullError(f"there is no room for more feedback: {limit}.") from None
+            raise FeedbackFullError(f"feedback cannot be kept here ({error}); tell this service's operator.") from None
 
     def summary(self, *, since: datetime) -> FeedbackSummary:
         """Summarize the feedback so far. `since` must have a time zone."""
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:  # no feedback yet
-            content = b""
-        # A last line without a line break is still being written.
-        rows = [json.loads(line) for line in content.split(b"\n")[:-1]]
-        by_label: Counter[str] = Counter()
-        alike: dict[Text, list[dict[str, Any]]] = {}
-        for row in rows:
-            by_label.update(row["label"] if isinstance(row["label"], list) else [row["label"]])
-            alike.setdefault(_plain(_text_of(row)), []).append(row)
-        groups = [group for group in alike.values() if len(group) > 1]
-        labels = [_different([row["label"] for row in group]) for group in groups]
-        conflicts = [Conflict(_text_of(group[0]), said) for group, said in zip(groups, labels, strict=True) if len(said) > 1]
-        return FeedbackSummary(
-            count=len(rows),
-            since=sum(datetime.fromisoformat(row["at"]) >= since for row in rows),
-            corrected=sum(row["answer"] != row["label"] for row in rows),
-            by_label=dict(sorted(by_label.items())),
-            duplicates=sum(len(group) - 1 for group, said in zip(groups, labels, strict=True) if len(said) == 1),
-            conflicts=tuple(conflicts[:MOST_CONFLICTS]),
-        )
-
-    def _added(self, file: int, feedback: Feedback) -> bool:
-        size = _whole_size(file)
-        start, end = _find(file, feedback.key, size=size)
-        said = json.dumps(feedback.correction, ensure_ascii=False).encode() + b", "
-        if end and os.pread(file, len(said), start + len(feedback.key)) == said:
-            return False
-        line = feedback.line
-        if size - (end - start) + len(line) > self._max_bytes:
-            raise FeedbackFullError(
-                f"there is no room for more feedback: {self._max_bytes} bytes are kept at most (serve.feedback_max_bytes)."
+        with self._database() as database:
+            figures = database.execute("SELECT name, label, number FROM figures WHERE number > 0 ORDER BY label").fetchall()
+            totals = {name: number for name, label, number in figures if not label}
+            (recent,) = database.execute("SELECT count(*) FROM feedback WHERE at >= ?", (_utc(since),)).fetchone()
+            (duplicates,) = database.execute("SELECT total(texts - 1) FROM alike WHERE labels = 1").fetchone()
+            return FeedbackSummary(
+                count=totals.get("texts", 0),
+                since=recent,
+                corrected=totals.get("corrected", 0),
+                by_label={label: number for name, label, number in figures if name == "label"},
+                duplicates=int(duplicates),
+                conflicts=tuple(_conflicts(database)),
             )
-        if end:
-            self._replace(file, line, without=(start, end), size=size)
-        else:
-            _append(file, line, size=size)
-        return True
 
-    def _replace(self, file: int, line: bytes, *, without: tuple[int, int], size: int) -> None:
-        """Write the file without one line and with a new one, and rename it into place so that readers see a whole file."""
-        temporary = self.path.with_suffix(".partial")
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb") as new:
-                for start, end in ((0, without[0]), (without[1], size)):
-                    for position in range(start, end, 1 << 20):
-                        new.write(os.pread(file, min(1 << 20, end - position), position))
-                new.write(line)
-                new.flush()
-                os.fsync(new.fileno())
-            temporary.replace(self.path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    def _limit(self, database: sqlite3.Connection, feedback: Feedback) -> None:
+        """Set the most pages that the file may have. A changed mind is taken in any case."""
+        (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+        is_known = database.execute("SELECT 1 FROM feedback WHERE digest = ?", (_digest(_json(feedback.text)),)).fetchone()
+        pages = self._max_bytes // page_bytes + (SPARE_PAGES if is_known else 0)
+        database.execute(f"PRAGMA max_page_count = {pages}")
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """Yield the open file while no other process changes it."""
+    def _database(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
+        """Yield the database in a transaction, which is committed unless an error occurs. If there is none yet, make it."""
         self.path.parent.mkdir(mode=OWNER_FOLDER, parents=True, exist_ok=True)
-        lock = os.open(self.path.with_name(".lock"), os.O_RDWR | os.O_CREAT, OWNER_ONLY)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, OWNER_ONLY))
+        with closing(sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)) as database, database:
+            is_new = database.execute("PRAGMA user_version").fetchone() == (0,)
+            database.execute("BEGIN IMMEDIATE" if writes or is_new else "BEGIN")
+            if is_new and database.execute("PRAGMA user_version").fetchone() == (0,):  # no other process was faster
+                self._create(database)
+            yield database
+
+    def _create(self, database: sqlite3.Connection) -> None:
+        """Create the tables, and read the rows of the file in which earlier versions kept the feedback. It gets another name."""
+        triggers = [
+            ON_CHANGE.format(event=name, row=row, step=step) for name, row, step in (("INSERT", "new", 1), ("DELETE", "old", -1))
+        ]
+        for statement in (*SCHEMA.split(";\n"), *triggers):
+            database.execute(statement)
+        database.execute("PRAGMA user_version = 1")
+        old = self.path.with_name(OLD_FILE)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, OWNER_ONLY)
-            try:
-                yield file
-            finally:
-                os.close(file)
-        finally:
-            os.close(lock)
+            lines = old.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    feedback, at = _from_old(json.loads(line))
+                except (ValueError, KeyError, TypeError):
+                    logger.warning("%s, line %d: not a row of feedback, and left out", old, number)
+                else:
+                    _add(database, feedback, at=at)
+        old.rename(old.with_suffix(".jsonl.imported"))
 
 
-def _text_of(row: dict[str, Any]) -> Text:
-    return row["text"] if "text" in row else (row["first"], row["second"])
+def _add(database: sqlite3.Connection, feedback: Feedback, *, at: str) -> bool:
+    text, label = _json(feedback.text), _json(feedback.correction)
+    digest = _digest(text)
+    if database.execute("SELECT 1 FROM feedback WHERE digest = ? AND label = ?", (digest, label)).fetchone():
+        return False
+    database.execute("DELETE FROM feedback WHERE digest = ?", (digest,))
+    row = (
+        text,
+        digest,
+        _digest(_json(_plain(feedback.text))),
+        label,
+        _json(feedback.answer),
+        feedback.version,
+        at,
+        feedback.key_name,
+    )
+    database.execute(
+        "INSERT INTO feedback (text, digest, plain, label, answer, version, at, key_name) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
+    )
+    return True
+
+
+def _conflicts(database: sqlite3.Connection) -> Iterator[Conflict]:
+    groups = database.execute(
+        "SELECT plain, first FROM alike WHERE labels > 1 ORDER BY first LIMIT ?", (MOST_CONFLICTS,)
+    ).fetchall()
+    for plain, first in groups:
+        (text,) = database.execute("SELECT text FROM feedback WHERE id = ?", (first,)).fetchone()
+        labels = database.execute("SELECT label FROM feedback WHERE plain = ? GROUP BY label ORDER BY min(id)", (plain,)).fetchall()
+        yield Conflict(_text(json.loads(text)), tuple(json.loads(label) for (label,) in labels))
+
+
+def _from_old(row: dict[str, Any]) -> tuple[Feedback, str]:
+    """Return a row of the earlier JSONL file, and its time."""
+    text = row["text"] if "text" in row else (row["first"], row["second"])
+    said = (row["label"], row["answer"])
+    strings = [
+        *(text if isinstance(text, tuple) else [text]),
+        *(label for item in said for label in (item if isinstance(item, list) else [item])),
+    ]
+    if not all(isinstance(item, str) for item in strings):
+        raise TypeError
+    return Feedback(text, row["answer"], row["label"], int(row["version"])), _utc(datetime.fromisoformat(row["at"]))
+
+
+def _text(found: str | list[str]) -> Text:
+    return found if isinstance(found, str) else (found[0], found[1])
 
 
 def _plain(text: Text) -> Text:
@@ -192,42 +250,13 @@ def _plain(text: Text) -> Text:
     return " ".join(text.casefold().split())
 
 
-def _different(said: list[Said]) -> tuple[Said, ...]:
-    """Return the labels without duplicates, in their order."""
-    return tuple(label for index, label in enumerate(said) if label not in said[:index])
+def _utc(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def _append(file: int, line: bytes, *, size: int) -> None:
-    try:
-        written = os.pwrite(file, line, size)
-        if written < len(line):
-            raise OSError(0, "the disk is full")
-        os.fsync(file)
-    except BaseException:
-        os.ftruncate(file, size)
-        raise
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
-def _whole_size(file: int) -> int:
-    """Return the file's size, after removing the incomplete last line of a process that was killed while writing."""
-    size = os.fstat(file).st_size
-    if not size or os.pread(file, 1, size - 1) == b"\n":
-        return size
-    with mmap.mmap(file, size, access=mmap.ACCESS_READ) as content:
-        whole = content.rfind(b"\n") + 1
-    os.ftruncate(file, whole)
-    return whole
-
-
-def _find(file: int, key: bytes, *, size: int) -> tuple[int, int]:
-    """Return start and end of the line that begins with `key`, or (0, 0) if there is none. Line breaks within texts are escaped."""
-    if not size:
-        return 0, 0
-    with mmap.mmap(file, size, access=mmap.ACCESS_READ) as content:
-        if content[: len(key)] == key:
-            start = 0
-        else:
-            start = content.find(b"\n" + key) + 1
-            if start == 0:
-                return 0, 0
-        return start, content.find(b"\n", start) + 1
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -140,6 +140,14 @@ class ServedModels:
             return candidate
         return self.current
 
+    def exists(self, version: int) -> bool:
+        """Tell whether a version is in memory or in the registry.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        return self._in_memory(version) is not None or self._loader.exists(version)
+
     def start(self) -> None:
         """Check the registry every few seconds, in a thread that ends with the process or with `stop`."""
         threading.Thread(target=self._follow, daemon=True, name="models").start()

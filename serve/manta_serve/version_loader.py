@@ -42,6 +42,7 @@ class VersionLoader:
     def __init__(self, storage: Storage, name: str, *, clock: Callable[[], datetime]) -> None:
         self._storage, self._name, self._clock = storage, name, clock
         self._refused: dict[int, Refusal] = {}
+        self._existing: set[int] = set()
 
     @property
     def refused(self) -> list[Refusal]:
@@ -62,6 +63,22 @@ class VersionLoader:
         from manta.registry.models import ModelRegistry
 
         return ModelRegistry(self._storage).standing(self._name)
+
+    def exists(self, version: int) -> bool:
+        """Tell whether the registry has a version of this model.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        from manta.registry.models import ModelRegistry
+
+        if version not in self._existing:
+            try:
+                ModelRegistry(self._storage).get(self._name, version=version)
+            except InputError:
+                return False
+        self._existing.add(version)
+        return True
 
     def load_or_refuse(self, version: int) -> ServedModel | None:
         """Load a version, warm it up and check it; return None if it is refused."""
@@ -98,12 +115,8 @@ class VersionLoader:
 
     def load_on_request(self, version: int) -> ServedModel:
         """Load a version that a request names. The error must not reveal the location of the registry."""
-        from manta.registry.models import ModelRegistry
-
-        try:
-            ModelRegistry(self._storage).get(self._name, version=version)
-        except InputError:
-            raise UnknownVersionError(f"there is no version {version} of {self._name}.") from None
+        if not self.exists(version):
+            raise UnknownVersionError(f"there is no version {version} of {self._name}.")
         try:
             return self.load(version)
         except RefusedVersionError as error:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 
 from manta.config import DataConfig
 from manta.data.dataset import load_dataset
+from manta.data.read import read_rows
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.storage.folders import Storage
@@ -25,7 +34,10 @@ from .untrained import artifact_of, service_of
 AWKWARD = ['say "hello"', "a\\b", "línea\u2028two", "first\nsecond", '{"text": "nested", "label": ', "\U0001f600", "tab\there"]
 
 
-def store_in(folder: Path, *, max_bytes: int = 1 << 20) -> FeedbackStore:
+ROOMY = 100 * 1024**2
+
+
+def store_in(folder: Path, *, max_bytes: int = ROOMY) -> FeedbackStore:
     return FeedbackStore(Storage(folder), "desk", max_bytes=max_bytes)
 
 
@@ -34,7 +46,15 @@ def said(text: Any, correction: Any, *, answer: Any = "billing") -> Feedback:
 
 
 def rows(store: FeedbackStore) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in store.path.read_text(encoding="utf-8").split("\n")[:-1]]
+    """The rows as training reads them."""
+    names = ("answer", "version", "at")
+    config = DataConfig(train=str(store.path))
+    with closing(sqlite3.connect(store.path)) as database:
+        pairs = database.execute("SELECT count(*) FROM feedback WHERE text LIKE '[%'").fetchone() != (0,)
+    config = config.model_copy(update={"text": ("first", "second")}) if pairs else config
+    found = read_rows(str(store.path), "train", config, columns=names)
+    values = zip(found.texts, found.labels, *(found.columns[name] for name in names), strict=True)
+    return [dict(zip(("text", "label", *names), value, strict=True)) for value in values]
 
 
 def api_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, on: bool = True, **changed: Any) -> TestClient:
@@ -68,39 +88,113 @@ def test_the_last_word_on_a_text_counts_and_the_same_again_adds_nothing(tmp_path
     store = store_in(tmp_path)
     texts = [*AWKWARD, "my parcel", "my parcel is late", "parcel"]
     assert all(store.add(said(text, "delivery")) for text in texts)
-    before = store.path.read_bytes()
+    before = rows(store)
     assert not any(store.add(said(text, "delivery", answer="account")) for text in texts)
-    assert store.path.read_bytes() == before
+    assert rows(store) == before
     for text in texts:
         assert store.add(said(text, "billing"))
         assert not store.add(said(text, "billing"))
     assert [(row["text"], row["label"]) for row in rows(store)] == [(text, "billing") for text in texts]
-    assert store.add(said(("my parcel", "x"), "delivery"))
-    assert store.add(said(("my parcel", "y"), "delivery"))
-    assert len(rows(store)) == len(texts) + 2
 
 
-def test_a_half_written_line_is_taken_out(tmp_path: Path) -> None:
+def test_the_order_of_a_pair_counts(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    store.add(said("whole", "delivery"))
-    with store.path.open("ab") as file:
-        file.write(b'{"text": "cut sh')
-    assert store.add(said("next", "delivery"))
-    assert [row["text"] for row in rows(store)] == ["whole", "next"]
-    store.path.write_bytes(b'{"text": "all of it')
-    assert store.add(said("next", "delivery"))
-    assert [row["text"] for row in rows(store)] == ["next"]
+    pairs = [("my parcel", "x"), ("my parcel", "y"), ("y", "my parcel")]
+    assert all(store.add(said(pair, "delivery")) for pair in pairs)
+    assert [row["text"] for row in rows(store)] == pairs
+
+
+def test_the_file_of_an_earlier_version_is_read_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = store_in(tmp_path)
+    old = store.path.with_name("feedback.jsonl")
+    old.parent.mkdir(parents=True)
+    row = {"text": "old", "label": "billing", "answer": "account", "version": 1, "at": "2020-01-01T00:00:00+00:00"}
+    lines = [json.dumps(row | changed) for changed in ({}, {"text": "two", "label": "delivery"}, {"text": 3}, {"at": "yesterday"})]
+    old.write_text("\n".join([*lines, "{broken", "[]", '{"text": "cut sh']))
+    assert [found["text"] for found in (store.add(said("new", "delivery")), rows(store))[1]] == ["old", "two", "new"]
+    assert [record.args[1] for record in caplog.records if record.args] == [3, 4, 5, 6, 7]
+    assert [path.name for path in sorted(old.parent.iterdir())] == ["feedback.jsonl.imported", "feedback.sqlite"]
+    store.add(said("old", "delivery"))
+    summary = store_in(tmp_path).summary(since=datetime(2021, 1, 1, tzinfo=UTC))
+    assert (summary.count, summary.since, summary.corrected, summary.by_label) == (3, 2, 3, {"delivery": 3})
 
 
 def test_there_is_a_bound_and_a_changed_mind_needs_no_more_room(tmp_path: Path) -> None:
-    store = store_in(tmp_path, max_bytes=1024)
-    for number in range(9):  # of 110 bytes
+    store = store_in(tmp_path, max_bytes=200 * 1024)
+
+    def fill() -> None:
+        for number in range(10_000):
+            store.add(said(f"text {number} " + "x" * 1000, "delivery"))
+
+    with pytest.raises(FeedbackFullError, match="204800 bytes are kept at most"):
+        fill()
+    number = len(rows(store))
+    assert number > 50
+    assert 150 * 1024 < store.path.stat().st_size <= 200 * 1024
+    assert store.add(said("text 0 " + "x" * 1000, "billings"))
+    assert len(rows(store)) == number
+
+
+def test_only_the_owner_reads_the_database(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.add(said("mine", "delivery"))
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (store.path, store.path.parent)] == [0o600, 0o700]
+
+
+def test_what_one_key_said_can_be_taken_back(tmp_path: Path) -> None:
+    """By the line in docs/api.md."""
+    store = store_in(tmp_path)
+    for number in range(6):
+        store.add(
+            Feedback(f"Text {number // 2}{' ' * (number % 2)}", "billing", "delivery", 3, key_name="ada" if number % 3 else "bob")
+        )
+    guide = Path(__file__).parents[2] / "docs" / "api.md"
+    (line,) = re.findall(r'feedback\.sqlite "(DELETE .*)"', guide.read_text(encoding="utf-8"))
+    with closing(sqlite3.connect(store.path)) as database, database:
+        database.execute(line)
+    assert len(rows(store)) == 2
+    summary = store.summary(since=datetime(2020, 1, 1, tzinfo=UTC))
+    assert (summary.count, summary.corrected, summary.by_label, summary.duplicates) == (2, 2, {"delivery": 2}, 0)
+
+
+def _add_until_killed(folder: Path) -> None:
+    store, number = store_in(folder), 0
+    while True:
         store.add(said(f"text {number}", "delivery"))
-    with pytest.raises(FeedbackFullError, match="1024 bytes are kept at most"):
-        store.add(said("text 9", "delivery"))
-    assert store.path.stat().st_size <= 1024
-    assert store.add(said("text 0", "billings"))
-    assert len(rows(store)) == 9
+        number += 1
+        print(number, flush=True)  # noqa: T201
+
+
+def test_nothing_that_was_stored_is_lost_at_a_kill(tmp_path: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\nfrom pathlib import Path\n"
+    code += f"from serve import test_feedback as tests\ntests._add_until_killed(Path({str(tmp_path)!r}))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 200:
+            pass
+        process.kill()
+        told = max([200, *(int(line) for line in process.stdout.read().split())])
+    store = store_in(tmp_path)
+    assert store.summary(since=datetime(2020, 1, 1, tzinfo=UTC)).count in (told, told + 1)
+    assert len(rows(store)) in (told, told + 1)
+
+
+@pytest.mark.slow
+def test_a_summary_of_much_feedback_is_quick_and_small(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    old = store.path.with_name("feedback.jsonl")
+    old.parent.mkdir(parents=True)
+    row = {"label": "billing", "answer": "account", "version": 1, "at": "2020-01-01T00:00:00+00:00"}
+    with old.open("w") as file:
+        for number in range(100_000):
+            file.write(json.dumps({"text": f"{number} " + "my parcel is late and nobody tells me " * 10, **row}) + "\n")
+    assert old.stat().st_size > 40e6
+    since = datetime(2019, 1, 1, tzinfo=UTC)
+    assert store.summary(since=since).count == 100_000  # it has read the file
+    before, started = psutil.Process().memory_info().rss, time.perf_counter()
+    assert store.summary(since=since).since == 100_000
+    assert time.perf_counter() - started < 0.5
+    assert psutil.Process().memory_info().rss < before + 20e6
 
 
 def _add(folder: Path, numbers: range) -> int:
@@ -141,6 +235,9 @@ def test_the_path_stores_and_refuses(tiny_model: Path, tmp_path: Path) -> None:
     ]:
         response = client.post("/v1/feedback", json=body | changed)
         assert (response.status_code, response.json()["error"]["field"]) == (422, field)
+    unknown = client.post("/v1/feedback", json=body | {"version": 999})
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_version")
+    assert "999" in unknown.json()["error"]["message"]
     assert "account, billing, delivery" in client.post("/v1/feedback", json=body | {"answer": "x"}).json()["error"]["message"]
     assert len(rows(store_in(tmp_path))) == 1
 
@@ -161,11 +258,9 @@ def test_the_summary_counts_what_was_said_and_finds_conflicts(tiny_model: Path, 
     for text, correction in [("My parcel", "delivery"), ("my  parcel", "account"), ("paid", "billing"), ("PAID", "billing")]:
         client.post("/v1/feedback", json={"text": text, "answer": "billing", "correction": correction, "version": 3})
     store = store_in(tmp_path)
-    with store.path.open("a") as file:  # one of before the model was made, and one that is being written
-        file.write(
-            json.dumps({"text": "old", "label": "billing", "answer": "billing", "version": 1, "at": "2020-01-01T00:00:00+00:00"})
-        )
-        file.write('\n{"text": "ha')
+    store.add(said("old", "billing"))
+    with closing(sqlite3.connect(store.path)) as database, database:
+        database.execute("UPDATE feedback SET at = '2020-01-01T00:00:00+00:00' WHERE text = '\"old\"'")
     assert client.get("/v1/feedback").json() == {
         "count": 5,
         "since_champion": 4,

@@ -60,6 +60,9 @@ class OneModel:
     async def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
         return self.current
 
+    def exists(self, version: int) -> bool:
+        return version in {model.version for model in self.loaded}
+
     def stop(self) -> None:
         pass
 

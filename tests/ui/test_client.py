@@ -87,7 +87,7 @@ def test_feedback_is_kept_once_and_summed_up(api: ServeClient) -> None:
     assert not api.say(("late again",), answer="billing", correction="delivery", version=1)
     found = api.feedback()
     assert (found.count, found.since_champion, found.corrected, found.by_label) == (1, 1, 1, {"delivery": 1})
-    assert found.experiment["data"]["feedback"].endswith("feedback/desk/feedback.jsonl")
+    assert found.experiment["data"]["feedback"].endswith("feedback/desk/feedback.sqlite")
 
 
 def test_many_rows_are_each_answered_once_in_their_order(api: ServeClient, live: Live) -> None:

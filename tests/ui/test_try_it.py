@@ -156,7 +156,7 @@ def test_corrections_are_one_click_and_become_a_run(visit: Visit, stack: Stack) 
     expect(visit.part("corrections")).to_contain_text(re.compile("2\\s*since the champion was trained"))
     expect(visit.part("corrections")).to_contain_text(re.compile("1\\s*of them were wrong"))
     box = visit.part("correction-config").locator("textarea")
-    expect(box).to_have_value(re.compile("feedback/desk/feedback.jsonl"))
+    expect(box).to_have_value(re.compile("feedback/desk/feedback.sqlite"))
     config = ExperimentConfig.model_validate(yaml.safe_load(box.input_value()))
     assert Path(str(config.data.feedback)).read_text().count("\n") == 2
     assert violations(visit) == []

@@ -540,7 +540,7 @@ class ServeConfig(Section):
     """Number of versions besides champion and candidate that are loaded when a request asks for one. Each needs memory."""
     feedback: bool = False
     """True if POST /v1/feedback stores texts, answers and corrections, which `data.train` reads like other rows."""
-    feedback_max_bytes: Annotated[int, Field(ge=1024)] = 100 * 1024**2
+    feedback_max_bytes: Annotated[int, Field(ge=100 * 1024)] = 100 * 1024**2
     """Maximum number of bytes of stored feedback; beyond it, feedback is refused."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     """Number of requests that each API key may send per minute (429 beyond it). None: no limit."""

@@ -7,9 +7,13 @@ Each row keeps its place, so that a check can name it. `manta.rows` reads the fi
 from __future__ import annotations
 
 import importlib.resources
+import json
 import logging
+import sqlite3
 from array import array
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.config import DataConfig, nearest
@@ -22,13 +26,15 @@ from manta.rows.text_file import ADVICE, GZIP, KINDS, Kind, Tape, TextFile, kind
 from manta.storage.urls import open_filesystem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import pyarrow as pa
 
 SAMPLES = ("support", "reviews")
 SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 SUFFIXES = (*KINDS, *(ending + GZIP for ending in KINDS if ending != ".parquet"))
+FEEDBACK_SUFFIX = ".sqlite"
+"""Suffix of the database in which a service stores feedback."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,8 @@ def read_rows(location: str, split: str, config: DataConfig, *, columns: Sequenc
     """
     if location.startswith("hf://"):
         return _read_hub(location, split, config, columns)
+    if location.lower().endswith(FEEDBACK_SUFFIX):
+        return _read_feedback(location, split, config, columns)
     kind = kind_of(location)
     if kind is None:
         raise InputError(f"{location}: unknown kind of file; data.{split} must end in {', '.join(KINDS)} (or .gz after text).")
@@ -171,25 +179,54 @@ def _read_delimited(file: TextFile, kind: Kind, config: DataConfig, extra: Seque
 
 def _read_json(file: TextFile, kind: Kind, config: DataConfig, extra: Sequence[str | int]) -> Rows:
     rows = _Collector(file.url, "line", config, extra, remarks=(file.remark,))
+    return _collected(rows, ((record.line, record.row) for record in json_records(file, kind)), config, extra)
+
+
+def _collected(
+    rows: _Collector, records: Iterable[tuple[int, dict[str, Any] | str]], config: DataConfig, extra: Sequence[str | int]
+) -> Rows:
+    """Return the rows of numbered objects. A record that is a string is a fault, which it describes."""
+    source, unit = rows.rows.source, rows.rows.unit
     settings = _column_settings(config)
     known: set[str] = set()
-    for record in json_records(file, kind):
-        row = record.row
+    for position, row in records:
         if isinstance(row, str):
-            raise InputError(f"{file.url}, line {record.line}: {row}.")
+            raise InputError(f"{source}, {unit} {position}: {row}.")
         values = [field_of(row, str(name)) for _, name in settings]
         for (key, name), value in zip(settings, values, strict=True):
             if value is MISSING:
                 raise InputError(
-                    f"{file.url}, line {record.line}: no field {name!r} ({key}); {nearest(str(name), list(paths_of(row)))}"
+                    f"{source}, {unit} {position}: no field {name!r} ({key}); {nearest(str(name), list(paths_of(row)))}"
                 )
         further = [field_of(row, str(name)) for name in extra]
         known.update(name for name, value in zip(map(str, extra), further, strict=True) if value is not MISSING)
-        rows.add([*values, *(None if value is MISSING else value for value in further)], record.line)
+        rows.add([*values, *(None if value is MISSING else value for value in further)], position)
     missing = [name for name in extra if str(name) not in known]
     if missing and rows.rows.texts:  # some rows may lack it, but not all
-        raise InputError(f"{file.url}: no row has the field {missing[0]!r} (--slice).")
+        raise InputError(f"{source}: no row has the field {missing[0]!r} (--slice).")
     return rows.rows
+
+
+def _read_feedback(location: str, split: str, config: DataConfig, extra: Sequence[str | int]) -> Rows:
+    """Read the database of a service's feedback, oldest row first."""
+    path = Path(open_filesystem(location)[1])
+    if not path.is_file():
+        raise InputError(f"{location}: no such file on this machine; check data.{split}.")
+    query = "SELECT id, text, label, answer, version, at FROM feedback ORDER BY id"
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute(query).fetchall()
+    except sqlite3.Error as error:
+        raise InputError(f"{location}: not a database of feedback ({error}); check data.{split}.") from None
+    return _collected(_Collector(location, "row", config, extra, remarks=()), map(_feedback_record, found), config, extra)
+
+
+def _feedback_record(row: tuple[int, str, str, str, int, str]) -> tuple[int, dict[str, Any]]:
+    """Return number and content of one row, as a line of JSON would have it."""
+    number, text, label, answer, version, at = row
+    given = json.loads(text)
+    names = {"text": given} if isinstance(given, str) else dict(zip(("first", "second"), given, strict=True))
+    return number, {**names, "label": json.loads(label), "answer": json.loads(answer), "version": version, "at": at}
 
 
 class _Collector:
