@@ -20,6 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 
 from manta.cluster.ports import is_loopback
+from manta.storage import audit
 from manta_serve.problems import ApiProblem
 from manta_serve.request_log import RequestLog
 
@@ -29,11 +30,17 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from manta.config import ServeConfig
-    from manta_serve.keys import KeyStore
+    from manta.storage.folders import Storage
+    from manta_serve.keys import KeyScope, KeyStore
     from manta_serve.service_metrics import ServiceMetrics
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths without a key, for load balancers."""
+SCOPE_OF: dict[str, KeyScope] = {"/v1/classify": "classify", "/v1/feedback": "feedback", "/metrics": "metrics"}
+"""The scope that a key must have for a path. For all others, any key will do."""
+FIRST_DELAY_S, LONGEST_DELAY_S, CALM_S = 0.1, 5.0, 60.0
+MOST_DELAYED = 50
+"""Most refused clients that wait at a time, so that they do not take the places of others."""
 LONGEST_ID = 200
 NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 SECURITY_HEADERS = {
@@ -175,12 +182,13 @@ class KeyCheck:
         self._app = app
         self._keys = keys
         self._rate = RequestRate(requests_per_minute) if requests_per_minute else None
+        self._refusals = None if keys is None else KeyRefusals(keys.storage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401 or 429. The key's name is in `request.state.key_name`."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
-                name = scope.setdefault("state", {})["key_name"] = self._name(Headers(scope=scope))
+                name = scope.setdefault("state", {})["key_name"] = await self._name(scope)
                 if self._rate is not None:
                     self._rate.take(name or "")
             except ApiProblem as problem:
@@ -188,16 +196,61 @@ class KeyCheck:
                 return
         await self._app(scope, receive, send)
 
-    def _name(self, headers: Headers) -> str | None:
+    async def _name(self, scope: Scope) -> str | None:
         """Return the name of the key that was sent, or None if no key is required."""
-        if self._keys is None:
+        if self._keys is None or self._refusals is None:
             return None
+        headers = Headers(scope=scope)
         scheme, _, key = headers.get("authorization", "").partition(" ")
         found = self._keys.check(key.strip()) if scheme.lower() == "bearer" and key else None
         if found is None:
+            if key:  # who sends none has not guessed
+                await self._refusals.refuse(_address(scope, headers), path=scope["path"])
             message = "This needs a valid API key; send it as the header Authorization: Bearer KEY."
             raise ApiProblem(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
-        return found
+        needed = SCOPE_OF.get(scope["path"])
+        if needed is not None and needed not in found.scopes:
+            message = f"This key is not for {needed}; it is for {', '.join(found.scopes)}."
+            raise ApiProblem(403, "wrong_scope", message)
+        return found.name
+
+
+class KeyRefusals:
+    """The wrong keys of late. Each delays the next refusal longer, and the audit log tells of them once a minute at most."""
+
+    def __init__(self, storage: Storage, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._number = self._waiting = self._unwritten = 0
+        self._last = self._written = float("-inf")
+
+    async def refuse(self, address: str, *, path: str) -> None:
+        """Count a wrong key, and wait."""
+        delay_s = self.delay_after(address, path=path)
+        if self._waiting < MOST_DELAYED:
+            self._waiting += 1
+            try:
+                await asyncio.sleep(delay_s)
+            finally:
+                self._waiting -= 1
+
+    def delay_after(self, address: str, *, path: str) -> float:
+        """Count a wrong key, and return the seconds to wait: twice those of the one before, unless none came for a while."""
+        now = self._clock()
+        self._number = self._number + 1 if now - self._last < CALM_S else 1
+        self._last = now
+        self._unwritten += 1
+        if now - self._written >= CALM_S:
+            audit.record(self._storage, "key refused", by=address, path=path, count=self._unwritten)
+            self._written, self._unwritten = now, 0
+        return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self._number - 1, 10))
+
+
+def _address(scope: Scope, headers: Headers) -> str:
+    """Return the client's address, as HAProxy gives it if there is one."""
+    forwarded = headers.getlist("x-forwarded-for")
+    client = scope.get("client")
+    return forwarded[-1].rpartition(",")[2].strip()[:LONGEST_ID] if forwarded else client[0] if client else ""
 
 
 class RequestRate:

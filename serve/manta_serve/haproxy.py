@@ -87,7 +87,10 @@ def protected(config: str) -> str:
     config = "".join(sections)
     for pattern, replacement in (
         (r"(stats socket \S+) mode \d+", r"\1 mode 600"),
-        (r"^defaults\n(    timeout http-request \d+s\n)?", f"defaults\n    timeout http-request {HEAD_TIMEOUT_S}s\n"),
+        (
+            r"^defaults\n(    timeout http-request \d+s\n    option forwardfor\n)?",
+            f"defaults\n    timeout http-request {HEAD_TIMEOUT_S}s\n    option forwardfor\n",
+        ),
         (r"(?<=^frontend http_frontend\n)    bind \S+:(\d+)$", r"    bind *:\1"),
     ):
         config, count = re.subn(pattern, replacement, config, flags=re.MULTILINE)

@@ -17,10 +17,23 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the person or service
 keys = typer.Typer(help="Create, list and revoke the API's keys.", no_args_is_help=True)
 
 
+ScopeOption = Annotated[
+    list[str] | None, typer.Option(help="What the key may do: classify, feedback or metrics; may be repeated. Default: all.")
+]
+DaysOption = Annotated[int | None, typer.Option(min=1, help="Days after which the key is refused. Default: never.")]
+
+
 @keys.command()
-def create(name: NameArgument, json: JsonOption = False) -> None:
+def create(name: NameArgument, scope: ScopeOption = None, days: DaysOption = None, json: JsonOption = False) -> None:
     """Create a key and show it once. Only its hash is stored, so the key cannot be shown again."""
-    key = _store().create(name)
+    from manta.errors import InputError
+    from manta_serve.keys import SCOPES
+
+    scopes = tuple(item for item in SCOPES if item in (scope or SCOPES))
+    unknown = [item for item in scope or [] if item not in SCOPES]
+    if unknown:
+        raise InputError(f"--scope {unknown[0]}: no such scope; there are {', '.join(SCOPES)}.")
+    key = _store().create(name, scopes=scopes, days=days)
     if json:
         print_result({"name": name, "key": key}, as_json=True)
         return
@@ -34,10 +47,11 @@ def list_keys(json: JsonOption = False) -> None:
     found = _store().list()
     console = people_console()
     for item in found:
-        console.print(f"{item.name}  since {item.created}", markup=False)
+        until = "" if item.ends is None else f"  until {item.ends}"
+        console.print(f"{item.name}  since {item.created}{until}  for {', '.join(item.scopes)}", markup=False)
     if not found:
         console.print("No keys yet; `manta keys create NAME` makes one.")
-    print_result({"keys": [{"name": item.name, "created": item.created} for item in found]}, as_json=json)
+    print_result({"keys": [item.model_dump(exclude={"sha256"}, mode="json") for item in found]}, as_json=json)
 
 
 @keys.command()

@@ -15,16 +15,17 @@ import secrets
 import threading
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from manta.errors import InputError
+from manta.storage import audit
 from manta.storage.folders import disk_errors, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from manta.storage.folders import Storage
@@ -35,6 +36,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LOOK_EVERY_S = 1.0
 LONGEST_KEY = 200
 OWNER_ONLY = 0o600
+KeyScope = Literal["classify", "feedback", "metrics"]
+SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
 logger = logging.getLogger(__name__)
 
 
@@ -48,6 +51,14 @@ class ApiKey(BaseModel):
     sha256: str
     created: str
     """UTC, ISO 8601."""
+    scopes: tuple[KeyScope, ...] = SCOPES
+    """What the key may be used for."""
+    ends: str | None = None
+    """Time from which the key is refused, in UTC, ISO 8601. None: never."""
+
+    def has_ended(self, now: datetime) -> bool:
+        """Tell whether the key is refused because of its end."""
+        return self.ends is not None and now >= datetime.fromisoformat(self.ends)
 
 
 class KeyFile(BaseModel):
@@ -62,14 +73,15 @@ class KeyStore:
     """The keys of one storage. Any thread and any number of processes may use it at once."""
 
     def __init__(self, storage: Storage) -> None:
+        self.storage = storage
         self.path: Path = storage.on_disk(what="API keys are a file that all replicas read") / "keys.json"
         self._known: tuple[ApiKey, ...] = ()
         self._seen: tuple[int, ...] | None = None
         self._looked_at = float("-inf")
         self._lock = threading.Lock()
 
-    def create(self, name: str) -> str:
-        """Create a key and return it. It cannot be shown again.
+    def create(self, name: str, *, scopes: Sequence[KeyScope] = SCOPES, days: int | None = None) -> str:
+        """Create a key and return it. It cannot be shown again. With `days`, it is refused after that time.
 
         Raises:
             InputError: the name is taken or not valid, or the storage cannot be written.
@@ -81,8 +93,12 @@ class KeyStore:
             keys = self._read()
             if any(item.name == name for item in keys):
                 raise InputError(f"{name}: there is a key of that name already; revoke it first, or take another name.")
-            created = datetime.now(UTC).isoformat(timespec="seconds")
-            self._write((*keys, ApiKey(name=name, sha256=_digest(key), created=created)))
+            now = datetime.now(UTC)
+            ends = None if days is None else (now + timedelta(days=days)).isoformat(timespec="seconds")
+            kept = tuple(scope for scope in SCOPES if scope in scopes)
+            created = now.isoformat(timespec="seconds")
+            self._write((*keys, ApiKey(name=name, sha256=_digest(key), created=created, scopes=kept, ends=ends)))
+        audit.record(self.storage, "key created", by=audit.acting_user(), key=name, scopes=kept, ends=ends)
         return key
 
     def list(self) -> list[ApiKey]:
@@ -106,6 +122,7 @@ class KeyStore:
                 names = ", ".join(item.name for item in keys) or "none"
                 raise InputError(f"{name}: no key of that name; there are: {names}.")
             self._write(left)
+        audit.record(self.storage, "key revoked", by=audit.acting_user(), key=name)
 
     def any(self) -> bool:
         """Tell whether there is any key.
@@ -115,16 +132,16 @@ class KeyStore:
         """
         return bool(self._read())
 
-    def check(self, key: str) -> str | None:
-        """Return the name of a valid key, else None. The time it takes reveals nothing about the stored keys."""
+    def check(self, key: str) -> ApiKey | None:
+        """Return what is stored of a valid key, else None. The time it takes reveals nothing about the stored keys."""
         if len(key) > LONGEST_KEY:
             return None
         digest = _digest(key)
-        found: str | None = None
+        found: ApiKey | None = None
         for item in self._current():
             if hmac.compare_digest(item.sha256, digest):
-                found = item.name
-        return found
+                found = item
+        return None if found is None or found.has_ended(datetime.now(UTC)) else found
 
     def _current(self) -> tuple[ApiKey, ...]:
         """Return the keys, read at most one second ago; none if the file cannot be read."""

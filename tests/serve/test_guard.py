@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from manta.labels import LabelSpace
 from manta.storage.folders import Storage
 from manta_serve import keys as keys_module
 from manta_serve.api import create_api
-from manta_serve.guard import RequestRate, guarded, request_id_of
+from manta_serve.guard import KeyRefusals, RequestRate, guarded, request_id_of
 from manta_serve.keys import KeyStore
 from manta_serve.problems import ApiProblem
 from manta_serve.served_model import ServedModel
@@ -81,6 +82,46 @@ def test_without_a_valid_key_nothing_but_health_is_told(api: ASGIApp, keys: KeyS
     assert client.get("/v1/model", headers=bearer(key)).status_code == 401
     assert key not in caplog.text
     assert "my parcel" not in caplog.text
+
+
+def test_a_key_opens_what_it_is_for(api: ASGIApp, keys: KeyStore) -> None:
+    client = client_of(api, keys=keys)
+    metrics, classify = keys.create("prometheus", scopes=["metrics"]), keys.create("shop", scopes=["classify"])
+    asked = {"/metrics": client.get, "/v1/model": client.get, "/v1/feedback": client.get, "/v1/classify": client.post}
+    opened = [{path: ask(path, headers=bearer(key)).status_code for path, ask in asked.items()} for key in (metrics, classify)]
+    # 403 by the key, and /v1/feedback is off for everybody; 415 is past the guard.
+    assert opened == [
+        {"/metrics": 200, "/v1/model": 200, "/v1/feedback": 403, "/v1/classify": 403},
+        {"/metrics": 403, "/v1/model": 200, "/v1/feedback": 403, "/v1/classify": 415},
+    ]
+    refused = client.get("/metrics", headers=bearer(classify)).json()["error"]
+    assert (refused["code"], refused["message"]) == ("wrong_scope", "This key is not for metrics; it is for classify.")
+
+
+def test_wrong_keys_wait_longer_and_longer_and_are_on_record(keys: KeyStore) -> None:
+    now = [0.0]
+    refusals = KeyRefusals(keys.storage, clock=lambda: now[0])
+    delays = [refusals.delay_after("192.0.2.7", path="/v1/model") for _ in range(8)]
+    assert delays == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
+    now[0] = 61.0
+    assert refusals.delay_after("192.0.2.8", path="/v1/model") == pytest.approx(0.1)
+    lines = [json.loads(line) for line in (keys.storage.root / "audit.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["by"], line["count"]) for line in lines] == [
+        ("key refused", "192.0.2.7", 1),
+        ("key refused", "192.0.2.8", 8),
+    ]
+
+
+def test_a_wrong_key_is_told_late_and_a_right_one_at_once(api: ASGIApp, keys: KeyStore) -> None:
+    client, key = client_of(api, keys=keys), keys.create("ada")
+    started = time.monotonic()
+    for _ in range(3):
+        assert client.get("/v1/model", headers=bearer("manta_wrong") | {"X-Forwarded-For": "a, 192.0.2.9"}).status_code == 401
+    assert time.monotonic() - started > 0.6
+    started = time.monotonic()
+    assert client.get("/v1/model", headers=bearer(key)).status_code == 200
+    assert time.monotonic() - started < 0.5
+    assert '"by": "192.0.2.9"' in (keys.storage.root / "audit.jsonl").read_text()
 
 
 def test_each_key_has_a_rate_of_its_own(api: ASGIApp, keys: KeyStore) -> None:

@@ -7,10 +7,7 @@ never changes or removes a decision.
 
 from __future__ import annotations
 
-import getpass
-import os
 import secrets
-import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -18,21 +15,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manta.registry.gate import GateLine
+from manta.storage.audit import acting_user
 
 KEY_PREFIX = "manta.decision."
-USER = "MANTA_USER"
 
 Action = Literal["first", "promoted", "forced", "refused", "rolled back", "deleted"]
 CROWNING = ("first", "promoted", "forced")
-
-
-def _user() -> str:
-    """Return $MANTA_USER, else user@host."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        name = str(os.getuid())
-    return os.environ.get(USER) or f"{name}@{socket.gethostname()}"
 
 
 class Decision(BaseModel):
@@ -47,7 +35,7 @@ class Decision(BaseModel):
     previous: int | None = None
     """The champion before the decision."""
     why: str = ""
-    by: str = Field(default_factory=_user)
+    by: str = Field(default_factory=acting_user)
     at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     """Time in UTC, ISO 8601."""
     figures: tuple[GateLine, ...] = ()

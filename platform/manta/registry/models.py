@@ -23,6 +23,7 @@ from manta.registry.decisions import CROWNING, Decision, read_decisions
 from manta.registry.frozen_rows import ROWS_FILE, FrozenRows
 from manta.registry.lineage import lineage_tags
 from manta.registry.tracking import PARENT_TAG, open_mlflow, store_errors
+from manta.storage import audit
 from manta.storage.folders import Storage
 from manta.storage.object_store import discard
 
@@ -202,6 +203,7 @@ class ModelRegistry:
         """
         with store_errors(f"the decision about {name}@{decision.version} could not be recorded at {self.uri}"):
             self._client.set_registered_model_tag(name, decision.key(), decision.model_dump_json())
+        audit.record(self._storage, decision.action, by=decision.by, model=name, version=decision.version)
 
     def decisions(self, name: str) -> list[Decision]:
         """Return the log of a model, oldest first.

@@ -27,6 +27,7 @@ from manta.registry.frozen_rows import SEEN_FILE, FrozenRows, text_hashes
 from manta.registry.lineage import code_version
 from manta.registry.models import CANDIDATE, CHAMPION, ModelRegistry
 from manta.registry.tracking import RunTracker
+from manta.storage.audit import acting_user
 from manta.storage.folders import Storage
 
 from .test_tracking import mlflow_server
@@ -315,6 +316,10 @@ def test_two_registrations_at_the_same_time_are_two_versions(
     registry = ModelRegistry(Storage(tmp_path / "storage"))
     assert [registry.fetch(version).manifest for version in registry.versions("desk")] == [artifact.manifest] * 2
     assert sorted(item.version for item in registry.decisions("desk")) == [1, 1, 1, 2, 2, 2]
+    audit = [json.loads(line) for line in (tmp_path / "storage" / "audit.jsonl").read_text(encoding="utf-8").splitlines()]
+    told = sorted((line["event"], line["model"], line["version"]) for line in audit)
+    assert told == [("promoted", "desk", version) for version in (1, 1, 1, 2, 2, 2)]
+    assert {line["by"] for line in audit} == {acting_user()}
 
 
 def test_an_alias_that_another_process_gives_at_the_same_moment_is_moved(
