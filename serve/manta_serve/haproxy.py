@@ -108,7 +108,7 @@ def main() -> None:
     (folder,) = sys.argv[1:]
     if len(folder) > LONGEST_FOLDER:
         sys.exit(
-            f"{folder}: too long for the path of a socket; name a folder with {LONGEST_FOLDER} characters at most, such as /run/manta"
+            f"{folder}: too long for the path of a socket; give one of {LONGEST_FOLDER} characters at most, such as /run/manta"
         )
     for name, value in (PRODUCTION | haproxy_environment(Path(folder))).items():
         print(f"export {name}={shlex.quote(value)}")  # noqa: T201
