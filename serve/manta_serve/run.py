@@ -128,7 +128,8 @@ def _start(arguments: ServeArguments, ingress: Ingress, *, version: RegisteredVe
         serve.run(build(arguments), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         serve.delete(APPLICATION)
-        raise RunError(f"{version.name} version {version.version} did not start: {error}") from error
+        *_, reason = (str(error).strip() or repr(error)).splitlines()  # what comes before is the traceback of each process
+        raise RunError(f"{version.name} version {version.version} did not start: {reason.strip()}") from error
 
 
 def _drain(notice_s: float) -> None:
