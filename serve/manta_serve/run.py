@@ -19,6 +19,7 @@ from manta.console import working
 from manta.errors import InputError, RunError
 from manta.registry.models import ModelRegistry, RegisteredVersion
 from manta.storage.folders import Storage
+from manta_serve.feedback import FeedbackStore
 from manta_serve.haproxy import haproxy_environment
 from manta_serve.keys import KeyStore
 from manta_serve.profiles import ALL_INTERFACES, Ingress, ProfileName, ingress_of
@@ -52,6 +53,7 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
     root = Storage.resolve(storage)
     ingress = ingress_of(config, profile)
     check_keys(ingress.host, root)
+    config = with_feedback(config, profile=profile, storage=root)
     with working(console, "Looking up the champion"):
         version = champion_of(root, name)
     check_port(ingress.host, config.port)
@@ -98,12 +100,20 @@ def _run(version: RegisteredVersion, root: Storage, *, config: ServeConfig, ingr
             signal.signal(number, lambda *_: stop.set())
         url = f"http://{'127.0.0.1' if ingress.host != config.host else config.host}:{config.port}"
         console.print(f"{version.name} version {version.version} answers at {url} (try it at {url}/docs). Ctrl-C stops it.")
+        if config.feedback:
+            console.print(f"Corrections are kept in {FeedbackStore(root, version.name, max_bytes=0).path}")
         stop.wait()
         console.print("Stopping, once what was asked is answered.")
         _drain(ingress.drain_notice_s)
     finally:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # Ray reports its own shutdown like an error
             _end()
+
+
+def with_feedback(config: ServeConfig, *, profile: ProfileName, storage: Storage) -> ServeConfig:
+    """Return the settings, with feedback on unless they turn it off, if it comes from this machine and stays on it."""
+    is_local = profile == "laptop" and storage.url is None and not os.environ.get("RAY_ADDRESS")
+    return config if "feedback" in config.model_fields_set or not is_local else config.model_copy(update={"feedback": True})
 
 
 def _end() -> None:

@@ -1,4 +1,4 @@
-"""From the form to a champion, as a person goes: a real search on a real cluster, seen in the tabs Jobs, Tuning and Models."""
+"""From the form to a champion, as a person goes: a real search on the cluster that the page starts, in Jobs, Tuning and Models."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import yaml
 
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
-from manta_jobs.cluster.local import LocalCluster
 
 from ..ui.recorded import record_versions
 from ..ui.visits import choose, chromium, page_process, violations, visiting
@@ -30,7 +30,7 @@ NO_API = "http://127.0.0.1:9"
 
 @dataclass(frozen=True)
 class Stack:
-    """A page in front of a cluster and of a registry that is a file."""
+    """A page on a laptop: it starts the cluster itself, and its registry is a file."""
 
     url: str
     storage: Storage
@@ -42,10 +42,19 @@ def stack(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("runs")
     storage = Storage(folder / "storage")
     record_versions(storage, folder, model=tiny_model)
-    with LocalCluster(1, cpus_per_node=2) as cluster:
-        options = ("--address", cluster.jobs_address, "--token-file", str(cluster.token_file))
-        with page_process(storage.root, log=folder / "page.log", api=NO_API, options=options) as url:
-            yield Stack(url, storage, folder)
+    with page_process(storage.root, log=folder / "page.log", api=NO_API) as url:
+        yield Stack(url, storage, folder)
+    left = [
+        process.name() for process in psutil.process_iter() if str(storage.root) in _environment(process).get("MANTA_STORAGE", "")
+    ]
+    assert left == []
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
 
 
 @pytest.fixture
@@ -96,7 +105,8 @@ def test_a_person_starts_a_search_from_yaml_a_field_and_a_file(
     rate.blur()
     expect(text).to_have_value(re.compile("learning_rate: 0.003"))
     visit.part("jobs-tune").click()
-    expect(visit.part("jobs-note")).to_contain_text("is on its way")
+    expect(visit.part("jobs-note")).to_contain_text("Starting Ray on this machine")
+    expect(visit.part("jobs-note")).to_contain_text("is on its way", timeout=LATER_MS)
     expect(visit.part("jobs-status")).to_contain_text("support-tune-")
     expect(visit.part("jobs-log")).to_contain_text("trial-001: epoch 1", timeout=LATER_MS)
     assert violations(visit) == []

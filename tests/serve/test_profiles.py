@@ -11,7 +11,7 @@ from manta.errors import InputError
 from manta.storage.folders import Storage
 from manta_serve.keys import KeyStore
 from manta_serve.profiles import ingress_of
-from manta_serve.run import check_keys
+from manta_serve.run import check_keys, with_feedback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,3 +48,14 @@ def test_the_production_profile_says_that_it_listens_everywhere_and_asks_for_key
     check_keys("127.0.0.1", storage)
     KeyStore(storage).create("desk")
     check_keys(ingress.host, storage)
+
+
+def test_on_a_laptop_corrections_are_kept_unless_the_experiment_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(tmp_path)
+    assert with_feedback(ServeConfig(), profile="laptop", storage=storage).feedback
+    assert not with_feedback(ServeConfig(feedback=False), profile="laptop", storage=storage).feedback
+    assert not with_feedback(ServeConfig(), profile="production", storage=storage).feedback
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.5:6379")
+    assert not with_feedback(ServeConfig(), profile="laptop", storage=storage).feedback

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from manta.config import ExperimentConfig
 from manta.registry.decisions import Decision
 from manta.registry.gate import GateLine
 from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker, epoch_points
+from manta_jobs.runs.tune import write_trials
+from manta_jobs.tuning.journal import Confirmation, Trial
 
 from ..conftest import rows_of
 from ..jobs.registered import register, train_tiny
@@ -63,6 +66,20 @@ def record_versions(storage: Storage, folder: Path, *, model: Path) -> None:
     tracker.finish("FINISHED")
 
 
+def write_results(path: Path) -> None:
+    """The end of the search: the first seed of trial-002 was lucky, and trial-001 won by the mean of two other seeds."""
+    config = ExperimentConfig.model_validate({"name": "desk", "data": {"train": "sample:support"}})
+    trials = {
+        name: Trial(name, values, "done", history=[{"epoch": 1, "accuracy": max(scores)}])
+        for name, values, scores, *_ in TRIALS[:2]
+    }
+    confirmed = [
+        Confirmation(trials[name], [Trial(f"{name}-seed-{seed}", {}) for seed in (1, 2)], list(scores))
+        for name, scores in (("trial-001", (0.72, 0.74)), ("trial-002", (0.8, 0.5)))
+    ]
+    write_trials([trials["trial-002"], trials["trial-001"]], confirmed, path, config=config)
+
+
 def record_search(storage: Storage, folder: Path, *, is_over: bool) -> None:
     """A search, and each of its trials as a run below it, as `manta tune` records them."""
     search = RunTracker(storage)
@@ -78,5 +95,6 @@ def record_search(storage: Storage, folder: Path, *, is_over: bool) -> None:
     if is_over:
         best = folder / "best.yaml"
         best.write_text(f"name: desk\n# {EVIL}\n")
-        search.log_files(best)
+        write_results(folder / "trials.yaml")
+        search.log_files(best, folder / "trials.yaml")
         search.finish("FINISHED")

@@ -108,18 +108,23 @@ def test_users_are_added_and_removed_by_the_command(tmp_path: Path) -> None:
 
 def test_a_cluster_is_named_as_for_submitting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MANTA_CLUSTER", raising=False)
-    assert jobs_of(settings()) is None
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.5:6379")
-    assert jobs_of(settings()) is None
+    for address in ("", "10.0.0.5:6379"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with jobs_of(settings(host="0.0.0.0")) as none:  # noqa: S104  # with a login
+            assert none is None
+        with jobs_of(settings()) as own:  # a cluster that only a job starts
+            assert own is not None
+            assert (own.is_up(), own.jobs()) == (False, [])
     monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.5:8265/")
-    found = jobs_of(settings())
-    assert found is not None
-    assert found.api.address == "http://10.0.0.5:8265"
-    other = jobs_of(settings(address="10.0.0.6"))
-    assert other is not None
-    assert other.api.address == "http://10.0.0.6:8265"
-    with pytest.raises(InputError, match="the token cannot be read"):
-        jobs_of(settings(address="10.0.0.6", token_file=tmp_path / "none"))
+    for changed, expected in (({}, "http://10.0.0.5:8265"), ({"address": "10.0.0.6"}, "http://10.0.0.6:8265")):
+        with jobs_of(settings(**changed)) as found:
+            assert found is not None
+            assert found.api().address == expected
+    with (
+        pytest.raises(InputError, match="the token cannot be read"),
+        jobs_of(settings(address="10.0.0.6", token_file=tmp_path / "none")),
+    ):
+        pass
 
 
 def test_a_server_that_is_named_is_the_registry(own_storage: Path) -> None:

@@ -82,5 +82,5 @@ def test_logs_and_sentences_are_shown_as_text() -> None:
 
 def test_no_cluster_is_one_sentence() -> None:
     with pytest.raises(InputError, match=r"no cluster answers at http://127.0.0.1:9 \(Connection refused\); is it up") as found:
-        ClusterJobs(JobsApi(Connection("http://127.0.0.1:9", None))).jobs()
+        ClusterJobs(lambda: JobsApi(Connection("http://127.0.0.1:9", None))).jobs()
     assert capitalized(str(found.value)).startswith("No cluster answers")

@@ -125,7 +125,7 @@ def test_the_tab_models_shows_the_champion_and_the_version_that_was_chosen(recor
 
 def test_the_tab_tuning_shows_trials_charts_and_the_best_config(recorded: Recorded) -> None:
     shown = tuning.look(recorded.tracking, None)
-    assert "is done: 5 trials; best: trial-002 with validation accuracy 0.9" in shown.note
+    assert "is done: 5 trials; best: trial-001 with validation accuracy 0.73 ± 0.014" in shown.note
     assert "Learning rate against dropout" in shown.charts
     assert "Learning curves of the trials" in shown.charts
     assert shown.charts.count("manta-best") == 1
@@ -212,7 +212,7 @@ def test_a_person_looks_at_versions_and_searches_and_starts_from_the_best_config
     expect(visit.part("models-said")).to_contain_text(f"No cluster answers at {GONE} (")
 
     visit.open("Tuning")
-    expect(visit.part("tuning-note")).to_contain_text("best: trial-002 with validation accuracy 0.9")
+    expect(visit.part("tuning-note")).to_contain_text("best: trial-001 with validation accuracy 0.73 ± 0.014")
     expect(visit.part("tuning-charts").locator(".manta-point")).to_have_count(4)
     names = visit.part("tuning-trials").locator("tbody td:first-child")
     expect(names).to_have_text(["trial-002", "trial-002-seed-1", "trial-001", "trial-003", "trial-004"])

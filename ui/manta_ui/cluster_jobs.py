@@ -7,29 +7,35 @@ from typing import TYPE_CHECKING
 from manta_ui.job_logs import JobLog, read_log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from manta.cluster.job import ClusterJob
     from manta.cluster.jobs_api import Job, JobsApi
 
 
 class ClusterJobs:
-    """The jobs of one cluster. Its methods raise the errors of `JobsApi`."""
+    """The jobs of one cluster. Its methods raise the errors of `JobsApi`.
 
-    def __init__(self, api: JobsApi) -> None:
+    `api` returns a client of the cluster. If the cluster does not run yet, `is_up` returns False, and `send` starts it.
+    """
+
+    def __init__(self, api: Callable[[], JobsApi], *, is_up: Callable[[], bool] = lambda: True) -> None:
         self.api = api
+        self.is_up = is_up
         self._finished: dict[str, JobLog] = {}
 
     def jobs(self) -> list[Job]:
         """Return the jobs that Manta sent, newest first."""
-        return self.api.jobs()
+        return self.api().jobs() if self.is_up() else []
 
     def job(self, job_id: str) -> Job:
         """Return one job."""
-        return self.api.job(job_id)
+        return self.api().job(job_id)
 
     def log(self, job: Job) -> JobLog:
         """Return the output of a job so far. The log of a finished job is requested only once."""
         if job.id not in self._finished:
-            found = read_log(self.api.logs(job.id))
+            found = read_log(self.api().logs(job.id))
             if not job.is_over:
                 return found
             self._finished[job.id] = found.end()
@@ -37,8 +43,8 @@ class ClusterJobs:
 
     def send(self, job: ClusterJob) -> None:
         """Start a job."""
-        self.api.send(job)
+        self.api().send(job)
 
     def stop(self, job_id: str) -> None:
         """Ask a job to stop."""
-        self.api.stop(job_id)
+        self.api().stop(job_id)

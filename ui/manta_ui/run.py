@@ -20,6 +20,7 @@ from manta.storage.folders import Storage
 from manta_ui.accounts import Accounts
 from manta_ui.client import ServeClient
 from manta_ui.cluster_jobs import ClusterJobs
+from manta_ui.local_cluster import LocalCluster
 from manta_ui.services import Services
 from manta_ui.sessions import Sessions
 from manta_ui.tracking_client import TrackingClient
@@ -88,7 +89,7 @@ def page_app(settings: PageSettings, *, until: ExitStack) -> FastAPI:
         InputError: the file of users or the cluster is missing or wrong, or others could reach the page without a login.
     """
     accounts = checked_accounts(settings)
-    cluster_jobs = jobs_of(settings)
+    cluster_jobs = until.enter_context(jobs_of(settings))
     files = until.enter_context(tempfile.TemporaryDirectory(prefix="manta-page-"))
     # gradio reads these on import: no data leaves this machine, and uploads are deleted when the page is closed.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -137,8 +138,11 @@ def tracking_of(settings: PageSettings) -> Iterator[TrackingClient]:
         yield server.client()
 
 
-def jobs_of(settings: PageSettings) -> ClusterJobs | None:
-    """Return a client of the cluster, which is named as for `manta submit`; None if none is named.
+@contextmanager
+def jobs_of(settings: PageSettings) -> Iterator[ClusterJobs | None]:
+    """Yield the jobs of the cluster that is named as for `manta submit`, else of one that this machine starts for the first job.
+
+    None if none is named and other machines reach the page, or a cluster cannot run here.
 
     Raises:
         InputError: there is no such cluster, or its token cannot be read.
@@ -147,8 +151,14 @@ def jobs_of(settings: PageSettings) -> ClusterJobs | None:
     if not (address or settings.cluster or os.environ.get("MANTA_CLUSTER")):
         address = os.environ.get("RAY_ADDRESS", "")
         if not address.startswith(HTTP):  # Ray's other addresses accept no jobs
-            return None
-    return ClusterJobs(JobsApi(connection(cluster=settings.cluster, address=address, token_file=settings.token_file)))
+            if not (is_loopback(settings.host) and LocalCluster.can_start()):
+                yield None
+                return
+            with LocalCluster(Storage.resolve(None)) as cluster:
+                yield ClusterJobs(cluster.api, is_up=cluster.is_up)
+            return
+    api = JobsApi(connection(cluster=settings.cluster, address=address, token_file=settings.token_file))
+    yield ClusterJobs(lambda: api)
 
 
 def checked_accounts(settings: PageSettings) -> Accounts | None:

@@ -11,7 +11,7 @@ from manta_ui.model_views import moment
 from manta_ui.tables import Cell, figure_cell, table_html
 
 if TYPE_CHECKING:
-    from manta_ui.searches import Search, Trial
+    from manta_ui.searches import Mean, Search, Trial
 
 PREFERRED = ("train.learning_rate", "model.dropout")
 """The settings that the scatter shows first, if they were searched."""
@@ -27,9 +27,8 @@ def search_line(search: Search) -> str:
     """Return the progress of a search in one sentence."""
     ended = sum(trial.state != "training" for trial in search.trials)
     began = f"began {moment(search.run.started_ms)} UTC"
-    best = search.ranked[:1]
     so_far = "" if search.run.is_over else " so far"
-    leader = f"; best{so_far}: {best[0].name} with validation {search.metric} {number(best[0].score or 0.0)}" if best else ""
+    leader = "" if search.best is None else f"; best{so_far}: {search.best.name} with {_result(search.best, search)}"
     how = {
         "RUNNING": f"running: {ended} of {len(search.trials)} trials that began have ended",
         "FINISHED": f"done: {len(search.trials)} trials",
@@ -47,6 +46,7 @@ def trials_html(search: Search) -> str:
             Cell(trial.name),
             Cell(trial.state, kind=KINDS.get(trial.state, "")),
             figure_cell(trial.score, digits=4),
+            *([_mean_cell(search.means.get(trial.name))] if search.means else []),
             *(_value_cell(trial, name) for name in settings),
             figure_cell(len(trial.history)),
             *([Cell(trial.reason, kind="manta-wide manta-bad")] if any(item.reason for item in search.trials) else []),
@@ -54,9 +54,11 @@ def trials_html(search: Search) -> str:
         for trial in ordered
     ]
     reasons = ["why it failed"] if any(trial.reason for trial in search.trials) else []
-    headings = ["trial", "state", f"validation {search.metric}", *map(short_name, settings), "epochs", *reasons]
-    caption = f"{len(rows)} trials, best first; -seed- trains one of the best again with another seed"
-    return table_html("trials", headings, rows, caption=caption, marked=0 if search.ranked else None)
+    means = ["mean of other seeds"] if search.means else []
+    headings = ["trial", "state", f"validation {search.metric}", *means, *map(short_name, settings), "epochs", *reasons]
+    caption = f"{len(rows)} runs by their own result; the marked trial is the best. -seed- is a trial again with another seed."
+    marked = None if search.best is None else ordered.index(search.best)
+    return table_html("trials", headings, rows, caption=caption, marked=marked)
 
 
 def charts_html(search: Search) -> str:
@@ -77,14 +79,13 @@ def scatter_of(search: Search) -> str:
     shown = [trial for trial in drawn if up_name is not None or trial.score is not None]
     if not shown:
         return ""
-    best = next((trial for trial in search.ranked if trial.is_drawn), None)
     dots = [
         Dot(
             across=trial.number(across_name) or 0.0,
             up=(trial.number(up_name) if up_name else trial.score) or 0.0,
             value=trial.score,
             title=_title(trial, search),
-            is_best=trial is best,
+            is_best=trial is search.best,
         )
         for trial in shown
     ]
@@ -135,6 +136,18 @@ def _title(trial: Trial, search: Search) -> str:
     values = ", ".join(f"{short_name(name)} {_shown(trial, name)}" for name in search.settings if name in trial.values)
     score = "no result yet" if trial.score is None else f"validation {search.metric} {trial.score:.4f}"
     return f"{trial.name}: {values}; {score}; {trial.state}"
+
+
+def _result(trial: Trial, search: Search) -> str:
+    """Return the result that decides about a trial: its mean over other seeds, if it was confirmed."""
+    mean = search.means.get(trial.name)
+    if mean is None:
+        return f"validation {search.metric} {number(trial.score or 0.0)}"
+    return f"validation {search.metric} {number(mean.value)} ± {number(mean.std)}, the mean of other seeds ({mean.num_seeds})"
+
+
+def _mean_cell(mean: Mean | None) -> Cell:
+    return Cell("", sorts_as=-math.inf) if mean is None else Cell(f"{mean.value:.4f} ± {mean.std:.4f}", sorts_as=mean.value)
 
 
 def _curve(trial: Trial) -> list[tuple[float, float]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import yaml
 
 from manta.config import TrainConfig
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from manta_ui.tracking_client import Run, TrackingClient
 
 BEST_FILE = "best.yaml"
+RESULTS_FILE = "trials.yaml"
 SEED_MARK = "-seed-"
 """Part of the name of a run that trains one of the best trials again with another seed."""
 STATES = {"RUNNING": "training", "FINISHED": "done", "FAILED": "failed"}
@@ -47,6 +50,15 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """The result of training a trial again with other seeds."""
+
+    value: float
+    std: float
+    num_seeds: int
+
+
+@dataclass(frozen=True)
 class Search:
     """A run of `manta tune`, finished or in progress."""
 
@@ -57,6 +69,10 @@ class Search:
     """In the order in which they began."""
     best_config: str
     """The winner's whole config as YAML; empty until the search is over."""
+    winner: str = ""
+    """Name of the trial whose values won, as the search recorded it; empty until it is over."""
+    means: dict[str, Mean] = field(default_factory=dict)
+    """Results with other seeds, by the trial that was confirmed."""
 
     @property
     def lower_is_better(self) -> bool:
@@ -68,6 +84,12 @@ class Search:
         """Trials with a score, best first."""
         sign = 1 if self.lower_is_better else -1
         return sorted((trial for trial in self.trials if trial.score is not None), key=lambda trial: sign * (trial.score or 0.0))
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial that won; while the search runs, the leading one. A run with another seed is no trial of its own."""
+        recorded = next((trial for trial in self.trials if trial.name == self.winner), None)
+        return recorded or next((trial for trial in self.ranked if trial.is_drawn), None)
 
     @property
     def settings(self) -> list[str]:
@@ -85,7 +107,20 @@ def read_search(tracking: TrackingClient, run_id: str) -> Search:
     metric = run.settings.get("train.metric", str(TrainConfig.model_fields["metric"].default))
     trials = tuple(_trial(tracking, trial, search=run, metric=metric) for trial in tracking.trials(run))
     best = tracking.file(run.id, BEST_FILE) if run.is_over else None
-    return Search(run, metric, trials, (best or b"").decode(errors="replace"))
+    winner, means = results_of(tracking.file(run.id, RESULTS_FILE) if run.is_over else None)
+    return Search(run, metric, trials, (best or b"").decode(errors="replace"), winner, means)
+
+
+def results_of(content: bytes | None) -> tuple[str, dict[str, Mean]]:
+    """Return the winner and the confirmed trials' results from a search's file; empty if it has none that can be read."""
+    try:
+        found = yaml.safe_load(content or b"")
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict) or "winner" not in found:
+        return "", {}
+    means = {item["trial"]: Mean(item["mean"], item["std"], len(item["runs"])) for item in found["confirmed"]}
+    return str(found["winner"]), means
 
 
 def _trial(tracking: TrackingClient, run: Run, *, search: Run, metric: str) -> Trial:

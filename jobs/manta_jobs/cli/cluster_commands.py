@@ -36,6 +36,8 @@ def check(
 def local(
     nodes: Annotated[int, typer.Option(help="Number of nodes, including the head.", min=1, max=16)] = 3,
     gpus_per_node: Annotated[int, typer.Option(help="Number of GPUs that each node reports; they need not exist.", min=0)] = 0,
+    cpus_per_node: Annotated[int, typer.Option(help="Number of CPUs that each node reports.", min=1)] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print its addresses as one JSON object on stdout, once it is up.")] = False,
 ) -> None:
     """Run a real Ray cluster of several nodes on this machine until Ctrl-C."""
     from manta_jobs.cluster.local import LocalCluster
@@ -44,13 +46,15 @@ def local(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the nodes
     with ExitStack() as stack:
         with working(console, f"Starting {nodes} nodes"):
-            running = stack.enter_context(LocalCluster(nodes, gpus_per_node=gpus_per_node))
+            running = stack.enter_context(LocalCluster(nodes, cpus_per_node=cpus_per_node, gpus_per_node=gpus_per_node))
         console.print(
-            f"{nodes} nodes at {running.address}, with one CPU and {gpus_per_node} GPUs each. In another terminal:\n\n"
+            f"{nodes} nodes at {running.address}, with {cpus_per_node} CPUs and {gpus_per_node} GPUs each. In another terminal:\n\n"
             f"  manta submit train EXPERIMENT.yaml --address {running.jobs_address} --token-file {running.token_file}\n\n"
             "Ctrl-C stops them all.",
             markup=False,
         )
+        addresses = {"address": running.address, "jobs_address": running.jobs_address, "token_file": str(running.token_file)}
+        print_result(addresses, as_json=json)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
         console.print("Stopping.")

@@ -160,6 +160,8 @@ def show_tuned(tuned: TunedModel, console: Console) -> None:
     for item in tuned.confirmed:
         mean = f"validation {config.train.metric} {item.mean:.4f} ± {item.std:.4f}"
         console.print(f"{item.trial.name} with {len(item.scores)} other seeds: {mean}")
+    if tuned.confirmed:
+        console.print(f"{tuned.confirmed[0].trial.name} won.")
     if why := why_it_stays(tuned.confirmed, config):
         console.print(why)
     if not tuned.confirmed and config.tune.confirm is not None and len(tuned.trials) > 1:

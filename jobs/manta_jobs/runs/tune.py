@@ -246,7 +246,7 @@ def no_model_sentence(trials: list[Trial]) -> str:
 
 
 def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path, *, config: ExperimentConfig) -> None:
-    """Write every trial's values and epochs as YAML, best first, and the results of confirming."""
+    """Write the winner, every trial's values and epochs, best first, and the results of confirming, as YAML. The page reads it."""
     rows: list[dict[str, Any]] = [
         {
             "trial": trial.name,
@@ -267,7 +267,9 @@ def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path,
         }
         for item in confirmed
     ]
-    path.write_text(yaml.safe_dump({"trials": rows, "confirmed": again}, sort_keys=False), encoding="utf-8")
+    winner = confirmed[0].trial if confirmed else trials[0]
+    document = {"winner": winner.name, "trials": rows, "confirmed": again}
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
 def free_disk(trials: Path, *, winner: str) -> None:

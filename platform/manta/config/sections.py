@@ -539,7 +539,8 @@ class ServeConfig(Section):
     extra_versions: Annotated[int, Field(ge=0)] = 2
     """Number of versions besides champion and candidate that are loaded when a request asks for one. Each needs memory."""
     feedback: bool = False
-    """True if POST /v1/feedback stores texts, answers and corrections, which `data.train` reads like other rows."""
+    """True if POST /v1/feedback stores texts, answers and corrections, which `data.train` reads like other rows. Unless it is set,
+    `manta serve` stores them if only this machine reaches it (profile laptop)."""
     feedback_max_bytes: Annotated[int, Field(ge=100 * 1024)] = 100 * 1024**2
     """Maximum number of bytes of stored feedback; beyond it, feedback is refused."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator  # at run time: gradio resolves the annotations of handlers that take a request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,10 @@ MOST_JOBS = 40
 LOG_HEIGHT = 420
 FIRST = "name: demo-support\ndata:\n  train: sample:support\n"
 NO_CLUSTER = (
-    "No cluster is named.",
-    "Start the page with manta ui --address http://HEAD:8265. To try one on this machine: manta cluster local",
+    "This page cannot start jobs.",
+    "It was started without a cluster. Start it again with one: manta ui --address http://HEAD:8265",
 )
+STARTING = "Starting Ray on this machine for the first job. This takes up to a minute …"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 NO_RIGHT = "You may look, but not start or stop jobs: the file of users says who may."
 
@@ -89,11 +91,13 @@ def build(services: Services, frame: Frame) -> None:
         choices = gr.Dropdown(choices=list(now.jobs), value=now.chosen)
         return [choices, now.status, now.log, now.table, gr.Button(interactive=now.may_stop), now, gr.Timer(active=True)]
 
-    def starter(verb: Verb) -> Callable[..., list[Any]]:
-        def begin_run(text: str, files: list[str], request: gr.Request) -> list[Any]:
+    def starter(verb: Verb) -> Callable[..., Iterator[list[Any]]]:
+        def begin_run(text: str, files: list[str], request: gr.Request) -> Iterator[list[Any]]:
+            if not jobs.is_up():
+                yield [gr.skip(), note_html(STARTING)]
             job_id, sentence = begin(services, verb, text, uploads_of(files), user=request.username)
             chosen = gr.Dropdown(choices=[job_id], value=job_id) if job_id else gr.skip()
-            return [chosen, note_html(sentence, is_error=job_id is None)]
+            yield [chosen, note_html(sentence, is_error=job_id is None)]
 
         return begin_run
 

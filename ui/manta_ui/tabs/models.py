@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator  # at run time: gradio resolves the annotations of handlers that take a request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ NO_SERVER = (
     "No tracking server is set.",
     "Start the page with manta ui --tracking http://HOST:5000, or set MLFLOW_TRACKING_URI.",
 )
-NO_CLUSTER = "The gate runs on a cluster: start the page with manta ui --address URL. Or type: manta models promote {}"
+NO_CLUSTER = "This page was started without a cluster, which compares versions. Type instead: manta models promote {}"
+STARTING = "Starting Ray on this machine, which compares versions. This takes up to a minute …"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 NO_RIGHT = "You may look, but not change which version answers: the file of users says who may."
 
@@ -130,13 +132,16 @@ def _wire_steps(services: Services, tracking: TrackingClient, parts: Parts) -> N
     waiting = gr.Timer(ASK_AGAIN_S, active=False)
     buttons = list(parts.steps.values())
 
-    def taker(step: Step) -> Callable[..., dict[Any, Any]]:
-        def take(model: str, version: int, request: gr.Request) -> dict[Any, Any]:
+    def taker(step: Step) -> Callable[..., Iterator[dict[Any, Any]]]:
+        def take(model: str, version: int, request: gr.Request) -> Iterator[dict[Any, Any]]:
+            if services.jobs is not None and not services.jobs.is_up():
+                yield {parts.said: note_html(STARTING)}
             found, sentence = begin(services, step, model, version, user=request.username)
             if found is None:
-                return {parts.said: note_html(sentence, is_error=True)}
+                yield {parts.said: note_html(sentence, is_error=True)}
+                return
             begun = {parts.said: note_html(sentence), pending: found, waiting: gr.Timer(active=True)}
-            return begun | {button: gr.Button(interactive=False) for button in buttons}
+            yield begun | {button: gr.Button(interactive=False) for button in buttons}
 
         return take
 

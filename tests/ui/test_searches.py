@@ -1,0 +1,51 @@
+"""Which trial the page calls the best: the one that the search chose, and no lucky seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from manta_ui.search_views import scatter_of, search_line, trials_html
+from manta_ui.searches import Mean, Search, Trial, results_of
+from manta_ui.tracking_client import Run
+
+from .recorded import write_results
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RATES = {"train.learning_rate": "0.001"}
+TRIALS = (
+    Trial("trial-001", "done", RATES, (0.7,), 0.7, ""),
+    Trial("trial-002", "done", RATES, (0.9,), 0.9, ""),
+    Trial("trial-002-seed-1", "done", RATES, (0.95,), 0.95, ""),
+)
+
+
+def search(status: str = "FINISHED", **recorded: object) -> Search:
+    run = Run("1", "desk-tune-20260101-120000-abcd", status, 0, None, {}, {}, {})
+    return Search(run, "accuracy", TRIALS, "", **recorded)  # type: ignore[arg-type]
+
+
+def test_the_trial_that_the_search_chose_is_the_best_everywhere(tmp_path: Path) -> None:
+    write_results(tmp_path / "trials.yaml")
+    winner, means = results_of((tmp_path / "trials.yaml").read_bytes())
+    assert winner == yaml.safe_load((tmp_path / "trials.yaml").read_text())["winner"] == "trial-001"
+    assert means["trial-001"] == Mean(pytest.approx(0.73), pytest.approx(0.01414, abs=1e-4), 2)
+    found = search(winner=winner, means=means)
+    assert found.best is TRIALS[0]
+    assert "best: trial-001 with validation accuracy 0.73 ± 0.014, the mean of other seeds (2)." in search_line(found)
+    marked = next(row for row in trials_html(found).split("<tr") if "manta-marked" in row)
+    assert "trial-001<" in marked
+    assert "0.7300 ± 0.0141" in marked
+    ring = next(part for part in scatter_of(found).split("<circle") if "manta-best" in part)
+    assert "trial-001:" in ring
+
+
+def test_while_it_runs_a_run_with_another_seed_does_not_lead() -> None:
+    found = search("RUNNING")
+    assert found.best is TRIALS[1]
+    assert "best so far: trial-002 with validation accuracy 0.9" in search_line(found)
+    assert results_of(None) == results_of(b"{") == ("", {})
