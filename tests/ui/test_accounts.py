@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+import time
 from pathlib import Path
 
 import httpx
@@ -44,6 +45,29 @@ def test_a_password_lets_its_owner_in_and_no_one_else(accounts: Accounts) -> Non
 
     assert asyncio.run(answers()) == [True, True, False, False, False, False]
     assert [accounts.may_promote(name) for name in ("ann", "bob", "cleo")] == [True, False, False]
+
+
+def test_each_wrong_password_makes_the_next_attempt_wait_longer(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("manta_ui.accounts.FIRST_WAIT_S", 0.1)
+
+    async def took(name: str, password: str) -> tuple[bool, float]:
+        started = time.monotonic()
+        return await accounts.check(name, password), time.monotonic() - started
+
+    async def attempts() -> None:
+        for least_s in (0.0, 0.1, 0.2, 0.4):
+            is_in, took_s = await took("ann", "wrong")
+            assert not is_in
+            assert took_s >= least_s
+        assert (await took("bob", PASSWORD))[0]  # others do not wait
+        together = await asyncio.gather(*(took("ann", PASSWORD) for _ in range(8)))
+        assert [is_in for is_in, _ in together] == [True] * 5 + [False] * 3  # one after the other, and not without end
+        assert together[0][1] >= 0.8
+
+    asyncio.run(attempts())
+    assert "wrong password for 'ann', 4 in a row" in caplog.text
 
 
 def test_the_file_holds_salted_hashes_and_is_its_owners_only(accounts: Accounts) -> None:

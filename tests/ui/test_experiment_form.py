@@ -91,7 +91,7 @@ def test_a_job_carries_the_yaml_and_the_uploads_that_it_names_and_reads_nothing_
         uploads[name] = tmp_path / name
         uploads[name].write_text("text,label\nhello,a\n")
     text = "name: far\ndata: {train: rows.csv, test: /etc/passwd}\n"
-    job = run_job("tune", text, uploads)
+    job = run_job("tune", text, uploads, user=None)
     work, code = job.packages
     with zipfile.ZipFile(io.BytesIO(work.content)) as archive:
         assert sorted(archive.namelist()) == ["inputs/far.yaml", "inputs/rows.csv", "job_start.py", "order.json"]
@@ -108,4 +108,4 @@ def test_too_much_to_travel_is_refused_with_the_way_out(tmp_path: Path) -> None:
     with large.open("wb") as file:
         file.truncate(200 * 1024**2)
     with pytest.raises(InputError, match=r"The files have 210 MB, .* at most 105 MB; put them on storage"):
-        run_job("train", "name: far\ndata: {train: rows.csv}\n", {"rows.csv": large})
+        run_job("train", "name: far\ndata: {train: rows.csv}\n", {"rows.csv": large}, user=None)

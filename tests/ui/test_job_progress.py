@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import threading
+
 import pytest
 
 from manta.cluster.connections import Connection
@@ -12,6 +16,7 @@ from manta_ui.job_logs import JobLog, read_log
 from manta_ui.job_progress import progress_of
 from manta_ui.job_views import job_html, jobs_html, log_html, outcome
 from manta_ui.markup import capitalized
+from manta_ui.promotions import promotion_job
 
 SEARCH = "Search: 6 trials, at most 2 min 00 s, then up to 2 confirming runs (the best trials again with other seeds)"
 
@@ -84,3 +89,36 @@ def test_no_cluster_is_one_sentence() -> None:
     with pytest.raises(InputError, match=r"no cluster answers at http://127.0.0.1:9 \(Connection refused\); is it up") as found:
         ClusterJobs(lambda: JobsApi(Connection("http://127.0.0.1:9", None))).jobs()
     assert capitalized(str(found.value)).startswith("No cluster answers")
+
+
+def test_who_started_a_job_is_sent_logged_and_shown(caplog: pytest.LogCaptureFixture) -> None:
+    received: list[dict[str, object]] = []
+
+    class Cluster(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer([{"submission_id": "x", "status": "RUNNING", "metadata": received[0]["metadata"]}] if received else {})
+
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.answer({})
+
+        def answer(self, content: object) -> None:
+            body = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cluster) as server, caplog.at_level("INFO", "manta.page"):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        jobs = ClusterJobs(lambda: JobsApi(Connection(f"http://127.0.0.1:{server.server_port}", None)))
+        order = promotion_job("promote", "desk", 2, registry={}, user="ann")
+        jobs.send(order, user="ann")
+        (found,) = jobs.jobs()
+        server.shutdown()
+    assert f"ann started {order.id}" in caplog.text
+    assert found.user == "ann"
+    assert ">ann<" in jobs_html([found], {}, chosen=None)

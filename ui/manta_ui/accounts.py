@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import stat
+import time
+from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,7 +27,9 @@ from manta.storage.folders import disk_errors, write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
+LOG = logging.getLogger("manta.page")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+LONGEST_NAME = 100
 SHORTEST_PASSWORD = 10
 LONGEST_PASSWORD = 1000
 SALT_BYTES = 16
@@ -32,7 +38,12 @@ SCRYPT_MEMORY_BYTES = 64 * 1024**2
 OWNER_ONLY = 0o600
 TOO_OPEN = 0o037
 """Permissions that the file must not give: write to its group, anything to others. The group may read, as for mounted secrets."""
-WRONG_PASSWORD_WAIT_S = 1.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+"""The wait after a wrong password: it doubles with each further one for the same name."""
+FORGETS_AFTER_S = 900.0
+MOST_WAITING = 5
+"""Attempts for one name that may wait; more are refused at once."""
+MOST_NAMES = 10_000
 
 
 class Account(BaseModel):
@@ -57,11 +68,32 @@ class AccountFile(BaseModel):
     accounts: tuple[Account, ...] = ()
 
 
+@dataclass
+class _Attempts:
+    """The attempts to log in under one name, which are checked one at a time."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    num_wrong: int = 0
+    """Wrong passwords in a row."""
+    num_waiting: int = 0
+    last: float = 0.0
+    """Time of the last wrong password."""
+
+    def wait_s(self) -> float:
+        """Return the seconds until the next password is checked."""
+        now = time.monotonic()
+        if not self.num_wrong or now - self.last > FORGETS_AFTER_S:
+            self.num_wrong = 0
+            return 0.0
+        return max(0.0, self.last + min(FIRST_WAIT_S * 2.0 ** (self.num_wrong - 1), LONGEST_WAIT_S) - now)
+
+
 class Accounts:
     """The accounts of one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser()
+        self._attempts: OrderedDict[str, _Attempts] = OrderedDict()
 
     def add(self, name: str, *, password: str, may_promote: bool) -> None:
         """Add a person who may log in. An existing person gets the new password and rights.
@@ -122,11 +154,26 @@ class Accounts:
         return any(item.may_promote for item in self._readable() if item.name == user)
 
     async def check(self, user: str, password: str) -> bool:
-        """Tell whether name and password match. A failure is delayed, to slow down guessing."""
-        if await asyncio.to_thread(self._matches, user, password):
-            return True
-        await asyncio.sleep(WRONG_PASSWORD_WAIT_S)
-        return False
+        """Tell whether name and password match. Each wrong password makes the next one for that name wait longer."""
+        attempts = self._attempts.setdefault(user[:LONGEST_NAME], _Attempts())
+        self._attempts.move_to_end(user[:LONGEST_NAME])
+        if len(self._attempts) > MOST_NAMES:
+            self._attempts.popitem(last=False)
+        if attempts.num_waiting >= MOST_WAITING:
+            return False
+        attempts.num_waiting += 1
+        try:
+            async with attempts.lock:
+                await asyncio.sleep(attempts.wait_s())
+                if await asyncio.to_thread(self._matches, user, password):
+                    attempts.num_wrong = 0
+                    return True
+                attempts.num_wrong += 1
+                attempts.last = time.monotonic()
+                LOG.warning("wrong password for %.100r, %d in a row", user, attempts.num_wrong)
+                return False
+        finally:
+            attempts.num_waiting -= 1
 
     def _matches(self, user: str, password: str) -> bool:
         if len(password) > LONGEST_PASSWORD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from manta_ui.job_logs import JobLog, read_log
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
     from manta.cluster.job import ClusterJob
     from manta.cluster.jobs_api import Job, JobsApi
+
+LOG = logging.getLogger("manta.page")
+NOBODY = "someone on this machine"
+"""Who uses a page without a login."""
 
 
 class ClusterJobs:
@@ -41,10 +46,12 @@ class ClusterJobs:
             self._finished[job.id] = found.end()
         return self._finished[job.id]
 
-    def send(self, job: ClusterJob) -> None:
-        """Start a job."""
+    def send(self, job: ClusterJob, *, user: str | None) -> None:
+        """Start a job. Who did it is logged."""
         self.api().send(job)
+        LOG.info("%s started %s", user or NOBODY, job.id)
 
-    def stop(self, job_id: str) -> None:
-        """Ask a job to stop."""
+    def stop(self, job_id: str, *, user: str | None) -> None:
+        """Ask a job to stop. Who did it is logged."""
         self.api().stop(job_id)
+        LOG.info("%s stopped %s", user or NOBODY, job_id)

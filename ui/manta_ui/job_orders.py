@@ -35,8 +35,8 @@ def checked(text: str, uploads: Mapping[str, Path]) -> ExperimentConfig:
     return config
 
 
-def run_job(verb: Verb, text: str, uploads: Mapping[str, Path]) -> ClusterJob:
-    """Return the job for an experiment, with the uploads that it names.
+def run_job(verb: Verb, text: str, uploads: Mapping[str, Path], *, user: str | None) -> ClusterJob:
+    """Return the job for an experiment, with the uploads that it names. `user` is who is logged in.
 
     Raises:
         InputError: as for `checked`, or the files are too large to be sent.
@@ -52,7 +52,7 @@ def run_job(verb: Verb, text: str, uploads: Mapping[str, Path]) -> ClusterJob:
     experiment = f"{config.name}.yaml"
     files = {name: uploads[name].read_bytes() for name in named} | {experiment: text.encode()}
     params: dict[str, Any] = {"experiment": {"path": f"{INPUTS}/{experiment}"}, "address": None, "json": True}
-    return cluster_job(verb, params, name=config.name, files=files, storage=config.storage)
+    return cluster_job(verb, params, name=config.name, files=files, storage=config.storage, user=user)
 
 
 def _check_places(document: Mapping[str, Any], uploads: Mapping[str, Path]) -> None:

@@ -22,19 +22,21 @@ KINDS = {"SUCCEEDED": "manta-good", "FAILED": "manta-bad", "STOPPED": "manta-fai
 
 def jobs_html(jobs: Sequence[Job], logs: Mapping[str, JobLog], *, chosen: str | None) -> str:
     """Return all jobs, newest first, with their results and the locations of their models."""
+    has_users = any(job.user for job in jobs)
     rows = [
         [
             Cell(job.id),
             Cell(job.verb),
             Cell(job.status.lower(), kind=KINDS.get(job.status, "")),
             Cell(moment(job.started_ms), sorts_as=job.started_ms),
+            *([Cell(job.user)] if has_users else []),
             Cell(took(job), sorts_as=(job.ended_ms or 0) - (job.started_ms or 0)),
             Cell(outcome(job, logs.get(job.id)), kind="manta-wide"),
         ]
         for job in jobs
     ]
     marked = next((index for index, job in enumerate(jobs) if job.id == chosen), None)
-    headings = ["job", "verb", "status", "started (UTC)", "took", "what came of it"]
+    headings = ["job", "verb", "status", "started (UTC)", *(["by"] if has_users else []), "took", "what came of it"]
     return table_html("jobs", headings, rows, caption="Jobs, newest first; the marked one is shown above", marked=marked)
 
 
@@ -46,7 +48,12 @@ def job_html(job: Job, log: JobLog, progress: Progress) -> str:
         value = "" if progress.share is None else f' value="{progress.share:.3f}"'
         bar = f'<progress max="1"{value} aria-label="Progress of {html.escape(job.id, quote=True)}"></progress>'
     kind = "manta-note manta-error" if job.status == "FAILED" else "manta-note"
-    facts = [("started (UTC)", moment(job.started_ms)), ("took", took(job)), ("what came of it", outcome(job, log))]
+    facts = [
+        ("started (UTC)", moment(job.started_ms)),
+        ("by", job.user),
+        ("took", took(job)),
+        ("what came of it", outcome(job, log)),
+    ]
     shown = facts_html([(name, value) for name, value in facts if value])
     return f'<div class="manta-progress"><p class="{kind}" role="status">{html.escape(words)}</p>{bar}</div>{shown}'
 

@@ -23,4 +23,4 @@ def promotion_job(step: Step, model: str, version: int, *, registry: Mapping[str
     if step == "check":
         params["dry_run"] = True
     environment = {**registry, "MANTA_USER": user or f"the page on {socket.gethostname()}"}
-    return cluster_job(verb, params, name=model, files={}, environment=environment)
+    return cluster_job(verb, params, name=model, files={}, environment=environment, user=user)

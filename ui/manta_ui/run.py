@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -71,6 +72,8 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
     import uvicorn
 
     check_port(settings.host, settings.port)
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("manta.page").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that everything the page started ends with it
     with ExitStack() as stack:
         with working(console, "Starting the page"):

@@ -33,7 +33,7 @@ class Promotion:
     champion: RegisteredVersion | None
     """The champion before the decision."""
     action: Action | None
-    """None if nothing was decided: the version waits as the candidate."""
+    """None if nothing was decided: the version only waits."""
     verdict: Verdict | None
     notes: tuple[str, ...] = ()
 
@@ -152,13 +152,13 @@ def settle(
     if champion is not None and champion.version == version.version:
         return Promotion(version, None, "promoted", None, ("It is the champion.",))  # decided before the run was interrupted
     if not config.registry.promote:
-        return Promotion(version, champion, None, None, ("It waits as the candidate: registry.promote is false.",))
+        return Promotion(version, champion, None, None, ("It is not promoted: registry.promote is false.",))
     if earlier:
         return Promotion(version, champion, earlier[-1].action, None, ("It was decided before the run broke off.",))
     try:
         return promote(registry, version, artifact=artifact)
     except MantaError as error:
-        return Promotion(version, champion, None, None, (f"It waits as the candidate: {error}",))
+        return Promotion(version, champion, None, None, (f"It is not promoted: {error}",))
 
 
 def rollback(registry: ModelRegistry, name: str) -> Promotion:

@@ -69,12 +69,13 @@ def cluster_job(
     storage: str | None = None,
     image_code: bool = False,
     environment: Mapping[str, str] | None = None,
+    user: str | None = None,
 ) -> ClusterJob:
     """Build a job that calls a verb's function with `params`. `files` are put into the job's folder under their names.
 
     The job's id starts with `name`. `storage` is where the job keeps its files; the cluster's own storage unless given. With
     `image_code` no code is sent; the job checks that the cluster has the same code. `environment` are variables of the job's
-    processes.
+    processes. `user` is who starts it, if that is known.
     """
     code = code_package()
     order = {
@@ -99,7 +100,7 @@ def cluster_job(
         "entrypoint": f"python {START_SCRIPT}",
         "submission_id": job_id,
         "runtime_env": runtime_env,
-        "metadata": {"manta_verb": verb, "manta_code": code.digest[:16]},
+        "metadata": {"manta_verb": verb, "manta_code": code.digest[:16]} | ({"manta_user": user} if user else {}),
     }
     return ClusterJob(job_id, (work,) if image_code else (work, code), request)
 

@@ -40,6 +40,8 @@ class Job:
     """Milliseconds since 1970."""
     ended_ms: int | None
     exit_code: int | None = None
+    user: str = ""
+    """Who started it from a page with a login; else empty."""
 
     @property
     def is_over(self) -> bool:
@@ -147,4 +149,5 @@ def _job(entry: Mapping[str, Any]) -> Job:
         started_ms=entry.get("start_time"),
         ended_ms=entry.get("end_time"),
         exit_code=entry.get("driver_exit_code"),
+        user=str((entry.get("metadata") or {}).get("manta_user") or ""),
     )

@@ -102,7 +102,9 @@ class ModelRegistry:
         self._client = store.client
 
     def register(self, artifact: ModelArtifact, *, run_id: str, frozen: FrozenRows | None = None) -> RegisteredVersion:
-        """Store an artifact and its test rows with the MLflow run that made it, as a new version: the candidate.
+        """Store an artifact and its test rows with the MLflow run that made it, as a new version.
+
+        It is the candidate, unless the present candidate is better by the metric that the new version's run chose by.
 
         `manta.registry.tracking.RunTracker` opened the run, which holds the config and the figures of each step. This method adds
         the artifact and its metrics as `final_…`.
@@ -113,7 +115,10 @@ class ModelRegistry:
         manifest = artifact.manifest
         with store_errors(f"the model is finished and lies in {artifact.path}, but could not be registered at {self.uri}"):
             version = self._new_version(artifact, run_id, frozen)
-            self._set_alias(manifest.name, CANDIDATE, version.version)
+            new = self._described(version, ())
+            candidate = self._find(manifest.name, version=None, alias=CANDIDATE)
+            if candidate is None or not is_worse(new, self._described(candidate, ())):
+                self._set_alias(manifest.name, CANDIDATE, version.version)
         return self.get(manifest.name, version=int(version.version))
 
     def get(self, name: str, *, version: int | None = None, alias: str = CHAMPION) -> RegisteredVersion:
@@ -184,7 +189,7 @@ class ModelRegistry:
         return sorted(described, key=lambda item: (item.name, -item.version))
 
     def set_champion(self, version: RegisteredVersion) -> None:
-        """Point `champion` to a version in one step. The version is then no longer the candidate.
+        """Point `champion` to a version in one step. The candidate is then one that is newer, or none.
 
         Raises:
             RunError: the registry cannot be reached.
@@ -192,7 +197,7 @@ class ModelRegistry:
         with store_errors(f"{version} could not be made the champion at {self.uri}"):
             self._set_alias(version.name, CHAMPION, str(version.version))
             candidate = self._find(version.name, version=None, alias=CANDIDATE)
-            if candidate is not None and int(candidate.version) == version.version:
+            if candidate is not None and int(candidate.version) <= version.version:
                 self._client.delete_registered_model_alias(version.name, CANDIDATE)
 
     def record(self, name: str, decision: Decision) -> None:
@@ -431,6 +436,15 @@ class ModelRegistry:
 
     def _answering(self) -> AbstractContextManager[None]:
         return store_errors(f"the registry at {self.uri} does not answer")
+
+
+def is_worse(version: RegisteredVersion, other: RegisteredVersion) -> bool:
+    """Tell whether a version is worse than another by its `train.metric`, each on its own test rows. False if that is unknown."""
+    metric = version.config.get("train.metric", "")
+    ours, theirs = version.metrics.get(metric), other.metrics.get(metric)
+    if ours is None or theirs is None:
+        return False
+    return ours > theirs if metric == "loss" else ours < theirs
 
 
 def find_model(model: str) -> tuple[ModelArtifact, int | None]:

@@ -20,7 +20,7 @@ from moto.server import ThreadedMotoServer
 from manta.cluster.ports import free_ports
 from manta.data.dataset import Split, TextDataset
 from manta.errors import InputError, RunError
-from manta.inference.artifact import WEIGHTS_FILE
+from manta.inference.artifact import WEIGHTS_FILE, ModelArtifact
 from manta.labels import LabelSpace
 from manta.registry.decisions import Decision, line_of_champions
 from manta.registry.frozen_rows import SEEN_FILE, FrozenRows, text_hashes
@@ -35,7 +35,6 @@ from .test_tracking import mlflow_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from manta.inference.artifact import ModelArtifact
     from manta.registry.models import RegisteredVersion
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -91,6 +90,24 @@ def test_versions_count_up_and_the_champion_moves_only_when_told(
     assert (third.version, registry.get(name).version) == (3, 3)
     assert registry.get(name, version=1).aliases == ()
     assert [item.version for item in registry.versions(name)] == [3, 2, 1]
+
+
+def test_the_best_version_since_the_champion_is_the_candidate(
+    registry: ModelRegistry, storage: Storage, artifact: ModelArtifact
+) -> None:
+    def registered(accuracy: float, *, promote: bool = False) -> tuple[str, ...]:
+        changed = artifact.manifest.model_copy(update={"metrics": artifact.manifest.metrics | {"accuracy": accuracy}})
+        return register(registry, storage, ModelArtifact(artifact.path, changed), promote=promote).aliases
+
+    name = artifact.manifest.name
+    assert registered(0.8, promote=True) == (CHAMPION,)
+    assert registered(0.7) == (CANDIDATE,)
+    assert registered(0.6) == ()  # worse than the one that waits
+    assert registry.get(name, alias=CANDIDATE).version == 2
+    assert registered(0.7) == (CANDIDATE,)  # of equals, the newer
+    assert registered(0.5, promote=True) == (CHAMPION,)
+    assert registry.with_alias(name, CANDIDATE) is None  # all others are older than the champion
+    assert registered(0.1) == (CANDIDATE,)
 
 
 def test_a_version_knows_its_lineage(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact) -> None:

@@ -69,6 +69,14 @@ window.manta = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   };
 
+  // A session that has ended: the page, loaded again, asks for the password.
+  const ask = window.fetch.bind(window);
+  window.fetch = async (...request) => {
+    const answer = await ask(...request);
+    if (answer.status === 401 && /\/gradio_api\/(queue|run)\//.test(answer.url)) location.reload();
+    return answer;
+  };
+
   const setTheme = (theme) => document.body.classList.toggle("dark", theme === "dark");
 
   addEventListener("DOMContentLoaded", () => {

@@ -104,7 +104,7 @@ def build(services: Services, frame: Frame) -> None:
     def end(chosen: str | None, request: gr.Request) -> None:
         if chosen and services.may_promote(request.username):
             try:
-                jobs.stop(chosen)
+                jobs.stop(chosen, user=request.username)
             except MantaError as error:
                 raise gr.Error(capitalized(str(error))) from None
 
@@ -199,8 +199,8 @@ def begin(services: Services, verb: Verb, text: str, uploads: Mapping[str, Path]
     if not services.may_promote(user):
         return None, NO_RIGHT
     try:
-        job = run_job(verb, text, uploads)
-        services.jobs.send(job)
+        job = run_job(verb, text, uploads, user=user)
+        services.jobs.send(job, user=user)
     except MantaError as error:
         return None, capitalized(str(error))
     return job.id, f"{job.id} is on its way; its log is below."

@@ -208,7 +208,7 @@ def begin(services: Services, step: Step, model: str, version: int, *, user: str
         return None, problem
     job = promotion_job(step, model, version, registry=services.tracking.environment, user=user)
     try:
-        services.jobs.send(job)
+        services.jobs.send(job, user=user)
     except MantaError as error:
         return None, capitalized(str(error))
     return Pending(step, job.id, model, version), f"{_what(step, model, version)} … (job {job.id})"
