@@ -158,7 +158,7 @@ def test_a_better_version_is_promoted_after_the_gate_and_rolled_back(visit: Visi
     choose(visit, "models-version", "2")
     expect(visit.part("models-verdict")).to_contain_text("Refused on")
     visit.part("models-check").click()
-    expect(visit.part("models-said")).to_contain_text("The gate would let desk@2 pass.", timeout=LATER_MS)
+    expect(visit.part("models-said")).to_contain_text("desk@2 would be promoted.", timeout=LATER_MS)
     expect(visit.part("models-verdict")).to_contain_text("Compared now")
     assert ModelRegistry(stack.storage).get("desk").version == 1
     visit.part("models-promote").click()

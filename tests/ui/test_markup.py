@@ -118,7 +118,7 @@ def test_a_table_has_pages_and_says_which() -> None:
     many, answers = [(f"text {number}",) for number in range(120)], [RowAnswer(("a",), 0.5)] * 120
     assert "Rows 51 to 100 of 120, page 2 of 3" in table_page_html(many, answers, Filter(), page=2)
     assert "Rows 101 to 120 of 120, page 3 of 3" in table_page_html(many, answers, Filter(), page=9)
-    assert "No row is like that." in table_page_html(many, answers, Filter(label="b"), page=1)
+    assert "No row passes these filters." in table_page_html(many, answers, Filter(label="b"), page=1)
     assert "The row has no text." in table_page_html(ROWS, ANSWERS, Filter(), page=1)
 
 

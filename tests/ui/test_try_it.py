@@ -139,7 +139,7 @@ def test_corrections_are_one_click_and_become_a_run(visit: Visit, stack: Stack) 
     from playwright.sync_api import expect
 
     visit.open("Correct")
-    expect(visit.part("corrections")).to_contain_text("Nobody has judged an answer yet")
+    expect(visit.part("corrections")).to_contain_text("No corrections yet")
     visit.open("Classify")
     said = stack.champion.predict([TEXT])[0].label
     visit.ask(TEXT)
@@ -316,7 +316,7 @@ def test_an_api_that_goes_is_told_and_one_that_comes_back_is_used(tiny_model: Pa
             expect(visit.part("model")).to_contain_text("desk version 1")
             box.press_sequentially("half a sen")
             process.kill()
-            expect(visit.part("status")).to_contain_text("What you typed stays here, and the page goes on by itself")
+            expect(visit.part("status")).to_contain_text("What you typed stays here. The page goes on by itself")
             box.press_sequentially("tence")
             box.press("Control+Enter")
             expect(visit.part("note")).to_contain_text("No model answers at")

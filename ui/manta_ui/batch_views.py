@@ -72,7 +72,7 @@ def table_page_html(texts: Sequence[Text], answers: Sequence[RowAnswer], chosen:
     """Return one page of the rows that pass the filter. Pages count from 1; a number beyond the last page gives the last page."""
     found = [index for index, answer in enumerate(answers) if chosen.lets(answer)]
     if not found:
-        return '<p class="manta-quiet">No row is like that.</p>'
+        return '<p class="manta-quiet">No row passes these filters.</p>'
     pages = -(-len(found) // ROWS_A_PAGE)
     page = min(max(page, 1), pages)
     start = (page - 1) * ROWS_A_PAGE

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from manta_ui.services import Frame
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-NO_FILE = empty_html("Drop a file to classify all its rows", f"{', '.join(KINDS)}: one text a row, in a column with a name.")
+NO_FILE = f"{', '.join(KINDS)}, with one text in each row and a name for each column."
 
 RESULTS = "manta-results"
 """Class of a column that is shown while it contains something of the class `manta-found`.
@@ -41,8 +41,9 @@ class FileChoice:
     """The event after which `file` has a new value; `.then` continues from it."""
 
 
-def build_file_choice(frame: Frame, *, name: str) -> FileChoice:
-    """Build the components. Their ids begin with `name`."""
+def build_file_choice(frame: Frame, *, name: str, purpose: str) -> FileChoice:
+    """Build the components. Their ids begin with `name`; `purpose` says what dropping a file is for."""
+    no_file = empty_html(purpose, NO_FILE)
     file = gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=260):
@@ -50,22 +51,27 @@ def build_file_choice(frame: Frame, *, name: str) -> FileChoice:
         with gr.Column(scale=3, min_width=260):
             column = gr.Dropdown([], label="Text column", elem_id=f"{name}-column")
             second = gr.Dropdown([], label="Second text column", elem_id=f"{name}-second", visible=False)
-    note = gr.HTML(NO_FILE, elem_id=f"{name}-progress")
+    note = gr.HTML(no_file, elem_id=f"{name}-progress")
     frame.answering.change(
         lambda model: gr.skip() if model is None else gr.Dropdown(visible=model.num_texts == 2),
         inputs=frame.answering,
         outputs=second,
         **HIDDEN,
     )
-    chosen = upload.change(opened, inputs=[upload, frame.answering], outputs=[file, column, second, note], **HIDDEN)
+    chosen = upload.change(
+        lambda path, model: opened(path, model, no_file=no_file),
+        inputs=[upload, frame.answering],
+        outputs=[file, column, second, note],
+        **HIDDEN,
+    )
     return FileChoice(file, column, second, note, chosen)
 
 
-def opened(path: str | None, model: ModelInfo | None) -> list[Any]:
+def opened(path: str | None, model: ModelInfo | None, *, no_file: str) -> list[Any]:
     """Return the file, the columns to choose from, and a message about it."""
     nothing = [None, gr.Dropdown([], value=None), gr.Dropdown([], value=None)]
     if path is None:
-        return [*nothing, NO_FILE]
+        return [*nothing, no_file]
     try:
         file = read_rows(Path(path))
     except FileProblem as problem:

@@ -62,7 +62,7 @@ def log_html(log: JobLog) -> str:
     """Return the last lines of a job's log."""
     end = log.end()
     head = f"… {end.num_before:,} lines before\n" if end.num_before else ""
-    text = head + "\n".join(end.lines) if log.lines else "It has printed nothing yet."
+    text = head + "\n".join(end.lines) if log.lines else "No output yet."
     return f'<pre class="manta-log" tabindex="0" role="log" aria-label="Log of the job" aria-live="off">{html.escape(text)}</pre>'
 
 

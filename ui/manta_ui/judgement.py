@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 MOST_BUTTONS = 12
 """Most labels that are shown as buttons. More labels are shown as a list that can be searched."""
-FEEDBACK_OFF = (
-    "This service does not store corrections. To store them, set serve.feedback: true in the experiment's YAML and start "
-    "manta serve with that file."
-)
+FEEDBACK_OFF = "This service keeps no corrections. Its operator turns them on with serve.feedback: true."
 
 
 @dataclass(frozen=True)

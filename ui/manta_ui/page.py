@@ -90,5 +90,5 @@ def status_html(seen: Seen) -> str:
     """Return the alert while no model answers: the reason, and that nothing is lost. A screen reader reads it aloud at once."""
     if seen.problem is None:
         return '<div role="alert"></div>'
-    hope = "What you typed stays here, and the page goes on by itself once a model answers."
+    hope = "What you typed stays here. The page goes on by itself once a model answers."
     return f'<div role="alert" class="manta-alert"><p>{html.escape(seen.problem)}</p><p>{hope}</p></div>'

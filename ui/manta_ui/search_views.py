@@ -121,9 +121,7 @@ def config_html(search: Search) -> str:
     """Return the winner's config as YAML, or a sentence that says when it will be available."""
     if search.best_config:
         return f'<pre class="manta-log" tabindex="0" aria-label="Best config">{html.escape(search.best_config)}</pre>'
-    waits = (
-        "The winner's config is written when the search is over." if not search.run.is_over else "It left no config of a winner."
-    )
+    waits = "It appears when the search is over." if not search.run.is_over else "This search ended without a best trial."
     return f'<p class="manta-quiet">{waits}</p>'
 
 

@@ -274,7 +274,7 @@ class TrackingClient:
         except httpx.TimeoutException:
             raise TrackingError(f"MLflow at {address} takes too long to answer. Try again in a moment.") from None
         except (httpx.HTTPError, httpx.InvalidURL):
-            raise TrackingError(f"No MLflow server answers at {address}. Start it, or give manta ui another --tracking.") from None
+            raise TrackingError(f"No MLflow server answers at {address}. Models and searches are shown once it runs.") from None
 
     def _address(self) -> str:
         return (self._url if isinstance(self._url, str) else self._url()).rstrip("/")

@@ -59,11 +59,11 @@ class TrackingServer:
             if self._process is None:
                 self._start()
             elif self._process.poll() is not None:
-                raise TrackingError(f"The MLflow server of this page has ended; {self._log} says why. Start manta ui again.")
+                raise TrackingError(f"The page's MLflow server has ended. Start manta ui again; {self._log} has the cause.")
             if not self._is_ready:
                 self._is_ready = _answers(f"{self._url}/health")
             if not self._is_ready:
-                raise TrackingStartingError("Starting MLflow, which knows of models and searches …")
+                raise TrackingStartingError("Loading models and searches. The first time takes about ten seconds …")
             return self._url
 
     def client(self) -> TrackingClient:
@@ -87,12 +87,10 @@ class TrackingServer:
 
     def _start(self) -> None:
         if importlib.util.find_spec("mlflow") is None:
-            raise TrackingError(
-                "No tracking server is set. Start the page with manta ui --tracking http://HOST:5000, or set MLFLOW_TRACKING_URI."
-            )
+            raise TrackingError("No MLflow server is named. Start the page with: manta ui --tracking http://HOST:5000")
         database = self._registry / "mlflow.db"
         if not database.is_file():
-            raise NothingRecordedError(f"Nothing was trained yet: there is no registry in {self._registry}.")
+            raise NothingRecordedError(f"Nothing was trained yet. The registry would be in {self._registry}.")
         port = free_ports(1)[0]
         self._url = f"http://127.0.0.1:{port}"
         command = [

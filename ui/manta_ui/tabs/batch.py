@@ -59,7 +59,7 @@ def build(services: Services, frame: Frame) -> None:
     """Build the tab's components and their events."""
     api = services.api
     classified = gr.State(None)
-    choice = build_file_choice(frame, name="batch")
+    choice = build_file_choice(frame, name="batch", purpose="Drop a file to classify all its rows")
     with gr.Row():
         start = gr.Button("Classify rows", variant="primary", elem_id="batch-start", interactive=False, scale=3)
         stop = gr.Button("Stop", elem_id="batch-stop", interactive=False, scale=1)
@@ -182,4 +182,4 @@ def shown(classified: Classified | None, label: str, uncertain: bool, least: flo
 
 def stopped() -> list[Any]:
     """Return the updates after a click on Stop."""
-    return [note_html("Stopped."), gr.Button(interactive=True), gr.Button(interactive=False)]
+    return [note_html("Stopped. Nothing was kept."), gr.Button(interactive=True), gr.Button(interactive=False)]

@@ -74,7 +74,7 @@ def build(services: Services, frame: Frame) -> None:
 
 def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dropdown) -> None:
     compared = gr.State(None)
-    choice = build_file_choice(frame, name="compare")
+    choice = build_file_choice(frame, name="compare", purpose="Drop a file to compare both versions on all its rows")
     with gr.Row():
         start = gr.Button("Compare on the file", variant="primary", interactive=False, elem_id="compare-start", scale=3)
         stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", scale=1)
@@ -113,7 +113,11 @@ def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dro
         **HIDDEN,
     )
     stop.click(
-        lambda: (note_html("Stopped."), gr.Button(interactive=True), gr.Button(interactive=False)),
+        lambda: (
+            note_html("Stopped. Nothing was kept."),
+            gr.Button(interactive=True),
+            gr.Button(interactive=False),
+        ),
         outputs=[choice.note, start, stop],
         cancels=running,
         **HIDDEN,
@@ -125,13 +129,15 @@ def choices(tracking: TrackingClient | None, model: ModelInfo | None, left: Any,
     """Return the versions to choose from: all in the registry if it answers, else those that the API knows."""
     if model is None:
         return [gr.skip()] * 3
+    candidate = model.candidate
     known = {model.version, *([model.candidate] if model.candidate else [])}
     if tracking is not None:
         with suppress(TrackingError):  # a number can still be typed
             mine = [item for item in tracking.models() if item.name == model.name]
             known |= {version.number for item in mine for version in tracking.versions(item)}
+            candidate = next((item.aliases.get("candidate") for item in mine), candidate)
     newest = [str(number) for number in sorted(known, reverse=True)]
-    other = next((number for number in newest if number != str(model.version)), None)
+    other = str(candidate) if candidate in known else next((number for number in newest if number != str(model.version)), None)
     return [
         gr.Dropdown(newest, value=left or str(model.version)),
         gr.Dropdown(newest, value=right or other),

@@ -16,7 +16,7 @@ from manta_ui.tables import Cell, figure_cell, table_html
 if TYPE_CHECKING:
     from manta_ui.services import Frame, Services
 
-NOTHING_SAID = empty_html("Nobody has judged an answer yet", "Classify a text, then say whether its label is right.")
+NOTHING_SAID = empty_html("No corrections yet", "Classify a text, then say whether its label is right.")
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -26,8 +26,8 @@ def build(services: Services, frame: Frame) -> None:
     shown = gr.HTML(empty_html("Looking for corrections …"), elem_id="corrections", elem_classes="manta-data")
     with gr.Column(visible=False, elem_id="fine-tune") as offer:
         gr.HTML(
-            "<h2>Fine-tune with them</h2><p>This run repeats the champion's, and the corrections join its training rows. "
-            "Validation and test rows stay the same, so that both can be compared.</p>"
+            "<h2>Train with them</h2><p>This run repeats the champion's training with the corrections added. "
+            "Validation and test rows stay the same, so the two can be compared.</p>"
         )
         with gr.Row():
             to_jobs = gr.Button("Open in Jobs", variant="primary", elem_id="to-jobs", scale=2)
@@ -64,20 +64,20 @@ def summary_html(summary: FeedbackSummary) -> str:
     )
     tiles = "".join(f"<li><strong>{number:,}</strong><span>{words}</span></li>" for number, words in figures)
     rows = [[Cell(label), figure_cell(number)] for label, number in summary.by_label.items()]
-    labels = table_html("corrections", ["Label", "Texts"], rows, caption="What people say is right")
+    labels = table_html("corrections", ["Label", "Texts"], rows, caption="Labels that people gave")
     return f'<ul class="manta-tiles">{tiles}</ul>{_conflicts_html(summary)}{labels}'
 
 
 def _conflicts_html(summary: FeedbackSummary) -> str:
-    again = f"Texts that repeat another but for capitals and spaces: {summary.duplicates:,}." if summary.duplicates else ""
+    again = f"Texts that differ from another only in capitals and spaces: {summary.duplicates:,}." if summary.duplicates else ""
     if not summary.conflicts:
-        return f'<p class="manta-quiet">Each text is kept once, with the last word on it. No conflicts. {again}</p>'
+        return f'<p class="manta-quiet">No conflicts. Of several corrections of a text, the last one counts. {again}</p>'
     listed = "".join(
         f"<li>{html.escape(_shown(conflict['text']))}: {html.escape(' or '.join(map(_shown, conflict['labels'])))}</li>"
         for conflict in summary.conflicts
     )
     return (
-        '<h2>Conflicts</h2><p class="manta-quiet">The same text but for capitals and spaces, with different labels. Judge them '
+        '<h2>Conflicts</h2><p class="manta-quiet">The same text, but for capitals and spaces, has different labels. Correct it '
         f'again, or the model learns both. {again}</p><ul class="manta-conflicts">{listed}</ul>'
     )
 

@@ -34,7 +34,7 @@ NO_CLUSTER = (
 )
 STARTING = "Starting Ray on this machine for the first job. This takes up to a minute …"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-NO_RIGHT = "You may look, but not start or stop jobs: the file of users says who may."
+NO_RIGHT = "You may look, but not start or stop jobs. Ask for that right: manta ui add-user NAME --promote"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _build_start() -> Start:
             text = gr.Textbox(
                 FIRST,
                 label="The experiment as YAML",
-                info="The fields write into it; every other setting can be typed or pasted here.",
+                info="This is what runs. The fields fill it in; you can also type or paste here.",
                 lines=14,
                 max_lines=30,
                 elem_id="jobs-yaml",
@@ -176,7 +176,7 @@ def look(jobs: ClusterJobs, chosen: str | None, *, may_stop: bool = True) -> Sho
     try:
         found = jobs.jobs()[:MOST_JOBS]
         if not found:
-            return Shown(table=empty_html("No jobs yet.", "Start one above, or type: manta submit train EXPERIMENT.yaml"))
+            return Shown(table=empty_html("No jobs yet.", "Fill in the form above and press Train."))
         job = next((item for item in found if item.id == chosen), found[0])
         logs = {item.id: jobs.log(item) for item in found if item.is_over or item is job}
     except MantaError as error:
@@ -203,7 +203,7 @@ def begin(services: Services, verb: Verb, text: str, uploads: Mapping[str, Path]
         services.jobs.send(job, user=user)
     except MantaError as error:
         return None, capitalized(str(error))
-    return job.id, f"{job.id} is on its way; its log is below."
+    return job.id, f"{job.id} is on its way. Its log appears below."
 
 
 def check_note(text: str, uploads: Mapping[str, Path]) -> str:
@@ -228,7 +228,7 @@ def added(new: list[str] | None, before: list[str]) -> tuple[list[str], str]:
 
 def files_html(names: list[str]) -> str:
     """Return the names of the files that are sent with the job if the YAML names them."""
-    words = f"Files that travel where data.train … names them: {', '.join(names)}" if names else "Files that data.train … may name:"
+    words = f"Added: {', '.join(names)}. Name them at data.train, for example." if names else "No files added yet."
     return f'<p class="manta-quiet">{html.escape(words)}</p>'
 
 

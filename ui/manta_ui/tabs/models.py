@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 ASK_AGAIN_S = 1.5
 REPORT_FILE, CARD_FILE = "report.json", "model/README.md"
 NO_SERVER = (
-    "No tracking server is set.",
-    "Start the page with manta ui --tracking http://HOST:5000, or set MLFLOW_TRACKING_URI.",
+    "Models and searches are not shown.",
+    "This page knows no MLflow server. Start it again with one: manta ui --tracking http://HOST:5000",
 )
 NO_CLUSTER = "This page was started without a cluster, which compares versions. Type instead: manta models promote {}"
 STARTING = "Starting Ray on this machine, which compares versions. This takes up to a minute …"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-NO_RIGHT = "You may look, but not change which version answers: the file of users says who may."
+NO_RIGHT = "You may look, but not change which version answers. Ask for that right: manta ui add-user NAME --promote"
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def look(tracking: TrackingClient, *, model: str | None = None, version: int | N
     try:
         models = tracking.models()
         if not models:
-            return Shown(table=empty_html("No models yet.", "A finished run registers one: see the tab Jobs, or type manta train."))
+            return Shown(table=empty_html("No models yet.", "Train one in the tab Jobs, or type: manta train EXPERIMENT.yaml"))
         chosen = next((item for item in models if item.name == model), models[0])
         versions = tracking.versions(chosen)
         found = _version_of(chosen, versions, version)
@@ -231,7 +231,7 @@ def came_of(services: Services, pending: Pending) -> tuple[bool, str, str]:
     title = f"{pending.model}@{pending.version}"
     if pending.step == "check":
         refusing = [line["sentence"] for line in lines if not line["passed"]]
-        sentence = f"The gate would refuse {title}: {refusing[0]}" if refusing else f"The gate would let {title} pass. {notes}"
+        sentence = f"{title} would not be promoted: {refusing[0]}" if refusing else f"{title} would be promoted. {notes}"
         return (
             True,
             note_html(sentence),
@@ -241,7 +241,11 @@ def came_of(services: Services, pending: Pending) -> tuple[bool, str, str]:
         return True, note_html(f"{pending.model}@{log.result['version']} is the champion again. {notes}"), ""
     if log.result.get("promoted"):
         return True, note_html(f"{title} is the champion now. {notes}"), ""
-    return True, note_html(f"{title} is not promoted: the gate refuses it. {notes}", is_error=True), ""
+    return (
+        True,
+        note_html(f"{title} is not promoted; the table below says why. {notes}", is_error=True),
+        "",
+    )
 
 
 def recorded_verdict(model: Model, version: Version) -> str:
@@ -296,6 +300,6 @@ def _verdict(lines: list[dict[str, Any]], model: str, champion: int | None, vers
 def _what(step: Step, model: str, version: int) -> str:
     return {
         "check": f"Comparing {model}@{version} with the champion",
-        "promote": f"Promoting {model}@{version}: the gate compares it with the champion",
+        "promote": f"Promoting {model}@{version}, if it is better than the champion",
         "rollback": f"Rolling {model} back",
     }[step]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from manta_ui.tracking_client import TrackingClient
 
 LOOK_EVERY_S = 3.0
-NONE_YET = ("No searches yet.", "Start one in the tab Jobs, or type: manta tune EXPERIMENT.yaml")
+NONE_YET = ("No searches yet.", "Press Search in the tab Jobs, or type: manta tune EXPERIMENT.yaml")
 
 
 @dataclass(frozen=True)
