@@ -36,12 +36,12 @@ def test_the_trial_that_the_search_chose_is_the_best_everywhere(tmp_path: Path) 
     assert means["trial-001"] == Mean(pytest.approx(0.73), pytest.approx(0.01414, abs=1e-4), 2)
     found = search(winner=winner, means=means)
     assert found.best is TRIALS[0]
-    assert "best: trial-001 with validation accuracy 0.73 ± 0.014, the mean of other seeds (2)." in search_line(found)
+    assert "best: trial-001 with validation accuracy 0.73 ± 0.0141, the mean of other seeds (2)." in search_line(found)
     marked = next(row for row in trials_html(found).split("<tr") if "manta-marked" in row)
     assert "trial-001<" in marked
     assert "0.7300 ± 0.0141" in marked
-    ring = next(part for part in scatter_of(found).split("<circle") if "manta-best" in part)
-    assert "trial-001:" in ring
+    ringed = [dot for dot in scatter_of(found).split("<g>") if "manta-best" in dot]
+    assert ["trial-001:" in dot for dot in ringed] == [True]
 
 
 def test_while_it_runs_a_run_with_another_seed_does_not_lead() -> None:
