@@ -83,11 +83,13 @@ def show_fit(fit: Fit, console: Console) -> None:
 
 
 def model_table(model: TrainedModel, *, report: str) -> Table:
-    """Return the test figures, the settings, and where the model and its report are."""
+    """Return the test figures that the verdict leaves out, the settings, and where the model and its report are."""
     metrics, train, baseline = model.artifact.manifest.metrics, model.config.train, model.baseline
     table = people_table("", "", header=False)
     table.box = None
     for key, words in shown_metrics(model):
+        if key == train.metric:
+            continue
         beside = f"   TF-IDF {baseline.test[key]:.4f}" if baseline is not None else ""
         table.add_row(f"test {words}", f"{metrics[key]:.4f}{beside}")
     rate, dropout = train.peak_learning_rate, model.config.model.dropout

@@ -254,7 +254,8 @@ def test_preflight_then_a_run_that_shows_estimate_and_baseline(
     shown = " ".join(output.err.split())
     assert "Training on 2 workers with DeepSpeed; if it is interrupted" in shown
     assert shown.count("The 2 workers train at ZeRO 0 (auto: everything fits each worker).") == 1
-    assert f"TF-IDF {report['baseline']['test']['accuracy']:.4f}" in shown
+    assert f"against {report['baseline']['test']['accuracy']:.4f}." in shown
+    assert f"TF-IDF {report['baseline']['test']['f1_macro']:.4f}" in shown
     # So small a learning rate learns nothing, and the last lines say so.
     assert ModelArtifact.load(Path(result["artifact"])).manifest.metrics["accuracy"] < report["baseline"]["test"]["accuracy"]
     assert "Fine-tuning does not beat TF-IDF with logistic regression here" in shown
