@@ -93,12 +93,15 @@ def test_feedback_is_kept_once_and_summed_up(api: ServeClient) -> None:
 def test_many_rows_are_each_answered_once_in_their_order(api: ServeClient, live: Live) -> None:
     # More than this API takes in a request, so that requests are halved, and among them rows that it refuses.
     rows = [(f"{TEXTS[number % 3]} {number}",) for number in range(300)]
-    rows[7], rows[150] = ("  ",), ("long " * 50,)
-    answers = [answer for some in answer_rows(api, rows, version=1) for answer in some]
+    rows[7], rows[150], rows[200], rows[210] = (" \u200b",), ("long " * 50,), ("half \ud83d",), ("",)
+    faults = {210: "line 211: not valid JSON"}
+    answers = [answer for some in answer_rows(api, rows, version=1, faults=faults) for answer in some]
     assert len(answers) == 300
     assert answers[7].problem == "The row has no text."
     assert "200 characters" in str(answers[150].problem)
-    fine = [index for index in range(300) if index not in (7, 150)]
+    assert answers[200].problem == "The text holds half of a surrogate pair, which is no character."
+    assert answers[210].problem == "Line 211: not valid JSON."
+    fine = [index for index in range(300) if index not in (7, 150, 200, 210)]
     for index, expected in zip(fine, live.predictor.predict([rows[index][0] for index in fine]), strict=True):
         assert answers[index].labels == expected.labels
         assert answers[index].score == pytest.approx(expected.score, abs=1e-5)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from manta_ui.markup import empty_html, note_html
-from manta_ui.row_files import KINDS, FileProblem, RowFile, read_rows
+from manta_ui.row_files import ENDINGS, FileProblem, RowFile, read_rows
 
 if TYPE_CHECKING:
     from manta_ui.client import ModelInfo
     from manta_ui.services import Frame
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-NO_FILE = f"{', '.join(KINDS)}, with one text in each row and a name for each column."
+NO_FILE = f"{', '.join(ENDINGS)}, with one text in each row and a name for each column."
 
 RESULTS = "manta-results"
 """Class of a column that is shown while it contains something of the class `manta-found`.
@@ -47,7 +47,7 @@ def build_file_choice(frame: Frame, *, name: str, purpose: str) -> FileChoice:
     file = gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=260):
-            upload = gr.File(label="File", file_types=list(KINDS), elem_id=f"{name}-file", elem_classes="manta-file", height=140)
+            upload = gr.File(label="File", file_types=list(ENDINGS), elem_id=f"{name}-file", elem_classes="manta-file", height=140)
         with gr.Column(scale=3, min_width=260):
             column = gr.Dropdown([], label="Text column", elem_id=f"{name}-column")
             second = gr.Dropdown([], label="Second text column", elem_id=f"{name}-second", visible=False)
@@ -77,12 +77,13 @@ def opened(path: str | None, model: ModelInfo | None, *, no_file: str) -> list[A
     except FileProblem as problem:
         return [*nothing, note_html(str(problem), is_error=True)]
     first, *other = file.likely_columns(2)
+    columns, left_out = file.text_columns, f" {len(file.faults):,} of them cannot be read." if file.faults else ""
     is_pair = model is not None and model.num_texts == 2
     return [
         file,
-        gr.Dropdown([*file.columns], value=first),
-        gr.Dropdown([*file.columns], value=other[0] if other else None, visible=is_pair),
-        note_html(f"{file.name}: {len(file.rows):,} rows. Check the column, then go on."),
+        gr.Dropdown(columns, value=first),
+        gr.Dropdown(columns, value=other[0] if other else None, visible=is_pair),
+        note_html(f"{file.name}: {file.num_rows:,} rows.{left_out} {file.note} Check the column, then go on."),
     ]
 
 

@@ -8,10 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from manta.texts import is_empty, text_fault
 from manta_ui.client import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from manta_ui.client import ServeClient, Text
 
@@ -43,8 +44,12 @@ class RowAnswer:
         return "" if self.problem else ", ".join(self.labels) or "no label"
 
 
-def answer_rows(api: ServeClient, rows: Sequence[Text], *, version: int) -> Iterator[list[RowAnswer]]:
+def answer_rows(
+    api: ServeClient, rows: Sequence[Text], *, version: int, faults: Mapping[int, str] | None = None
+) -> Iterator[list[RowAnswer]]:
     """Yield the answers of a version, some at a time, in the order of the rows. If the caller stops iterating, the requests stop.
+
+    `faults` are the reasons why rows could not be read, by index. Such rows are not sent.
 
     Raises:
         ApiError: the API does not answer any more, or does not have this version.
@@ -52,8 +57,15 @@ def answer_rows(api: ServeClient, rows: Sequence[Text], *, version: int) -> Iter
     waiting: deque[Future[list[RowAnswer]]] = deque()
     pool = ThreadPoolExecutor(REQUESTS_AT_ONCE)
     try:
+        start = 0
         for chunk in chunks(rows):
-            waiting.append(pool.submit(_answered, api, chunk, version))
+            found = {
+                index: RowAnswer(problem=problem)
+                for index, row in enumerate(chunk)
+                if (problem := _problem(row, (faults or {}).get(start + index)))
+            }
+            start += len(chunk)
+            waiting.append(pool.submit(_answered, api, chunk, version, found))
             if len(waiting) > REQUESTS_AT_ONCE:
                 yield waiting.popleft().result()
         while waiting:
@@ -75,11 +87,21 @@ def chunks(rows: Sequence[Text]) -> Iterator[Sequence[Text]]:
         yield rows[start:]
 
 
-def _answered(api: ServeClient, rows: Sequence[Text], version: int) -> list[RowAnswer]:
-    """Return the answers to the rows of one request. A row that the API refuses gets its error, and the others are sent again."""
-    found: dict[int, RowAnswer] = {
-        index: RowAnswer(problem="The row has no text.") for index, row in enumerate(rows) if not all(part.strip() for part in row)
-    }
+def _problem(row: Text, fault: str | None) -> str | None:
+    """Return why a row is not sent, as a sentence; None if it is."""
+    if fault is not None:
+        return f"{fault[:1].upper()}{fault[1:]}."
+    if any(map(is_empty, row)):
+        return "The row has no text."
+    wrong = next((found for found in map(text_fault, row) if found is not None), None)
+    return wrong and f"The text {wrong}."
+
+
+def _answered(api: ServeClient, rows: Sequence[Text], version: int, found: dict[int, RowAnswer]) -> list[RowAnswer]:
+    """Return the answers to the rows of one request. `found` has those of rows that are not sent.
+
+    A row that the API refuses gets its error, and the others are sent again.
+    """
     while left := [index for index in range(len(rows)) if index not in found]:
         try:
             answers = _patiently(api, [rows[index] for index in left], version)
@@ -91,7 +113,7 @@ def _answered(api: ServeClient, rows: Sequence[Text], version: int) -> list[RowA
             if len(left) > 1 and error.status in (REFUSED, TOO_LARGE, TOO_SLOW):  # this API accepts fewer rows at a time
                 half = len(left) // 2
                 for part in (left[:half], left[half:]):
-                    found |= dict(zip(part, _answered(api, [rows[index] for index in part], version), strict=True))
+                    found |= dict(zip(part, _answered(api, [rows[index] for index in part], version, {}), strict=True))
                 continue
             raise
         found |= dict(zip(left, answers, strict=True))

@@ -72,4 +72,6 @@ def _cell_html(cell: Cell) -> str:
         attributes += f' class="{" ".join(kinds)}"'
     if cell.hint:
         attributes += f' title="{html.escape(cell.hint, quote=True)}"'
-    return f"<td{attributes}>{html.escape(cell.text)}</td>"
+    # Half of a surrogate pair, which a file of JSON may hold, cannot be sent to a browser.
+    text = cell.text.encode(errors="replace").decode()
+    return f"<td{attributes}>{html.escape(text)}</td>"

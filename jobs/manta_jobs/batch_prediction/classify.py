@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from manta.errors import MantaError
 from manta.inference.artifact import ModelArtifact
 from manta.inference.predictor import Predictor
+from manta.rows.json_rows import json_line
 from manta.storage.object_store import fetch, url_of
 from manta.texts import text_fault
 from manta_jobs.batch_prediction.locate import InputFile
@@ -187,11 +187,3 @@ def _arrow(table: pa.Table, added: pa.Table) -> bytes:
 
 def _json_lines(rows: list[dict[str, Any]], added: pa.Table) -> bytes:
     return b"".join(json_line(row | extra) for row, extra in zip(rows, added.to_pylist(), strict=True))
-
-
-def json_line(row: dict[str, Any]) -> bytes:
-    """Return a row as one line of JSON. Non-ASCII characters stay readable where UTF-8 can encode them."""
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(row).encode() + b"\n"

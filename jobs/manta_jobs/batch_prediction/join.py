@@ -10,7 +10,7 @@ import shutil
 from datetime import date, time
 from typing import TYPE_CHECKING, Any, Literal
 
-from manta_jobs.batch_prediction.classify import json_line
+from manta.rows.json_rows import json_line
 from manta_jobs.batch_prediction.json_table import JsonTables
 
 if TYPE_CHECKING:

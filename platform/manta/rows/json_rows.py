@@ -152,3 +152,11 @@ def item_records(content: bytes, *, start: int, line: int) -> Iterator[JsonRecor
     if item.strip(BLANKS):
         first = begin + len(item) - len(item.lstrip(BLANKS))
         yield JsonRecord(json_row(item.decode()), line + content.count(b"\n", counted, first), first, len(content))
+
+
+def json_line(row: dict[str, Any]) -> bytes:
+    """Return a row as one line of JSON. Non-ASCII characters stay readable where UTF-8 can encode them."""
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(row).encode() + b"\n"

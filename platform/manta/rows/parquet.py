@@ -62,6 +62,28 @@ def type_at(schema: pa.Schema, path: Path) -> pa.DataType:
     return kind
 
 
+def text_values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column as texts. Bytes that are not UTF-8 become lone surrogates: only their rows are at fault.
+
+    Rows with the same value of a dictionary share one text.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        found: list[Any] = []
+        for chunk in column.chunks:
+            words = text_values(pa.chunked_array([chunk.dictionary]))
+            found += [None if index is None else words[index] for index in chunk.indices.to_pylist()]
+        return found
+    try:
+        return list(column.cast(pa.large_string()).to_pylist())
+    except UnicodeDecodeError:
+        encoded = column.cast(pa.large_binary()).to_pylist()
+        return [None if value is None else value.decode("utf-8", "surrogateescape") for value in encoded]
+    except pa.ArrowException:  # such as a list or a map
+        return list(column.to_pylist())
+
+
 def class_feature(schema: pa.Schema, path: Path) -> Any:
     """Return the description of a column that the library `datasets` wrote to a Parquet file; None if there is none."""
     try:

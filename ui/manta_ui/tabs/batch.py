@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from manta_ui.services import Frame, Services
 
 SHOW_EVERY_S = 0.25
+UNFORESEEN = "The rows could not be classified; the log of the page says why. Start again, or use manta predict."
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -99,6 +100,7 @@ def build(services: Services, frame: Frame) -> None:
         **HIDDEN,
     )
     running.then(shown, inputs=[classified, *filters.inputs], outputs=table, **HIDDEN)
+    running.failure(failed, outputs=[choice.note, start, stop], **HIDDEN)
     stop.click(stopped, outputs=[choice.note, start, stop], cancels=running, **HIDDEN)
     gr.on(
         [filters.label.input, filters.uncertain.input, filters.least.release, filters.most.release],
@@ -127,13 +129,13 @@ def classified_rows(
     if file is None or column is None:
         yield note_html("Drop a file and choose its text column first.", is_error=True)
         return
-    yield progress_html(0, len(file.rows), left_s=None)
+    yield progress_html(0, file.num_rows, left_s=None)
     started = shown_at = time.monotonic()
     answers: list[RowAnswer] = []
     try:
         model = api.model() if model is None else model
         texts = texts_in(file, column, second, model=model)
-        for some in answer_rows(api, texts, version=model.version):
+        for some in answer_rows(api, texts, version=model.version, faults=file.faults):
             answers += some
             now = time.monotonic()
             if now - shown_at >= SHOW_EVERY_S:
@@ -157,7 +159,7 @@ def done_sentence(done: Classified) -> str:
 
 def with_answers(done: Classified) -> Path:
     """Write the file with the answers in added columns, and return its path for the download."""
-    path = held_path(f"{Path(done.file.name).stem}-answers{done.file.kind}")
+    path = held_path(f"{done.file.stem}-answers{done.file.kind}")
     added = [
         {
             "label": "|".join(answer.labels),
@@ -178,6 +180,11 @@ def shown(classified: Classified | None, label: str, uncertain: bool, least: flo
         return ""
     chosen = Filter(label=label, uncertain_only=uncertain, least=least, most=most)
     return table_page_html(classified.texts, classified.answers, chosen, page=int(page or 1))
+
+
+def failed() -> list[Any]:
+    """Return the updates after an error without a sentence of its own. Its traceback is in the page's log."""
+    return [note_html(UNFORESEEN, is_error=True), gr.Button(interactive=True), gr.Button(interactive=False)]
 
 
 def stopped() -> list[Any]:

@@ -182,13 +182,13 @@ def compared_rows(
     if file is None or column is None:
         yield note_html("Drop a file and choose its text column first.", is_error=True)
         return
-    yield progress_html(0, 2 * len(file.rows), left_s=None)
+    yield progress_html(0, 2 * file.num_rows, left_s=None)
     answers: list[list[RowAnswer]] = [[], []]
     try:
         versions = numbers_of(*chosen)
         texts = texts_in(file, column, second, model=model or api.model())
         for given, version in zip(answers, versions, strict=True):
-            for some in answer_rows(api, texts, version=version):
+            for some in answer_rows(api, texts, version=version, faults=file.faults):
                 given.extend(some)
                 yield progress_html(sum(map(len, answers)), 2 * len(texts), left_s=None)
     except (ValueError, ApiError) as error:
