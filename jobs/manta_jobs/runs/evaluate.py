@@ -87,6 +87,8 @@ def evaluate(
     labels = manifest.label_space
     with working(console, f"Reading {data}"):
         split = load_labelled(data, config, labels=labels, columns=list(dict.fromkeys(columns)))
+    for note in split.notes:
+        console.print(note, markup=False)
     path = behaviour if behaviour is not None else find_suite(manifest.config.get("data", {}))
     suite = None if path is None else load_suite(path, labels=labels, num_texts=manifest.num_texts)
     with connected(address, num_workers=1):

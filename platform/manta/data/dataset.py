@@ -45,6 +45,8 @@ class Split:
     """Further columns, if `load_labelled` was asked for them."""
     places: list[str] = field(default_factory=list)
     """Place of each row in its file, such as `line 17`; only for rows of `load_labelled`."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the file is read; only for rows of `load_labelled`."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -162,7 +164,7 @@ def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, colu
         names = look_alikes.respelled(names, {look_alikes.folded(name): name for name in labels.names})
     check.check_known(rows, names, set(labels.names))
     places = [f"{rows.unit} {position}" for position in rows.positions]
-    return Split(rows.texts, labels.encode(names), rows.columns, places)
+    return Split(rows.texts, labels.encode(names), rows.columns, places, rows.notes)
 
 
 def _as_split(rows: Rows, names: list[RowLabels], labels: LabelSpace) -> Split:
