@@ -24,6 +24,8 @@ UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozens
 
 def is_empty(text: str) -> bool:
     """Tell whether a text shows nothing: it has no characters, or only blanks, zero-width and control characters."""
+    if text[:1].isascii() and text[:1].isalnum():  # most texts: quick, as every text is checked
+        return False
     return all(character in UNSEEN or unicodedata.category(character) in UNSEEN_CATEGORIES for character in text)
 
 

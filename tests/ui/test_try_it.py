@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 from dataclasses import dataclass
@@ -173,13 +174,13 @@ def test_ten_thousand_rows_are_each_answered_once(visit: Visit, stack: Stack, tm
     texts = [text for text, _ in rows_of(LABELS, NUM_ROWS - 2, seed=4)] + [EVIL, " "]
     with (tmp_path / "rows.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("id", "message"), *enumerate(texts)])
-    (tmp_path / "bad.csv").write_text("a,b\n1,2\n3\n")
+    (tmp_path / "bad.csv").write_text("a,b\n1\n3\n")
     upload = visit.page.locator("#batch-file input[type=file]")
     visit.open("Batch")
     expect(visit.part("batch-progress")).to_contain_text("Drop a file to classify all its rows")
     assert violations(visit) == []
     upload.set_input_files(tmp_path / "bad.csv")
-    expect(visit.part("batch-progress")).to_have_text("bad.csv, line 3: the first line names 2 columns, this one has 1.")
+    expect(visit.part("batch-progress")).to_have_text("bad.csv, line 2: 1 field where the header has 2; check the delimiters.")
     visit.part("batch-file").get_by_label("Remove").or_(visit.part("batch-file").get_by_label("Clear")).first.click()
     upload.set_input_files(tmp_path / "rows.csv")
     expect(visit.part("batch-progress")).to_contain_text("rows.csv: 10,000 rows.")
@@ -207,6 +208,27 @@ def test_ten_thousand_rows_are_each_answered_once(visit: Visit, stack: Stack, tm
     billing = sum(row["label"] == "billing" for row in found)
     expect(visit.part("batch-table")).to_contain_text(f"of {billing:,}, page 1 of")
     assert set(visit.part("batch-table").locator("tbody td:nth-child(3)").all_inner_texts()) == {"billing"}
+
+
+def test_a_row_that_cannot_be_read_says_why_and_the_rest_is_answered(visit: Visit, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    deep = '{"text": ' + "[" * 100_000
+    (tmp_path / "rows.jsonl").write_text(
+        f'{{"text": "my parcel is late"}}\n{deep}\n{{"text": "half \\ud83d"}}\n{{"text": "my card"}}\n'
+    )
+    visit.open("Batch")
+    visit.page.locator("#batch-file input[type=file]").set_input_files(tmp_path / "rows.jsonl")
+    expect(visit.part("batch-progress")).to_contain_text("rows.jsonl: 4 rows. 1 of them cannot be read.")
+    visit.part("batch-start").click()
+    expect(visit.part("batch-progress")).to_contain_text("Rows without an answer: 2", timeout=LATER_MS)
+    expect(visit.part("batch-table")).to_contain_text("Line 2: not usable JSON (more than 64 brackets within each other).")
+    expect(visit.part("batch-table")).to_contain_text("The text holds half of a surrogate pair, which is no character.")
+    expect(visit.part("batch-start")).to_be_enabled()
+    with visit.page.expect_download() as download:
+        visit.part("batch-download").click()
+    rows = [json.loads(line) for line in download.value.path().read_text().splitlines()]
+    assert [row["problem"] is None for row in rows] == [True, False, False, True]
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])

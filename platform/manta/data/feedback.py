@@ -45,7 +45,7 @@ def with_feedback(
         InputError: the file is missing or wrong, or has a label that the training rows do not have.
     """
     columns = ("first", "second") if len(config.text_columns) == 2 else "text"
-    rows = read_rows(location, "feedback", config.model_copy(update={"text": columns, "label": "label"}))
+    rows = read_rows(location, "feedback", config.model_copy(update={"text": columns, "label": "label", "encoding": "auto"}))
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
     if config.normalize_labels:
         names = look_alikes.respelled(names, {look_alikes.folded(name): name for name in labels.names})

@@ -161,7 +161,8 @@ def _read_delimited(file: TextFile, kind: Kind, config: DataConfig, extra: Seque
         has_header=config.header,
     )
     rows = _Collector(file.url, "line", config, extra, remarks=(file.remark, heading.remark))
-    columns = [_column(file.url, name, heading.names, key, has_header=config.header) for key, name in settings]
+    advice = " If another sign is between the fields, set data.delimiter." if len(heading.names) == 1 else ""
+    columns = [_column(file.url, name, heading.names, key, has_header=config.header, advice=advice) for key, name in settings]
     needed = max(columns) + 1 if config.header else len(heading.names)
     with file.open() as stream:
         for record in delimited_records(Tape(stream, newline=""), heading, url=file.url):
@@ -281,14 +282,13 @@ def _place(name: str | int, names: Sequence[str], *, has_header: bool) -> int | 
     return position_of(name, names) if has_header else None
 
 
-def _column(location: str, name: str | int, names: Sequence[str], key: str, *, has_header: bool = True) -> int:
+def _column(location: str, name: str | int, names: Sequence[str], key: str, *, has_header: bool = True, advice: str = "") -> int:
     found = _place(name, names, has_header=has_header)
     if found is not None:
         return found
     if isinstance(name, int):
         raise InputError(f"{location}: {key} is column {name}, but the columns run from 0 to {len(names) - 1}.")
-    only = " Is another sign between the fields? Set data.delimiter." if len(names) == 1 and key == "data.label" else ""
-    raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, list(names))}{only}")
+    raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, list(names))}{advice}")
 
 
 def _read_parquet(location: str, config: DataConfig, extra: Sequence[str | int]) -> Rows:

@@ -225,6 +225,7 @@ def test_rows_that_cannot_be_found_are_named(tmp_path: Path, location: str, mess
     [
         ("a.csv", "txet,label\na,b\n", "a.csv: no column 'text' (data.text); did you mean txet?"),
         ("a.csv", "text,intent\na,b\n", "a.csv: no column 'label' (data.label); known ones are text, intent"),
+        ("a.csv", "text^label\na^b\n", "text^label If another sign is between the fields, set data.delimiter."),
         ("a.tsv", "text,label\na,b\n", "a.tsv: no column 'text' (data.text)"),
         ("a.jsonl", JSONL + '{"text": "b", "labels": 1}\n', "a.jsonl, line 4: no field 'label' (data.label); did you mean labels?"),
         ("a.parquet", parquet(texts=["a"], label=[1]), "a.parquet: no column 'text' (data.text); did you mean texts?"),
@@ -245,7 +246,8 @@ def test_rows_that_cannot_be_found_are_named(tmp_path: Path, location: str, mess
         ("a.parquet", b"", "a.parquet: not a readable Parquet file"),
     ],
     ids=[
-        "csv-column", "csv-column-unlike", "tsv-with-commas", "jsonl-field", "parquet-column", "csv-short", "tsv-short",
+        "csv-column", "csv-column-unlike", "csv-delimiter", "tsv-with-commas",
+        "jsonl-field", "parquet-column", "csv-short", "tsv-short",
         "csv-after-quote", "csv-open-quote", "csv-bytes", "csv-bytes-after-bom", "jsonl-bytes", "mixed", "utf-16-unmarked",
         "utf-16-cut", "jsonl-broken", "jsonl-list", "parquet-not", "parquet-cut", "parquet-empty",
     ],
