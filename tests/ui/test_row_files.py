@@ -172,13 +172,13 @@ def test_types_of_parquet_come_back_as_they_were(tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_read_says_why_and_the_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     deep = '{"text": ' + "[" * 100_000
-    path.write_text(f'{{"text": "one"}}\n{deep}\n{{"text": "a", "text": "b"}}\n{{"text": "\\ud83d"}}\n{"1" * 5000}\n')
+    path.write_text(f'{{"text": "one"}}\n{deep}\n{{"text": "a", "text": "b"}}\n{{"text": "\\ud83d"}}\n{"1" * 101}\n')
     file = read_rows(path)
     assert file.num_rows == 5
     assert file.faults == {
         1: "line 2: not usable JSON (more than 64 brackets within each other)",
         2: "line 3: the key 'text' stands twice in one object; remove one",
-        4: "line 5: not usable JSON (a number has thousands of digits; if it is a text, quote it)",
+        4: "line 5: not usable JSON (a number has more than 100 digits; if it is a text, quote it)",
     }
     assert file.texts("text") == [("one",), ("",), ("",), ("\ud83d",), ("",)]
     write_rows(file, tmp_path / "out.jsonl", added=[{"label": "ü"}] * 5)

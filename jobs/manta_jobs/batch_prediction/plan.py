@@ -191,6 +191,7 @@ def _delimited(file: TextFile, kind: Kind, text_columns: tuple[str, ...]) -> _Fi
 
 def _json(file: TextFile, kind: Kind, text_columns: tuple[str, ...]) -> _FilePlan:
     fields: dict[str, None] = {}
+    faults: list[JsonRecord] = []
     missing = set(text_columns)
     with file.open() as stream:
         is_array = kind == "json" and starts_array(stream)
@@ -200,9 +201,13 @@ def _json(file: TextFile, kind: Kind, text_columns: tuple[str, ...]) -> _FilePla
             if isinstance(record.row, dict):
                 fields.update(dict.fromkeys(record.row))
                 missing.difference_update([name for name in missing if field_of(record.row, name) is not MISSING])
+            elif not faults:
+                faults.append(record)
             yield record
 
     chunks = list(_grouped(seen()))
+    if faults and not fields:
+        raise InputError(f"{file.url}, line {faults[0].line}: {faults[0].row}; no row of the file can be read.")
     found = Format(encoding=file.encoding, is_array=is_array)
     return _FilePlan(tuple(fields), text_columns, chunks, found, reading_notes(file.url, file.remark), frozenset(missing))
 

@@ -160,8 +160,10 @@ def _read_delimited(file: TextFile, kind: Kind, config: DataConfig, extra: Seque
         delimiter=config.delimiter,
         has_header=config.header,
     )
+    if not heading.names:
+        raise InputError(f"{file.url}: no rows; {'its first line must name the columns' if config.header else 'it is empty'}.")
     rows = _Collector(file.url, "line", config, extra, remarks=(file.remark, heading.remark))
-    advice = " If another sign is between the fields, set data.delimiter." if len(heading.names) == 1 else ""
+    advice = "; if another sign is between the fields, set data.delimiter" if len(heading.names) == 1 else ""
     columns = [_column(file.url, name, heading.names, key, has_header=config.header, advice=advice) for key, name in settings]
     needed = max(columns) + 1 if config.header else len(heading.names)
     with file.open() as stream:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEEPEST = 64
 """Most arrays and objects within each other. Beyond that, neither JSON nor Parquet can be relied on to be written."""
+MOST_DIGITS = 100
 TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 ITEM_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{},]', re.DOTALL)
 BLANKS = b" \t\r\n"
@@ -34,8 +35,8 @@ class JsonRecord(NamedTuple):
     end: int
 
 
-class _KeyError(ValueError):
-    """Error: an object has a key that it may not have. The message is the phrase about it."""
+class _FaultError(ValueError):
+    """Error: valid JSON that cannot be used. The message is the phrase about it."""
 
 
 def json_row(content: str) -> dict[str, Any] | str:
@@ -43,13 +44,11 @@ def json_row(content: str) -> dict[str, Any] | str:
     if _is_too_deep(content):
         return f"not usable JSON (more than {DEEPEST} brackets within each other)"
     try:
-        record = json.loads(content, object_pairs_hook=_object, parse_constant=_nothing)
+        record = json.loads(content, object_pairs_hook=_object, parse_int=_integer, parse_constant=_nothing)
     except json.JSONDecodeError as error:
         return f"not valid JSON ({error.msg}, column {error.colno})"
-    except _KeyError as error:
+    except _FaultError as error:
         return str(error)
-    except ValueError:  # the only other one: Python converts no integer of thousands of digits
-        return "not usable JSON (a number has thousands of digits; if it is a text, quote it)"
     return record if isinstance(record, dict) else 'expected an object such as {"text": "…"}'
 
 
@@ -58,10 +57,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _KeyError(f"the key {twice!r} stands twice in one object; remove one")
+        raise _FaultError(f"the key {twice!r} stands twice in one object; remove one")
     if any(map(has_lone_surrogate, found)):
-        raise _KeyError("a key holds half of a surrogate pair, which is no character")
+        raise _FaultError("a key holds half of a surrogate pair, which is no character")
     return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise _FaultError(f"not usable JSON (a number has more than {MOST_DIGITS} digits; if it is a text, quote it)")
+    return int(digits)
 
 
 def _nothing(_: str) -> None:

@@ -205,7 +205,7 @@ def _marked(url: str, advice: str) -> str:
 def _check_cp1252(url: str, *, fault: str, advice: str) -> None:
     """Refuse a file that is not UTF-8 and may not be Windows-1252 either.
 
-    That is one with bytes that Windows-1252 does not have, or with more characters of UTF-8 than bytes that are not.
+    That is one with bytes that Windows-1252 does not have, or of which more than a few bytes are characters of UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     num_wrong = num_right = 0
@@ -218,7 +218,7 @@ def _check_cp1252(url: str, *, fault: str, advice: str) -> None:
                 wrong = sum("\udc80" <= character <= "\udcff" for character in text)
                 num_wrong += wrong
                 num_right += sum(not character.isascii() for character in text) - wrong
-    if num_right >= num_wrong:
+    if num_right * 10 > num_wrong:
         raise InputError(f"{url}, {fault}, but other bytes of the file are; {advice}.")
 
 

@@ -151,7 +151,7 @@ def test_a_row_that_cannot_be_classified_says_why_and_the_others_go_on(predictor
         '{"id": 6}',
         '{"id": 7, "text": ',
         '["text"]',
-        "1" * 5000,
+        "1" * 101,
         json.dumps({"id": 10, "text": "x" * (MOST_CHARACTERS + 1)}),
         '{"id": 11, "text": "my card"}',
         '{"id": 12, "text": "my card", "id": 13}',
@@ -177,7 +177,7 @@ def test_a_row_that_cannot_be_classified_says_why_and_the_others_go_on(predictor
     assert errors[5] == f"{path}, line 6: no field 'text'"
     assert errors[6].startswith(f"{path}, line 7: not valid JSON (Expecting value")
     assert errors[7] == f'{path}, line 8: expected an object such as {{"text": "…"}}'
-    assert errors[8].startswith(f"{path}, line 9: not usable JSON (a number has thousands of digits")
+    assert errors[8].startswith(f"{path}, line 9: not usable JSON (a number has more than 100 digits")
     assert errors[9] == "the text has 1,000,001 characters, more than 1,000,000"
     assert errors[11:17] == [
         f"{path}, line 12: the key 'id' stands twice in one object; remove one",
@@ -449,6 +449,7 @@ def broken(folder: Path, name: str) -> Path:
         "cut.parquet": b"PAR1 and no more",
         "bytes.csv": b"text\n\xfc\x81\n",
         "bytes.jsonl": b'{"text": "ok"}\n{"text": "\xfc\x81"}\n',
+        "rows.jsonl": b"[1]\n{oops\n",
         "cut.json": b'[{"text": "ok"}, ',
         "cut.csv.gz": gzip.compress(random.randbytes(1000))[:500],
         "quote.csv": b'text\nfine\n"never closed\nfine\n',
@@ -478,6 +479,7 @@ def broken(folder: Path, name: str) -> Path:
         ("cut.parquet", "cut.parquet: not a readable Parquet file"),
         ("bytes.csv", "bytes.csv, line 2: byte 0xfc is not UTF-8; save the file as UTF-8."),
         ("bytes.jsonl", "bytes.jsonl, line 2: byte 0xfc is not UTF-8; save the file as UTF-8."),
+        ("rows.jsonl", 'rows.jsonl, line 1: expected an object such as {"text": "…"}; no row of the file can be read.'),
         ("cut.json", "cut.json: the array is not closed; the file is cut, or a quote or bracket is missing."),
         ("cut.csv.gz", "cut.csv.gz: cannot be read (not a complete gzip file"),
         ("quote.csv", "quote.csv, line 3: not valid CSV (unexpected end of data); check the quotes."),
