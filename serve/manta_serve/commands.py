@@ -68,7 +68,7 @@ def reload(model: ModelArgument = None) -> None:
     name, storage, _ = _asked(model)
     root = Storage.resolve(storage)
     name = name or champion_of(root, None).name
-    ModelRegistry(root).request_reload(name)
+    ModelRegistry(root, must_exist=True).request_reload(name)
     people_console().print(
         f"Services of {name} check again within seconds; /v1/model shows which version answers, and which was refused and why."
     )

@@ -62,6 +62,11 @@ class ExtraVersions:
                 self._held[version] = model
             return model
 
+    def drop(self, version: int) -> None:
+        """Forget a version, such as one that was deleted."""
+        with self._changing:
+            self._held.pop(version, None)
+
     def keep(self, model: ServedModel) -> None:
         """Keep a version in memory for the next request that names it."""
         with self._changing:

@@ -172,11 +172,20 @@ class ServedModels:
             if standing == self._standing and (self._is_settled or self._due is not None):
                 return False
             self._loader.forget_refusals()
+            self._drop_deleted(standing)
             before = self._due, self._current, self._candidate
             self._take_champion(standing)
             self._take_candidate(standing)
             self._standing = standing  # only after everything was tried
             return before != (self._due, self._current, self._candidate)
+
+    def _drop_deleted(self, standing: Standing) -> None:
+        """Forget the versions that were deleted since the last look. A number may be given again, to another model."""
+        for decision in standing.decisions:
+            if decision.action == "deleted" and decision not in self._standing.decisions:
+                self._loader.forget(decision.version)
+                if self._extra is not None:
+                    self._extra.drop(decision.version)
 
     def _is_overdue(self) -> bool:
         """Tell whether this replica is still loading a champion with which the other replicas already answer.

@@ -53,6 +53,10 @@ class VersionLoader:
         """Try refused versions again from now on."""
         self._refused = {}
 
+    def forget(self, version: int) -> None:
+        """Ask the registry again whether a version exists."""
+        self._existing.discard(version)
+
     def standing(self) -> Standing:
         """Return the registry's champion, candidate and decisions.
 

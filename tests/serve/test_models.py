@@ -130,6 +130,18 @@ def test_what_does_not_load_is_refused_with_its_reason_until_a_reload(
     assert isinstance(unknown.exception, InputError)
 
 
+def test_a_deleted_version_answers_no_more(storage: Storage, registry: ModelRegistry) -> None:
+    shutil.copytree(registry.fetch(registry.get("desk", version=3)).path, storage.root / "kept")
+    models = ServedModels(storage, "desk", extra_versions=2)
+    assert chosen(models, version=3).version == 3
+    registry.record("desk", Decision(action="deleted", version=3, at=datetime.now(UTC).isoformat()))
+    registry._client.delete_model_version("desk", "3")  # the files are those of all tests
+    models.look()
+    with pytest.raises(UnknownVersionError, match="there is no version 3 of desk"):
+        chosen(models, version=3)
+    models.stop()
+
+
 def test_what_answers_otherwise_than_it_did_when_it_was_made_is_refused(storage: Storage, registry: ModelRegistry) -> None:
     models = ServedModels(storage, "desk")
     crown(registry, BROKEN)

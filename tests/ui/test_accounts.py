@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -166,3 +170,30 @@ def test_the_page_opens_and_ends_in_an_environment_with_a_proxy(tmp_path: Path, 
     with page_process(tmp_path, log=tmp_path / "log", api="http://127.0.0.1:9") as url:
         assert httpx.get(url, trust_env=False, timeout=30).status_code == 200
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_tracking_server_without_http_is_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"^--tracking localhost:5000 is no URL; write http://localhost:5000\.$"):
+        tracking_of(settings(tracking="localhost:5000")).__enter__()
+
+
+@pytest.mark.slow
+def test_a_port_that_another_process_takes_in_the_meantime_is_one_sentence(own_storage: Path) -> None:
+    code = (
+        "import manta_ui.run as run; real, asked = run.check_port, []\n"
+        "run.check_port = lambda *place: real(*place) if asked else asked.append(place)\n"
+        "from manta.cli import main; main()"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-c", code, "ui", "--port", str(port)],
+            env=os.environ | {"COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 2, done.stderr
+    assert f"Error: 127.0.0.1:{port} cannot be listened on (Address already in use); choose another with --port." in done.stderr
+    assert "Traceback" not in done.stderr

@@ -143,6 +143,13 @@ def test_names_tags_labels_and_configs_are_shown_as_text(recorded: Recorded) -> 
     assert not [piece for piece in pieces if "<img" in piece]
 
 
+def test_a_password_of_the_server_is_neither_shown_nor_sent_with_a_job() -> None:
+    client = TrackingClient("http://user:secret@127.0.0.1:9")
+    assert client.environment == {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    with pytest.raises(TrackingError, match=r"No MLflow server answers at http://127\.0\.0\.1:9\."):
+        client.models()
+
+
 def test_an_auto_stage_is_shown_with_the_one_that_ran() -> None:
     run = Run("1", "run", "FINISHED", 0, 1, metrics={}, settings={"train.zero_stage": "auto"}, tags={})
     version = Version("desk", 1, (), 0, lineage={}, run_id="1", run=run)

@@ -18,6 +18,7 @@ from manta.cluster.ports import check_port, is_loopback
 from manta.console import working
 from manta.errors import InputError
 from manta.storage.folders import Storage
+from manta.storage.urls import check_scheme
 from manta_ui.accounts import Accounts
 from manta_ui.client import ServeClient
 from manta_ui.cluster_jobs import ClusterJobs
@@ -78,6 +79,7 @@ def run_page(settings: PageSettings, *, console: Console) -> None:
     with ExitStack() as stack:
         with working(console, "Starting the page"):
             app = page_app(settings, until=stack)
+            check_port(settings.host, settings.port)  # another process may have been quicker
             listening = stack.enter_context(socket.create_server((settings.host, settings.port)))
         console.print(f"The page is at http://{settings.host}:{settings.port} and asks {settings.api}. Ctrl-C stops it.")
         # Open pages hold a request each, which is cut off.
@@ -133,7 +135,12 @@ def page_app(settings: PageSettings, *, until: ExitStack) -> FastAPI:
 
 @contextmanager
 def tracking_of(settings: PageSettings) -> Iterator[TrackingClient]:
-    """Yield a client of the registry on the named MLflow server, else on a server started for this machine's storage."""
+    """Yield a client of the registry on the named MLflow server, else on a server started for this machine's storage.
+
+    Raises:
+        InputError: the server's address has no http://.
+    """
+    check_scheme(settings.tracking or "", setting="--tracking")
     if settings.tracking and settings.tracking.startswith(HTTP):
         yield TrackingClient(settings.tracking)
         return

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from manta.cluster.http import http_client
+from manta.errors import MantaError, without_passwords
 from manta.registry.decisions import Decision, read_decisions
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MOST_SEARCHES = 100
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
-class TrackingError(Exception):
+class TrackingError(MantaError):
     """Error: the registry did not answer, or refused the request. The message is for the person at the page."""
 
 
@@ -106,7 +107,8 @@ class TrackingClient:
         self._url = url
         self.environment = dict(environment or {})
         if isinstance(url, str) and environment is None:
-            self.environment = {"MLFLOW_TRACKING_URI": url.rstrip("/")}
+            # The variables of a job can be read by all who see the cluster's dashboard.
+            self.environment = {"MLFLOW_TRACKING_URI": without_passwords(url.rstrip("/"))}
         self._http: httpx.Client | None = None
         self._histories: dict[tuple[str, str], list[float]] = {}
 

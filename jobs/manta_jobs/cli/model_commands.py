@@ -145,7 +145,7 @@ def _registry() -> ModelRegistry:
         from manta.registry.models import ModelRegistry
         from manta.storage.folders import Storage
 
-        return ModelRegistry(Storage.resolve(None))
+        return ModelRegistry(Storage.resolve(None), must_exist=True)
 
 
 def _one_version(registry: ModelRegistry, model: str) -> RegisteredVersion:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from manta.console import bytes_phrase, duration
-from manta.errors import InputError
+from manta.errors import InputError, without_passwords
 from manta.model.encoder import head_sentence
-from manta.registry.tracking import check_tracking_server
+from manta.registry.tracking import check_tracking_server, tracking_server
 from manta.storage.object_store import check
 from manta_jobs.cluster.connection import WorkerResources, fit_workers, free_host_memory, num_workers_at_once
 from manta_jobs.preflight.estimate import (
@@ -283,11 +283,10 @@ def check_object_store(url: str, *, strangers: Sequence[str], num_nodes: int) ->
 
 def check_registry(storage: Storage) -> Check:
     """Check that the model can be registered: the tracking server answers, or the local database can be written."""
-    server = os.environ.get("MLFLOW_TRACKING_URI")
     try:
         check_tracking_server()
-        if server:
-            return Check("registry", "OK", f"MLflow at {server.rsplit('@', 1)[-1]}.")  # without a password
+        if server := tracking_server():
+            return Check("registry", "OK", f"MLflow at {without_passwords(server)}.")
         folder = existing_folder(storage.registry)
     except InputError as error:
         return Check("registry", "cannot work", str(error))

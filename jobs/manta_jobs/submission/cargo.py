@@ -13,6 +13,7 @@ from manta.cluster.job import INPUTS
 from manta.config.file import DATA_FILES, anchor_paths, build_config, read_document
 from manta.console import bytes_phrase
 from manta.errors import InputError
+from manta.storage.folders import names_a_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +88,8 @@ def packed_inputs(verb: str, params: Mapping[str, Any], *, limit: int = MOST_BYT
         sent |= {"experiment": {"path": f"{INPUTS}/{path.name}"}, "set_": None}
     for name in ("model", "data", "source", "behaviour"):
         value = params.get(name)
-        if value is not None and Path(value).expanduser().exists():
+        is_registered = name == "model" and not names_a_folder(str(value))
+        if value is not None and not is_registered and Path(value).expanduser().exists():
             inside = f"{INPUTS}/{cargo.add(Path(value), what=name)}"
             sent[name] = {"path": inside} if isinstance(value, Path) else inside
     out = params.get("out")

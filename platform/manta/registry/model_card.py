@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import EvalResult, ModelCardData, hf_hub_download
 
 from manta.config.yaml_text import read_yaml
-from manta.errors import InputError
+from manta.errors import InputError, without_passwords
 from manta.inference.artifact import WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def source_name(source: str) -> str:
     if parts.scheme == "sample":
         return source
     if parts.scheme and parts.netloc:
-        return f"{parts.scheme}://{parts.netloc.rsplit('@', 1)[-1]}{parts.path}"
+        return without_passwords(f"{parts.scheme}://{parts.netloc}{parts.path}")
     return PurePath(source).name
 
 

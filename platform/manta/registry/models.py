@@ -22,9 +22,9 @@ from manta.inference.artifact import MANIFEST_FILE, ModelArtifact
 from manta.registry.decisions import CROWNING, Decision, read_decisions
 from manta.registry.frozen_rows import ROWS_FILE, FrozenRows
 from manta.registry.lineage import lineage_tags
-from manta.registry.tracking import PARENT_TAG, open_mlflow, store_errors
+from manta.registry.tracking import PARENT_TAG, open_mlflow, store_errors, tracking_server
 from manta.storage import audit
-from manta.storage.folders import Storage
+from manta.storage.folders import Storage, names_a_folder
 from manta.storage.object_store import discard
 
 if TYPE_CHECKING:
@@ -89,12 +89,17 @@ class Standing:
 class ModelRegistry:
     """Storage of registered artifacts and their versions."""
 
-    def __init__(self, storage: Storage) -> None:
-        """Open the registry. The local database is created if it does not exist.
+    def __init__(self, storage: Storage, *, must_exist: bool = False) -> None:
+        """Open the registry. The local database is created if it does not exist, unless it `must_exist`.
 
         Raises:
+            InputError: the local database must exist and does not.
             RunError: the local database cannot be opened.
         """
+        if must_exist and not tracking_server() and not (storage.registry / "mlflow.db").is_file():
+            raise InputError(
+                f"there is no registry in {storage.registry}; set MANTA_STORAGE to that of your runs, or run `manta train` first."
+            )
         store = open_mlflow(storage)
         self.uri = store.uri
         self._storage = storage
@@ -450,14 +455,20 @@ def is_worse(version: RegisteredVersion, other: RegisteredVersion) -> bool:
 def find_model(model: str) -> tuple[ModelArtifact, int | None]:
     """Return an artifact and its version, for a model folder (version None), `NAME@VERSION`, or the champion of `NAME`.
 
+    A folder has a slash in its path, such as ./support.
+
     Raises:
         InputError: there is no such model, or its artifact is gone or altered.
         RunError: the registry cannot be reached.
     """
-    if Path(model).is_dir():
-        return ModelArtifact.load(Path(model)), None
-    registry = ModelRegistry(Storage.resolve(None))
-    version = registry.find(model)
+    if names_a_folder(model):
+        return ModelArtifact.load(Path(model).expanduser()), None
+    try:
+        registry = ModelRegistry(Storage.resolve(None), must_exist=True)
+        version = registry.find(model)
+    except InputError as error:
+        hint = f" For the folder, write ./{model}." if Path(model).is_dir() else ""
+        raise InputError(f"{error}{hint}") from None
     return registry.fetch(version), version.version
 
 

@@ -10,13 +10,12 @@ import fcntl
 import logging
 import os
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from manta.errors import InputError, RunError
+from manta.storage.urls import check_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 SERVER = "MLFLOW_TRACKING_URI"
 DATABASE_FILE = "mlflow.db"
+USER = "MLFLOW_TRACKING"
+"""Start of the names of the variables with a user, a password or a token."""
 ANSWER_WITHIN_S = 10.0
 # MLflow's own defaults wait four minutes for a server that is down, and two minutes for each answer. The next flush
 # sends lost figures again, so shorter limits are enough. An operator's own setting of these variables wins.
@@ -66,9 +67,9 @@ def open_mlflow(storage: Storage) -> MlflowStore:
     for name in ("mlflow", "alembic"):  # after the import, which sets them
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback of an error that is also raised
-    server = os.environ.get(SERVER)
-    if server:
-        return MlflowStore(MlflowClient(tracking_uri=server, registry_uri=server), server, is_local=False)
+    if server := tracking_server():
+        with store_errors(f"{SERVER} {server} cannot be used"):
+            return MlflowStore(MlflowClient(tracking_uri=server, registry_uri=server), server, is_local=False)
     uri = f"sqlite:///{storage.registry / DATABASE_FILE}"
     with store_errors(f"the registry at {uri} cannot be opened"):
         _make_database(storage.registry, uri)
@@ -86,22 +87,48 @@ def _make_database(folder: Path, uri: str) -> None:
             MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models(max_results=1)
 
 
-def check_tracking_server() -> None:
-    """Check that the tracking server answers, if one is set. Nothing is written.
+def tracking_server() -> str:
+    """Return MLFLOW_TRACKING_URI; empty if it is not set.
 
     Raises:
-        InputError: nothing answers at its address.
+        InputError: it is a host and a port, without http://.
     """
-    server = os.environ.get(SERVER, "")
+    server = os.environ.get(SERVER, "").strip()
+    check_scheme(server, setting=SERVER)
+    return server
+
+
+def check_tracking_server() -> None:
+    """Check that the tracking server answers requests as it will during a run, if one is set. Nothing is written.
+
+    Raises:
+        InputError: nothing answers at its address, or the server refuses.
+    """
+    import httpx
+
+    server = tracking_server()
     if not server.startswith(("http://", "https://")):
         return
+    user, token = os.environ.get(f"{USER}_USERNAME"), os.environ.get(f"{USER}_TOKEN")
     try:
-        urllib.request.urlopen(f"{server.rstrip('/')}/health", timeout=ANSWER_WITHIN_S).close()  # noqa: S310  # http(s), see above
-    except urllib.error.HTTPError:
-        return  # it answers; opening the run shows if it grants access
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(f"no MLflow server answers at {SERVER} {server} ({reason}); start it or unset {SERVER}.") from None
+        answer = httpx.get(
+            f"{server.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1",  # /health answers whoever asks
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            auth=(user, os.environ.get(f"{USER}_PASSWORD", "")) if user and not token else None,
+            timeout=ANSWER_WITHIN_S,
+        )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise InputError(f"no MLflow server answers at {SERVER} {server} ({error}); start it or unset {SERVER}.") from None
+    if answer.is_success:
+        return
+    said = f"the MLflow server at {SERVER} {server} refuses requests (status {answer.status_code})"
+    if "Host header" in answer.text:
+        raise InputError(
+            f"{said}: its allowed hosts lack this name; start mlflow server with --allowed-hosts {answer.url.netloc.decode()}."
+        )
+    if answer.status_code in {401, 403}:
+        raise InputError(f"{said}; set {USER}_USERNAME and {USER}_PASSWORD.")
+    raise InputError(f"{said}; check the address, and the server's log.")
 
 
 @contextmanager

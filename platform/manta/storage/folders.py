@@ -155,10 +155,17 @@ class Storage:
         """
         run = RunFolder(self.runs / f"{name}-{verb}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
         try:
-            run.data.mkdir(parents=True)
+            self.runs.mkdir(parents=True, exist_ok=True)
+            run.path.mkdir(mode=0o700)  # it holds texts, and its owner alone reads them
+            run.data.mkdir()
         except OSError as error:
             raise InputError(f"storage: {self.root} cannot be written ({error.strerror}); set storage or MANTA_STORAGE.") from None
         return run
+
+
+def names_a_folder(model: str) -> bool:
+    """Tell whether the argument for a model is a path, such as ./support. A name without a slash is one of the registry."""
+    return "/" in model or model.startswith(("~", "."))
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
@@ -175,6 +182,11 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
         temporary.unlink(missing_ok=True)
         raise
     temporary.replace(path)
+
+
+def owner_only(path: str, flags: int) -> int:
+    """Open a file so that only its owner can read it, as the `opener` of `open`."""
+    return os.open(path, flags, 0o600)
 
 
 def partial_beside(path: Path) -> Path:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from manta.errors import InputError
 
 if TYPE_CHECKING:
     import fsspec
+
+
+HOST_AND_PORT = re.compile(r"[A-Za-z0-9.-]+:[0-9]+(?:/.*)?")
+
+
+def check_scheme(address: str, *, setting: str) -> None:
+    """Refuse the address of a server that is a host and a port only.
+
+    Raises:
+        InputError: it has no http://.
+    """
+    if HOST_AND_PORT.fullmatch(address):
+        raise InputError(f"{setting} {address} is no URL; write http://{address}.")
 
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -54,6 +54,13 @@ def run(shared_storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Run:
     return invoke
 
 
+def test_a_mistyped_storage_is_told_and_not_made(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANTA_STORAGE", str(tmp_path / "typo"))
+    with pytest.raises(InputError, match="there is no registry in"):
+        run("list")
+    assert not (tmp_path / "typo").exists()
+
+
 def test_list_has_every_version_with_its_aliases(run: Run) -> None:
     found = run("list", "desk")
     assert [(item["version"], item["aliases"]) for item in found["models"]] == [(3, ["candidate"]), (2, []), (1, ["champion"])]

@@ -68,6 +68,16 @@ def test_what_lies_in_the_storage_or_only_over_there_stays(tmp_path: Path) -> No
     assert storage == str(shared)
 
 
+def test_a_registered_model_travels_not_even_if_a_folder_here_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "support").mkdir()
+    (tmp_path / "support" / "manta.json").touch()
+    monkeypatch.chdir(tmp_path)
+    packed, sent, _ = packed_inputs("evaluate", {"model": "support"})
+    assert (packed.files, sent["model"]) == ({}, "support")
+    packed, sent, _ = packed_inputs("evaluate", {"model": "./support"})
+    assert (list(packed.files), sent["model"]) == (["0-support/manta.json"], "{inputs}/0-support")
+
+
 def test_two_megabytes_travel_and_two_gigabytes_are_refused_with_the_way_out(tmp_path: Path) -> None:
     path = experiment(tmp_path)
     os.truncate(tmp_path / "rows.csv", 2 * 10**6)

@@ -25,7 +25,7 @@ from manta.labels import LabelSpace
 from manta.registry.decisions import Decision, line_of_champions
 from manta.registry.frozen_rows import SEEN_FILE, FrozenRows, text_hashes
 from manta.registry.lineage import code_version
-from manta.registry.models import CANDIDATE, CHAMPION, ModelRegistry
+from manta.registry.models import CANDIDATE, CHAMPION, ModelRegistry, find_model
 from manta.registry.tracking import RunTracker
 from manta.storage.audit import acting_user
 from manta.storage.folders import Storage
@@ -183,6 +183,29 @@ def test_a_storage_folder_may_have_any_name(tmp_path: Path, artifact: ModelArtif
     register(registry, storage, artifact, promote=True)
     assert (tmp_path / "Ablage für 100% #1" / "registry" / "mlflow.db").is_file()
     assert registry.fetch(registry.get(artifact.manifest.name)).manifest == artifact.manifest
+
+
+def test_a_name_is_one_of_the_registry_even_if_a_folder_has_it(
+    registry: ModelRegistry, storage: Storage, artifact: ModelArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MANTA_STORAGE", str(storage.root))
+    version = register(registry, storage, artifact, promote=True)
+    (tmp_path / version.name).mkdir()
+    shutil.copytree(artifact.path, tmp_path / "apart")
+    monkeypatch.chdir(tmp_path)
+    assert find_model(version.name)[1] == version.version
+    assert find_model("./apart")[1] is None
+    with pytest.raises(InputError, match=r"apart: no champion in the registry .* For the folder, write \./apart\."):
+        find_model("apart")
+
+
+def test_looking_makes_no_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"there is no registry in .*typo/registry; set MANTA_STORAGE"):
+        ModelRegistry(Storage(tmp_path / "typo"), must_exist=True)
+    monkeypatch.setenv("MANTA_STORAGE", str(tmp_path / "typo"))
+    with pytest.raises(InputError, match="there is no registry in"):
+        find_model("support")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_opening_finds_what_the_first_registered(

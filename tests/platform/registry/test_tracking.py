@@ -183,6 +183,42 @@ def test_a_server_that_is_not_there_is_one_sentence_at_once(tmp_path: Path, monk
     assert not (tmp_path / "storage").exists()
 
 
+def test_an_address_without_http_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
+    for opens in (check_tracking_server, lambda: tracked(Storage(tmp_path))):
+        with pytest.raises(InputError, match=r"localhost:5000 is no URL; write http://localhost:5000\.$"):
+            opens()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://host")
+    with pytest.raises(RunError, match="MLFLOW_TRACKING_URI htp://host cannot be used"):
+        tracked(Storage(tmp_path))
+
+
+def test_a_password_in_the_address_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_ports(1)[0]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:sec:ret@127.0.0.1:{port}")
+    with pytest.raises(InputError) as refused:
+        check_tracking_server()
+    with pytest.raises(RunError) as failed:
+        tracked(Storage(tmp_path))
+    for error in (refused.value, failed.value):
+        assert f"http://127.0.0.1:{port}" in str(error)
+        assert "ret" not in str(error).replace("retr", "")
+        assert "user" not in str(error)
+
+
+@pytest.mark.server
+def test_a_server_that_does_not_know_its_own_name_is_told_before_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mlflow_server(tmp_path / "server", free_ports(1)[0], MLFLOW_SERVER_ALLOWED_HOSTS="known:1,127.0.0.1:*") as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        check_tracking_server()
+        named = address.replace("127.0.0.1", "localhost")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
+        with pytest.raises(
+            InputError, match=rf"refuses requests \(status 403\): .* --allowed-hosts {named.removeprefix('http://')}\."
+        ):
+            check_tracking_server()
+
+
 @pytest.mark.parametrize("uri", ["", "sqlite:///somewhere.db"])
 def test_a_file_needs_no_server(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -59,6 +59,11 @@ def test_runs_have_their_own_folders_and_names(tmp_path: Path) -> None:
     assert not runs[0].artifact.exists()
 
 
+def test_a_run_is_its_owners_alone(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "storage")
+    assert storage.new_run("support", verb="train").path.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written \(Not a directory\); set storage or MANTA_STORAGE"):
