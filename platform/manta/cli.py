@@ -7,7 +7,10 @@ message on stderr. Exit codes: 0 done, 1 the run failed, 2 the input or config i
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
+import traceback
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -17,7 +20,7 @@ from rich.markup import escape
 from manta import __version__
 from manta.config import ExperimentConfig
 from manta.console import people_console
-from manta.errors import MantaError
+from manta.errors import MantaError, last_cause, without_passwords
 
 COMMAND_ORDER = (
     "demo",
@@ -64,12 +67,24 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Run the command line and exit with its exit code. Typer handles wrong options and Ctrl-C."""
+    """Run the command line and exit with its exit code. Typer handles wrong options and Ctrl-C. No error ends in a traceback."""
     try:
         build_app()()
     except MantaError as error:
         people_console().print(f"[bold red]Error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001  # the outermost place: what nobody foresaw is a sentence, too
+        people_console().print(f"[bold red]Error:[/] {escape(unforeseen(error))}")
+        sys.exit(1)
+
+
+def unforeseen(error: Exception) -> str:
+    """Write the traceback of an error that nobody foresaw into a file of its own, and return a sentence about the two."""
+    descriptor, path = tempfile.mkstemp(prefix="manta-error-", suffix=".txt")  # readable by its owner only
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(without_passwords("".join(traceback.format_exception(error))))
+    command = " ".join(["manta", *sys.argv[1:2]])
+    return f"{command} broke off on an error that it does not know: {last_cause(error)}. The full traceback is in {path}."
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from manta.cluster.ports import check_port, is_loopback
+from manta.cluster.ray_start import LOCAL_HOST, starting_ray
 from manta.console import working
-from manta.errors import InputError, RunError
+from manta.errors import InputError, RunError, last_cause
 from manta.registry.models import ModelRegistry, RegisteredVersion
 from manta.storage.folders import Storage
 from manta_serve.feedback import FeedbackStore
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from manta_serve.app import ServeArguments
 
 APPLICATION = "manta"
-LOCAL_HOST = "127.0.0.1"
 OWN_CLUSTER = {
     # Despite its name it also works on Linux: Ray's own ports stay on this machine.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -82,13 +82,14 @@ def _run(version: RegisteredVersion, root: Storage, *, config: ServeConfig, ingr
         require_keys=not is_loopback(ingress.host),
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    shared = os.environ.get("RAY_ADDRESS")
-    with working(console, "Starting Ray"):
+    address = os.environ.get("RAY_ADDRESS") or None
+    with starting_ray(address), working(console, "Starting Ray"):
         ray.init(
-            address=shared or "local",
-            include_dashboard=None if shared else False,
+            address=address or "local",
+            include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            **({} if address else {"_node_ip_address": LOCAL_HOST}),
         )
     # Set after Ray has started, because Ray installs its own handlers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -135,6 +136,11 @@ def _start(arguments: ServeArguments, ingress: Ingress, *, version: RegisteredVe
     host = LOCAL_HOST if ingress.host == ALL_INTERFACES and not os.environ.get("RAY_ADDRESS") else ingress.host
     try:
         serve.start(http_options=HTTPOptions(host=host, port=ingress.proxy_port))
+    except Exception as error:
+        if "Failed to bind" in str(error):  # another process was quicker than our own check
+            raise InputError(f"{ingress.host}:{ingress.proxy_port} is taken; choose another with --port.") from error
+        raise RunError(f"Ray Serve did not start at {ingress.host}:{ingress.proxy_port} ({last_cause(error)}).") from error
+    try:
         serve.run(build(arguments), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         serve.delete(APPLICATION)
@@ -173,7 +179,7 @@ def champion_of(storage: Storage, name: str | None) -> RegisteredVersion:
     Raises:
         InputError: no name is given and there is not exactly one model, or the model has no champion.
     """
-    registry = ModelRegistry(storage)
+    registry = ModelRegistry(storage, must_exist=True)
     if name is None:
         names = sorted({version.name for version in registry.versions()})
         if len(names) != 1:

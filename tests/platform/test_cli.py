@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from manta import __version__
-from manta.cli import COMMAND_ORDER, build_app
+from manta.cli import COMMAND_ORDER, build_app, main
 from manta.errors import InputError, MantaError, RunError
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +26,32 @@ def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def manta(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return python("-m", "manta.cli", *arguments, folder=folder)
+
+
+def test_what_nobody_foresaw_is_one_sentence_and_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken() -> None:
+        try:
+            raise KeyError("http://user:secret@host")
+        except KeyError as error:
+            raise ValueError("two\nlines") from error
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("manta.cli.schema", broken)
+    monkeypatch.setattr(sys, "argv", ["manta", "schema"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 1
+    (log,) = tmp_path.iterdir()
+    said = capsys.readouterr().err
+    assert said == (
+        "Error: manta schema broke off on an error that it does not know: KeyError: 'http://host'. "
+        f"The full traceback is in {log}.\n"
+    )
+    assert "in broken" in log.read_text()
+    assert "secret" not in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
 
 
 def test_help_lists_every_command(tmp_path: Path) -> None:

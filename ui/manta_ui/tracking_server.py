@@ -18,6 +18,7 @@ import httpx
 
 from manta.cluster.http import http_client
 from manta.cluster.ports import free_ports
+from manta.storage.folders import owner_only
 from manta_ui.tracking_client import NothingRecordedError, TrackingClient, TrackingError, TrackingStartingError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class TrackingServer:
         ]
         # No job queues, which start slowly. A separate session, so that Ctrl-C reaches only the page and `stop` ends all workers.
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with open(self._log, "wb") as log:  # noqa: PTH123  # the name is also used in messages
+        with open(self._log, "wb", opener=owner_only) as log:
             self._process = subprocess.Popen(  # noqa: S603  # our own command
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
             )

@@ -118,7 +118,7 @@ def opened(path: Path, task: Task, *, make_plan: Callable[[], Plan], start_again
         InputError: another process works on it, another task was begun there, or the folder cannot be made.
     """
     try:
-        path.mkdir(exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
         if not (path / "lock").exists() and any(path.iterdir()):
             raise InputError(
                 f"{path}: not begun by manta predict, which uses and removes a folder of this name; give another --out."

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import traceback
 from typing import Any, Dict  # noqa: UP035  # so that an old Python can read it
 
 MARK = "MANTA-JOB "
@@ -35,7 +36,7 @@ def main() -> int:
         )
     import typer
 
-    from manta.errors import MantaError
+    from manta.errors import MantaError, last_cause
     from manta_jobs.cluster.connection import connected
 
     if order["code"] is not None:
@@ -56,6 +57,12 @@ def main() -> int:
             verb(**params)
     except MantaError as error:
         return failed(str(error), error.exit_code)
+    except Exception as error:  # noqa: BLE001  # the outermost place
+        traceback.print_exc()  # into the job's log
+        verb = order["verb"]
+        return failed(
+            f"{verb} broke off on an error that it does not know: {last_cause(error)}. The job's log has the traceback.", 1
+        )
     finished(json.loads(output.getvalue().splitlines()[-1]))
     return 0
 

@@ -18,8 +18,9 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from manta.cluster.ray_start import LOCAL_HOST, starting_ray
 from manta.console import people_console, working
-from manta.errors import InputError, RunError
+from manta.errors import InputError
 from manta.storage.object_store import check, url_of
 from manta_jobs.cluster.autoscaling import Growth, Node, growth
 from manta_jobs.cluster.losses import losses_named
@@ -87,22 +88,20 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A cluster that we start measures every process of the machine less often, because that takes time from training.
     os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
-    where = target or "this machine"
-    try:
-        with working(people_console(), f"Connecting to Ray at {where}" if target else "Starting Ray on this machine"):
-            if target:
-                ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                # More workers than cores are slow but correct, so the local cluster has a logical CPU for each worker.
-                ray.init(
-                    address="local",
-                    num_cpus=local_cpus(num_workers),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"no Ray cluster answers at {where} ({str(error).splitlines()[0]}).") from error
+    doing = f"Connecting to Ray at {target}" if target else "Starting Ray on this machine"
+    with starting_ray(target), working(people_console(), doing):
+        if target:
+            ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            # More workers than cores are slow but correct, so the local cluster has a logical CPU for each worker.
+            ray.init(
+                address="local",
+                _node_ip_address=LOCAL_HOST,
+                num_cpus=local_cpus(num_workers),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     # Ray always reports lost workers on stdout; stdout is reserved for `--json`.
     with redirect_stdout(sys.stderr):
         try:
