@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from manta.config import TrainConfig
 from manta.errors import InputError
 from manta.inference.artifact import MANIFEST_FILE, ModelArtifact
 from manta.registry.decisions import CROWNING, Decision, read_decisions
@@ -445,7 +446,7 @@ class ModelRegistry:
 
 def is_worse(version: RegisteredVersion, other: RegisteredVersion) -> bool:
     """Tell whether a version is worse than another by its `train.metric`, each on its own test rows. False if that is unknown."""
-    metric = version.config.get("train.metric", "")
+    metric = version.config.get("train.metric", str(TrainConfig.model_fields["metric"].default))
     ours, theirs = version.metrics.get(metric), other.metrics.get(metric)
     if ours is None or theirs is None:
         return False
