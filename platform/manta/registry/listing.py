@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from manta.errors import RunError
-from manta.registry.tracking import DATABASE_FILE
+from manta.registry.tracking import existing_database
 
 if TYPE_CHECKING:
     from manta.storage.folders import Storage
@@ -46,11 +46,10 @@ def list_versions(storage: Storage, name: str | None = None) -> list[ListedVersi
     """Return every version in the storage's own registry, newest first; only those of one model if `name` is given.
 
     Raises:
+        InputError: there is no registry.
         RunError: the registry cannot be read.
     """
-    path = storage.registry / DATABASE_FILE
-    if not path.exists():
-        return []
+    path = existing_database(storage)
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             return _listed(database, name)

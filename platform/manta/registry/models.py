@@ -23,7 +23,7 @@ from manta.inference.artifact import MANIFEST_FILE, ModelArtifact
 from manta.registry.decisions import CROWNING, Decision, read_decisions
 from manta.registry.frozen_rows import ROWS_FILE, FrozenRows
 from manta.registry.lineage import lineage_tags
-from manta.registry.tracking import PARENT_TAG, open_mlflow, store_errors, tracking_server
+from manta.registry.tracking import PARENT_TAG, existing_database, open_mlflow, store_errors, tracking_server
 from manta.storage import audit
 from manta.storage.folders import Storage, names_a_folder
 from manta.storage.object_store import discard
@@ -97,10 +97,8 @@ class ModelRegistry:
             InputError: the local database must exist and does not.
             RunError: the local database cannot be opened.
         """
-        if must_exist and not tracking_server() and not (storage.registry / "mlflow.db").is_file():
-            raise InputError(
-                f"there is no registry in {storage.registry}; set MANTA_STORAGE to that of your runs, or run `manta train` first."
-            )
+        if must_exist and not tracking_server():
+            existing_database(storage)
         store = open_mlflow(storage)
         self.uri = store.uri
         self._storage = storage

@@ -76,6 +76,20 @@ def open_mlflow(storage: Storage) -> MlflowStore:
         return MlflowStore(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, is_local=True)
 
 
+def existing_database(storage: Storage) -> Path:
+    """Return the local registry's file.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = storage.registry / DATABASE_FILE
+    if not path.is_file():
+        raise InputError(
+            f"there is no registry in {storage.registry}; set MANTA_STORAGE to that of your runs, or run `manta train` first."
+        )
+    return path
+
+
 def _make_database(folder: Path, uri: str) -> None:
     """Create the database unless it exists. A lock admits one process at a time, as MLflow's migrations cannot run in parallel."""
     from mlflow import MlflowClient

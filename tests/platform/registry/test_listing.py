@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from manta.errors import RunError
+from manta.errors import InputError, RunError
 from manta.registry.listing import ListedVersion, list_versions
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
@@ -42,8 +42,9 @@ def test_the_list_is_that_of_mlflow(make_artifact: Callable[..., Any], tmp_path:
     assert list_versions(storage, "it's") == []
 
 
-def test_an_empty_storage_is_left_empty(tmp_path: Path) -> None:
-    assert list_versions(Storage(tmp_path / "storage")) == []
+def test_an_empty_storage_is_told_and_left_empty(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no registry in"):
+        list_versions(Storage(tmp_path / "storage"))
     assert not (tmp_path / "storage").exists()
 
 
