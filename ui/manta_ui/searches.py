@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import yaml
-
 from manta.config import TrainConfig
+from manta.config.yaml_text import read_yaml
+from manta.errors import InputError
 
 if TYPE_CHECKING:
     from manta_ui.tracking_client import Run, TrackingClient
@@ -114,8 +114,8 @@ def read_search(tracking: TrackingClient, run_id: str) -> Search:
 def results_of(content: bytes | None) -> tuple[str, dict[str, Mean]]:
     """Return the winner and the confirmed trials' results from a search's file; empty if it has none that can be read."""
     try:
-        found = yaml.safe_load(content or b"")
-    except yaml.YAMLError:
+        found = read_yaml((content or b"").decode(errors="replace"), source=RESULTS_FILE)
+    except InputError:
         found = None
     if not isinstance(found, dict) or "winner" not in found:
         return "", {}

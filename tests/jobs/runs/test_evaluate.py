@@ -341,7 +341,7 @@ def test_a_jsonl_row_may_lack_a_slice_column_but_not_all_of_them(
     split = load_labelled(str(path), config, labels=desk.manifest.label_space, columns=["country"])
     assert split.columns == {"country": ["FR", None]}
     assert split.places == ["line 1", "line 2"]
-    with pytest.raises(InputError, match=r"no column 'city' \(--slice\)"):
+    with pytest.raises(InputError, match=r"no row has the field 'city' \(--slice\)"):
         load_labelled(str(path), config, labels=desk.manifest.label_space, columns=["city"])
 
 

@@ -96,7 +96,7 @@ def test_a_form_that_answers_otherwise_is_refused_and_its_file_not_kept(
     assert not list(made.path.glob("*.onnx"))
     assert ModelArtifact.load(made.path) == made
     assert Predictor(made, device="cpu").form == "safetensors"
-    with pytest.raises(InputError, match=r"onnx-int8 was refused: accuracy .* take safetensors"):
+    with pytest.raises(InputError, match=r"onnx-int8 was refused: accuracy .* use safetensors"):
         Predictor(made, device="cpu", form="onnx-int8")
 
 
