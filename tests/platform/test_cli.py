@@ -108,8 +108,9 @@ def test_wrong_input_leaves_with_2_and_writes_nothing(
     done = manta("train", "e.yaml", *arguments, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
-    assert done.stderr.startswith("Error: ")
-    assert done.stderr.count("\n") == 1
+    said = [line for line in done.stderr.splitlines() if not line.endswith(" …")]  # a slow machine says what it is doing
+    assert len(said) == 1
+    assert said[0].startswith("Error: ")
     assert not own_storage.exists()
 
 
