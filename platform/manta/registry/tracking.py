@@ -126,7 +126,7 @@ def check_tracking_server() -> None:
     user, token = os.environ.get(f"{USER}_USERNAME"), os.environ.get(f"{USER}_TOKEN")
     try:
         answer = httpx.get(
-            f"{server.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1",  # /health answers whoever asks
+            f"{server.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1",  # /health answers everyone
             headers={"Authorization": f"Bearer {token}"} if token else None,
             auth=(user, os.environ.get(f"{USER}_PASSWORD", "")) if user and not token else None,
             timeout=ANSWER_WITHIN_S,
