@@ -122,25 +122,6 @@ def test_a_replica_that_is_told_to_drain_is_not_ready_and_still_answers(port: in
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_a_port_that_another_process_takes_in_the_meantime_is_one_sentence(storage: Storage) -> None:
-    code = "import manta_serve.run as run; run.check_port = lambda *_: None; from manta.cli import main; main()"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        done = subprocess.run(
-            [sys.executable, "-c", code, "serve", "desk", "--port", str(port)],
-            env=os.environ | {"MANTA_STORAGE": str(storage.root), "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
-    assert done.returncode == 2, done.stderr
-    assert f"Error: 127.0.0.1:{port} is taken; choose another with --port." in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(400)
 def test_manta_serve_answers_what_was_asked_before_sigterm_and_leaves_nothing(
     storage: Storage, predictor: Predictor, listens_to_ctrl_c: Callable[[], None], tmp_path: Path
 ) -> None:

@@ -96,5 +96,6 @@ def record_search(storage: Storage, folder: Path, *, is_over: bool) -> None:
         best = folder / "best.yaml"
         best.write_text(f"name: desk\n# {EVIL}\n")
         write_results(folder / "trials.yaml")
-        search.log_files(best, folder / "trials.yaml")
+        search.log_files(best)
+        search.log_files(folder / "trials.yaml")
         search.finish("FINISHED")
