@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sqlite3
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,8 @@ def test_corrections_are_one_click_and_become_a_run(visit: Visit, stack: Stack) 
     box = visit.part("correction-config").locator("textarea")
     expect(box).to_have_value(re.compile("feedback/desk/feedback.sqlite"))
     config = ExperimentConfig.model_validate(yaml.safe_load(box.input_value()))
-    assert Path(str(config.data.feedback)).read_text().count("\n") == 2
+    with closing(sqlite3.connect(str(config.data.feedback))) as database:
+        assert database.execute("SELECT count(*) FROM feedback").fetchone() == (2,)
     assert violations(visit) == []
     with visit.page.expect_download() as download:
         visit.part("download-config").click()
