@@ -66,7 +66,7 @@ pytestmark = pytest.mark.server
 
 
 def test_the_tab_appears_at_once_and_says_that_the_server_starts(recorded: Recorded) -> None:
-    assert str(recorded.first_answer).startswith("Starting MLflow")
+    assert str(recorded.first_answer).startswith("Loading models and searches")
 
 
 def test_versions_come_with_aliases_figures_lineage_and_settings(recorded: Recorded) -> None:
