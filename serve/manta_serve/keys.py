@@ -52,7 +52,7 @@ class ApiKey(BaseModel):
     created: str
     """UTC, ISO 8601."""
     scopes: tuple[KeyScope, ...] = SCOPES
-    """What the key may be used for."""
+    """Purposes that the key may be used for."""
     ends: str | None = None
     """Time from which the key is refused, in UTC, ISO 8601. None: never."""
 

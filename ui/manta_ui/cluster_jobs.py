@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("manta.page")
 NOBODY = "someone on this machine"
-"""Who uses a page without a login."""
+"""Name of the user of a page without a login."""
 
 
 class ClusterJobs:

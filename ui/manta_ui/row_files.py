@@ -46,10 +46,10 @@ class RowFile:
     rows: list[dict[str, Any]] | pa.Table
     """A table for Parquet, so that columns keep their types."""
     faults: dict[int, str] = field(default_factory=dict)
-    """Why a row could not be read, by its index."""
+    """Reason why a row could not be read, by the row's index."""
     delimiter: str = ","
     note: str = ""
-    """How the file was read, as a sentence; empty if as its name promises."""
+    """A sentence on a detected delimiter or encoding; empty if the file is as its name promises."""
 
     @property
     def kind(self) -> str:

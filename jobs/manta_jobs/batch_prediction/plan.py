@@ -34,7 +34,7 @@ PREFIX = "predicted_"
 
 
 class Format(BaseModel):
-    """How the text of one file is written, as found."""
+    """Encoding and delimiter found in one file, and whether it is a JSON array."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -119,7 +119,7 @@ class Plan(BaseModel):
 
 @dataclass(frozen=True)
 class _FilePlan:
-    """What one file has."""
+    """Columns, chunks and format of one file."""
 
     columns: tuple[str, ...]
     text_columns: tuple[str, ...]

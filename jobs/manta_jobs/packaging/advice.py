@@ -1,4 +1,4 @@
-"""What to try after a run: one list of at most three settings, the most promising first, each named once.
+"""Advice after a run: one list of at most three settings to try, the most promising first, each named once.
 
 The values come from the rule of `auto` (`manta.config.starting_point`) and stay within its bounds, so that one sentence never
 contradicts another.

@@ -41,7 +41,7 @@ class Job:
     ended_ms: int | None
     exit_code: int | None = None
     user: str = ""
-    """Who started it from a page with a login; else empty."""
+    """Name of the user who started it from a page with a login; else empty."""
 
     @property
     def is_over(self) -> bool:

@@ -1,4 +1,4 @@
-"""What precedes a start of Ray on this machine, and the sentence if it fails. Nothing here imports Ray."""
+"""Preparation of a start of Ray on this machine, and the error if it fails. Nothing here imports Ray."""
 
 from __future__ import annotations
 

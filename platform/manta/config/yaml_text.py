@@ -22,7 +22,7 @@ NUMBERS = {
         r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
     ),
 }
-"""What is read as a number: decimal digits. PyYAML's other forms, such as 90:00, 010 and 1_000, stay text."""
+"""Numbers are decimal digits. PyYAML's other notations, such as 90:00, 010 and 1_000, stay text."""
 
 
 class _Loader(yaml.SafeLoader):
