@@ -139,6 +139,10 @@ class StopInQueue(Callback):  # type: ignore[misc]  # Ray's class is untyped
         """Stop the trial in the queue, after it ended by itself or by the scheduler."""
         self._queue.stop(str(trial))
 
+    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
+        """Stop the trial in the queue if its process failed, so that no worker waits for a decision on it."""
+        self._queue.stop(str(trial))
+
 
 def trial_name(number: int) -> str:
     """Return the name of a trial by its number from 0: `trial-001` for 0."""
@@ -178,7 +182,14 @@ def build_tuner(
             trial_name_creator=lambda trial: str(trial.config[TRIAL]),
         ),
         # In an object store, this is a URL. Tune itself stores there the state from which a trial resumes on another node.
-        run_config=ray_tune.RunConfig(name="tune", storage_path=shown(folder / "ray"), verbose=0, callbacks=[StopInQueue(queue)]),
+        run_config=ray_tune.RunConfig(
+            name="tune",
+            storage_path=shown(folder / "ray"),
+            verbose=0,
+            callbacks=[StopInQueue(queue)],
+            # A trial's process has nothing to save. Asked to when it is stopped, it would count as failed.
+            checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
     )
 
 

@@ -129,6 +129,23 @@ def test_every_trial_is_a_child_of_the_searchs_mlflow_run(searched: Searched) ->
         assert child.info.status in ("FINISHED", "KILLED")
 
 
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+def test_a_trial_that_falls_behind_is_stopped_and_the_search_ends(
+    ray_cluster: None, two_classes: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    space = {"train.learning_rate": {"choice": [1e-6]}}
+    config = search(two_classes, tiny_model, space=space, budget={"num_trials": 2}, confirm=None).with_values(
+        {"train.learning_rate": 3e-3, "train.metric": "loss", "train.num_workers": 1}
+    )
+    tuned = tune(config.model_copy(update={"storage": str(tmp_path / "storage")}), console=people_console())
+    assert [(trial.name, trial.status, len(trial.history)) for trial in tuned.trials] == [
+        ("trial-001", "done", 3),
+        ("trial-002", "stopped early", 1),
+    ]
+    assert list((tmp_path / "storage").rglob("error.txt")) == []
+
+
 @pytest.mark.timeout(600)
 def test_a_trial_among_others_is_the_same_as_alone(searched: Searched, own_storage: Path) -> None:
     # The winner ran after others in the same processes; this run has processes of its own.
