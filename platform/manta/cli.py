@@ -6,13 +6,14 @@ message on stderr. Exit codes: 0 done, 1 the run failed, 2 the input or config i
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
 import tempfile
 import traceback
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
@@ -78,6 +79,24 @@ def main() -> None:
         sys.exit(1)
 
 
+def command() -> NoReturn:
+    """Run `main` as the process of the `manta` script, and end it at once.
+
+    Python would first free every object of torch, which takes seconds. What has registered itself for the exit still runs.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    except KeyboardInterrupt:
+        code = 130
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def unforeseen(error: Exception) -> str:
     """Write the traceback of an error that nobody foresaw into a file of its own, and return a sentence about the two."""
     descriptor, path = tempfile.mkstemp(prefix="manta-error-", suffix=".txt")  # readable by its owner only
@@ -102,4 +121,4 @@ def _global_options(
 
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -22,15 +22,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize(("verb", "sign"), [("train", "epoch 2/"), ("tune", "epoch 2,")])
+@pytest.mark.parametrize(
+    ("verb", "sign", "num_workers"), [("train", "epoch 2/", 2), ("train", "epoch 2/", 1), ("tune", "epoch 2,", 2)]
+)
 @pytest.mark.timeout(300)
 def test_ctrl_c_leaves_no_process_and_exits_130(
-    verb: str, sign: str, two_classes: Path, tiny_model: Path, listens_to_ctrl_c: Callable[[], None], tmp_path: Path
+    verb: str,
+    sign: str,
+    num_workers: int,
+    two_classes: Path,
+    tiny_model: Path,
+    listens_to_ctrl_c: Callable[[], None],
+    tmp_path: Path,
 ) -> None:
     experiment = tmp_path / "long.yaml"
     experiment.write_text(
         f"name: long\ndata: {{train: {two_classes}}}\nmodel: {{pretrained: {tiny_model}, max_length: 32}}\n"
-        "train: {num_workers: 2, num_epochs: 5000, batch_size: 16}\n"
+        f"train: {{num_workers: {num_workers}, num_epochs: 5000, batch_size: 16}}\n"
     )
     log = tmp_path / "stderr"
     with log.open("w") as errors:
@@ -46,7 +54,7 @@ def test_ctrl_c_leaves_no_process_and_exits_130(
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
     started = psutil.Process(process.pid).children(recursive=True)
-    assert len(started) > 2
+    assert len(started) > 2 or num_workers == 1
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert process.wait(timeout=60) == 130, log.read_text()
     assert "Traceback" not in log.read_text()

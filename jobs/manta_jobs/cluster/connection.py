@@ -111,12 +111,27 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
             ray.shutdown()
 
 
-def interruptible(work: Callable[[], T], *, console: Console, look: Callable[[], None] | None = None) -> T:
-    """Run long work of Ray so that Ctrl-C ends it at once. Call `look` every second; an exception from `look` ends the work, too.
+def needs_no_cluster(address: str | None, *, num_workers: int) -> bool:
+    """Tell whether this process can do a job by itself: one worker is enough, and no cluster is named or connected."""
+    return num_workers == 1 and not (ray.is_initialized() or address or os.environ.get("RAY_ADDRESS"))
 
-    On the main thread, Ray Train and Tune install their own handlers for Ctrl-C: one exits with code 1, the other continues to the
-    end of its step and reports success. On a separate thread, the work leaves Ctrl-C to this function.
+
+@contextmanager
+def connected_if_needed(address: str | None, *, num_workers: int) -> Iterator[None]:
+    """Keep this process connected to a cluster, as `connected` does, unless it can do the job by itself.
+
+    Raises:
+        RunError: no cluster answers at the address, or a process of it was lost.
     """
+    if needs_no_cluster(address, num_workers=num_workers):
+        yield
+        return
+    with connected(address, num_workers=num_workers):
+        yield
+
+
+def in_background(work: Callable[[], T]) -> Future[T]:
+    """Start work in a thread that ends with this process, and return its future."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -126,7 +141,20 @@ def interruptible(work: Callable[[], T], *, console: Console, look: Callable[[],
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def interruptible(work: Callable[[], T], *, console: Console, look: Callable[[], None] | None = None) -> T:
+    """Run long work so that Ctrl-C ends it at once. Call `look` every second; an exception from `look` ends the work, too.
+
+    On the main thread, Ray Train and Tune install their own handlers for Ctrl-C: one exits with code 1, the other continues to the
+    end of its step and reports success. On a separate thread, the work leaves Ctrl-C to this function. Without a cluster, the work
+    runs on this thread, where Ctrl-C ends it.
+    """
     try:
+        if not ray.is_initialized():
+            return work()
+        future = in_background(work)
         while look is not None and not wait([future], timeout=LOOK_EVERY_S).done:
             look()
         return future.result()
@@ -135,21 +163,37 @@ def interruptible(work: Callable[[], T], *, console: Console, look: Callable[[],
         raise
 
 
-def one_node_task(function: Callable[..., Any]) -> tuple[Any, int]:
-    """Return a function as a Ray task, and the number of threads it may use.
+class OneNode:
+    """One node for one piece of work: it gets the node's cores, or one GPU if the cluster has any.
 
-    The task gets one node's cores, or one GPU if the cluster can have any.
-
-    Raises:
-        InputError: no node of the cluster has a CPU, and no node will be started.
+    Without a cluster, the node is this machine, and the work runs in a thread of this process.
     """
-    cluster = present_cluster()
-    num_gpus = 1 if any(node.get("GPU", 0) for node in cluster.nodes) else 0
-    num_cpus = max(int(node.get("CPU", 0)) for node in cluster.nodes if node.get("GPU", 0) >= num_gpus)
-    if not num_cpus and cluster.growth is None:
-        raise InputError("none of the cluster's nodes has a CPU to work on; start one with `ray start --address=…`.")
-    num_cpus = max(1, num_cpus)
-    return ray.remote(num_cpus=1 if num_gpus else num_cpus, num_gpus=num_gpus)(function), num_cpus
+
+    def __init__(self, *, on_cpu: bool = False) -> None:
+        """Choose the node; `on_cpu` is for work that only CPUs can do.
+
+        Raises:
+            InputError: no node of the cluster has a CPU, and no node will be started.
+        """
+        cluster = present_cluster()
+        self._num_gpus = 1 if not on_cpu and any(node.get("GPU", 0) for node in cluster.nodes) else 0
+        num_cpus = max(int(node.get("CPU", 0)) for node in cluster.nodes if node.get("GPU", 0) >= self._num_gpus)
+        if not num_cpus and cluster.growth is None:
+            raise InputError("none of the cluster's nodes has a CPU to work on; start one with `ray start --address=…`.")
+        self.num_threads = max(1, num_cpus)
+
+    def start(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Start a function and return the future of its result."""
+        if not ray.is_initialized():
+            return in_background(lambda: function(*arguments))
+        num_cpus = 1 if self._num_gpus else self.num_threads
+        task = ray.remote(num_cpus=num_cpus, num_gpus=self._num_gpus)(function)
+        future: Future[T] = task.remote(*arguments).future()
+        return future
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function and return its result."""
+        return self.start(function, *arguments).result() if ray.is_initialized() else function(*arguments)
 
 
 def num_cores() -> int:
@@ -170,8 +214,10 @@ def cluster_nodes() -> list[Node]:
 def present_cluster(train: TrainConfig | None = None) -> Cluster:
     """Return the connected cluster and the nodes that it can grow to.
 
-    Growth is for a run of `train`; without it, for work that takes GPUs if there are any.
+    Growth is for a run of `train`; without it, for work that takes GPUs if there are any. Without a cluster, return this machine.
     """
+    if not ray.is_initialized():
+        return this_machine(num_workers=1)
     return Cluster(cluster_nodes(), free=ray.available_resources(), growth=growth(train))
 
 
@@ -186,10 +232,15 @@ def coming_cluster(address: str | None, *, train: TrainConfig, storage: Path) ->
     if ray.is_initialized() or address or os.environ.get("RAY_ADDRESS"):
         with connected(address, num_workers=train.max_workers):
             return dataclasses.replace(present_cluster(train), strangers=nodes_without(storage))
+    return this_machine(num_workers=train.max_workers)
+
+
+def this_machine(*, num_workers: int) -> Cluster:
+    """Return the cluster that would be started on this machine for so many workers."""
     import torch
 
     gpus = {"GPU": float(torch.cuda.device_count())} if torch.cuda.device_count() else {}
-    return Cluster([{"CPU": float(local_cpus(train.max_workers)), "memory": float(free_host_memory()), **gpus}])
+    return Cluster([{"CPU": float(local_cpus(num_workers)), "memory": float(free_host_memory()), **gpus}])
 
 
 def nodes_without(folder: Path) -> list[str]:

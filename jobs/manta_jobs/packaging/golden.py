@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import ray
-
 from manta.console import working
 from manta.inference.artifact import ModelArtifact, with_golden
 from manta.inference.form import SAFETENSORS, FormName
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions, spread_rows
 from manta.storage.object_store import fetch, store
+from manta_jobs.cluster.connection import OneNode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,10 +35,9 @@ def record_golden_on_cluster(artifact: ModelArtifact, split: Split, *, logits: F
         return artifact
     labels = artifact.manifest.label_space
     texts = [split.texts[row] for row in spread_rows(labels.decided_names(labels.probabilities(logits)))]
-    task = ray.remote(num_cpus=1)(_record)
     with working(console, "Recording golden predictions"):
         store(artifact.path)
-        golden: GoldenPredictions = ray.get(task.remote(artifact.path, texts))
+        golden = OneNode(on_cpu=True).run(_record, artifact.path, texts)
     return with_golden(artifact, golden)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import ray
-
 from manta.console import working
 from manta.inference.artifact import ModelArtifact
 from manta.inference.form import SAFETENSORS, FormName
 from manta.storage.object_store import fetch, store
-from manta_jobs.cluster.connection import one_node_task
+from manta_jobs.cluster.connection import OneNode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,10 +35,9 @@ def logits_on_cluster(
 ) -> Floats:
     """Compute the logits of every row with one inference format of the model.
 
-    One node of the connected cluster computes them, on a GPU if the cluster has any.
+    One node of the connected cluster computes them, on a GPU if the cluster has any; without a cluster, this process does.
     """
-    task, num_cpus = one_node_task(_logits_of)
+    node = OneNode()
     with working(console, f"Evaluating on {len(split):,} rows"):
         store(artifact.path)
-        logits: Floats = ray.get(task.remote(artifact.path, split.texts, num_cpus, form))
-    return logits
+        return node.run(_logits_of, artifact.path, split.texts, node.num_threads, form)

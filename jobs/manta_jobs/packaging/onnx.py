@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import ray
-
 from manta.console import working
 from manta.inference.artifact import ModelArtifact
 from manta.storage.object_store import fetch, here, store
+from manta_jobs.cluster.connection import OneNode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +26,10 @@ def make_forms_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floa
     """
     if artifact.manifest.forms:
         return artifact
-    num_cpus = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
-    task = ray.remote(num_cpus=num_cpus)(_make_forms)
+    node = OneNode(on_cpu=True)
     with working(console, "Making ONNX formats of the model"):
         store(artifact.path)
-        ray.get(task.remote(artifact.path, split.texts, split.targets, logits, num_cpus))
+        node.run(_make_forms, artifact.path, split.texts, split.targets, logits, node.num_threads)
     made = ModelArtifact.load(fetch(artifact.path))
     for form in made.manifest.forms:
         console.print(f"{form.name}: {'accepted' if form.accepted else 'refused'}: {form.reason}")

@@ -68,8 +68,6 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
         InputError: one of them is gone or altered, they do not solve the same problem, or there are too few rows to compare on.
         RunError: the registry cannot be reached.
     """
-    from transformers.utils import logging as transformers_logging
-
     frozen = registry.frozen_rows(champion)
     if frozen is None:
         raise InputError(f"{champion} was registered without its test rows, so {candidate} cannot be compared with it.")
@@ -85,7 +83,6 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
         )
     differences = tuple(_differences(champion, candidate, artifacts))
     names = shared_names(*(item.manifest.labels for item in artifacts), *(names_of(label) for label in rows.labels))
-    transformers_logging.disable_progress_bar()  # loading the weights is too short for a bar
     predictors = Predictor(artifacts[0]), Predictor(artifacts[1])
     before, after = (
         make_answers(

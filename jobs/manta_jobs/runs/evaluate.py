@@ -22,7 +22,7 @@ from manta.registry.models import find_model
 from manta.storage.folders import Storage
 from manta.storage.object_store import store
 from manta.texts import wrong_kind_sentence
-from manta_jobs.cluster.connection import connected
+from manta_jobs.cluster.connection import connected_if_needed
 from manta_jobs.reporting.evaluation.assessment import Subject, assess
 from manta_jobs.reporting.evaluation.measure import measure_on_cluster
 from manta_jobs.reporting.evaluation.report import check_target, write_report
@@ -91,7 +91,7 @@ def evaluate(
         console.print(note, markup=False)
     path = behaviour if behaviour is not None else find_suite(manifest.config.get("data", {}))
     suite = None if path is None else load_suite(path, labels=labels, num_texts=manifest.num_texts)
-    with connected(address, num_workers=1):
+    with connected_if_needed(address, num_workers=1):
         measured = measure_on_cluster(artifact, split.texts, suite=suite, console=console)
     subject = Subject(manifest.name, version, str(artifact.path), data, manifest.created)
     with working(console, "Writing the report"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from manta_jobs.cluster.connection import connected, fit_workers, interruptible, present_cluster
+from manta_jobs.cluster.connection import connected_if_needed, fit_workers, interruptible, present_cluster
 from manta_jobs.cluster.losses import losses_named
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.runs.finish import finish
@@ -51,7 +51,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
     """Train a prepared run from its last checkpoint, or from the start if there is none, and finish it."""
     config = prepared.config
     resume_command = f"manta train --resume {prepared.folder.handle}"
-    with connected(address, num_workers=config.train.max_workers), losses_named(resume_command):
+    with connected_if_needed(address, num_workers=config.train.max_workers), losses_named(resume_command):
         board = Board()
         cluster = present_cluster(config.train)
         resources = fit_workers(config.train, cluster)

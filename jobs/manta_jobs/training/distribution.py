@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import time
 from collections import defaultdict
@@ -16,7 +17,7 @@ import torch.distributed as dist
 
 from manta_jobs.training.engine import full_weights
 from manta_jobs.training.memory import peak_bytes
-from manta_jobs.training.zero import gradient_bytes, state_bytes
+from manta_jobs.training.zero import gradient_bytes, import_deepspeed, state_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +92,7 @@ class WorkRecord:
         """Return the facts of all workers. All workers must call it together."""
         device = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
         mine = {
-            "node": ray.get_runtime_context().get_node_id(),
+            "node": node_id(),
             "device": device,
             "threads": torch.get_num_threads(),
             "bytes": self._bytes,
@@ -125,6 +126,29 @@ def agreed_hash(weights: dict[str, torch.Tensor]) -> str:
         listed = ", ".join(f"worker {rank}: {value[:12]}" for rank, value in enumerate(hashes))
         raise RuntimeError(f"the weights differ between workers ({listed}); their gradients were not synchronised")
     return hashes[0]
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Give the worker that trains in the command's own process a process group of one while the body runs.
+
+    Ray has already connected the workers of a cluster.
+    """
+    if dist.is_initialized():
+        yield
+        return
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}  # DeepSpeed looks for them
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        import_deepspeed().comm.destroy_process_group()  # of DeepSpeed's own references, too, so that another run can begin
+
+
+def node_id() -> str:
+    """Return Ray's id of this worker's node; the host's name for a worker that trains without a cluster."""
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else socket.gethostname()
 
 
 def gathered_facts(mine: dict[str, Any]) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ from manta_jobs.training.checkpoints import (
     latest_checkpoint,
 )
 from manta_jobs.training.cpu_speedups import average_gradients, install_quick_dropout, reduces_itself
-from manta_jobs.training.distribution import WorkRecord, agreed_hash, gathered_facts
+from manta_jobs.training.distribution import WorkRecord, agreed_hash, gathered_facts, node_id, process_group
 from manta_jobs.training.engine import agreed_precision, build_engine, full_weights
 from manta_jobs.training.optimizer_state import (
     Saver,
@@ -87,9 +87,10 @@ class WorkerSetup:
 def train_worker(arguments: dict[str, Any]) -> None:
     """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
     kept = install_quick_dropout()  # noqa: F841  # kept until training ends
-    training = begun(arguments["setup"])
-    training.say_zero_stage()
-    training.run(report=reported)
+    with process_group():
+        training = begun(arguments["setup"])
+        training.say_zero_stage()
+        training.run(report=reported)
 
 
 def begun(setup: WorkerSetup) -> Training:
@@ -171,7 +172,7 @@ class Training:
             rank=dist.get_rank(),
             world_size=dist.get_world_size(),
         )
-        if dist.get_rank() == 0 and self.device.type == "cpu" and ray.get_gpu_ids():
+        if dist.get_rank() == 0 and self.device.type == "cpu" and ray.is_initialized() and ray.get_gpu_ids():
             setup.board.say(setup.run_name, NO_CUDA)
 
     def say_zero_stage(self) -> None:
@@ -454,7 +455,7 @@ def fetched_by_nodes(path: Path) -> Path:
     All workers must call it together.
     """
     if url_of(path):
-        mine = ray.get_runtime_context().get_node_id()  # Ray's local rank counts by address, which nodes may share
+        mine = node_id()  # Ray's local rank counts by address, which nodes may share
         if [facts["node"] for facts in gathered_facts({"node": mine})].index(mine) == dist.get_rank():
             fetch(path)
         dist.barrier()

@@ -6,6 +6,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+import ray
+
 from manta.errors import RunError
 from manta_jobs.cluster.losses import WorkersLostError, advice, reason
 
@@ -44,13 +46,15 @@ def build_trainer(
 ) -> TorchTrainer:
     """Return a trainer, not yet started, whose workers run `loop` with `arguments`.
 
-    The workers are those of one run, or those that train a search's trials.
+    The workers are those of one run, or those that train a search's trials. Without a cluster, the one worker is this process (Ray
+    Train's local mode).
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     from manta_jobs.cluster.network import ReachableTorchConfig
 
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # our own messages say what matters
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(ASK_WORKERS_EVERY_S))
     if config.train.min_workers < config.train.max_workers:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(WAIT_FOR_LOST_NODES_S))
@@ -59,7 +63,7 @@ def build_trainer(
         train_loop_config=arguments,
         torch_config=ReachableTorchConfig(),
         scaling_config=ScalingConfig(
-            num_workers=num_workers_asked(config, resources),
+            num_workers=num_workers_asked(config, resources) if ray.is_initialized() else 0,
             use_gpu=resources.use_gpu,
             resources_per_worker=resources.bundle(),
         ),
@@ -133,15 +137,26 @@ def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState:
 
     from manta_jobs.training.checkpoints import latest_checkpoint
 
-    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     try:
-        trainer.fit()
+        fit_here(trainer) if trainer.running_in_local_mode else trainer.fit()
     except (TrainingFailedError, ControllerError) as error:
         raise failure(error) from error
     found = latest_checkpoint(checkpoints)
     if found is None or not found[1].finished:
         raise RunError(f"training ended without its last checkpoint in {checkpoints}; is that folder shared by all nodes?")
     return found[1]
+
+
+def fit_here(trainer: TorchTrainer) -> None:
+    """Train in this process. The run's `Recovery` decides on an exception, as it does in Ray's controller."""
+    (recovery,) = trainer.run_config.callbacks
+    while True:
+        try:
+            trainer.fit()
+        except Exception as error:  # noqa: BLE001  # the recovery raises it again unless training can continue
+            recovery.after_exception(None, {0: error})
+        else:
+            return
 
 
 def failure(error: Exception) -> RunError:

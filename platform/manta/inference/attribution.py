@@ -78,15 +78,11 @@ class Attributor:
 
     def __init__(self, folder: Path, *, labels: LabelSpace, max_length: int) -> None:
         """Load the safetensors of a model folder on the CPU, regardless of the inference format that answers."""
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoTokenizer
 
-        from manta.model.adapt import compute_only_cls
+        from manta.model.encoder import load_finished
 
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-        compute_only_cls(model)
-        self._model: PreTrainedModel = model.eval().requires_grad_(False)
+        self._model: PreTrainedModel = load_finished(folder).requires_grad_(False)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._labels, self._max_length = labels, max_length
 

@@ -154,7 +154,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
             f"model.pretrained: {config.pretrained} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
             "save the model's own tokenizer in the same folder."
         )
-    with _load_errors(config.pretrained), _quiet_transformers():
+    with _load_errors(config.pretrained), quiet_transformers():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, padding_side="right", trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         raise InputError(
@@ -187,7 +187,7 @@ def _pretrained_config(name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
     source = pretrained_source(name)
-    with _load_errors(name), _quiet_transformers():
+    with _load_errors(name), quiet_transformers():
         config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     return config
 
@@ -267,7 +267,7 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     keeps_head = _keeps_head(_pretrained_config(config.pretrained), labels)
     if keeps_head:
         model_config.num_labels = len(labels.names)
-    with _load_errors(config.pretrained), _quiet_transformers():
+    with _load_errors(config.pretrained), quiet_transformers():
         model: PreTrainedModel
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             pretrained_source(config.pretrained),
@@ -289,6 +289,21 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
             f"(such as {missing[0]}); it would train from zero. Give a pretrained encoder."
         )
     _check_dropout(model, config.dropout)
+    return model
+
+
+def load_finished(folder: Path) -> PreTrainedModel:
+    """Load the safetensors of a finished model's folder for inference, in float32 on the CPU. Only [CLS] is computed in full."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from manta.model.adapt import compute_only_cls
+
+    with quiet_transformers():
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        ).eval()
+    compute_only_cls(model)
     return model
 
 
@@ -380,7 +395,7 @@ def two_logit_head(weights: dict[str, Any], config: PretrainedConfig) -> dict[st
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Suppress the warning that the head is newly initialized, which is intended, and the progress bars of weight loading."""
     from transformers.utils import logging as transformers_logging
 

@@ -35,18 +35,12 @@ class TorchForward:
 
     def __init__(self, folder: Path, *, device: str) -> None:
         """Load the weights of a model folder."""
-        from transformers import AutoModelForSequenceClassification
+        from manta.model.encoder import load_finished
 
-        from manta.model.adapt import compute_only_cls
-
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-        compute_only_cls(model)
         if device != "cpu":
             self.batch_tokens = 2048
         self._device = device
-        self._model = model.to(device).eval()
+        self._model: Any = load_finished(folder).to(device)
 
     def __call__(self, tokens: Tokens) -> Floats:
         """Return logits `(batch, labels)` in fp32."""

@@ -1,20 +1,20 @@
-"""Measurements that need the model itself: logits, latency and behavior tests, in one task on one node of the cluster."""
+"""Measurements that need the model itself: logits, latency and behavior tests, on one node of the cluster."""
 
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import ray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from manta.console import STATUS_LINES
 from manta.inference.artifact import ModelArtifact
 from manta.storage.object_store import fetch, store
-from manta_jobs.cluster.connection import one_node_task
+from manta_jobs.cluster.connection import OneNode
 from manta_jobs.training.progress import UPDATE_EVERY_S, Board, Countdown, RunProgress
 
 if TYPE_CHECKING:
@@ -62,15 +62,14 @@ class Measured:
 
 def measure_on_cluster(artifact: ModelArtifact, texts: list[Text], *, suite: Suite | None, console: Console) -> Measured:
     """Compute every row and every behavior test on one node, with a GPU if there is any, and show progress."""
-    task, num_cpus = one_node_task(_measure)
+    node = OneNode()
     store(artifact.path)
     board = Board()
     board.started(RUN, RunProgress(len(texts), phase="rows"), after_step=0)
-    result = task.remote(artifact.path, texts, suite, num_cpus, board)
+    result = node.start(_measure, artifact.path, texts, suite, node.num_threads, board)
     show = _show_bar if console.is_terminal else _show_lines
     show(result, board, console)
-    measured: Measured = ray.get(result)
-    return measured
+    return result.result()
 
 
 def _measure(path: Path, texts: list[Text], suite: Suite | None, num_threads: int, board: Board) -> Measured:
@@ -140,11 +139,11 @@ def _device_name(device: torch.device) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
-def _waits(result: Any) -> bool:
-    return not ray.wait([result], timeout=UPDATE_EVERY_S)[0]
+def _waits(result: Future[Measured]) -> bool:
+    return not wait([result], timeout=UPDATE_EVERY_S).done
 
 
-def _show_bar(result: Any, board: Board, console: Console) -> None:
+def _show_bar(result: Future[Measured], board: Board, console: Console) -> None:
     columns = (TextColumn("Evaluating {task.description}"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"))
     until = time.monotonic() + SHOWN_AFTER_S
     while _waits(result):
@@ -160,7 +159,7 @@ def _show_bar(result: Any, board: Board, console: Console) -> None:
                 bars.update(bar, description=run.phase, completed=run.done_steps)
 
 
-def _show_lines(result: Any, board: Board, console: Console) -> None:
+def _show_lines(result: Future[Measured], board: Board, console: Console) -> None:
     started, countdown = time.monotonic(), Countdown()
     while _waits(result):
         run = board.snapshot().get(RUN)

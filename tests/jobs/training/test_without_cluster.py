@@ -1,0 +1,103 @@
+"""Training in the command's own process: one worker and no cluster, by Ray Train's local mode."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from manta.config.file import write_config
+from manta.console import people_console
+from manta.errors import RunError
+from manta_jobs.runs.train import train
+from manta_jobs.training.memory import OutOfMemory
+from manta_jobs.training.progress import Board
+from manta_jobs.training.recovery import Recovery
+from manta_jobs.training.trainer import fit_here
+
+from ..conftest import experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+TWO_RUNS = """
+import json, sys
+from pathlib import Path
+
+import ray
+
+from manta.config.file import load_config
+from manta.console import people_console
+from manta.errors import RunError
+from manta_jobs.runs.train import train
+
+config = load_config(Path(sys.argv[1]))
+runs = [train(config, console=people_console()) for _ in range(2)]
+assert not ray.is_initialized()
+found = [json.loads((run.run.path / "report.json").read_text()) for run in runs]
+print(json.dumps([{"history": each["history"], "version": each["version"], "metrics": each["metrics"]} for each in found]))
+"""
+
+
+@pytest.mark.timeout(400)
+def test_one_process_trains_what_a_worker_of_a_cluster_trains_and_can_do_so_again(
+    ray_cluster: None, two_classes: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = experiment(two_classes, tiny_model, num_workers=1)
+    path = tmp_path / "experiment.yaml"
+    write_config(config, path)
+    ray_folder = tmp_path / "ray"  # where Ray would put its sessions
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_RUNS, str(path)],
+        env=os.environ | {"RAY_TMPDIR": str(ray_folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not ray_folder.exists()
+    assert "INFO" not in done.stderr  # the libraries' own logs
+    assert "it/s" not in done.stderr  # and their bars
+    runs: list[dict[str, Any]] = json.loads(done.stdout)
+    on_cluster = train(config, console=people_console())
+    hashes = [epoch["weights_sha256"] for epoch in on_cluster.history]
+    for number, run in enumerate(runs, start=1):
+        assert run["version"] == number
+        assert [epoch["weights_sha256"] for epoch in run["history"]] == hashes
+        assert run["metrics"]["accuracy"] == on_cluster.artifact.manifest.metrics["accuracy"]
+
+
+def local_trainer(loop: Callable[[dict[str, Any]], None], recovery: Recovery) -> TorchTrainer:
+    return TorchTrainer(
+        loop, train_loop_config={}, scaling_config=ScalingConfig(num_workers=0), run_config=RunConfig(callbacks=[recovery])
+    )
+
+
+def test_a_process_that_runs_out_of_memory_goes_on_with_half_the_rows() -> None:
+    board = Board()
+    limits: list[int | None] = []
+
+    def loop(arguments: dict[str, Any]) -> None:
+        limits.append(board.micro_batch_limit("run"))
+        if len(limits) == 1:
+            raise OutOfMemory(16)
+
+    fit_here(local_trainer(loop, Recovery(board, "run", max_failures=0)))
+    assert limits == [None, 8]
+    (message,) = board.snapshot()["run"].messages
+    assert message.startswith("Worker 0 ran out of memory with 16 rows at a time; going on")
+
+
+def test_an_error_of_the_process_itself_is_the_runs() -> None:
+    def loop(arguments: dict[str, Any]) -> None:
+        raise ValueError("the rows are odd")
+
+    with pytest.raises(RunError, match="training failed on worker 0: ValueError: the rows are odd"):
+        fit_here(local_trainer(loop, Recovery(Board(), "run", max_failures=3)))
