@@ -37,7 +37,7 @@ def test_ctrl_c_leaves_no_process_and_exits_130(
 ) -> None:
     experiment = tmp_path / "long.yaml"
     experiment.write_text(
-        f"name: long\ndata: {{train: {two_classes}}}\nmodel: {{pretrained: {tiny_model}, max_length: 32}}\n"
+        f"name: long\ndata: {{train: {two_classes}, validation_fraction: 0.1}}\nmodel: {{pretrained: {tiny_model}, max_length: 32}}\n"
         f"train: {{num_workers: {num_workers}, num_epochs: 5000, batch_size: 16}}\n"
     )
     log = tmp_path / "stderr"

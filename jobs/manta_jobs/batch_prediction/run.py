@@ -1,7 +1,8 @@
-"""`manta predict` from the command to OUT: check, plan, classify with Ray Data, save each chunk, join.
+"""`manta predict` from the command to OUT: check, plan, classify, save each chunk, join.
 
-Ray Data sends chunks, which are a few numbers each, to a pool of workers with one model each. Workers read the rows themselves
-and return finished parts. So no row waits in the object store, and memory use does not grow with the input.
+This process classifies a few thousand rows by itself, sooner than a cluster would have started. For more rows, Ray Data sends
+chunks, which are a few numbers each, to a pool of workers with one model each. Workers read the rows themselves and return finished
+parts. So no row waits in the object store, and memory use does not grow with the input.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import shutil
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from manta.console import working
@@ -26,14 +27,17 @@ from manta_jobs.batch_prediction.partial import PartialOutput, Task, opened
 from manta_jobs.batch_prediction.plan import Plan, make_plan
 from manta_jobs.batch_prediction.result import BatchResult
 from manta_jobs.batch_prediction.view import shown_rows
-from manta_jobs.batch_prediction.workers import core_remarks_in, finished_parts, fit_pool
-from manta_jobs.cluster.connection import connected, present_cluster
+from manta_jobs.batch_prediction.workers import core_remarks_in, finished_parts, fit_pool, parts_made_here
+from manta_jobs.cluster.connection import connected, needs_no_cluster, present_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from rich.console import Console
+
+MOST_CHUNKS_HERE = 4
+"""Most chunks that this process classifies by itself where no cluster is named. Starting Ray takes as long as thousands of rows."""
 
 
 def predict(
@@ -142,14 +146,16 @@ def _classify(
         return None
     began: float | None = None
     weights_bytes = (artifact.path / WEIGHTS_FILE).stat().st_size
+    is_here = len(pending) <= MOST_CHUNKS_HERE and needs_no_cluster(address, num_workers=1)
     with (
-        connected(address, num_workers=1),
+        nullcontext() if is_here else connected(address, num_workers=1),
         core_remarks_in(partial.path / "ray.log"),
         shown_rows(console, num_done=num_done, num_rows=num_rows) as advance,
     ):
         store(artifact.path)
-        pool = fit_pool(present_cluster().nodes, num_chunks=len(pending), weights_bytes=weights_bytes)
-        for content, counts in finished_parts(partial, pool, artifact=artifact.path, model_version=task.model_version):
+        pool = fit_pool(present_cluster().nodes, num_chunks=1 if is_here else len(pending), weights_bytes=weights_bytes)
+        parts = parts_made_here if is_here else finished_parts
+        for content, counts in parts(partial, pool, artifact=artifact.path, model_version=task.model_version):
             began = began or time.monotonic() - counts.seconds
             partial.add(content, counts)
             advance(counts.num_rows)

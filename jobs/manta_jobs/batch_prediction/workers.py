@@ -1,4 +1,4 @@
-"""The worker pool of a batch prediction: its size, and its run in Ray Data."""
+"""The workers of a batch prediction: this process for few rows, else a pool in Ray Data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import ray
-from ray.data import ActorPoolStrategy, DataContext
-
 from manta.errors import MantaError, RunError
-from manta_jobs.batch_prediction.classify import ChunkCounts, ChunkWorker
+from manta.inference.artifact import ModelArtifact
+from manta.inference.predictor import Predictor
+from manta_jobs.batch_prediction.classify import ChunkCounts, ChunkWorker, Classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,6 +59,22 @@ def fit_pool(nodes: Sequence[Node], *, num_chunks: int, weights_bytes: int) -> P
     return Pool(num_workers=1, num_cpus=max(1, most), num_gpus=0)
 
 
+def parts_made_here(
+    partial: PartialOutput, pool: Pool, *, artifact: Path, model_version: str
+) -> Iterator[tuple[bytes, ChunkCounts]]:
+    """Yield the part and counts of every pending chunk, classified by this process with the threads of one worker.
+
+    Raises:
+        InputError, RunError: the input or the model failed; the message says which.
+    """
+    import torch
+
+    torch.set_num_threads(pool.num_cpus)
+    classifier = Classifier(partial.plan.source, Predictor(ModelArtifact.load(artifact)), model_version)
+    for number in partial.pending:
+        yield classifier.part(partial.plan.chunks[number])
+
+
 def finished_parts(
     partial: PartialOutput, pool: Pool, *, artifact: Path, model_version: str
 ) -> Iterator[tuple[bytes, ChunkCounts]]:
@@ -68,6 +83,9 @@ def finished_parts(
     Raises:
         RunError: the input, the model or a worker failed; the message says which.
     """
+    import ray.data
+    from ray.data import ActorPoolStrategy, DataContext
+
     numbers = partial.pending
     items = [partial.plan.chunks[number].model_dump_json() for number in numbers]
     context = DataContext.get_current().copy()

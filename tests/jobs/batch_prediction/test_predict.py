@@ -8,7 +8,10 @@ import datetime as dt
 import gzip
 import io
 import json
+import os
 import random
+import subprocess
+import sys
 import threading
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -680,3 +683,21 @@ def test_chunks_of_parquet_are_shared_among_workers(
     assert there.schema.equals(here.schema)
     assert there.drop_columns(["model_version", "score"]).equals(here.drop_columns(["model_version", "score"]))
     assert there.column("score").to_pylist() == pytest.approx(here.column("score").to_pylist(), abs=1e-6)
+
+
+def test_few_rows_need_no_cluster(predictor: Predictor, tmp_path: Path) -> None:
+    source, out = write_rows(tmp_path / "in.csv", input_rows(20)), tmp_path / "out.csv"
+    ray_folder = tmp_path / "ray"  # where Ray would put its sessions
+    done = subprocess.run(
+        [sys.executable, "-m", "manta.cli", "predict", str(predictor.artifact.path), str(source), "--out", str(out)],
+        env=os.environ | {"RAY_TMPDIR": str(ray_folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not ray_folder.exists()
+    wanted = predictor.predict([row["text"] for row in input_rows(20)])
+    answers = rows_in(out)
+    assert [row["label"] for row in answers] == [prediction.label for prediction in wanted]
+    assert [float(row["score"]) for row in answers] == pytest.approx([prediction.score for prediction in wanted], abs=1e-6)
