@@ -77,7 +77,7 @@ class ProbeResult:
 
 
 def run_probe(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample, *, resources: WorkerResources) -> ProbeResult:
-    """Time a few steps on the connected cluster. This takes about ten seconds.
+    """Time a few steps, on the connected cluster or without one in this process. This takes about ten seconds.
 
     Raises:
         InputError: the model cannot be built.
@@ -86,6 +86,11 @@ def run_probe(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample,
     import ray
 
     setup = ProbeSetup(config, labels, probe_batches(config, sample), resources.num_cpus, time.time())
+    if not ray.is_initialized():
+        try:
+            return measure(setup)
+        except Exception as error:  # noqa: BLE001  # as from a worker: what the step itself raises is a result of the probe
+            raise _faulty(error) from None
     task = ray.remote(measure).options(
         num_cpus=resources.num_cpus,
         num_gpus=1 if resources.use_gpu else 0,
@@ -98,12 +103,17 @@ def run_probe(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample,
         ray.cancel(result, force=True)
         raise ProbeError(f"no worker could be timed within {2 * WAIT_S:.0f} s; the cluster may be busy") from None
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, MantaError):
-            raise InputError(str(error.cause)) from None
-        raise ProbeError(f"a training step failed: {type(error.cause).__name__}: {first_line(str(error.cause))}") from None
+        raise _faulty(error.cause) from None
     except ray.exceptions.RayError as error:
         raise ProbeError(f"the worker that should be timed was lost{reason(error)}{advice(error)}") from None
     return pace
+
+
+def _faulty(cause: Exception) -> InputError | ProbeError:
+    """Return the error of a probe that raised an exception."""
+    if isinstance(cause, MantaError):
+        return InputError(str(cause))
+    return ProbeError(f"a training step failed: {type(cause).__name__}: {first_line(str(cause))}")
 
 
 def probe_batches(config: ExperimentConfig, sample: TokenSample) -> tuple[Batch, ...]:

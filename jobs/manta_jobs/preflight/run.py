@@ -23,7 +23,7 @@ from manta.model.encoder import check_weights, load_model_config, load_tokenizer
 from manta.model.loss import resolve_class_weights
 from manta.model.weights import check_files
 from manta.storage.folders import RunFolder, Storage, write_atomically
-from manta_jobs.cluster.connection import coming_cluster, connected, num_workers_at_once
+from manta_jobs.cluster.connection import coming_cluster, connected_if_needed, num_workers_at_once
 from manta_jobs.preflight import checks
 from manta_jobs.preflight.checks import Check
 from manta_jobs.preflight.deepspeed_settings import check_deepspeed
@@ -164,7 +164,7 @@ def preflight(config: ExperimentConfig, *, console: Console, address: str | None
         console.print(inputs.chosen)
 
     def probe(sample: TokenSample, resources: WorkerResources) -> ProbeResult:
-        with connected(address, num_workers=config.train.max_workers):
+        with connected_if_needed(address, num_workers=config.train.max_workers):
             return run_probe(config, inputs.dataset.labels, sample, resources=resources)
 
     with working(console, "Checking memory, cluster and disk, timing some steps and fitting the baseline"):
