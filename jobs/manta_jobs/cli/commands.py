@@ -21,7 +21,7 @@ SetOption = Annotated[
 ]
 AddressOption = Annotated[
     str | None,
-    typer.Option(help="Ray cluster to run on. Default: $RAY_ADDRESS, else Ray is started on this machine.", metavar="ADDRESS"),
+    typer.Option(help="Ray cluster to run on. Default: $RAY_ADDRESS, else this machine.", metavar="ADDRESS"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 
