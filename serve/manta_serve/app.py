@@ -12,6 +12,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
+from manta.cluster.gpus import hide_unassigned_gpus
 from manta.config import ServeConfig
 from manta.storage.folders import Storage
 from manta_serve.api import create_api
@@ -166,6 +167,7 @@ class _Replica:
     def __init__(self, args: ServeArguments) -> None:
         import torch
 
+        hide_unassigned_gpus()
         torch.set_num_threads(args.num_cpus)
         log_as_json()
         self._storage = Storage.resolve(args.storage)

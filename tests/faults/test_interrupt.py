@@ -37,7 +37,8 @@ def test_ctrl_c_leaves_no_process_and_exits_130(
 ) -> None:
     experiment = tmp_path / "long.yaml"
     experiment.write_text(
-        f"name: long\ndata: {{train: {two_classes}, validation_fraction: 0.1}}\nmodel: {{pretrained: {tiny_model}, max_length: 32}}\n"
+        f"name: long\ndata: {{train: {two_classes}, validation_fraction: 0.1}}\n"
+        f"model: {{pretrained: {tiny_model}, max_length: 32}}\n"
         f"train: {{num_workers: {num_workers}, num_epochs: 5000, batch_size: 16}}\n"
     )
     log = tmp_path / "stderr"
@@ -49,10 +50,14 @@ def test_ctrl_c_leaves_no_process_and_exits_130(
             preexec_fn=listens_to_ctrl_c,
         )
     deadline = time.monotonic() + 150
-    while sign not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
+    try:
+        while sign not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+    except AssertionError:
+        process.terminate()
+        raise
     started = psutil.Process(process.pid).children(recursive=True)
     assert len(started) > 2 or num_workers == 1
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from manta.cluster.gpus import hide_unassigned_gpus
 from manta.errors import MantaError
 from manta.inference.artifact import ModelArtifact
 from manta.inference.predictor import Predictor
@@ -116,6 +117,7 @@ class ChunkWorker:
     def __init__(self, source: Source, artifact: Path, model_version: str, num_threads: int) -> None:
         import torch
 
+        hide_unassigned_gpus()
         torch.set_num_threads(num_threads)
         self._failure = ""
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from manta.cluster.gpus import hide_unassigned_gpus
 from manta.console import working
 from manta.inference.artifact import ModelArtifact
 from manta.inference.form import SAFETENSORS, FormName
@@ -26,6 +27,7 @@ def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName |
 
     from manta.inference.predictor import Predictor
 
+    hide_unassigned_gpus()
     torch.set_num_threads(num_threads)
     return Predictor(ModelArtifact.load(fetch(path)), form=form).logits(texts)
 

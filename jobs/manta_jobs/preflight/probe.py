@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manta.cluster.gpus import hide_unassigned_gpus
 from manta.errors import InputError, MantaError
 from manta.model.adapt import adapt, compute_only_cls, parameter_groups
 from manta_jobs.cluster.losses import advice, reason
@@ -136,6 +137,7 @@ def measure(setup: ProbeSetup) -> ProbeResult:
 
     from manta_jobs.training.cpu_speedups import install_quick_dropout
 
+    hide_unassigned_gpus()
     kept = install_quick_dropout()  # noqa: F841  # kept until the probe ends
     torch.set_num_threads(setup.num_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

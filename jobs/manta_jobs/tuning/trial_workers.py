@@ -20,6 +20,7 @@ import torch.distributed as dist
 from pydantic import ValidationError
 from ray.train import UserCallback
 
+from manta.cluster.gpus import hide_unassigned_gpus
 from manta.errors import InputError, RunError
 from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training, WorkerSetup, begun
@@ -55,6 +56,7 @@ class WorkersMustRestartError(Exception):
 
 def train_trials(arguments: dict[str, Any]) -> None:
     """Run one worker of a pool: take a trial and train it, until there are no more."""
+    hide_unassigned_gpus()
     kept = install_quick_dropout()  # noqa: F841  # kept until training ends
     pool: WorkerPool = arguments["pool"]
     while (assignment := next_trial(pool)) is not None:

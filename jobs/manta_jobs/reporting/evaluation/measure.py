@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from manta.cluster.gpus import hide_unassigned_gpus
 from manta.console import STATUS_LINES
 from manta.inference.artifact import ModelArtifact
 from manta.storage.object_store import fetch, store
@@ -79,6 +80,7 @@ def _measure(path: Path, texts: list[Text], suite: Suite | None, num_threads: in
     from manta.behaviour.run import run_suite
     from manta.inference.predictor import Predictor
 
+    hide_unassigned_gpus()
     torch.set_num_threads(num_threads)
     predictor = Predictor(ModelArtifact.load(fetch(path)))
     _warm_up(predictor, texts)

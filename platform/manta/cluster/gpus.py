@@ -1,0 +1,27 @@
+"""The GPUs that this process may use.
+
+Ray no longer hides a machine's GPUs from a task or actor that asks for none. `torch.cuda.is_available` alone would let every such
+process load its model onto the first GPU, unreserved.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def hide_unassigned_gpus() -> None:
+    """Hide all GPUs from this process if it is a worker of Ray that Ray has assigned none.
+
+    Call it before the process asks torch for GPUs. A process outside of Ray keeps what it sees.
+    """
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized() and not ray.get_gpu_ids():
+        hide_gpus()
+
+
+def hide_gpus() -> None:
+    """Hide all GPUs from this process. Call it before the process asks torch for GPUs."""
+    os.environ[VISIBLE] = ""
