@@ -8,7 +8,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 ARGS ?=
 
-.PHONY: help install demo test test-fast test-faults check lock bench bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots clean
+.PHONY: help install demo test test-fast test-faults check lock bench bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots reference docs clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,12 @@ bench-page: install ## Measure how fast the page is in a browser, in front of a 
 screenshots: install ## Take the README's pictures from the real page
 	$(BIN)/python docs/screenshots.py
 
+reference: install ## Write docs/reference/ from the settings, commands and HTTP paths of the code
+	$(BIN)/python docs/reference.py
+
+docs: reference ## Build the site of the guides into site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(PEERS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) dist build site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

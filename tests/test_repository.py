@@ -19,7 +19,7 @@ from manta_serve.commands import RUN
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+GUIDES = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
 NOT_RUN = "# not run here: "
 
 
@@ -40,10 +40,10 @@ def test_the_readmes_yaml_is_a_valid_experiment() -> None:
 @pytest.mark.parametrize("page", GUIDES)
 def test_a_guides_yaml_is_a_valid_experiment_and_its_links_lead_somewhere(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    for document in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):
+    for document in re.findall(r'```yaml(?: title="(?!behaviour)\S+)?\n(.*?)```', text, flags=re.DOTALL):
         ExperimentConfig.model_validate(yaml.safe_load(document))
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (ROOT / "docs" / target).exists(), target
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (ROOT / "docs" / page).parent.joinpath(target).exists(), target
 
 
 def test_every_command_of_the_readme_exists() -> None:
@@ -67,6 +67,8 @@ def test_a_guides_commands_are_ones_that_manta_takes(page: str) -> None:
     for line in re.findall(r"`manta ([^`|\\]+)`", text):
         command, arguments = named_command([word.strip("[]") for word in line.split()])
         options = {option for parameter in command.params for option in parameter.opts}
+        if re.match("submit [a-z]", line):  # the verb's own options follow
+            options |= {option for parameter in named_command(line.split()[1:])[0].params for option in parameter.opts}
         assert {word for word in arguments if word.startswith("--")} <= options, line
 
 

@@ -325,7 +325,7 @@ def test_the_config_s_suite_is_relative_to_it_and_checked_with_the_rows(tmp_path
 
 
 def test_the_guide_s_suite_runs(tmp_path: Path) -> None:
-    (document,) = re.findall(r"```yaml behaviour\.yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (document,) = re.findall(r'```yaml title="behaviour\.yaml"\n(.*?)```', GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
     path = tmp_path / "behaviour.yaml"
     path.write_text(document, encoding="utf-8")
     suite = load_suite(path, labels=LabelSpace(("delivery", "billing"), "binary"), num_texts=1)
