@@ -1,4 +1,4 @@
-"""How far a finished model's probabilities can be believed, on labelled rows.
+"""Calibration of a finished model on labeled rows.
 
     python benchmarks/calibration.py ARTIFACT DATA --text text --label category
 

@@ -1,4 +1,4 @@
-"""What a training step costs on a cluster that is not here: arithmetic from the parts that `scale.py` measures.
+"""Time of a training step on a larger cluster, calculated from the parts that `scale.py` measures.
 
 Data-parallel training at ZeRO 2. Each step, a worker computes its rows forward and backward, the gradients are summed while the
 backward pass goes on, each worker updates its part of the parameters, and all workers get the updated parts. Gradients and
@@ -19,7 +19,7 @@ FLOAT32 = 4
 
 @dataclass(frozen=True)
 class Encoder:
-    """What is fine-tuned."""
+    """The encoder that is fine-tuned."""
 
     name: str
     num_parameters: float
@@ -40,7 +40,7 @@ BERT_LARGE = Encoder("BERT-large", 335.1e6, 31.8e6, 24, 1024)
 
 @dataclass(frozen=True)
 class Hardware:
-    """What is assumed of the cluster; speeds in bytes and operations a second."""
+    """Assumptions about the cluster; speeds in bytes and operations a second."""
 
     flop_per_s: float
     """Peak of one GPU in bfloat16."""
@@ -58,7 +58,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Measured:
-    """What grows, as measured on workers of this machine."""
+    """Measurements on workers of this machine."""
 
     gradient_bytes_per_parameter: float
     checkpoint_bytes_per_parameter: float

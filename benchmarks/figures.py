@@ -40,7 +40,7 @@ def figures(runs: list[Run], workload: Workload, *, matmul_gflop_per_s: float) -
 
 
 def ratio(measured: Measured, system: str, against: str) -> float | None:
-    """How many times the examples/s of another system, by medians; None where one of them was not measured."""
+    """Ratio of the examples/s of two systems, by medians; None if one of them was not measured."""
     if system not in measured or against not in measured:
         return None
     return statistics.median(measured[system]["examples_per_s"]) / statistics.median(measured[against]["examples_per_s"])

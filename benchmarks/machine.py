@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and the fastest that its cores (or its GPU) multiply matrices: the yardstick of model FLOP/s.
+"""The machine of a benchmark, and the highest speed at which its cores (or its GPU) multiply matrices.
 
 `python benchmarks/machine.py THREADS` prints the yardstick as JSON: each measurement has a process of its own.
 """
@@ -42,7 +42,7 @@ def environment(num_threads: int, *, num_gpus: int = 1) -> dict[str, str]:
 
 
 def machine_facts(num_threads: int) -> dict[str, Any]:
-    """What a reader needs to know to compare the figures with those of another machine."""
+    """Return the facts that a reader needs to compare the figures with those of another machine."""
     return {
         "cpu": cpu_name(),
         "cores": num_threads,

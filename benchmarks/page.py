@@ -1,4 +1,4 @@
-"""How fast the page is for who sits in front of it: `python benchmarks/page.py --api URL`, where `manta serve` answers.
+"""Speed of the page in a browser: `python benchmarks/page.py --api URL`, where `manta serve` answers.
 
 It starts `manta ui` in a process of its own and opens it in headless Chromium. Measured are
 
@@ -80,7 +80,7 @@ class Relay:
 
     @property
     def url(self) -> str:
-        """What the page is given."""
+        """Address that the page is given."""
         return f"http://127.0.0.1:{self.port}"
 
     def open(self) -> None:

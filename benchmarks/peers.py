@@ -95,7 +95,7 @@ def hf_trainer(config: ExperimentConfig, folder: Path, *, sampling: str, bf16: b
 
 
 def tokenize_with(tokenizer: Any, max_length: int) -> TextFunction:
-    """What `Dataset.map` applies to a batch of rows."""
+    """Return the function that `Dataset.map` applies to a batch of rows."""
     return lambda batch: dict(tokenizer(batch["text"], truncation=True, max_length=max_length))
 
 

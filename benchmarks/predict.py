@@ -1,4 +1,4 @@
-"""How fast rows of a file are classified: `make bench-predict`, or `python benchmarks/predict.py`.
+"""Speed of classifying the rows of a file: `make bench-predict`, or `python benchmarks/predict.py`.
 
 - `transformers-pipeline` a `text-classification` pipeline over the rows, 32 a batch
 - `ray-data-plain`        Ray Data with a pool of such pipelines, one a core, as Ray's guide to batch inference has it
@@ -52,7 +52,7 @@ Answers = list[tuple[str, str, float]]
 
 @dataclass(frozen=True)
 class Run:
-    """What one system did."""
+    """Result of one system."""
 
     rows_per_s: float
     """After its models were loaded."""

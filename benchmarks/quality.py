@@ -1,4 +1,4 @@
-"""What Manta's defaults are worth, beside other ways to use the same encoder: `make bench`, or `python benchmarks/quality.py`.
+"""Accuracy of Manta's defaults beside other ways to use the same encoder: `make bench`, or `python benchmarks/quality.py`.
 
 Every system gets the same rows, drawn by the seed (`quality_cases.py`), and the embedded encoder:
 
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def parsed_arguments() -> argparse.Namespace:
-    """What was asked for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder that holds sst2, banking77 and agnews; the bundled samples need none")
     parser.add_argument("--cases", type=parted, help=f"all that --data allows unless given: {','.join(CASES)}")

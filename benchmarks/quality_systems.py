@@ -67,7 +67,7 @@ class Interpreters:
         return variables
 
     def manta_facts(self) -> dict[str, Any]:
-        """Which revision of Manta runs, on which versions of what it is built on."""
+        """Return the revision of Manta, and the versions of the libraries below it."""
         done = subprocess.run([self.python, "-c", PROBE], check=True, stdout=subprocess.PIPE, text=True, env=self.variables())
         origin, versions = json.loads(done.stdout)
         return {"revision": revision_of(Path(origin).parent.parent.parent), "versions": versions}
@@ -84,7 +84,7 @@ def revision_of(checkout: Path) -> str:
 
 
 def why_skipped(system: str, *, rows_per_class: int, interpreters: Interpreters) -> str | None:
-    """Why a system does not run on a case, as the end of a sentence; None where it does."""
+    """Return the reason why a system does not run on a case, as the end of a sentence; None if it runs."""
     if system == "setfit" and rows_per_class > SETFIT_MOST_ROWS:
         return f"a class has {rows_per_class} rows; it runs with at most {SETFIT_MOST_ROWS}, as its pairs grow with the square"
     if system in EMBEDDERS and interpreters.peers is None:

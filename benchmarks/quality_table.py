@@ -41,7 +41,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Whether it is below by more than one standard error; with one seed, whether it is below at all."""
+        """Return `below` if the mean is below by more than one standard error (with one seed, by anything)."""
         return "below" if self.mean < -(self.standard_error or 0.0) else ""
 
 
@@ -115,7 +115,7 @@ def cell(results: list[Result], case: str) -> str:
 
 
 def difference(found: dict[tuple[str, str], dict[int, Result]], case: str, column: str, against: str) -> Difference | None:
-    """How far `column` is above `against`, over the seeds that both have; None where there is none."""
+    """Return the lead of `column` over `against` on the seeds that both have; None if there are none."""
     mine, theirs = found.get((case, column), {}), found.get((case, against), {})
     metric = metric_of(case)
     values = [float(mine[seed][metric]) - float(theirs[seed][metric]) for seed in sorted(set(mine) & set(theirs))]

@@ -1,4 +1,4 @@
-"""What grows with a cluster, measured on one to four local workers, and what it comes to on 8, 64 and 512 GPUs.
+"""Cost of each further worker, measured on one to four local workers, and the calculated speed of 8, 64 and 512 GPUs.
 
 Measured here, on real runs of `manta train` at ZeRO 2 and one `manta tune`: bytes of gradients, size of checkpoints and what they
 take, reading and ordering rows, the time to the first steps, and what a trial costs beside training. Calculated from them by
@@ -108,7 +108,7 @@ def trial_overhead(workload: Workload, folder: Path, *, num_threads: int) -> flo
 
 
 def measured_parts(runs: list[dict[str, Any]], *, trial_overhead_s: float) -> Measured:
-    """What the model of a cluster needs: most of it from the run with one worker, the start from that with the most."""
+    """Return the parts of the cluster model: the start from the run with the most workers, all else from that with one."""
     alone = runs[0]["report"]["distribution"]["workers"][0]  # with a core of its own, as on a cluster
     held = alone["bytes"]
     lengths = np.random.default_rng(0).integers(4, NUM_TOKENS, PLANNED_ROWS)
@@ -126,7 +126,7 @@ def measured_parts(runs: list[dict[str, Any]], *, trial_overhead_s: float) -> Me
 
 
 def local_table(runs: list[dict[str, Any]]) -> Table:
-    """What each number of local workers measured."""
+    """Return the measurements for each number of local workers."""
     table = Table(title="Local workers of one thread, ZeRO 2", title_justify="left")
     for heading in (
         "workers",

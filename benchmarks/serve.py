@@ -1,4 +1,4 @@
-"""How fast sentences are answered over HTTP: `python benchmarks/serve.py --data DIR --model ARTIFACT`.
+"""Speed of answering sentences over HTTP: `python benchmarks/serve.py --data DIR --model ARTIFACT`.
 
 - `fastapi-pipeline`      FastAPI and a transformers pipeline
 - `litserve`              LitServe with batching
@@ -152,7 +152,7 @@ def long_text(texts: list[str]) -> str:
 
 
 def table(measured: list[Measured]) -> Table:
-    """What people read."""
+    """Return the table that people read."""
     made = Table(title="One sentence a request, on the same cores", title_justify="left")
     for heading in ("system", "connections", "requests/s", "p50 ms", "p99 ms", "cores", "errors"):
         made.add_column(heading, justify="left" if heading == "system" else "right")

@@ -30,7 +30,7 @@ end
 
 @dataclass(frozen=True)
 class Target:
-    """Where the requests go."""
+    """Destination of the requests."""
 
     port: int
     path: str
@@ -41,7 +41,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Load:
-    """What a client saw."""
+    """Results that a client saw."""
 
     requests_per_s: float
     p50_ms: float

@@ -1,4 +1,4 @@
-"""What `serve.py` aims at: ratios of figures of one run, so that the machine's speed cancels out."""
+"""Targets of `serve.py`: ratios of figures of one run, so that the machine's speed cancels out."""
 
 from __future__ import annotations
 

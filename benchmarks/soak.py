@@ -1,4 +1,4 @@
-"""Whether a service stays as it is for a long time: `python benchmarks/soak.py --data DIR --model ARTIFACT --minutes 30`.
+"""Speed and memory of a service over a long time: `python benchmarks/soak.py --data DIR --model ARTIFACT --minutes 30`.
 
 `manta serve` (laptop profile, one replica) is first asked as fast as it answers, over 32 connections for 10 s. Then it is sent 70%
 of that for the time given, at even intervals, and its memory is read from /metrics every few seconds. Memory of the first and the
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def soaked(target: Target, texts: list[str], *, rate: float, seconds: float) -> tuple[Load, list[tuple[float, float]], int]:
-    """What the clients saw, the replica's memory in bytes by the seconds since the start, and how often it could not be read."""
+    """Return the clients' results, the replica's memory in bytes by seconds since the start, and the number of failed readings."""
     num_blind = 0
     memory: list[tuple[float, float]] = []
     ended = threading.Event()
@@ -100,7 +100,7 @@ def memory_of(target: Target) -> float:
 
 
 def growth_of(memory: list[tuple[float, float]]) -> float:
-    """How much more memory the last fifth has than the first one, as a share, after a warm-up (of half the time if it is short)."""
+    """Return the growth of memory from the first fifth to the last, as a share, after a warm-up (half of a short run)."""
     warm_up_s = min(WARM_UP_S, memory[-1][0] / 2)
     values = [size for at, size in memory if at >= warm_up_s]
     part = max(1, len(values) // 5)

@@ -31,7 +31,7 @@ LIMIT_S = 6 * 3600
 
 @dataclass(frozen=True)
 class Run:
-    """What one process measured."""
+    """Measurements of one process."""
 
     examples_per_s: float
     """Of the training steps, the first ones included: without loading, evaluating and saving."""

@@ -96,7 +96,7 @@ def main() -> int:
 
 
 def parsed_arguments() -> argparse.Namespace:
-    """What was asked for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="sample:support", help="bundled rows, or a folder with train, dev and test (%(default)s)")
     parser.add_argument("--rows", type=int, default=960, help="training rows, drawn by a fixed seed; 0: all (%(default)s)")

@@ -1,4 +1,4 @@
-"""What a search costs beside training, and what stopping early saves: `make bench-tune`, or `python benchmarks/tune.py`.
+"""Overhead of a search, and savings of early stopping: `make bench-tune`, or `python benchmarks/tune.py`.
 
 Overhead: the same trials, one after another with all cores, searched by
 
@@ -108,7 +108,7 @@ def overheads_of(trials: list[dict[str, float]]) -> list[float]:
 
 
 def trials_of(run: Path) -> list[dict[str, float]]:
-    """When each trial of a finished search ended, and the seconds its workers trained and validated."""
+    """Return the end of each trial of a finished search, and the seconds that its workers trained and validated."""
     from manta_jobs.tuning.journal import Journal
 
     trials = Journal(run / "trials.jsonl").trials

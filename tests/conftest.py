@@ -1,4 +1,4 @@
-"""What all tests share: a tiny encoder made on the spot, a small data set, and one Ray cluster for the session."""
+"""Fixtures of all tests: a tiny encoder made on the spot, a small data set, and one Ray cluster for the session."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def bucket(object_store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str
 
 @pytest.fixture(scope="session")
 def node_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the nodes of the session's cluster keep their mirrors: elsewhere than the tests, as if these were on another node."""
+    """Folder of the mirrors of the session cluster's nodes: not that of the tests, as if these were on another node."""
     return tmp_path_factory.mktemp("node") / "cache"
 
 
@@ -208,7 +208,7 @@ def ray_cluster(object_store: dict[str, str], node_cache: Path) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def serve_port(ray_cluster: None) -> Iterator[int]:
-    """Where Ray Serve answers: started once, since a driver may go on asking a controller that was shut down.
+    """Port of Ray Serve. It is started once, because a driver may go on asking a controller that was shut down.
 
     Who runs an application deletes it at the end.
     """

@@ -1,4 +1,4 @@
-"""What `benchmarks/quality.py` decides by: which rows are drawn, what is run again, and the arithmetic of its tables."""
+"""The decisions of `benchmarks/quality.py`: the drawn rows, the repeated runs, and the arithmetic of its tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must stay true of the tree itself, and of what the README shows."""
+"""Facts about the tree itself, and about the examples of README and guides."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_guides_commands_are_ones_that_manta_takes(page: str) -> None:
 
 
 def commands(page: str) -> dict[str, str]:
-    """What is to be typed in the page's consoles, each with why it is not run here: a comment at its end, or above its block."""
+    """Commands in a page's consoles, each with the reason why it is not run here: a comment at its end, or above its block."""
     found = {}
     for block in re.findall(r"```console\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.DOTALL):
         first, *_ = block.splitlines()

@@ -73,7 +73,7 @@ class Run:
 
     @property
     def words(self) -> str:
-        """What it told people so far, on one line."""
+        """Everything it told people so far, on one line."""
         return " ".join(self.log.read_text().split())
 
     def wait_for(self, sign: Callable[[Path], Any], *, what: str) -> Any:

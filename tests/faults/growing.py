@@ -68,7 +68,7 @@ class GrowingCluster(LocalCluster):
         return [*super().options(index), f"--autoscaling-config={file}"]
 
     def workers(self) -> Counter[str]:
-        """How many nodes there are beside the head, by the market that they are bought on; those for CPU work have none."""
+        """Number of nodes besides the head, by market (spot or on-demand); nodes for CPU work have none."""
         headers = {"Authorization": f"Bearer {self.token}"}
         told = requests.get(f"{self.jobs_address}/nodes?view=summary", headers=headers, timeout=30.0).json()["data"]["summary"]
         nodes = [node["raylet"] for node in told if node["raylet"]["state"] == "ALIVE"]

@@ -27,7 +27,7 @@ class Hosts:
 
     @property
     def prefixes(self) -> list[list[str]]:
-        """What a command is started through to run on each."""
+        """The words in front of a command that run it on each host."""
         return [["ip", "netns", "exec", name] for name in self.names]
 
     def __enter__(self) -> Hosts:

@@ -22,7 +22,7 @@ COMMAND = [sys.executable, "-m", "manta.cli"]
 
 
 def laptop(cluster: LocalCluster, folder: Path) -> Callable[..., subprocess.Popen[str]]:
-    """How to start `manta` there, with arguments and what else is in its environment."""
+    """Return a function that starts `manta` there, with arguments and further environment variables."""
 
     def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         known = {"RAY_ADDRESS": cluster.jobs_address, "RAY_AUTH_TOKEN": cluster.token, "HOME": str(folder / "home")}

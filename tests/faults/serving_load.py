@@ -38,7 +38,7 @@ class Asked:
 
 @dataclass
 class Connection:
-    """What one connection saw, in order. It is opened again where it broke."""
+    """One connection and its answers, in order. It is opened again after a break."""
 
     asked: list[Asked] = field(default_factory=list)
 
@@ -83,7 +83,7 @@ class Load:
 
     @property
     def asked(self) -> list[Asked]:
-        """What has come to its end so far."""
+        """The requests that are finished so far."""
         return [item for connection in self.connections for item in list(connection.asked)]
 
     def wait_for_answers(self, count: int, *, version: int | None = None, limit_s: float = 120.0) -> None:
@@ -96,7 +96,7 @@ class Load:
                 time.sleep(0.02)
 
     def summary(self) -> str:
-        """What went on, for whoever reads a failed test."""
+        """A summary for the reader of a failed test."""
         kinds = Counter((item.status, item.version, item.is_right, item.error[:200]) for item in self.asked)
         return f"{kinds}; versions by connection: {[connection.versions for connection in self.connections]}"
 

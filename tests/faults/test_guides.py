@@ -24,7 +24,7 @@ MANTA = shlex.join(COMMAND)
 
 
 def words_of(block_start: str) -> str:
-    """What the guide says that a command prints first."""
+    """The first line that a command prints, as the guide has it."""
     text = (DOCS / "clusters.md").read_text(encoding="utf-8")
     return text.split(f"$ {block_start}\n", 1)[1].splitlines()[0]
 
@@ -48,7 +48,7 @@ class Terminal:
         self.folder, self.environ, self.job = folder, os.environ | {"HOME": str(folder / "home")}, "JOB"
 
     def run(self, command: str) -> str:
-        """What it prints; it must end well."""
+        """Run a command, which must succeed, and return its output."""
         line = re.sub(r"^manta\b", lambda _: MANTA, command).replace(" JOB", f" {self.job}")
         done = subprocess.run(
             ["bash", "-c", line], check=False, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=300

@@ -56,7 +56,7 @@ def trained(run: Run) -> dict[str, list[str]]:
 
 
 def registered(run: Run) -> int:
-    """How many versions the run's storage holds."""
+    """Number of versions in the run's storage."""
     return len(ModelRegistry(Storage(run.storage)).versions("survivor"))
 
 

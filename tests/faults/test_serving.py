@@ -67,14 +67,14 @@ def storage(tiny_model: Path, tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def expected(storage: Storage) -> Expected:
-    """What the two whole versions say."""
+    """Answers of the two undamaged versions."""
     registry = ModelRegistry(storage)
     predictors = {version: Predictor(registry.fetch(registry.get("desk", version=version)), device="cpu") for version in (1, 2)}
     return {version: {text: predictor.predict([text])[0].scores for text in TEXTS} for version, predictor in predictors.items()}
 
 
 def crown(storage: Storage, version: int, *, action: Action = "promoted", at: datetime | None = None) -> None:
-    """What `manta models promote` and `rollback` do when the gate has nothing against it."""
+    """Move the champion, as `manta models promote` and `rollback` do after the gate has passed."""
     registry = ModelRegistry(storage)
     previous = registry.standing("desk").champion
     registry.set_champion(registry.get("desk", version=version))
@@ -267,14 +267,14 @@ def test_a_candidate_with_a_share_and_in_the_shadow_costs_no_request(
 
 
 def described(port: int) -> dict[str, Any]:
-    """What /v1/model says."""
+    """Answer of /v1/model."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/model", timeout=60) as response:
         answer: dict[str, Any] = json.load(response)
     return answer
 
 
 def shadow_texts(port: int) -> int:
-    """How many texts champion and candidate were compared on."""
+    """Number of texts on which champion and candidate were compared."""
     comparison = described(port)["comparison"]
     return 0 if comparison is None else int(comparison["shadow"]["num_texts"])
 

@@ -49,7 +49,7 @@ def uninterrupted(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def registered(run: Run) -> int:
-    """How many versions the run's storage holds."""
+    """Number of versions in the run's storage."""
     return len(ModelRegistry(Storage(run.storage)).versions("survivor"))
 
 
@@ -158,7 +158,7 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(start: Callable[..., Run
 
 
 def writes_to(process: psutil.Process, folder: Path) -> bool:
-    """Whether the process has a file in the folder open."""
+    """True if the process has a file in the folder open."""
     try:
         return any(Path(file.path).parent == folder for file in process.open_files())
     except psutil.Error:

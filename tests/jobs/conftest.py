@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run left in its last checkpoint."""
+    """Content of one run's last checkpoint."""
 
     weights: dict[str, np.ndarray]
     state: TrainingState

@@ -138,7 +138,7 @@ def bad_requests(count: int, *, seed: int) -> Iterator[BadRequest]:
 
 
 def send_all(url: str, requests: Iterable[BadRequest], *, num_threads: int = 8) -> tuple[Counter[int], list[str]]:
-    """How many answers had each status, and what is wrong with those that are wrong."""
+    """Return the number of answers by status, and the faults of wrong answers."""
     with httpx.Client(base_url=url, timeout=30.0) as client, ThreadPoolExecutor(num_threads) as pool:
         answers = list(pool.map(lambda request: _sent(client, request), requests))
     return Counter(status for status, _ in answers), [fault for _, fault in answers if fault]

@@ -72,7 +72,7 @@ def predictor(storage: Storage) -> Predictor:
 
 @pytest.fixture(scope="module")
 def port(serve_port: int, storage: Storage) -> Iterator[int]:
-    """Where the application answers behind Ray's proxy."""
+    """Port of the application behind Ray's proxy."""
     from ray import serve
 
     from manta_serve.app import ServeArguments, build

@@ -1,4 +1,4 @@
-"""What stands in front of the API: keys, rates, the size of bodies, and the headers of every answer."""
+"""The guard in front of the API: keys, rates, the size of bodies, and the headers of every answer."""
 
 from __future__ import annotations
 

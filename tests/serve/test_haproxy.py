@@ -1,4 +1,4 @@
-"""What is changed in the configuration that Ray writes for HAProxy."""
+"""Changes to the configuration that Ray writes for HAProxy."""
 
 from __future__ import annotations
 

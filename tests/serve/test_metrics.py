@@ -1,4 +1,4 @@
-"""What a service counts: read back from GET /metrics with Prometheus's own parser."""
+"""Metrics of a service, read back from GET /metrics with Prometheus's own parser."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def chosen(models: ServedModels, *, request_key: str | None = None, version: int
 
 
 def crown(registry: ModelRegistry, version: int, *, at: datetime | None = None) -> None:
-    """What a promotion does."""
+    """Make a version the champion, as a promotion does."""
     registry.set_champion(registry.get("desk", version=version))
     registry.record("desk", Decision(action="promoted", version=version, at=(at or datetime.now(UTC)).isoformat()))
 

@@ -1,4 +1,4 @@
-"""What the profiles tell Ray, and what they refuse."""
+"""The environment that the profiles give Ray, and the settings that they refuse."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_a_takeover_is_a_line(service: Service) -> None:
 
 
 def gone(service: Service) -> float:
-    """How many requests were given up by their clients."""
+    """Number of requests that their clients gave up."""
     lines = service.get("/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if 'problem="client_gone"' in line)
 

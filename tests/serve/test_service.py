@@ -68,7 +68,7 @@ def service(model: HeldModel) -> Iterator[Service]:
 
 @pytest.fixture
 def port(service: Service) -> Iterator[int]:
-    """Where uvicorn serves the API on this machine."""
+    """Port at which uvicorn serves the API on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(
             uvicorn.Config(

@@ -1,4 +1,4 @@
-"""Which texts are computed next, and together; time is counted in tokens and batches."""
+"""The order and batches in which texts are computed; time is counted in tokens and batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may log in, and that the page is not open to others without that."""
+"""Users may log in, and the page is closed to everyone else."""
 
 from __future__ import annotations
 

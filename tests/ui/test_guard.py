@@ -1,4 +1,4 @@
-"""What other web pages can make a visitor's browser do to the page: nothing."""
+"""Other web pages cannot make a visitor's browser do anything to the page."""
 
 from __future__ import annotations
 

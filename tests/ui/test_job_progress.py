@@ -1,4 +1,4 @@
-"""What a job's output says of it."""
+"""Progress of a job, as read from its output."""
 
 from __future__ import annotations
 

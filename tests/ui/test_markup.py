@@ -1,4 +1,4 @@
-"""What is shown, as HTML: what stands there, and that nothing of it is markup that a person wrote."""
+"""HTML of the page: its content, without any markup that a person wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trial the page calls the best: the one that the search chose, and no lucky seed."""
+"""The best trial on the page is the one that the search chose, and no lucky seed."""
 
 from __future__ import annotations
 

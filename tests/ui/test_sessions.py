@@ -1,4 +1,4 @@
-"""How long someone stays logged in."""
+"""Duration of a login."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def visiting(browser: Browser, url: str, *, expect_faults: bool = False, at: str
 
 
 def violations(visit: Visit) -> list[str]:
-    """What axe-core finds serious or worse in what is shown."""
+    """The serious or worse findings of axe-core on the shown page."""
     from axe_playwright_python.sync_playwright import Axe
 
     found = [item for item in Axe().run(visit.page).response["violations"] if item["impact"] in {"serious", "critical"}]

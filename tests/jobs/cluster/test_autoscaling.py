@@ -1,4 +1,4 @@
-"""What a cluster can grow to by its file, and what is said while a run waits; the clusters themselves are in tests/faults."""
+"""Growth of a cluster by its file, and the messages while a run waits; tests/faults has the clusters themselves."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def status_of(*nodes: NodeState, starting: int = 0, refused: int = 0, wished: in
 
 
 def heard(config: TrainConfig, *statuses: GetClusterStatusReply) -> list[str]:
-    """What is said of these, 15 s apart."""
+    """The messages about these, 15 s apart."""
     waiting = Waiting(config, GPU_WORKER, Console(quiet=True))
     return [waiting.hear(status, now_s=15.0 * number) for number, status in enumerate(statuses)]
 

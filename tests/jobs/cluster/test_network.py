@@ -1,4 +1,4 @@
-"""Which network interface a worker is told to listen on."""
+"""The network interface that a worker listens on."""
 
 from __future__ import annotations
 

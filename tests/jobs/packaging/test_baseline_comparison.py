@@ -1,4 +1,4 @@
-"""What is said when fine-tuning loses against TF-IDF, by the settings that lost."""
+"""The advice when fine-tuning loses against TF-IDF, by the settings that lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `prepare` writes before training: the config with every `auto` replaced."""
+"""`prepare` writes the config before training, with every `auto` replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job carries and where it goes, before anything is sent."""
+"""Content and destination of a job, before anything is sent."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_the_engine_gets_the_settings_of_the_config(stage: int) -> None:
 
 
 def auto_dtype() -> str | None:
-    """What matrices are multiplied in where nobody said it; None for float32."""
+    """The type in which matrices are multiplied by default; None for float32."""
     dtype: str | None = (
         deepspeed_config(TrainConfig(zero_stage=0), micro_batch_size=8, num_micro=1).get("torch_autocast", {}).get("dtype")
     )

@@ -56,7 +56,7 @@ def test_losses_are_counted_but_preemptions_and_the_first_lack_of_memory_are_not
 
 
 def preempted() -> RayActorError:
-    """What Ray raises for an actor whose node was taken away."""
+    """The error that Ray raises for an actor whose node was taken away."""
     return RayActorError(preempted=True)
 
 

@@ -40,7 +40,7 @@ STAGES = (0, 1, 2, 3)
 
 
 def tracked_run(folder: Path) -> tuple[Run, MlflowClient]:
-    """What MLflow knows of the run in a folder."""
+    """MLflow's record of the run in a folder."""
     entry = json.loads((folder / "mlflow.json").read_text())
     client = MlflowClient(tracking_uri=entry["uri"])
     return client.get_run(entry["run_id"]), client

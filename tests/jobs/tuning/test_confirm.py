@@ -1,4 +1,4 @@
-"""Which trial wins, and by what."""
+"""The winning trial, and the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running search says is left, and what each of its trials is doing."""
+"""The table of a running search: the remaining time, and the state of each trial."""
 
 from __future__ import annotations
 

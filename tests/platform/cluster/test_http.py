@@ -22,7 +22,7 @@ PROXY = "http://127.0.0.1:9"  # where nobody is
 
 @pytest.fixture
 def dashboard() -> Iterator[str]:
-    """What answers as Ray's dashboard does to a cluster without jobs; its address."""
+    """Address of a server that answers as Ray's dashboard does for a cluster without jobs."""
     import ray
 
     class Dashboard(http.server.BaseHTTPRequestHandler):

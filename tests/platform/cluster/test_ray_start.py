@@ -1,4 +1,4 @@
-"""What precedes a start of Ray: the token file and the sentence if it fails."""
+"""The token file before a start of Ray, and the sentence if the start fails."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_the_manifest_comes_back_as_it_was_written(finished: dict[str, Any], tas
 
 
 def holds_pickle(path: Path) -> bool:
-    """Whether a file is a pickle, or a zip as `torch.save` writes it, whatever its name."""
+    """True if a file is a pickle, or a zip as `torch.save` writes it, under any name."""
     if zipfile.is_zipfile(path):
         return True
     try:
