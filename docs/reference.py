@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -160,7 +161,7 @@ def command_line() -> Iterator[str]:
 def one_command(command: Any, path: str) -> Iterator[str]:
     """Yield a command's usage, explanation and parameters, then the commands below it."""
     inner = getattr(command, "commands", {})
-    if not inner:
+    if not inner or command.invoke_without_command:
         path = path.removesuffix(f" {RUN}")
         words = [metavar(parameter) for parameter in command.params if parameter.param_type_name == "argument"]
         yield from [f"## `{path}`", "", "```text", " ".join([path, *words, "[OPTIONS]"]), "```", "", command.help or "", ""]
@@ -173,8 +174,7 @@ def one_command(command: Any, path: str) -> Iterator[str]:
 
 def metavar(parameter: Any) -> str:
     """Return the name of an argument as usage lines have it."""
-    name = str(parameter.metavar or parameter.name).strip("[]{}").upper()
-    name = name.replace(".YAML", ".yaml")
+    name = re.sub(r"^\[(.*)\]$", r"\1", parameter.metavar or parameter.name.upper())
     return name if parameter.required else f"[{name}]"
 
 

@@ -168,7 +168,7 @@ def check_keys(host: str, storage: Storage) -> None:
     """
     if not is_loopback(host) and not KeyStore(storage).any():
         raise InputError(
-            f"it would listen on {host}, for everybody who reaches this machine, and there is no API key; "
+            f"the API would listen on {host}, for everybody who reaches this machine, and there is no API key; "
             "make one with: manta keys create NAME"
         )
 

@@ -73,6 +73,7 @@ class Destination:
         if not overwrite:
             raise InputError(f"{path}: is there already; choose another --out, or give --overwrite to replace it.")
         if self.is_folder != path.is_dir():
-            raise InputError(f"{path}: is a {'folder' if path.is_dir() else 'file'}, and would not be one; change --out.")
+            there, wanted = ("folder", "file") if path.is_dir() else ("file", "folder")
+            raise InputError(f"{path}: is a {there}, but the output is a {wanted}; change --out.")
         if self.is_folder and not all(file.name.startswith("part-") for file in path.iterdir()):
             raise InputError(f"{path}: holds other files than those of manta predict; change --out.")

@@ -120,9 +120,7 @@ def opened(path: Path, task: Task, *, make_plan: Callable[[], Plan], start_again
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         if not (path / "lock").exists() and any(path.iterdir()):
-            raise InputError(
-                f"{path}: not begun by manta predict, which uses and removes a folder of this name; give another --out."
-            )
+            raise InputError(f"{path}: not a folder of manta predict, which would remove it in the end; give another --out.")
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out.") from None

@@ -85,7 +85,7 @@ def demo(
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A registered model, NAME@VERSION, or a model folder.")],
-    data: Annotated[str, typer.Argument(help="Labelled rows: a file, URL or sample as in data.test.")],
+    data: Annotated[str, typer.Argument(help="Labeled rows: a file, URL or sample as in data.test.")],
     text: Annotated[
         list[str] | None,
         typer.Option(help="The text column; its position from 0 with --no-header. Default: text. Give it twice for text pairs."),
@@ -107,7 +107,7 @@ def evaluate(
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Evaluate a finished model on labeled rows: scores, slices, mistakes, calibration, behavior tests, speed."""
+    """Evaluate a finished model on labeled rows: scores, slices, mistakes, calibration, behaviour tests, speed."""
     console = people_console()
     with working(console, LOADING):
         from manta_jobs.reporting.evaluation.terminal import evaluation_result, show_evaluation

@@ -73,7 +73,7 @@ class Waiting:
             self._refused_s = now_s
         elif now_s - self._refused_s >= HOPELESS_AFTER_S:
             raise InputError(
-                f"the cluster can never have {self._wanted}: its autoscaler may not start as many such nodes; lower "
+                f"the cluster can never have {self._wanted}: its autoscaler may not start so many such nodes; lower "
                 "train.num_workers, or raise how many nodes the cluster may have."
             )
         if not is_waiting:

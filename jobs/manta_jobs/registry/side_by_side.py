@@ -1,4 +1,4 @@
-"""Two registered versions compared in this process: same frozen test rows, same timed texts, same behavior tests."""
+"""Two registered versions compared in this process: same frozen test rows, same timed texts, same behaviour tests."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
 
 
 def behaviour_pairs(both: SideBySide) -> list[BehaviourPair]:
-    """Return both failure rates of each behavior test, from the candidate's suite, else the champion's; empty without a suite.
+    """Return both failure rates of each behaviour test, from the candidate's suite, else the champion's; empty without a suite.
 
     A candidate with further labels is tested by the champion's suite, because the champion does not know the further labels.
 

@@ -67,7 +67,7 @@ def evaluate(
     """Evaluate a registered model (`NAME` for its champion, `NAME@VERSION`) or a model folder on labeled rows.
 
     `settings` are the fields of `DataConfig` that say how to read the rows. Results are sliced by `columns` and by `patterns`
-    (`NAME=REGEX`). `behaviour` is a suite of behavior tests; the default is the suite of the model's config, if it still exists.
+    (`NAME=REGEX`). `behaviour` is a suite of behaviour tests; the default is the suite of the model's config, if it still exists.
     `out` is the folder of the report; the default is a new one in the storage.
 
     Raises:

@@ -140,7 +140,7 @@ def finish(
 
 
 def frozen_rows(prepared: PreparedRun) -> FrozenRows:
-    """Return the run's test rows and behavior tests, on which later versions will be compared with this one."""
+    """Return the run's test rows and behaviour tests, on which later versions will be compared with this one."""
     suite = find_suite(prepared.config.data.model_dump())
     return FrozenRows.of(prepared.dataset, suite=None if suite is None else suite.read_text(encoding="utf-8"))
 

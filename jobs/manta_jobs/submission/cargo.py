@@ -96,7 +96,7 @@ def packed_inputs(verb: str, params: Mapping[str, Any], *, limit: int = MOST_BYT
     if out is not None:
         if not out.is_absolute():
             raise InputError(
-                f"--out {out} would be on some node of the cluster; give a folder that all nodes share, from its root on."
+                f"--out {out} would lie on some node of the cluster; give a path from / on, in a folder that all nodes share."
             )
         sent["out"] = {"path": str(out)}
     cargo.check_size()

@@ -1,1 +1,1 @@
-"""Behavior tests of a classifier, after CheckList."""
+"""Behaviour tests of a classifier, after CheckList."""

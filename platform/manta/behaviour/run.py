@@ -1,4 +1,4 @@
-"""Behavior tests of a classifier, after CheckList (Ribeiro et al., 2020, https://arxiv.org/abs/2005.04118).
+"""Behaviour tests of a classifier, after CheckList (Ribeiro et al., 2020, https://arxiv.org/abs/2005.04118).
 
 A suite is a YAML file next to the data, see `suite.py`. `load_suite` checks it against a model's labels. `run_suite` runs it with
 any object that has `predict(texts)`. There are three kinds of tests: a change that must not matter (`invariance`), a change that
@@ -134,7 +134,7 @@ class SuiteResult:
 
 @dataclass(frozen=True)
 class Suite:
-    """A behavior suite that has been checked."""
+    """A behaviour suite that has been checked."""
 
     path: Path
     document: SuiteDocument

@@ -1,4 +1,4 @@
-"""Schema of a behavior suite's YAML file: three kinds of tests, and the lists that fill their templates.
+"""Schema of a behaviour suite's YAML file: three kinds of tests, and the lists that fill their templates.
 
 `run.py` reads and runs suites.
 """

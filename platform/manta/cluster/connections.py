@@ -61,7 +61,7 @@ def connection(*, cluster: str | None = None, address: str | None = None, token_
         InputError: no cluster is named, the named one does not exist, or the file is wrong or readable by others.
     """
     if cluster and address:
-        raise InputError("--cluster and --address both say where to; give one of them.")
+        raise InputError("--cluster and --address both name a cluster; give one of them.")
     given = " ".join(f"{name} {value}" for name, value in (("--cluster", cluster), ("--address", address)) if value)
     given += f" --token-file {token_file}" if token_file else ""
     name = cluster or (None if address else os.environ.get("MANTA_CLUSTER"))

@@ -72,22 +72,21 @@ class DataConfig(Section):
     header: bool = True
     """True if the first line of CSV and TSV files names the columns."""
     delimiter: Annotated[str, Field(min_length=1)] = "auto"
-    """The character between the fields of CSV and TSV files, such as ";". `auto` is the comma (in TSV the tab), or in CSV the
-    semicolon, tab or vertical bar if only with it the text and label columns are found. The run says so."""
+    """The character between the fields of CSV and TSV files, such as ";". `auto` is the comma (in TSV the tab). In CSV it is
+    also the semicolon, tab or vertical bar if the text and label columns are found only with it; the run says so."""
     encoding: Annotated[str, Field(min_length=1)] = "auto"
-    """The encoding of text files, such as latin-1. `auto` is UTF-8, UTF-16 if a mark at the start says so, or Windows-1252 if the
-    bytes can be that only. The run says so."""
+    """The encoding of text files, such as latin-1. `auto` is UTF-8, UTF-16 if the file starts with a byte order mark, or
+    Windows-1252 if the bytes are not UTF-8; the run says so."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
     """Share of the training rows (between 0 and 1) that is set aside, class by class, if no validation rows are given. A class with
-    too few rows for it keeps them for training, and the run names it. `auto` sets a tenth aside. It sets none aside below 500
-    training rows, or below 2,000 with fewer than 15 per label: the model is cross-validated instead, and then trained on all of
-    them."""
+    too few rows stays in training, and the run names it. `auto` is a tenth. Below 500 training rows, or below 2,000 with fewer
+    than 15 per label, `auto` sets none aside: the model is cross-validated, and then trained on all rows."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training rows (between 0 and 1) that is set aside, class by class, if no test rows are given."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of these splits. It is separate from `train.seed`, so that runs with other seeds use the same splits."""
     behaviour: str | None = None
-    """A YAML file with behavior tests, which `manta evaluate` and the gate run. Bundled samples have their own. A relative path is
+    """A YAML file with behaviour tests, which `manta evaluate` and the gate run. Bundled samples have their own. A relative path is
     relative to the YAML file."""
 
     @field_validator("text", mode="before")
@@ -169,7 +168,7 @@ class ModelConfig(Section):
     freeze_layers: Annotated[int, Field(ge=0)] = 0
     """Number of first layers that stay as pretrained. The embeddings below them then stay, too."""
     lora: LoraSettings | None = None
-    """Adapters instead of full fine-tuning, such as {rank: 8}. They are merged into the finished model. None: all weights learn."""
+    """Adapters instead of full fine-tuning, such as {rank: 8}. They are merged into the finished model. null: all weights learn."""
 
     @model_validator(mode="after")
     def _lora_freezes_already(self) -> ModelConfig:
@@ -197,7 +196,7 @@ class TrainConfig(Section):
     num_epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Passes over the training rows. The model after the last one is kept. `auto`: the fewer rows, the more passes."""
     early_stopping: Annotated[int, Field(ge=1)] | None = None
-    """Number of epochs in a row without a better validation `metric` after which training stops. The best epoch is then kept. None:
+    """Number of epochs in a row without a better validation `metric` after which training stops. The best epoch is then kept. null:
     train all epochs and keep the last. With fewer than 200 validation rows, the best epoch is a matter of chance."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Rows of one optimizer step over all workers together, so that results do not depend on the number of workers."""
@@ -235,8 +234,8 @@ class TrainConfig(Section):
     deepspeed: dict[str, Any] = {}  # noqa: RUF012  # pydantic copies defaults
     """More of DeepSpeed's JSON (https://www.deepspeed.ai/docs/config-json). Keys that a setting above decides are refused."""
     metric: MetricName = "accuracy"
-    """Validation metric that compares trials, and epochs under `early_stopping` (`loss`: lower is better). In a multilabel task,
-    `accuracy` counts the rows whose labels are all right, and `f1_micro` pools all labels; in other tasks the two are equal."""
+    """Validation metric that compares trials, and epochs with `early_stopping` (`loss`: lower is better). In a multilabel task,
+    `accuracy` counts rows with every label right, and `f1_micro` pools all labels; in other tasks the two are equal."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
     """Optimizer steps between checkpoints within an epoch. A checkpoint is also written after every epoch."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
@@ -244,7 +243,7 @@ class TrainConfig(Section):
     cost_per_hour: Annotated[float, Field(gt=0)] | None = None
     """Price of one worker for an hour, in any currency. If it is set, `manta preflight` estimates the cost of a run."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """Number of times that lost workers or nodes are replaced and training goes on from the last checkpoint. Preemptions do not
+    """Number of losses of workers or nodes after which training still goes on from the last checkpoint. Preemptions of nodes do not
     count."""
     tensorboard: bool = False
     """True if TensorBoard's event files are also written. `tensorboard --logdir` on the run's folder shows them."""
@@ -429,7 +428,7 @@ class TuneConfig(Section):
 
     space: dict[str, Range] | None = None
     """Searched settings of `model` and `train` by their dotted name, such as train.learning_rate: {loguniform: [1.0e-5, 5.0e-4]}.
-    None: the learning rate, around the value of `auto`, and the dropout."""
+    null: the learning rate, around the value of `auto`, and the dropout."""
     budget: TuneBudget = TuneBudget()
     """Limits of the search."""
     search: Literal["random", "grid", "optuna"] = "random"
@@ -470,11 +469,12 @@ class GateConfig(Section):
     equal_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """With --allow-equal: the largest acceptable loss in `train.metric`. The gate must rule out a larger one."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    """Confidence level of the gate's tests. With a higher level, fewer models pass by luck, and fewer slightly better ones."""
+    """Confidence level of the gate's tests. With a higher level, fewer equal models pass by luck, but also fewer better ones."""
     max_class_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Largest loss of recall of any class. Only a statistically significant loss counts, so fewer than five rows never veto."""
+    """Largest loss of recall of any class. Only a statistically significant loss counts, so a class with fewer
+    than five test rows never refuses a version."""
     max_behaviour_rise: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Largest rise in the failure rate of any behavior test; 0.05 is five more of 100 cases."""
+    """Largest rise in the failure rate of any behaviour test; 0.05 is five more of 100 cases."""
     max_ece_increase: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Largest rise in the expected calibration error. With a higher error, probabilities are further from the truth."""
     max_latency_ratio: Annotated[float, Field(gt=0)] = 1.5
@@ -495,7 +495,7 @@ class RegistryConfig(Section):
     """Conditions under which a candidate replaces the champion."""
     target_precision: Annotated[float, Field(gt=0, lt=1)] | None = 0.95
     """Wanted share of right answers (between 0 and 1) among answers not marked as uncertain. The confidence threshold for it is
-    chosen on the validation rows. A higher target leaves more rows uncertain. None: an answer below 0.5 is uncertain."""
+    chosen on the validation rows. A higher target leaves more rows uncertain. null: an answer below 0.5 is uncertain."""
     onnx: bool = True
     """True if a finished model also gets ONNX formats, which answer faster on CPUs. They are used only if their answers agree with
     those of the safetensors."""
@@ -544,7 +544,7 @@ class ServeConfig(Section):
     feedback_max_bytes: Annotated[int, Field(ge=100 * 1024)] = 100 * 1024**2
     """Maximum number of bytes of stored feedback; beyond it, feedback is refused."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
-    """Number of requests that each API key may send per minute (429 beyond it). None: no limit."""
+    """Number of requests that each API key may send per minute (429 beyond it). null: no limit."""
     allowed_hosts: tuple[HostName, ...] = ()
     """Names under which clients reach the API besides this machine's own, such as api.example.com or *.example.com, without a port.
     Requests for other names are refused (421). `*` allows all."""

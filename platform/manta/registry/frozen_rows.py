@@ -1,7 +1,7 @@
 """`FrozenRows`: the test rows a version was judged on, stored with it so that later versions are judged on the same rows.
 
 They are files of the version's MLflow run, next to the model's folder: `test.jsonl` has the rows, `seen.npy` a hash of each text
-that the version was trained or selected on, `behaviour.yaml` its behavior tests. None of them is a pickle.
+that the version was trained or selected on, `behaviour.yaml` its behaviour tests. None of them is a pickle.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FrozenRows:
     seen: Hashes
     """Sorted hashes of the version's training and validation texts."""
     suite: str | None = None
-    """The version's behavior tests as YAML."""
+    """The version's behaviour tests as YAML."""
 
     def __len__(self) -> int:
         return len(self.texts)

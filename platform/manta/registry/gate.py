@@ -72,7 +72,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class BehaviourPair:
-    """The share of one behavior test's cases that fail, for both models."""
+    """The share of one behaviour test's cases that fail, for both models."""
 
     test: str
     rates: Pair

@@ -387,7 +387,7 @@ def test_a_folder_of_ones_own_is_not_taken_for_a_begun_prediction(predictor: Pre
     mine = tmp_path / "out.csv.partial" / "notes.txt"
     mine.parent.mkdir()
     mine.write_text("mine")
-    with pytest.raises(InputError, match=r"out\.csv\.partial: not begun by manta predict"):
+    with pytest.raises(InputError, match=r"out\.csv\.partial: not a folder of manta predict"):
         predict_here(write_rows(tmp_path / "in.csv", input_rows()), tmp_path / "out.csv", predictor)
     assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
 
@@ -530,8 +530,8 @@ def test_a_broken_input_is_one_sentence_and_leaves_nothing(
         ("no/such/out.csv", False, "no/such: no such folder; make it or change --out."),
         ("in.csv", True, "in.csv: is the input; change --out."),
         ("documents", True, "documents: holds other files than those of manta predict; change --out."),
-        ("dir.csv", True, "dir.csv: is a folder, and would not be one; change --out."),
-        ("file", True, "file: is a file, and would not be one; change --out."),
+        ("dir.csv", True, "dir.csv: is a folder, but the output is a file; change --out."),
+        ("file", True, "file: is a file, but the output is a folder; change --out."),
     ],
 )
 def test_an_output_that_would_cost_something_is_refused(out: str, overwrite: bool, sentence: str, tmp_path: Path) -> None:

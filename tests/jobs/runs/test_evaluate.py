@@ -227,7 +227,7 @@ def test_a_folder_with_something_in_it_is_not_overwritten(tmp_path: Path) -> Non
     check_target(tmp_path / "new" / "deep")
     check_target(tmp_path)
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(InputError, match="there is something already; give a folder that is new or empty"):
+    with pytest.raises(InputError, match="the folder is not empty; give a new or empty one"):
         check_target(tmp_path)
     with pytest.raises(InputError, match=r"cannot be written, because of .*mine\.txt"):
         check_target(tmp_path / "mine.txt" / "below")
@@ -304,7 +304,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ("text,label,country\n", [], "rows.csv: no rows"),
         (ROWS, ["--behaviour", "none.yaml"], "none.yaml: no such behaviour suite"),
         (ROWS, ["--text", "text", "--text", "country"], "reads single texts"),
-        (ROWS, ["--out", "{folder}"], "there is something already; give a folder that is new or empty"),
+        (ROWS, ["--out", "{folder}"], "the folder is not empty; give a new or empty one"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_nothing_is_written(

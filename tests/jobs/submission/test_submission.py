@@ -92,7 +92,7 @@ def test_what_the_cluster_could_not_find_is_refused_here(tmp_path: Path) -> None
         packed_inputs("train", {"experiment": experiment(tmp_path, storage="runs")})
     with pytest.raises(InputError, match=r"data.train: .*no.csv does not exist"):
         packed_inputs("train", {"experiment": experiment(tmp_path, data={"train": "no.csv"})})
-    with pytest.raises(InputError, match=r"--out answered.csv would be on some node"):
+    with pytest.raises(InputError, match=r"--out answered.csv would lie on some node"):
         packed_inputs("predict", {"model": "desk", "source": "s3://x/y.csv", "out": Path("answered.csv")})
     with pytest.raises(InputError, match=r"serve cannot be submitted; train, tune"):
         verb_params("serve", [])

@@ -1,4 +1,4 @@
-"""Measurements that need the model itself: logits, latency and behavior tests, on one node of the cluster."""
+"""Measurements that need the model itself: logits, latency and behaviour tests, on one node of the cluster."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Measured:
 
 
 def measure_on_cluster(artifact: ModelArtifact, texts: list[Text], *, suite: Suite | None, console: Console) -> Measured:
-    """Compute every row and every behavior test on one node, with a GPU if there is any, and show progress."""
+    """Compute every row and every behaviour test on one node, with a GPU if there is any, and show progress."""
     node = OneNode()
     store(artifact.path)
     board = Board()

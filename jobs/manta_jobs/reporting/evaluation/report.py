@@ -44,7 +44,7 @@ def check_target(folder: Path) -> None:
         InputError: the folder is not empty, is a file, or may not be written.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"--out {folder}: there is something already; give a folder that is new or empty.")
+        raise InputError(f"--out {folder}: the folder is not empty; give a new or empty one.")
     nearest = next(parent for parent in folder.absolute().parents if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise InputError(f"{folder}: cannot be written, because of {nearest}; give another folder with --out.")

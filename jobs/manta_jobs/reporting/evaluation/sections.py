@@ -67,7 +67,7 @@ class FailureRow:
 
 @dataclass(frozen=True)
 class BehaviourRow:
-    """A table row for one behavior test."""
+    """A table row for one behaviour test."""
 
     result: BehaviourResult
     kind: str
@@ -165,7 +165,7 @@ def behaviour_sentence(assessment: Assessment) -> str:
 
 
 def behaviour_rows(assessment: Assessment) -> list[BehaviourRow]:
-    """Return the behavior tests in the order of their file."""
+    """Return the behaviour tests in the order of their file."""
     tests = () if assessment.behaviour is None else assessment.behaviour.tests
     rows = []
     for test in tests:

@@ -30,7 +30,7 @@ SHOWN_CHARACTERS = 100
 
 
 def show_evaluation(assessment: Assessment, page: Path, console: Console) -> None:
-    """Print the metrics, the worst slice, the mistakes with the highest confidence, the behavior tests and the report's path."""
+    """Print the metrics, the worst slice, the mistakes with the highest confidence, the behaviour tests and the report's path."""
     table = people_table("", "", title=escape(headline_of(assessment)), header=False)
     for words, value in metric_rows(assessment):
         table.add_row(words, f"{value:.4f}")
