@@ -51,7 +51,7 @@ def configuration() -> Iterator[str]:
     yield from ["# Every setting", ""]
     yield "An experiment is [one YAML file](../experiment.md). Only `name` and `data.train` are required. On the command line,"
     yield "`--set train.learning_rate=3e-5` replaces a setting. `manta schema` prints the same as JSON Schema for editors."
-    yield from ["", "## The file itself", ""]
+    yield from ["", "## The whole file", ""]
     yield from settings(schema, schema, prefix="")
 
 

@@ -1,4 +1,4 @@
-"""The commands of the guide to clusters, run as they stand there, but for those that say why they are not."""
+"""Commands of guides and tutorials, run as they stand there, except those that say why they are not run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
+
+from manta.cluster.ports import free_ports
 
 from ..test_repository import commands
 from .laptop import COMMAND, local_cluster, write_experiment
@@ -21,6 +27,12 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[2] / "docs"
 MANTA = shlex.join(COMMAND)
+QUICK = {"train": {"num_epochs": 1, "learning_rate": 1e-3, "cpus_per_worker": 1}, "registry": {"onnx": False}}
+"""Settings that a test adds to the experiments of a tutorial, besides the tiny encoder."""
+TUTORIALS = [["quickstart.md"], ["tutorials/tickets.md", "tutorials/corrections.md"], ["tutorials/cluster.md"]]
+"""Pages that go on from one another."""
+STAYING = {"manta serve": "Ctrl-C stops it", "manta cluster": "Ctrl-C stops"}
+"""Commands that stay in the foreground of a terminal of their own, and their words once they are up."""
 
 
 def words_of(block_start: str) -> str:
@@ -85,3 +97,79 @@ def test_the_guide_to_clusters_does_what_it_says(three_nodes: str, workplace: Pa
     assert "manta serve experiment" in shown["manta jobs logs JOB --follow"]
     check = "manta cluster check cluster.yaml experiment.yaml"
     assert words_of(check) in " ".join(shown[check].split())
+
+
+class Background:
+    """A command of a tutorial that stays in the foreground of a terminal of its own, until the test ends."""
+
+    def __init__(self, terminal: Terminal, command: str, *, listens_to_ctrl_c: Callable[[], None]) -> None:
+        self.output = terminal.folder / f"{command.split()[1]}.log"
+        line = re.sub(r"^manta\b", lambda _: f"exec {MANTA}", command)
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                ["bash", "-c", line],
+                cwd=terminal.folder,
+                env=terminal.environ,
+                stdout=output,
+                stderr=output,
+                preexec_fn=listens_to_ctrl_c,
+            )
+
+    def wait_for(self, words: str) -> None:
+        """Wait until the command has printed some words."""
+        deadline = time.monotonic() + 240
+        while words not in self.output.read_text():
+            assert self.process.poll() is None, self.output.read_text()
+            assert time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """End the command with Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(90) == 0, self.output.read_text()
+
+
+def write_files(page: str, folder: Path, *, model: Path) -> None:
+    """Write the files of a tutorial, its experiments with a tiny encoder."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for name, content in re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', text, flags=re.DOTALL):
+        (folder / name).write_text(quick(content, model=model) if name.endswith(".yaml") else content, encoding="utf-8")
+
+
+def quick(experiment: str, *, model: Path) -> str:
+    """Return an experiment with settings under which it ends soon."""
+    document = yaml.safe_load(experiment) | {"model": {"pretrained": str(model), "max_length": 32}}
+    return yaml.safe_dump(document | {key: document.get(key, {}) | settings for key, settings in QUICK.items()})
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("pages", TUTORIALS, ids=lambda pages: pages[-1])
+def test_a_tutorial_does_what_it_says(
+    pages: list[str], tmp_path: Path, tiny_model: Path, listens_to_ctrl_c: Callable[[], None]
+) -> None:
+    terminal = Terminal(tmp_path)
+    del terminal.environ["MANTA_STORAGE"]  # ~/.manta, as a reader has it
+    terminal.environ["PATH"] = f"{Path(sys.executable).parent}:{terminal.environ['PATH']}"
+    (port,) = free_ports(1)
+    shown = {}
+    for page in pages:
+        write_files(page, tmp_path, model=tiny_model)
+        with ExitStack() as running:
+            for command in [command for command, why in commands(page).items() if not why]:
+                start = " ".join(command.split()[:2])
+                if start in STAYING:
+                    options = f" --port {port}" if start == "manta serve" else ""
+                    staying = Background(terminal, command + options, listens_to_ctrl_c=listens_to_ctrl_c)
+                    running.callback(staying.stop)
+                    staying.wait_for(STAYING[start])
+                    if found := re.findall(r"--(?:address|token-file) (\S+)", staying.output.read_text()):
+                        terminal.environ |= {"RAY_ADDRESS": found[0], "RAY_AUTH_TOKEN_PATH": found[1]}
+                else:
+                    shown[command] = terminal.run(command.replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
+    assert len(shown) >= 2
+    for command, output in shown.items():
+        if command.startswith("curl"):
+            assert '"error"' not in output, output
+    assert all("SUCCEEDED" in output for command, output in shown.items() if command == "manta jobs list")
+    if "tutorials/corrections.md" in pages:
+        assert '"count":2' in next(output for command, output in shown.items() if command.endswith("/v1/feedback"))
