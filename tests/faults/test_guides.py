@@ -63,7 +63,7 @@ class Terminal:
         """Run a command, which must succeed, and return its output."""
         line = re.sub(r"^manta\b", lambda _: MANTA, command).replace(" JOB", f" {self.job}")
         done = subprocess.run(
-            ["bash", "-c", line], check=False, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=300
+            ["bash", "-c", line], check=False, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=600
         )
         shown = done.stdout + done.stderr
         assert done.returncode == 0, f"{command}\n{shown}"
