@@ -129,5 +129,5 @@ def test_tables_for_people_come_from_one_place() -> None:
 @pytest.mark.parametrize("word", ["surely", "ONNX form ", "ONNX forms", "eight-bit form", "whoever", "Whoever"])
 def test_words_that_readers_stumble_on_are_not_used(word: str) -> None:
     sources = [path for folder in ("platform", "jobs", "serve", "ui") for path in (ROOT / folder).rglob("*.py")]
-    found = [str(path) for path in [*sources, *(ROOT / "docs").glob("*.md")] if word in path.read_text(encoding="utf-8")]
+    found = [str(path) for path in [*sources, *(ROOT / "docs").rglob("*.md")] if word in path.read_text(encoding="utf-8")]
     assert found == []
