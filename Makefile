@@ -82,7 +82,7 @@ reference: install ## Write docs/reference/ from the settings, commands and HTTP
 	$(BIN)/python docs/reference.py
 
 docs: reference ## Build the site of the guides into site/; a link that leads nowhere is an error
-	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(PEERS) dist build site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

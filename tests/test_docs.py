@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 import reference
 from manta.config import ExperimentConfig
@@ -23,14 +25,33 @@ DOCS = ROOT / "docs"
 PACKAGES = ("platform", "jobs", "serve", "ui")
 
 
+def build(folder: Path, *, site: Path) -> subprocess.CompletedProcess[str]:
+    """Build a folder's site as `make docs` does: a warning is an error."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    return subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    built = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    built = build(ROOT, site=folder)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_nowhere_and_a_guide_without_a_place_in_the_menu_fail_the_build(tmp_path: Path) -> None:
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(settings | {"nav": ["README.md"]}), encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    shutil.copy(DOCS / "site_hooks.py", tmp_path / "docs")
+    (tmp_path / "docs" / "README.md").write_text("# Guides\n\n[gone](gone.md)\n", encoding="utf-8")
+    (tmp_path / "docs" / "alone.md").write_text("# Alone\n", encoding="utf-8")
+    built = build(tmp_path, site=tmp_path / "site")
+    assert built.returncode != 0
+    assert "'gone.md'" in built.stderr
+    assert "- alone.md" in built.stderr
 
 
 @pytest.mark.slow
