@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from manta.console import people_table
 from manta.errors import InputError
+from manta.evaluation.significance import mcnemar
 from manta.labels import names_of
-from manta.registry.paired import mcnemar
 from manta_jobs.registry.side_by_side import SideBySide, set_side_by_side
 
 if TYPE_CHECKING:

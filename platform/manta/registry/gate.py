@@ -15,7 +15,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from manta.config import GateConfig, MetricName
-from manta.registry.paired import NUM_RESAMPLES, Answers, Values, calibration_error, mcnemar, metric, paired_bootstrap, value
+from manta.evaluation.significance import mcnemar
+from manta.registry.paired import NUM_RESAMPLES, Answers, Values, calibration_error, metric, paired_bootstrap, value
 
 METRIC_WORDS = {
     "accuracy": "accuracy",

@@ -3,7 +3,8 @@
 Both methods compare the models row by row. Rows that are hard for both models cancel out, so far fewer rows are needed than for
 comparing two scores. The bootstrap is that of Koehn (2004, https://aclanthology.org/W04-3250): rows are drawn again with
 replacement, the same ones for both models, and the difference is computed for each draw. McNemar's test (1947,
-https://doi.org/10.1007/BF02295996) is the exact binomial one on the rows that only one model has right.
+https://doi.org/10.1007/BF02295996), in `manta.evaluation.significance`, is the exact binomial one on the rows that only one model
+has right.
 """
 
 from __future__ import annotations
@@ -175,13 +176,3 @@ def _resamples(num_rows: int, *, num_resamples: int, seed: int) -> Iterator[Weig
         drawn = generator.integers(0, num_rows, size=(size, num_rows), dtype=np.int64)
         drawn += np.arange(size)[:, None] * num_rows
         yield np.bincount(drawn.ravel(), minlength=size * num_rows).reshape(size, num_rows).astype(np.float32)
-
-
-def mcnemar(num_gained: int, num_lost: int) -> float:
-    """Return the exact one-sided probability that chance alone gains at least as many rows and loses at most as many.
-
-    Only the candidate has `num_gained` rows right, only the champion `num_lost`.
-    """
-    from scipy.special import bdtrc  # half a second to import
-
-    return float(bdtrc(num_gained - 1, num_gained + num_lost, 0.5))  # the upper tail of a fair coin

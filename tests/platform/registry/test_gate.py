@@ -11,9 +11,10 @@ from scipy.stats import binomtest
 
 from manta.config import GateConfig, MetricName
 from manta.evaluation.metrics import classification_metrics
+from manta.evaluation.significance import mcnemar
 from manta.labels import LabelSpace
 from manta.registry.gate import BehaviourPair, Costs, Pair, Verdict, judge
-from manta.registry.paired import Answers, calibration_error, make_answers, mcnemar, metric, paired_bootstrap, shared_names, value
+from manta.registry.paired import Answers, calibration_error, make_answers, metric, paired_bootstrap, shared_names, value
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
