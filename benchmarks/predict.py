@@ -3,7 +3,7 @@
 - `transformers-pipeline` a `text-classification` pipeline over the rows, 32 a batch
 - `ray-data-plain`        Ray Data with a pool of such pipelines, one a core, as Ray's guide to batch inference has it
 - `manta`                 `manta predict` with the safetensors, float32
-- `manta-int8`            `manta predict` with the ONNX form of eight-bit integers, if the model has one that was accepted
+- `manta-int8`            `manta predict` with static 8-bit integers, if the model has that format and it was accepted
 
 All read the same CSV, use the same cores, write a CSV, and run the same weights, each in a process of its own. The rows are the
 sentences of the data, again and again; a sentence comes back after thousands of others, so no system gains by having seen it.
@@ -27,6 +27,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,15 @@ from rich.table import Table
 from figures import write_results
 from machine import environment, machine_facts, use_cores
 from manta.errors import InputError
+from manta.inference.formats import FORMAT_FILES
 from predict_memory import flat_memory
 from predict_peers import PEERS
 from systems import SystemFailedError, finished
 from workload import load_rows, write_workload
 
 BASELINE = "transformers-pipeline"
-FORMS = {"manta": None, "manta-int8": "onnx-int8"}
+FORMATS: dict[str, tuple[str, ...]] = {"manta": (), "manta-int8": ("openvino-int8",)}
+SYSTEMS = [*PEERS, *FORMATS]
 TARGETS = {"manta": 1.5, "manta-int8": 2.4}
 UNITS = {"rows_per_s": "rows/s", "whole_s": "s", "same_label": "fraction", "max_score_difference": "probability"}
 Answers = list[tuple[str, str, float]]
@@ -67,13 +70,15 @@ def main() -> int:
     parser.add_argument("--data", default="sample:reviews", help="bundled rows, or a folder with train, dev and test (%(default)s)")
     parser.add_argument("--rows", type=int, default=20_000, help="rows to classify (%(default)s)")
     parser.add_argument("--model", type=Path, help="a finished model's folder; else one is trained on 960 of the rows")
-    parser.add_argument("--systems", type=lambda text: text.split(","), default=[*PEERS, *FORMS], help=",".join([*PEERS, *FORMS]))
+    parser.add_argument(
+        "--systems", type=lambda text: text.split(","), default=[*PEERS, *FORMATS], help=",".join([*PEERS, *FORMATS])
+    )
     parser.add_argument("--flat-memory", action="store_true", help="measure memory with 20,000 and 200,000 rows instead")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.systems) - {*PEERS, *FORMS})
+    unknown = sorted(set(arguments.systems) - set(SYSTEMS))
     if unknown:
-        parser.error(f"no such system: {', '.join(unknown)}; there are {', '.join([*PEERS, *FORMS])}")
+        parser.error(f"no such system: {', '.join(unknown)}; there are {', '.join(SYSTEMS)}")
     console, num_threads = Console(width=130), use_cores(None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -102,7 +107,7 @@ def speeds(folder: Path, arguments: argparse.Namespace, *, num_threads: int, con
         own = folder / system
         own.mkdir()
         try:
-            weights = of_form(model, FORMS[system], own / "model") if system in FORMS else model
+            weights = with_formats(model, FORMATS[system], own / "model") if system in FORMATS else model
             runs[system] = run_system(system, weights, source, own, num_rows=arguments.rows, num_threads=num_threads)
         except SystemFailedError as error:
             console.print(f"{system} is left out: {error}", markup=False)
@@ -126,25 +131,25 @@ def trained_model(data: str, folder: Path, *, num_threads: int, console: Console
     return Path(json.loads(finished(command, variables)[0])["artifact"])
 
 
-def of_form(model: Path, form: str | None, target: Path) -> Path:
-    """A copy of a model folder that has this ONNX form only, or none.
+def with_formats(model: Path, names: Collection[str], target: Path) -> Path:
+    """A copy of a model folder that has these inference formats only, besides the safetensors.
 
     Raises:
-        SystemFailedError: the model has no such form, or it was refused.
+        SystemFailedError: the model has none of them, or they were refused.
     """
     shutil.copytree(model, target)
     manifest = json.loads((model / "manta.json").read_text(encoding="utf-8"))
-    records = {record["name"]: record for record in manifest.get("forms", [])}
-    if form is not None and form not in records:
-        raise SystemFailedError(f"the model {manifest['name']} has no form {form}.")
-    if form is not None and not records[form]["accepted"]:
-        raise SystemFailedError(f"its form {form} was refused: {records[form]['reason']}.")
-    for name, record in records.items():
-        if name != form and record["file"] in manifest["files"]:
-            (target / record["file"]).unlink()
-            del manifest["files"][record["file"]]
-    if records:
-        manifest["forms"] = [record for name, record in records.items() if name == form]
+    records = manifest.get("formats", [])
+    kept = [record for record in records if record["name"] in names and record["accepted"]]
+    if names and not kept:
+        reasons = [f"{record['name']} was refused: {record['reason']}" for record in records if record["name"] in names]
+        raise SystemFailedError("; ".join(reasons) or f"the model {manifest['name']} has no format {' or '.join(names)}.")
+    files = {record["name"]: FORMAT_FILES[record["name"]] for record in records}
+    needed = {file for record in kept for file in files[record["name"]]}
+    for file in {file for some in files.values() for file in some} - needed:
+        if manifest["files"].pop(file, None) is not None:
+            (target / file).unlink()
+    manifest["formats"] = kept
     (target / "manta.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return target
 
@@ -165,7 +170,7 @@ def run_system(system: str, model: Path, source: Path, folder: Path, *, num_rows
     """
     out, variables = folder / "out.csv", environment(num_threads)
     variables.pop("RAY_ADDRESS", None)
-    if system in FORMS:
+    if system in FORMATS:
         command = [sys.executable, "-m", "manta.cli", "predict", str(model), str(source), "--out", str(out), "--json"]
     else:
         script = Path(__file__).with_name("predict_peers.py")
@@ -181,7 +186,7 @@ def run_system(system: str, model: Path, source: Path, folder: Path, *, num_rows
 
 
 def reported(runs: dict[str, Run], case: str, console: Console) -> list[dict[str, Any]]:
-    """Print the table, and give the figures in the benchmarks' JSON form."""
+    """Print the table, and give the figures in the benchmarks' JSON format."""
     table = Table(title=f"{case}: ratios are to {BASELINE}", title_justify="left")
     for heading in ("system", "rows/s", "ratio", "target", "whole s", "ratio", "same label", "largest score difference"):
         table.add_column(heading, justify="left" if heading == "system" else "right")

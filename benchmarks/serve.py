@@ -3,8 +3,8 @@
 - `fastapi-pipeline`      FastAPI and a transformers pipeline
 - `litserve`              LitServe with batching
 - `ray-serve-documented`  an ingress and a model with `@serve.batch`, as Ray's guide has it
-- `manta`                 `manta serve`, the laptop profile, in float32: the ONNX form if the model has one that was accepted
-- `manta-int8`            the same with eight-bit integers, if the model has a form that was accepted
+- `manta`                 `manta serve`, the laptop profile, in float32: the fastest of its accepted formats
+- `manta-int8`            the same with eight-bit integers, if the model has that format and it was accepted
 - `manta-production`, `manta-int8-production`  the same behind HAProxy, with an API key
 - `forward-alone`, `forward-alone-int8`        the texts sorted by length, without a server: the ceiling
 - `nothing-uvicorn`, `nothing-ray-serve`       an endpoint that does nothing; /healthz of Manta beside them
@@ -39,7 +39,7 @@ from manta.errors import InputError
 from predict import sentences, trained_model
 from serve_load import Load, Target, mixed, wrk
 from serve_peers import PEERS
-from serve_systems import FORMS, MANTA, forward_alone, of_manta, running
+from serve_systems import FORMATS, MANTA, forward_alone, of_manta, running
 from serve_targets import verdicts
 from systems import SystemFailedError
 
@@ -99,15 +99,15 @@ def measure(
     """All loads on one system.
 
     Raises:
-        SystemFailedError: it did not start, or the model has no such form.
+        SystemFailedError: it did not start, or the model has no such format.
     """
     name = system.removesuffix("-production")
-    for form, ceiling in CEILINGS.items():
+    for manta, ceiling in CEILINGS.items():
         if system == ceiling:
-            weights = of_manta(model, form, folder / "model")
+            weights = of_manta(model, manta, folder / "model")
             rate = forward_alone(weights, texts, num_threads=num_threads)
             return [Measured(system, "sorted", Load(rate, 0.0, 0.0, 0))]
-    if name in FORMS:
+    if name in FORMATS:
         model = of_manta(model, name, folder / "model")
     found: list[Measured] = []
     with running(system, model, folder, num_threads=num_threads) as (server, target):
@@ -165,7 +165,7 @@ def table(measured: list[Measured]) -> Table:
 
 
 def results(measured: list[Measured]) -> list[dict[str, Any]]:
-    """The figures in the benchmarks' JSON form."""
+    """The figures in the benchmarks' JSON format."""
     found = []
     for item in measured:
         load = item.load

@@ -17,29 +17,29 @@ from pathlib import Path
 import psutil
 
 from machine import environment
-from predict import of_form
+from predict import with_formats
 from serve_load import Target
 from systems import SystemFailedError, finished
 
-FORMS = {"manta": "onnx-fp32", "manta-int8": "onnx-int8"}
-MANTA = [f"{name}{profile}" for name in FORMS for profile in ("", "-production")]
+FORMATS = {"manta": ("onnx-fp32", "openvino-fp32"), "manta-int8": ("openvino-int8",)}
+MANTA = [f"{name}{profile}" for name in FORMATS for profile in ("", "-production")]
 NAME = "bench"
 START_LIMIT_S, STOP_LIMIT_S = 240.0, 45.0
 MAX_TOKENS = 512
 
 
 def of_manta(model: Path, name: str, target: Path) -> Path:
-    """A copy of a model with the one form that a system is to use, cut at as many tokens as the pipelines cut at.
+    """A copy of a model with only the formats that a system is to use, cut at as many tokens as the pipelines cut at.
 
     Raises:
-        SystemFailedError: eight-bit integers are asked for and the model has no such form, or it was refused.
+        SystemFailedError: eight-bit integers are asked for and the model has no such format, or it was refused.
     """
     try:
-        copy = of_form(model, FORMS[name], target)
+        copy = with_formats(model, FORMATS[name], target)
     except SystemFailedError:
         if name != "manta":
             raise
-        copy = of_form(model, None, target.with_name("safetensors"))  # float32 without ONNX
+        copy = with_formats(model, (), target.with_name("safetensors"))  # float32 without ONNX
     manifest = json.loads((copy / "manta.json").read_text(encoding="utf-8"))
     manifest["max_length"] = MAX_TOKENS
     (copy / "manta.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

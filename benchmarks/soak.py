@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--data", default="sample:reviews", help="bundled rows, or a folder with train, dev and test (%(default)s)")
     parser.add_argument("--model", type=Path, help="a finished model's folder; else one is trained on 960 of the rows")
     parser.add_argument("--minutes", type=float, default=30.0, help="of the load (%(default)s)")
-    parser.add_argument("--system", choices=["manta", "manta-int8"], default="manta", help="which form answers (%(default)s)")
+    parser.add_argument("--system", choices=["manta", "manta-int8"], default="manta", help="which format answers (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     console, num_threads = Console(width=130), use_cores(None)

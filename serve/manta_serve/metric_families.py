@@ -62,7 +62,7 @@ def _models(service: Service) -> Iterator[Family]:
     candidate = models.candidate
     for model in models.loaded:
         role = "champion" if model is models.current else "candidate" if model is candidate else "other"
-        info.add(1, model=model.name, version=str(model.version), role=role, form=model.form)
+        info.add(1, model=model.name, version=str(model.version), role=role, format=model.format)
     refused = Family("manta_refused_versions", "gauge", "Versions that were to answer and could not; /v1/model says why.")
     refused.add(len(models.refused))
     yield from (ready, info, refused)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from manta.inference.formats import REDUCED_FORMATS
 from manta.inference.predictor import Prediction, Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from manta.inference.artifact import Manifest, ModelArtifact
-    from manta.inference.form import FormName
+    from manta.inference.formats import FormatName
     from manta.labels import Floats
     from manta.registry.models import RegisteredVersion
     from manta.storage.folders import Storage
@@ -41,7 +42,7 @@ class ServedModel:
 
     def alone(self) -> ServedModel:
         """Load the same version again. An ONNX graph computes on the calling thread, and so at that thread's priority."""
-        return ServedModel(Predictor(self.artifact, form=self.form, num_threads=1), name=self.name, version=self.version)
+        return ServedModel(Predictor(self.artifact, format=self.format, num_threads=1), name=self.name, version=self.version)
 
     @property
     def artifact(self) -> ModelArtifact:
@@ -54,14 +55,14 @@ class ServedModel:
         return self.artifact.manifest
 
     @property
-    def form(self) -> FormName:
+    def format(self) -> FormatName:
         """The inference format that computes."""
-        return self._predictor.form
+        return self._predictor.format
 
     @property
     def is_reduced(self) -> bool:
         """True if it may compute in fewer bits than fp32, as int8 and GPUs do."""
-        return self.form == "onnx-int8" or self._predictor.device.type != "cpu"
+        return self.format in REDUCED_FORMATS or self._predictor.device.type != "cpu"
 
     @property
     def batch_tokens(self) -> int:

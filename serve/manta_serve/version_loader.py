@@ -143,6 +143,6 @@ def check_golden(model: ServedModel) -> None:
     names = model.manifest.labels
     answers = [model.classify([text])[0].scores for text in golden.texts]
     probabilities = np.array([[scores[name] for name in names] for scores in answers]).reshape(len(answers), len(names))
-    fault = golden.fault(probabilities, form=model.form, reduced=model.is_reduced)
+    fault = golden.fault(probabilities, format=model.format, reduced=model.is_reduced)
     if fault is not None:
         raise BrokenVersionError(f"{model.name} version {model.version}: {fault}.")

@@ -23,6 +23,8 @@ SPACES = {
 }
 
 
+TEXTS = ["my parcel is late", "card", "the courier charged my invoice twice please and why is it late now", "login password"] * 10
+PAIRS = [(first, second) for first, second in zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True)]
 FIGURES = CalibrationFigures(
     num_rows=300, ece_before=0.08, ece_after=0.01, brier_before=0.2, brier_after=0.18, precision=0.957, coverage=0.9
 )
@@ -118,3 +120,14 @@ def finished(make_artifact: Callable[..., Made], tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("finished")
     made = {task: make_artifact(folder / task, task) for task in SPACES}
     return made | {"pairs": make_artifact(folder / "pairs", "multiclass", num_texts=2)}
+
+
+@pytest.fixture(scope="session")
+def with_formats(make_artifact: Callable[..., Made], tmp_path_factory: pytest.TempPathFactory) -> ModelArtifact:
+    """A model for text pairs with its inference formats (pairs, because then the graph has token types, too); read it only."""
+    from manta.inference.onnx_export import make_formats
+    from manta.inference.predictor import Predictor
+
+    artifact = make_artifact(tmp_path_factory.mktemp("formats") / "model", "multiclass", num_texts=2).artifact
+    logits = Predictor(artifact, device="cpu", format="safetensors").logits(PAIRS)
+    return make_formats(artifact, texts=PAIRS, targets=logits.argmax(axis=1), logits=logits, training_texts=PAIRS, num_threads=1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from manta.console import working
 from manta.inference.artifact import ModelArtifact, with_golden
-from manta.inference.form import SAFETENSORS, FormName
+from manta.inference.formats import SAFETENSORS, FormatName
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions, spread_rows
 from manta.storage.object_store import fetch, store
 from manta_jobs.cluster.connection import OneNode
@@ -50,12 +50,12 @@ def record_golden(artifact: ModelArtifact, texts: Sequence[Text]) -> GoldenPredi
     from manta.inference.predictor import Predictor
 
     cut = tuple(_cut(text) for text in texts)
-    forms: list[FormName] = [SAFETENSORS, *(form.name for form in artifact.manifest.forms if form.accepted)]
-    probabilities: dict[FormName, tuple[tuple[float, ...], ...]] = {}
-    for form in forms:
-        predictor = Predictor(artifact, device="cpu", form=form)
+    names: list[FormatName] = [SAFETENSORS, *(item.name for item in artifact.manifest.formats if item.accepted)]
+    probabilities: dict[FormatName, tuple[tuple[float, ...], ...]] = {}
+    for name in names:
+        predictor = Predictor(artifact, device="cpu", format=name)
         rows = [predictor.labels.probabilities(predictor.logits([text]))[0] for text in cut]
-        probabilities[form] = tuple(tuple(round(float(value), DECIMALS) for value in row) for row in rows)
+        probabilities[name] = tuple(tuple(round(float(value), DECIMALS) for value in row) for row in rows)
     return GoldenPredictions(texts=cut, probabilities=probabilities)
 
 

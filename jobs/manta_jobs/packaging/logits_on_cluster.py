@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from manta.cluster.gpus import hide_unassigned_gpus
 from manta.console import working
 from manta.inference.artifact import ModelArtifact
-from manta.inference.form import SAFETENSORS, FormName
+from manta.inference.formats import SAFETENSORS
 from manta.storage.object_store import fetch, store
 from manta_jobs.cluster.connection import OneNode
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from manta.texts import Text
 
 
-def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName | Literal["auto"]) -> Floats:
+def _logits_of(path: Path, texts: list[Text], num_threads: int) -> Floats:
     """Compute an artifact's logits in this process."""
     import torch
 
@@ -29,17 +29,15 @@ def _logits_of(path: Path, texts: list[Text], num_threads: int, form: FormName |
 
     hide_unassigned_gpus()
     torch.set_num_threads(num_threads)
-    return Predictor(ModelArtifact.load(fetch(path)), form=form).logits(texts)
+    return Predictor(ModelArtifact.load(fetch(path)), format=SAFETENSORS).logits(texts)
 
 
-def logits_on_cluster(
-    artifact: ModelArtifact, split: Split, *, console: Console, form: FormName | Literal["auto"] = SAFETENSORS
-) -> Floats:
-    """Compute the logits of every row with one inference format of the model.
+def logits_on_cluster(artifact: ModelArtifact, split: Split, *, console: Console) -> Floats:
+    """Compute the logits of every row with the safetensors.
 
     One node of the connected cluster computes them, on a GPU if the cluster has any; without a cluster, this process does.
     """
     node = OneNode()
     with working(console, f"Evaluating on {len(split):,} rows"):
         store(artifact.path)
-        return node.run(_logits_of, artifact.path, split.texts, node.num_threads, form)
+        return node.run(_logits_of, artifact.path, split.texts, node.num_threads)

@@ -22,9 +22,9 @@ from manta.registry.models import ModelRegistry
 from manta.storage.object_store import discard, fetch, shown
 from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
 from manta_jobs.packaging.diagnosis import assess_fit, baseline_comparison, compared_with_one_worker, guessing_loss
+from manta_jobs.packaging.formats import make_formats_on_cluster
 from manta_jobs.packaging.golden import record_golden_on_cluster
 from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
-from manta_jobs.packaging.onnx import make_forms_on_cluster
 from manta_jobs.preflight.run import kept_preflight, usual_values
 from manta_jobs.registry.promotion import settle
 from manta_jobs.reporting.curves import write_curves
@@ -58,7 +58,7 @@ def finish(
 ) -> TrainedModel:
     """Turn the kept checkpoint into an artifact, read the test split once, register, and write the report.
 
-    With `forms`, the artifact also gets its ONNX inference formats.
+    With `forms`, the artifact also gets its faster inference formats.
     """
     history, dataset = trained.history, prepared.dataset
     record.catch_up(history)
@@ -76,7 +76,9 @@ def finish(
     )
     logits = logits_on_cluster(artifact, dataset.test, console=console)
     if forms:
-        artifact = make_forms_on_cluster(artifact, dataset.test, logits=logits, console=console)
+        artifact = make_formats_on_cluster(
+            artifact, dataset.test, logits=logits, training_texts=dataset.train.texts, console=console
+        )
     artifact = record_golden_on_cluster(artifact, dataset.test, logits=logits, console=console)
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
     artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)

@@ -53,7 +53,7 @@ JOURNAL_FILE = "trials.jsonl"
 FINISHING_S = 15.0
 """Seconds of a time limit reserved for the work after training: the test rows, the registry and the report."""
 FORMS_S = 25.0
-"""Seconds of a time limit reserved for making the ONNX inference formats."""
+"""Seconds of a time limit reserved for making the faster inference formats."""
 
 
 def tune(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TunedModel:
@@ -118,7 +118,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
             forms = makes_forms(config)
             if config.registry.onnx and not forms:
-                console.print("No ONNX formats are made, although they answer faster: the time limit is too short for them.")
+                console.print("No faster formats are made: the time limit is too short for them.")
             model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started, forms=forms)
             with working(console, "Writing the report of the search"):
                 page = write_search_report(
@@ -221,7 +221,7 @@ class Search:
 
 
 def makes_forms(config: ExperimentConfig) -> bool:
-    """Tell whether the winner gets its ONNX inference formats: not if they would take too much of a short time limit."""
+    """Tell whether the winner gets its faster inference formats: not if they would take too much of a short time limit."""
     limit = config.tune.budget.wall_clock_s
     return config.registry.onnx and (limit is None or limit / 4 >= FINISHING_S + FORMS_S)
 

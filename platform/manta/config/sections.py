@@ -497,8 +497,8 @@ class RegistryConfig(Section):
     """Wanted share of right answers (between 0 and 1) among answers not marked as uncertain. The confidence threshold for it is
     chosen on the validation rows. A higher target leaves more rows uncertain. null: an answer below 0.5 is uncertain."""
     onnx: bool = True
-    """True if a finished model also gets ONNX formats, which answer faster on CPUs. They are used only if their answers agree with
-    those of the safetensors."""
+    """True if a finished model also gets faster inference formats for CPUs, made from one ONNX graph. They are used only if they
+    answer as well as the safetensors on the test rows."""
 
 
 class TrafficConfig(Section):

@@ -1,8 +1,8 @@
 """`ModelArtifact`: a model folder that loads offline on a CPU, with Manta or with plain `transformers`.
 
 It holds `model.safetensors`, `config.json`, the tokenizer, a model card, `manta.json`, golden predictions
-(`manta.inference.golden`) and sometimes the weights in ONNX formats (`manta.inference.form`), but no pickle. It is written under a
-temporary name and renamed. Every file's sha256 is checked when the folder is loaded.
+(`manta.inference.golden`) and sometimes the weights in faster formats (`manta.inference.formats`), but no pickle. It is written
+under a temporary name and renamed. Every file's sha256 is checked when the folder is loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from manta.config.yaml_model import faults
 from manta.errors import InputError
 from manta.inference.answer_profile import AnswerProfile
 from manta.inference.calibration import Calibration, uncertain_below
-from manta.inference.form import FORM_FILES, InferenceForm
+from manta.inference.formats import FORMAT_FILES, FORMER_FORMATS, InferenceFormat
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions
 from manta.labels import LabelSpace, Task
 from manta.storage.folders import disk_errors, write_atomically, written_folder
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MANIFEST_FILE = "manta.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
-ADDED_FILES = (CARD_FILE, GOLDEN_FILE, *FORM_FILES.values())
+ADDED_FILES = (CARD_FILE, GOLDEN_FILE, *(file for files in FORMAT_FILES.values() for file in files))
 """Files that are added to a folder that is already complete without them."""
 RECORDED_PACKAGES = ("manta-platform", "torch", "transformers", "tokenizers", "deepspeed", "ray")
 
@@ -74,7 +74,7 @@ class Manifest(BaseModel):
     """Versions of the packages that made the model."""
     created: str
     """Time in UTC, ISO 8601."""
-    forms: tuple[InferenceForm, ...] = ()
+    formats: tuple[InferenceFormat, ...] = ()
     """Inference formats of the same model that were made and compared, including refused ones."""
     calibration: Calibration | None = None
     """Temperature, abstain threshold, and calibration figures with them."""
@@ -82,6 +82,15 @@ class Manifest(BaseModel):
     """Profile of the answers to the validation rows; None for a model of an earlier version."""
     files: dict[str, str]
     """sha256 of every other file in the folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_names(cls, value: Any) -> Any:
+        """Read the formats of an earlier version, without those that are no longer computed. Their files stay listed."""
+        if not isinstance(value, dict) or "formats" in value or not isinstance(value.get("forms"), list):
+            return value
+        kept = [item for item in value["forms"] if not (isinstance(item, dict) and item.get("name") in FORMER_FORMATS)]
+        return {name: item for name, item in value.items() if name != "forms"} | {"formats": kept}
 
     @model_validator(mode="after")
     def _labels_fit(self) -> Manifest:
@@ -93,7 +102,7 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _names_stay_inside(self) -> Manifest:
-        for name in (*self.files, *(form.file for form in self.forms)):
+        for name in (*self.files, *(item.file for item in self.formats)):
             path = PurePosixPath(name)
             if not name or path.is_absolute() or ".." in path.parts or name != str(path) or name == MANIFEST_FILE:
                 raise ValueError(f"{name!r} is not the name of a file in the model folder")
@@ -274,14 +283,14 @@ def with_calibration(
     return _rewritten(artifact, facts)
 
 
-def with_forms(artifact: ModelArtifact, forms: Iterable[InferenceForm], *, folder: Path) -> ModelArtifact:
-    """Record the inference formats in the manifest, move accepted files in from `folder`, and return the updated artifact."""
-    records = tuple(forms)
-    names = [form.file for form in records if form.accepted]
+def with_formats(artifact: ModelArtifact, formats: Iterable[InferenceFormat], *, folder: Path) -> ModelArtifact:
+    """Record the inference formats in the manifest, move the files of accepted ones in from `folder`, and return the artifact."""
+    records = tuple(formats)
+    names = sorted({file for item in records if item.accepted for file in FORMAT_FILES[item.name]})
     with disk_errors(artifact.path):
         for name in names:
             (folder / name).replace(artifact.path / name)
-    return _rewritten(artifact, {"forms": records, "files": artifact.manifest.files | _hashes(artifact.path, names)})
+    return _rewritten(artifact, {"formats": records, "files": artifact.manifest.files | _hashes(artifact.path, names)})
 
 
 def with_card(artifact: ModelArtifact, text: str) -> ModelArtifact:

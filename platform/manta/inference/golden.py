@@ -6,12 +6,12 @@ in the inference format used there. A file's sha256 shows that it is unaltered. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from manta.inference.form import FormName
+from manta.inference.formats import FORMER_FORMATS, FormatName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +36,15 @@ class GoldenPredictions(BaseModel):
     format: Literal[1] = 1
     texts: tuple[str | tuple[str, str], ...]
     """Texts or pairs of the test rows."""
-    probabilities: dict[FormName, tuple[tuple[float, ...], ...]]
+    probabilities: dict[FormatName, tuple[tuple[float, ...], ...]]
     """Probabilities of each accepted inference format: `(texts, labels)`, in the order of the model's labels. Each text is computed
-    alone, because int8 probabilities depend slightly on the other texts of a batch."""
+    alone."""
+
+    @field_validator("probabilities", mode="before")
+    @classmethod
+    def _leave_out_former(cls, value: Any) -> Any:
+        """Leave out formats that earlier versions recorded and that are no longer computed."""
+        return {name: rows for name, rows in value.items() if name not in FORMER_FORMATS} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _whole(self) -> GoldenPredictions:
@@ -46,15 +52,15 @@ class GoldenPredictions(BaseModel):
             raise ValueError("there must be one row of probabilities for each text")
         return self
 
-    def fault(self, probabilities: Floats, *, form: FormName, reduced: bool) -> str | None:
+    def fault(self, probabilities: Floats, *, format: FormatName, reduced: bool) -> str | None:
         """Return what is wrong with the probabilities `(texts, labels)` of a loaded format; None if they match the recorded ones.
 
         Probabilities within the tolerance have the same most probable label wherever it leads by more than twice the tolerance.
         `reduced` says that they were computed in fewer bits than fp32. A format without recorded probabilities always passes.
         """
-        if form not in self.probabilities:
+        if format not in self.probabilities:
             return None
-        expected = np.array(self.probabilities[form])
+        expected = np.array(self.probabilities[format])
         if not np.isfinite(probabilities).all():
             return f"some probabilities of its {len(self.texts)} golden predictions are no numbers"
         if probabilities.shape != expected.shape:
@@ -65,7 +71,7 @@ class GoldenPredictions(BaseModel):
         if not num_wrong:
             return None
         return (
-            f"{num_wrong} of its {len(self.texts)} golden predictions come out otherwise as {form}: "
+            f"{num_wrong} of its {len(self.texts)} golden predictions come out otherwise as {format}: "
             f"a probability is off by {difference.max():.4f}, more than {tolerance}"
         )
 

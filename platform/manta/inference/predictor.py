@@ -10,17 +10,17 @@ import numpy.typing as npt
 import torch
 
 from manta.errors import InputError
-from manta.inference.form import FORM_FILES, SAFETENSORS, FormName, fastest
-from manta.model.forward import Forward, OnnxForward, TorchForward
+from manta.inference.batches import run_batches
+from manta.inference.fastest import fastest_here, load_format
+from manta.inference.formats import FAST_FORMATS, FORMER_FORMATS, SAFETENSORS, FormatName
 from manta.texts import Text, TokenLists, first_of_wrong_kind, token_ids, wrong_kind_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from transformers import PreTrainedTokenizerBase
-
     from manta.inference.artifact import ModelArtifact
     from manta.labels import Floats, LabelSpace
+    from manta.model.forward import Forward
 
 
 @dataclass(frozen=True)
@@ -49,30 +49,34 @@ class Predictor:
         artifact: ModelArtifact,
         *,
         device: str | None = None,
-        form: FormName | Literal["auto"] = "auto",
+        format: FormatName | Literal["auto"] = "auto",
         num_threads: int | None = None,
     ) -> None:
         """Load an inference format of the model on `device`. By default, this is the GPU if there is one, else the CPU.
 
-        On a CPU, `auto` takes the fastest format among those whose answers agree with the safetensors'. On a GPU, it takes the
-        safetensors. On a CPU, the predictor computes with `torch.get_num_threads()` threads; an ONNX format uses `num_threads` if
-        it is given.
+        On a CPU, `auto` takes the accepted format that computes fastest on this machine. On a GPU, it takes the safetensors. On a
+        CPU, the predictor computes with `torch.get_num_threads()` threads; a fast format uses `num_threads` if it is given.
 
         Raises:
-            InputError: the artifact has no such format, or it was refused, or it does not run on that device.
+            InputError: the artifact has no such format, or it was refused, or it does not run here.
         """
         from transformers import AutoTokenizer
 
         self.artifact = artifact
         self.labels: LabelSpace = artifact.manifest.label_space
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.form: FormName = chosen_form(artifact, form, on_cpu=self.device.type == "cpu")
         self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path, trust_remote_code=False)
+        num_threads = num_threads or torch.get_num_threads()
+        self.format: FormatName
         self._forward: Forward
-        if self.form == "safetensors":
-            self._forward = TorchForward(artifact.path, device=str(self.device))
-        else:
-            self._forward = OnnxForward(artifact.path / FORM_FILES[self.form], num_threads=num_threads or torch.get_num_threads())
+        if format == "auto" and self.device.type == "cpu":
+            self.format, self._forward = fastest_here(artifact, self._tokenizer, num_threads=num_threads)
+            return
+        self.format = chosen_format(artifact, format, on_cpu=self.device.type == "cpu")
+        try:
+            self._forward = load_format(artifact.path, self.format, device=str(self.device), num_threads=num_threads)
+        except ImportError as error:
+            raise InputError(f"the inference format {self.format} needs a package that is not installed ({error}).") from None
 
     def logits(self, texts: Sequence[Text], *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
         """Return logits `(texts, labels)` in the order of the texts.
@@ -134,54 +138,23 @@ class Predictor:
         return Prediction(labels=labels, label=label, score=score, scores=scores, confidence=confidence, uncertain=uncertain)
 
 
-def chosen_form(artifact: ModelArtifact, form: FormName | Literal["auto"], *, on_cpu: bool) -> FormName:
-    """Return the requested inference format, or the one that `auto` selects.
+def chosen_format(artifact: ModelArtifact, name: FormatName | Literal["auto"], *, on_cpu: bool) -> FormatName:
+    """Return the requested inference format; for `auto`, the safetensors.
 
     Raises:
         InputError: the artifact has no such format, or it was refused, or it does not run on a GPU.
     """
-    forms = {item.name: item for item in artifact.manifest.forms}
-    if form == "auto":
-        return fastest(artifact.manifest.forms) if on_cpu else SAFETENSORS
-    if form == SAFETENSORS:
-        return form
-    if form not in FORM_FILES:
-        raise InputError(f"inference format {form}: unknown; known ones are auto, {SAFETENSORS} and {', '.join(FORM_FILES)}.")
-    if form not in forms:
-        raise InputError(f"{artifact.path}: this model has no inference format {form}; use {SAFETENSORS}.")
-    if not forms[form].accepted:
-        raise InputError(f"{artifact.path}: the inference format {form} was refused: {forms[form].reason}; use {SAFETENSORS}.")
+    formats = {item.name: item for item in artifact.manifest.formats}
+    if name in {"auto", SAFETENSORS}:
+        return SAFETENSORS
+    if name in FORMER_FORMATS:
+        raise InputError(f"inference format {name}: no longer computed, as its scores depended on the batch; use auto.")
+    if name not in FAST_FORMATS:
+        raise InputError(f"inference format {name}: unknown; known ones are auto, {SAFETENSORS}, {', '.join(FAST_FORMATS)}.")
+    if name not in formats:
+        raise InputError(f"{artifact.path}: this model has no inference format {name}; use {SAFETENSORS}.")
+    if not formats[name].accepted:
+        raise InputError(f"{artifact.path}: the inference format {name} was refused: {formats[name].reason}; use {SAFETENSORS}.")
     if not on_cpu:
-        raise InputError(f"the inference format {form} runs on a CPU only; use {SAFETENSORS}, or the device cpu.")
-    return form
-
-
-def run_batches(
-    forward: Forward,
-    tokenizer: PreTrainedTokenizerBase,
-    tokens: TokenLists,
-    *,
-    num_labels: int,
-    on_rows_done: Callable[[int], None] | None = None,
-) -> Floats:
-    """Compute logits `(rows, labels)` for the result of `manta.texts.token_ids`, in batches of similar length."""
-    lengths = np.array([len(row) for row in tokens["input_ids"]])
-    result = np.empty((len(lengths), num_labels), dtype=np.float32)
-    for rows in token_batches(lengths, max_tokens=forward.batch_tokens):
-        batch = {name: [values[row] for row in rows] for name, values in tokens.items()}
-        result[rows] = forward(dict(tokenizer.pad(batch, return_tensors="np")))
-        if on_rows_done is not None:
-            on_rows_done(len(rows))
-    return result
-
-
-def token_batches(lengths: npt.NDArray[np.int64], *, max_tokens: int) -> list[npt.NDArray[np.int64]]:
-    """Return row indices in batches of similar length, longest first. A padded batch has at most `max_tokens`, or one row."""
-    order = np.argsort(-lengths, kind="stable")
-    batches: list[npt.NDArray[np.int64]] = []
-    start = 0
-    while start < len(order):
-        size = max(1, max_tokens // int(lengths[order[start]]))
-        batches.append(order[start : start + size])
-        start += size
-    return batches
+        raise InputError(f"the inference format {name} runs on a CPU only; use {SAFETENSORS}, or the device cpu.")
+    return name

@@ -43,7 +43,7 @@ def model_card(artifact: ModelArtifact, *, num_rows: Mapping[str, int] | None = 
         f"## Results on the test rows\n\n{_metrics(manifest, validation=False)}",
         f"On the validation rows (cross-validated where none were set aside):\n\n{_metrics(manifest, validation=True)}",
         _calibration(getattr(manifest, "calibration", None)),
-        _forms(manifest, (artifact.path / WEIGHTS_FILE).stat().st_size),
+        _formats(manifest, (artifact.path / WEIGHTS_FILE).stat().st_size),
         _training(manifest),
         _limits(manifest, language),
         _licence(manifest, base, licence),
@@ -137,7 +137,7 @@ def _use(manifest: Manifest) -> str:
     return (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", DIR, top_k=None)\nclassify({text}, truncation=True, '
-        f"max_length={manifest.max_length})\n```\n\n`DIR` is this folder. Thresholds, calibration and the ONNX formats are used by "
+        f"max_length={manifest.max_length})\n```\n\n`DIR` is this folder. Thresholds, calibration and faster formats are used by "
         "Manta's own `Predictor`; plain `transformers` gives the probabilities of the weights as they are."
     )
 
@@ -160,23 +160,31 @@ def _calibration(calibration: Any) -> str:
     return f"## Calibration\n\n{_table(('what', 'value'), rows)}"
 
 
-def _forms(manifest: Manifest, reference_bytes: int) -> str:
-    if not manifest.forms:
+def _formats(manifest: Manifest, reference_bytes: int) -> str:
+    if not manifest.formats:
         return ""
-    head = ("format", "accepted", "rows", "accuracy", "agreement", "largest logit difference", "examples/s on a CPU", "MB")
-    compared = next((form for form in manifest.forms if form.num_rows), manifest.forms[0])
+    head = ("format", "accepted", "rows", "accuracy", "agreement", "mean change of probability", "examples/s on a CPU", "MB")
+    compared = next((item for item in manifest.formats if item.num_rows), manifest.formats[0])
     rows: list[tuple[str, ...]] = [
         (
-            *("safetensors", "reference", _shown(compared.num_rows), _shown(compared.reference_accuracy), "", ""),
-            *(_shown(compared.reference_examples_per_s), f"{reference_bytes / 1e6:.1f}"),
+            "safetensors",
+            "reference",
+            *map(_shown, (compared.num_rows, compared.reference_accuracy)),
+            "",
+            "",
+            "",
+            _mb(reference_bytes),
         )
     ]
-    for form in manifest.forms:
-        size = f"{form.size_bytes / 1e6:.1f}" if form.size_bytes else ""
-        facts = (form.accuracy, form.agreement, form.max_logit_difference, form.examples_per_s)
-        rows.append((form.name, "yes" if form.accepted else "no", _shown(form.num_rows), *map(_shown, facts), size))
-    refused = [f"- {form.name}: {form.reason}" for form in manifest.forms if not form.accepted]
+    for item in manifest.formats:
+        facts = (item.num_rows, item.accuracy, item.agreement, item.probability_change, item.examples_per_s)
+        rows.append((item.name, "yes" if item.accepted else "no", *map(_shown, facts), _mb(item.size_bytes)))
+    refused = [f"- {item.name}: {item.reason}" for item in manifest.formats if not item.accepted]
     return "\n\n".join(["## Inference formats", _table(head, rows), *(["Refused:\n\n" + "\n".join(refused)] if refused else [])])
+
+
+def _mb(size_bytes: int | None) -> str:
+    return f"{size_bytes / 1e6:.1f}" if size_bytes else ""
 
 
 def _training(manifest: Manifest) -> str:

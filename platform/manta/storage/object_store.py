@@ -50,8 +50,12 @@ def mirror_of(url: str) -> Path:
         raise InputError(f"storage: {url} names no place in a bucket; write it as s3://bucket/folder.")
     if re.search(":[^/]*@", place):
         raise InputError("storage: a URL must not hold a password; give the credentials as the store's own variables or files.")
-    cache = Path(os.environ.get("MANTA_CACHE") or "~/.cache/manta").expanduser().absolute()
-    return cache.joinpath(MIRRORS, scheme, *parts)
+    return cache_folder().joinpath(MIRRORS, scheme, *parts)
+
+
+def cache_folder() -> Path:
+    """Return the folder of what this node may compute or fetch again. Nothing is created."""
+    return Path(os.environ.get("MANTA_CACHE") or "~/.cache/manta").expanduser().absolute()
 
 
 def url_of(path: Path) -> str | None:

@@ -163,9 +163,9 @@ def test_a_manifest_that_lists_files_elsewhere_is_refused(copied: Path, name: st
     assert f"{name!r} is not the name of a file in the model folder" in refusal(copied)
 
 
-def test_a_form_that_names_a_file_elsewhere_is_refused(copied: Path) -> None:
+def test_a_format_that_names_a_file_elsewhere_is_refused(copied: Path) -> None:
     manifest = json.loads((copied / MANIFEST_FILE).read_text())
-    manifest["forms"] = [{"name": "onnx-fp32", "file": "../model.onnx", "accepted": True, "reason": ""}]
+    manifest["formats"] = [{"name": "onnx-fp32", "file": "../model.onnx", "accepted": True, "reason": ""}]
     (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
     assert "'../model.onnx' is not the name of a file in the model folder" in refusal(copied)
 

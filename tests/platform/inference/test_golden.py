@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from manta.errors import InputError
-from manta.inference.artifact import ModelArtifact, with_forms, with_golden
-from manta.inference.form import SAFETENSORS, unmade
+from manta.inference.artifact import ModelArtifact, with_formats, with_golden
+from manta.inference.formats import SAFETENSORS, unmade
 from manta.inference.golden import GOLDEN_FILE, NUM_GOLDEN, REDUCED_TOLERANCE, TOLERANCE, GoldenPredictions, spread_rows
 from manta.inference.predictor import Predictor
 from manta_jobs.packaging.golden import MAX_CHARACTERS, record_golden
@@ -24,7 +24,7 @@ TEXTS = ["my parcel is late", "card", "the courier charged my invoice twice", "p
 
 
 def alone(artifact: ModelArtifact, texts: Any) -> np.ndarray:
-    predictor = Predictor(artifact, device="cpu", form=SAFETENSORS)
+    predictor = Predictor(artifact, device="cpu", format=SAFETENSORS)
     return np.stack([predictor.labels.probabilities(predictor.logits([text]))[0] for text in texts])
 
 
@@ -34,16 +34,16 @@ def test_a_model_reproduces_its_own_and_keeps_them_with_its_folder(
 ) -> None:
     task, num_texts = ("multiclass", 2) if kind == "pairs" else (kind, 1)
     artifact = make_artifact(tmp_path / "model", task, num_texts=num_texts).artifact
-    artifact = with_forms(artifact, [unmade("onnx-int8", "no")], folder=tmp_path)
+    artifact = with_formats(artifact, [unmade("openvino-int8", "no")], folder=tmp_path)
     assert artifact.golden() is None
     texts: list[Any] = TEXTS if num_texts == 1 else [(text, "please") for text in TEXTS]
     loaded = ModelArtifact.load(with_golden(artifact, record_golden(artifact, texts)).path)
     golden = loaded.golden()
     assert golden is not None
-    assert list(golden.probabilities) == [SAFETENSORS]  # a refused form answers nothing
+    assert list(golden.probabilities) == [SAFETENSORS]  # a refused format answers nothing
     assert max(len(text if num_texts == 1 else text[0]) for text in golden.texts) == MAX_CHARACTERS
-    assert golden.fault(alone(loaded, golden.texts), form=SAFETENSORS, reduced=False) is None
-    assert golden.fault(alone(loaded, golden.texts[::-1]), form=SAFETENSORS, reduced=False) is not None
+    assert golden.fault(alone(loaded, golden.texts), format=SAFETENSORS, reduced=False) is None
+    assert golden.fault(alone(loaded, golden.texts[::-1]), format=SAFETENSORS, reduced=False) is not None
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def golden() -> GoldenPredictions:
 )
 def test_the_tolerance_depends_on_the_precision(golden: GoldenPredictions, off_by: float, reduced: bool, is_fault: bool) -> None:
     found = np.array([[0.9, 0.1], [0.4 + off_by, 0.6 - off_by]])
-    fault = golden.fault(found, form=SAFETENSORS, reduced=reduced)
+    fault = golden.fault(found, format=SAFETENSORS, reduced=reduced)
     assert (fault is not None) is is_fault
     if fault:
         assert fault == (
@@ -67,9 +67,9 @@ def test_the_tolerance_depends_on_the_precision(golden: GoldenPredictions, off_b
 
 
 def test_other_faults_are_named(golden: GoldenPredictions) -> None:
-    assert "are no numbers" in str(golden.fault(np.full((2, 2), np.nan), form=SAFETENSORS, reduced=True))
-    assert "3 labels" in str(golden.fault(np.full((2, 3), 1 / 3), form=SAFETENSORS, reduced=True))
-    assert golden.fault(np.zeros((2, 2)), form="onnx-int8", reduced=True) is None
+    assert "are no numbers" in str(golden.fault(np.full((2, 2), np.nan), format=SAFETENSORS, reduced=True))
+    assert "3 labels" in str(golden.fault(np.full((2, 3), 1 / 3), format=SAFETENSORS, reduced=True))
+    assert golden.fault(np.zeros((2, 2)), format="openvino-int8", reduced=True) is None
 
 
 def test_a_damaged_file_is_named(make_artifact: Callable[..., Any], tmp_path: Path, golden: GoldenPredictions) -> None:

@@ -10,7 +10,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from manta.errors import InputError
 from manta.inference.artifact import with_calibration
-from manta.inference.predictor import Predictor, token_batches
+from manta.inference.batches import token_batches
+from manta.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,9 +130,9 @@ def test_the_temperature_changes_probabilities_but_neither_logits_nor_labels(
     make_artifact: Callable[..., Any], calibration: Callable[..., Any], tmp_path: Path, task: str
 ) -> None:
     artifact, texts = make_artifact(tmp_path / "model", task).artifact, texts_of(20)
-    plain = Predictor(artifact, device="cpu", form="safetensors")
+    plain = Predictor(artifact, device="cpu", format="safetensors")
     logits, before = plain.logits(texts), plain.predict(texts)
-    hot = Predictor(with_calibration(artifact, calibration(temperature=2.5)), device="cpu", form="safetensors")
+    hot = Predictor(with_calibration(artifact, calibration(temperature=2.5)), device="cpu", format="safetensors")
     np.testing.assert_array_equal(hot.logits(texts), logits)
     after = hot.predict(texts)
     assert [item.labels for item in after] == [item.labels for item in before]

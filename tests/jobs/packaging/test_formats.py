@@ -1,4 +1,4 @@
-"""ONNX formats at the end of a run, through real Ray workers."""
+"""Faster inference formats at the end of a run, through real Ray workers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from manta.console import people_console
 from manta.data import load_dataset
 from manta.inference.artifact import ModelArtifact
+from manta.inference.formats import FAST_FORMATS
 from manta.inference.predictor import Predictor
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
+from manta_jobs.packaging.formats import make_formats_on_cluster
 from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
-from manta_jobs.packaging.onnx import make_forms_on_cluster
 from manta_jobs.runs.train import train
 
 from ..conftest import experiment
@@ -25,25 +26,26 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.timeout(500)
-def test_a_run_leaves_forms_that_answer_alike_and_a_card(
+def test_a_run_leaves_formats_that_answer_alike_and_a_card(
     ray_cluster: None, three_classes: Path, tiny_model: Path, own_storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = experiment(three_classes, tiny_model, num_epochs=6, zero_stage=3).with_values({"registry.onnx": True})
     model = train(config, console=people_console())
     manifest = model.artifact.manifest
-    test = load_dataset(config.data).test
-    assert [(form.name, form.num_rows) for form in manifest.forms] == [("onnx-fp32", len(test)), ("onnx-int8", len(test))]
-    assert manifest.forms[0].accepted
-    assert manifest.metrics["accuracy"] == manifest.forms[0].reference_accuracy  # metrics are those of the safetensors
+    dataset = load_dataset(config.data)
+    test = dataset.test
+    assert [(item.name, item.num_rows) for item in manifest.formats] == [(name, len(test)) for name in FAST_FORMATS]
+    assert [item.accepted for item in manifest.formats[:2]] == [True, True]
+    assert manifest.metrics["accuracy"] == manifest.formats[0].reference_accuracy  # metrics are those of the safetensors
 
-    # Registered and fetched again, every form answers.
+    # Registered and fetched again, every format answers.
     registry = ModelRegistry(Storage(own_storage))
     artifact = registry.fetch(registry.get("tiny"))
-    expected = Predictor(artifact, device="cpu", form="safetensors").logits(test.texts)
-    for form in manifest.forms:
-        if form.accepted:
-            found = Predictor(artifact, device="cpu", form=form.name).logits(test.texts)
-            assert np.abs(found - expected).max() <= max(1e-4, 1.5 * (form.max_logit_difference or 0.0))
+    expected = Predictor(artifact, device="cpu", format="safetensors").logits(test.texts)
+    for item in manifest.formats:
+        if item.accepted:
+            found = Predictor(artifact, device="cpu", format=item.name).logits(test.texts)
+            assert np.abs(found - expected).max() <= max(1e-4, 1.5 * (item.max_logit_difference or 0.0))
     card = (artifact.path / "README.md").read_text()
     assert f"| test rows | {len(test)} |" in card
     assert "| onnx-fp32 | yes |" in card
@@ -51,7 +53,13 @@ def test_a_run_leaves_forms_that_answer_alike_and_a_card(
 
     # A run that is gone on with neither makes them again nor answers by them where the safetensors are meant.
     before = {path.name: path.stat().st_mtime_ns for path in model.artifact.path.glob("*.onnx")}
-    again: Any = make_forms_on_cluster(ModelArtifact.recover(model.artifact.path), test, logits=expected, console=people_console())
+    again: Any = make_formats_on_cluster(
+        ModelArtifact.recover(model.artifact.path),
+        test,
+        logits=expected,
+        training_texts=dataset.train.texts,
+        console=people_console(),
+    )
     assert again == ModelArtifact.load(model.artifact.path)
     assert {path.name: path.stat().st_mtime_ns for path in model.artifact.path.glob("*.onnx")} == before
     np.testing.assert_allclose(logits_on_cluster(again, test, console=people_console()), expected, rtol=0, atol=1e-5)

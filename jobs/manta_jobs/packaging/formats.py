@@ -1,0 +1,54 @@
+"""The faster inference formats of a finished model, made and compared on one node of the connected cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from manta.console import working
+from manta.inference.artifact import ModelArtifact
+from manta.storage.object_store import fetch, here, store
+from manta_jobs.cluster.connection import OneNode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from manta.data import Split
+    from manta.labels import Floats, Targets
+    from manta.texts import Text
+
+
+def make_formats_on_cluster(
+    artifact: ModelArtifact, split: Split, *, logits: Floats, training_texts: Sequence[Text], console: Console
+) -> ModelArtifact:
+    """Return the artifact with its faster formats, compared with its own `logits` of the split; unchanged if it has them already.
+
+    These formats are for CPUs, so CPUs make and measure them, whatever device trained the model. `training_texts` fix the scales of
+    8-bit integers.
+    """
+    from manta.inference.onnx_export import NUM_CALIBRATION_TEXTS, spread
+
+    if artifact.manifest.formats:
+        return artifact
+    node = OneNode(on_cpu=True)
+    some_texts = [training_texts[row] for row in spread(len(training_texts), count=NUM_CALIBRATION_TEXTS)]
+    with working(console, "Making faster inference formats of the model"):
+        store(artifact.path)
+        node.run(_make_formats, artifact.path, split.texts, split.targets, logits, some_texts, node.num_threads)
+    made = ModelArtifact.load(fetch(artifact.path))
+    for item in made.manifest.formats:
+        console.print(f"{item.name}: {'accepted' if item.accepted else 'refused'}: {item.reason}")
+    return made
+
+
+def _make_formats(
+    path: Path, texts: list[Text], targets: Targets, logits: Floats, training_texts: list[Text], num_threads: int
+) -> None:
+    """Make the formats in this process."""
+    from manta.inference.onnx_export import make_formats
+
+    artifact = ModelArtifact.load(fetch(path))
+    make_formats(artifact, texts=texts, targets=targets, logits=logits, training_texts=training_texts, num_threads=num_threads)
+    store(here(path))
