@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from manta.model.forward import Forward
     from manta.texts import Text, TokenLists
 
-MAX_ROWS = 2000
+MAX_ROWS = 1000
 """Maximum number of rows of the comparison. They are taken at even distances."""
 NEIGHBOUR_ROWS = 64
 """Number of these rows that are also computed alone and in another order."""
-NUM_CALIBRATION_TEXTS = 300
+NUM_CALIBRATION_TEXTS = 100
 """Number of training texts whose activations fix the scales of 8-bit integers."""
 MAX_GRAPH_BYTES = 2 * 1024**3 - 64 * 1024**2
 """Maximum size of one ONNX file, because protobuf ends at 2 GiB."""
