@@ -53,11 +53,15 @@ def own_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a BERT of two narrow layers, random weights, and a tokenizer that knows the words of `rows_of`."""
+    """The folder of a tiny encoder."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny-bert"))
+
+
+def write_tiny_model(folder: Path) -> Path:
+    """Write a BERT of two narrow layers, random weights, and a tokenizer that knows the words of `rows_of`."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
-    folder = tmp_path_factory.mktemp("tiny-bert")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *(word for words in WORDS.values() for word in words)]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     BertTokenizer.from_pretrained(folder).save_pretrained(folder)

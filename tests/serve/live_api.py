@@ -1,6 +1,6 @@
-"""The whole API on a real socket, without Ray, in a process of its own: `python live_api.py MODEL_FOLDER STORAGE PORT SETTINGS`.
+"""The whole API on a real socket, without Ray, in a process of its own: `python live_api.py MODEL STORAGE PORT SETTINGS [CANDIDATE]`.
 
-SETTINGS are those of `serve` as JSON. PORT may be 0. It prints its port and answers until its stdin is closed.
+MODEL and CANDIDATE are folders of artifacts, versions 1 and 2. SETTINGS are those of `serve` as JSON. PORT may be 0. It prints its port and answers until its stdin is closed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def live_api(
-    model: Path, storage: Path, *, log: Path, port: int = 0, settings: dict[str, Any] | None = None, may_end: bool = False
+    model: Path,
+    storage: Path,
+    *,
+    log: Path,
+    port: int = 0,
+    settings: dict[str, Any] | None = None,
+    candidate: Path | None = None,
+    may_end: bool = False,
 ) -> Iterator[tuple[Popen[str], str]]:
     """The process and its URL."""
-    command = [sys.executable, __file__, model, storage, str(port), json.dumps(settings or {})]
+    command = [sys.executable, __file__, model, storage, str(port), json.dumps(settings or {}), *([candidate] if candidate else [])]
     with log.open("w") as errors, Popen(command, stdin=PIPE, stdout=PIPE, stderr=errors, text=True) as process:
         try:
             assert process.stdout is not None
@@ -34,7 +41,7 @@ def live_api(
             process.kill()
 
 
-def main(model: Path, storage: Path, port: int, settings: dict[str, Any]) -> None:
+def main(model: Path, storage: Path, port: int, settings: dict[str, Any], candidate: Path | None = None) -> None:
     """Serve until stdin is closed."""
     import uvicorn
     from untrained import service_of
@@ -47,7 +54,12 @@ def main(model: Path, storage: Path, port: int, settings: dict[str, Any]) -> Non
     from manta_serve.guard import guarded
     from manta_serve.served_model import ServedModel
 
-    service = service_of(ServedModel(Predictor(ModelArtifact.load(model), device="cpu"), name="desk", version=1), **settings)
+    folders = [model] if candidate is None else [model, candidate]
+    served = [
+        ServedModel(Predictor(ModelArtifact.load(folder), device="cpu"), name="desk", version=version)
+        for version, folder in enumerate(folders, start=1)
+    ]
+    service = service_of(served[0], candidate=served[1] if candidate else None, **settings)
     feedback = FeedbackStore(Storage(storage), "desk", max_bytes=1 << 20) if settings.get("feedback", True) else None
     api = create_api(service, feedback=feedback)
     server = uvicorn.Server(
@@ -66,4 +78,4 @@ def main(model: Path, storage: Path, port: int, settings: dict[str, Any]) -> Non
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]), *map(Path, sys.argv[5:]))

@@ -46,11 +46,11 @@ def artifact_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, seed: int
 
 
 class OneModel:
-    """A single version answers everything."""
+    """A single version answers everything, and a candidate what asks for it by its number."""
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: ServedModel, candidate: ServedModel | None = None) -> None:
         self.current = model
-        self.candidate: ServedModel | None = None
+        self.candidate = candidate
         self.refused: list[Refusal] = []
 
     @property
@@ -58,7 +58,7 @@ class OneModel:
         return [self.current] if self.candidate is None else [self.current, self.candidate]
 
     async def choose(self, *, request_key: str | None, version: int | None) -> ServedModel:
-        return self.current
+        return self.candidate if self.candidate is not None and version == self.candidate.version else self.current
 
     def exists(self, version: int) -> bool:
         return version in {model.version for model in self.loaded}
@@ -67,9 +67,9 @@ class OneModel:
         pass
 
 
-def service_of(model: ServedModel, **settings: Any) -> Service:
+def service_of(model: ServedModel, *, candidate: ServedModel | None = None, **settings: Any) -> Service:
     """A service that answers with one model."""
     config = ServeConfig.model_validate(settings)
     metrics = ServiceMetrics()
     batcher = TextBatcher(max_queued_texts=config.max_queued_texts, on_batch=metrics.batch)
-    return Service(OneModel(model), batcher, config=config, metrics=metrics)
+    return Service(OneModel(model, candidate), batcher, config=config, metrics=metrics)
