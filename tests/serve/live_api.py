@@ -1,6 +1,7 @@
-"""The whole API on a real socket, without Ray, in a process of its own: `python live_api.py MODEL STORAGE PORT SETTINGS [CANDIDATE]`.
+"""The whole API on a real socket, without Ray, in a process: `python live_api.py MODEL STORAGE PORT SETTINGS [CANDIDATE]`.
 
-MODEL and CANDIDATE are folders of artifacts, versions 1 and 2. SETTINGS are those of `serve` as JSON. PORT may be 0. It prints its port and answers until its stdin is closed.
+MODEL and CANDIDATE are folders of artifacts, versions 1 and 2. SETTINGS are those of `serve` as JSON. PORT may be 0.
+It prints its port and answers until its stdin is closed.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import math
 import random
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -39,15 +39,19 @@ if TYPE_CHECKING:
 
     from ..jobs.registered import Rows, Trained
 
-SUBJECTS = ("card payment", "cash withdrawal", "direct debit", "top-up by bank transfer", "exchange rate", "account verification")
-SUBJECTS += ("virtual card", "contactless", "standing order", "Rechtsschutzversicherungsbestätigung")
-TROUBLES = ("not recognised", "charged twice", "still pending after several days", "fee charged unexpectedly")
-TROUBLES += ("declined", "reverted by the merchant", "wrong_amount_received", "other question")
+SUBJECTS = (
+    *("card payment", "cash withdrawal", "direct debit", "top-up by bank transfer", "exchange rate", "account verification"),
+    *("virtual card", "contactless", "standing order", "Rechtsschutzversicherungsbestätigung"),
+)
+TROUBLES = (
+    *("not recognised", "charged twice", "still pending after several days", "fee charged unexpectedly"),
+    *("declined", "reverted by the merchant", "wrong_amount_received", "other question"),
+)
 NAMES = [f"{subject}: {trouble}" for trouble in TROUBLES for subject in SUBJECTS]
 """80 names of labels; the first 12 have one trouble in common, as labels that are confused do."""
 SETTINGS = ("learning_rate", "dropout", "num_epochs", "batch_size")
 NUM_TRIALS, NUM_EPOCHS = 14, 8
-STEPS = {2: 12, 12: 90, 80: 260}
+STEPS = {2: 12, 12: 90, 80: 120}
 HOUR_MS = 3_600_000
 LOG = "\n".join(
     [
@@ -72,6 +76,18 @@ Gives a text one of the labels below. It was made from 480 rows.
 
 
 @dataclass(frozen=True)
+class Behind:
+    """What stands behind a page."""
+
+    storage: Storage
+    api: str
+    cluster: str
+    labels: list[str]
+    texts: list[str]
+    """Texts that the model has not seen."""
+
+
+@dataclass(frozen=True)
 class Exhibit:
     """A page that runs, and what a visitor brings along."""
 
@@ -83,25 +99,31 @@ class Exhibit:
 @contextmanager
 def exhibit(folder: Path, *, num_labels: int, encoder: Path) -> Iterator[Exhibit]:
     """A page with a champion, a candidate, a search, jobs and feedback."""
+    with (
+        behind(folder, num_labels=num_labels, encoder=encoder) as found,
+        page_process(found.storage.root, log=folder / "page.log", api=found.api, options=("--address", found.cluster)) as url,
+    ):
+        yield Exhibit(url, found.labels, found.texts)
+
+
+@contextmanager
+def behind(folder: Path, *, num_labels: int, encoder: Path) -> Iterator[Behind]:
+    """The services of such a page, and its registry."""
     labels = LabelSpace.from_labels(NAMES[:num_labels])
-    rows = rows_for(labels.names, 24 * num_labels if num_labels < 80 else 12 * num_labels)
+    rows = rows_for(labels.names, (24 if num_labels < 80 else 12) * num_labels)
     held_out = rows_for(labels.names, 12 * num_labels, seed=1)
     storage = Storage(folder / "storage")
+    settings = {"train": {"learning_rate": 3e-3, "num_epochs": NUM_EPOCHS}}
     made = []
     for name, steps in (("first", STEPS[num_labels]), ("second", 2 * STEPS[num_labels])):
-        trained = train_tiny(
-            folder / name, rows=rows, test=held_out, steps=steps, model=encoder, settings={"train": {"learning_rate": 3e-3, "num_epochs": NUM_EPOCHS}}, labels=labels
-        )
+        trained = train_tiny(folder / name, rows=rows, test=held_out, steps=steps, model=encoder, settings=settings, labels=labels)
         version = register(storage, trained, name="desk")
         record_version(storage, folder, trained, version, held_out, labels)
         made.append(trained.artifact.path)
     record_decisions(storage)
     record_search(storage, folder)
-    with ExitStack() as stack:
-        _, api = stack.enter_context(live_api(made[0], storage.root, candidate=made[1], log=folder / "api.log"))
-        options = ("--address", stack.enter_context(recorded_cluster()))
-        url = stack.enter_context(page_process(storage.root, log=folder / "page.log", api=api, options=options))
-        yield Exhibit(url, list(labels.names), [text for text, _ in held_out])
+    with live_api(made[0], storage.root, candidate=made[1], log=folder / "api.log") as (_, api), recorded_cluster() as cluster:
+        yield Behind(storage, api, cluster, list(labels.names), [text for text, _ in held_out])
 
 
 def rows_for(labels: tuple[str, ...] | list[str], count: int, *, seed: int = 0) -> Rows:
@@ -114,7 +136,11 @@ def rows_for(labels: tuple[str, ...] | list[str], count: int, *, seed: int = 0) 
     found: dict[str, str] = {}
     while len(found) < count:
         index = len(found) % len(labels)
-        parts = [*pairs[index], *generator.choices(FILLER, k=generator.randint(2, 14)), *generator.sample(words, generator.randint(0, 2))]
+        parts = [
+            *pairs[index],
+            *generator.choices(FILLER, k=generator.randint(2, 14)),
+            *generator.sample(words, generator.randint(0, 2)),
+        ]
         generator.shuffle(parts)
         found.setdefault(" ".join(parts), labels[index])
     return list(found.items())
@@ -223,7 +249,9 @@ def recorded_cluster() -> Iterator[str]:
     """The address of a server that answers as Ray's Jobs API once did, with a job that runs, one that is done and one that failed."""
     now_ms = int(time.time() * 1000)
     done = {"result": {"model": "desk", "version": 2, "artifact": "/shared/manta/runs/desk-train-20260101-100000-aaaa/artifact"}}
-    failed = {"error": "data.train: /shared/rows/messages-of-last-year.csv, line 17: 3 fields where the header has 2; check the delimiters."}
+    failed = {
+        "error": "data.train: /shared/rows/messages-of-last-year.csv, line 17: 3 fields where the header has 2; check the delimiters."
+    }
     kinds = {
         "desk-tune-20260101-120000-abcd": ("RUNNING", "tune", 0.4, LOG),
         "desk-train-20260101-100000-aaaa": ("SUCCEEDED", "train", 2.0, f"{LOG}\n{MARK}{json.dumps(done)}"),

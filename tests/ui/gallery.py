@@ -13,10 +13,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..conftest import write_tiny_model
 from .exhibits import exhibit
 from .visits import Visit, chromium
-
-from ..conftest import write_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

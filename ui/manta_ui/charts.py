@@ -18,6 +18,8 @@ WIDTH, HEIGHT = 460.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 12.0, 46.0
 NUM_STYLES = 7
 NUM_TICKS = 5
+BACKGROUND = "others"
+"""Name of all series in the background, in the legend."""
 MARKER = 4.5
 CORNERS: dict[int, list[tuple[float, float]]] = {
     1: [(-1, -1), (1, -1), (1, 1), (-1, 1)],
@@ -108,9 +110,19 @@ class Axis:
 
 
 def line_chart(
-    title: str, series: Sequence[Series], *, across: Axis, up: Axis, diagonal: bool = False, mark: float | None = None
+    title: str,
+    series: Sequence[Series],
+    *,
+    across: Axis,
+    up: Axis,
+    diagonal: bool = False,
+    mark: float | None = None,
+    lights_up: bool = False,
 ) -> str:
-    """Draw lines in one chart, with a legend. `diagonal` adds a line where both axes are equal; `mark` adds a vertical line."""
+    """Draw lines in one chart, with a legend. `diagonal` adds a line where both axes are equal; `mark` adds a vertical line.
+
+    If `lights_up`, a line under the pointer stands out, with the lines and the table cells of the same name elsewhere in the tab.
+    """
     place = _placer(across, up)
     parts = [_frame(across, up)]
     if diagonal:
@@ -120,12 +132,18 @@ def line_chart(
     for item in series:
         points = [(x, y) for x, y in item.points if math.isfinite(y)]
         kind = f"manta-s{item.style % NUM_STYLES}"
-        if len(points) > 1:
-            parts.append(_line([place(x, y) for x, y in points], kind))
+        drawn = [_line([place(x, y) for x, y in points], kind)] if len(points) > 1 else []
         for x, y in points if item.has_marks else []:
             words = f"{item.name}: {across.label} {number(x)}, {up.label} {number(y)}"
-            parts.append(_marker(*place(x, y), style=item.style, title=words))
-    words = f"{title}: {up.label} by {across.label} of {', '.join(item.name for item in series)}"
+            drawn.append(_marker(*place(x, y), style=item.style, title=words))
+        if lights_up:
+            reach = _line([place(x, y) for x, y in points], "manta-reach")
+            name = html.escape(item.name, quote=True)
+            drawn = [f'<g class="manta-series" data-series="{name}"><title>{name}</title>{reach}', *drawn, "</g>"]
+        parts += drawn
+    words = f"{title}: {up.label} by {across.label} of {len(series)} lines"
+    if len(series) <= NUM_STYLES:
+        words = f"{title}: {up.label} by {across.label} of {', '.join(item.name for item in series)}"
     return _figure(title, "".join(parts), words=words, legend=_legend(series))
 
 
@@ -196,13 +214,14 @@ def _marker(x: float, y: float, *, style: int, title: str = "") -> str:
 
 
 def _legend(series: Sequence[Series]) -> str:
-    """Draw a legend with each name once."""
+    """Draw a legend with each name once. Series in the background share a name."""
     items = []
-    for item in {item.name: item for item in series}.values():
+    named = {item.name if item.has_marks else BACKGROUND: item for item in series}
+    for name, item in named.items():
         line = _line([(0, 8), (26, 8)], f"manta-s{item.style % NUM_STYLES}")
         mark = _marker(13, 8, style=item.style) if item.has_marks else ""
         sign = f'<svg class="manta-sign" viewBox="0 0 26 16" aria-hidden="true">{line}{mark}</svg>'
-        items.append(f"<li>{sign}{html.escape(item.name)}</li>")
+        items.append(f"<li>{sign}{html.escape(name)}</li>")
     return f'<ul class="manta-legend">{"".join(items)}</ul>'
 
 

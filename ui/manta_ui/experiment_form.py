@@ -22,16 +22,44 @@ SOURCE = "experiment"
 """Name of the YAML in messages."""
 MOST_CHARACTERS = 100_000
 """The longest experiment. Everyone who sees the page can type one, and reading this much takes about a second."""
-GROUPS: dict[str, tuple[str, ...]] = {
-    "Data": ("name", "data.train", "data.text", "data.label", "data.validation", "data.test"),
-    "Model": ("model.pretrained", "model.task", "model.dropout", "model.max_length"),
-    "Training": (
-        *("train.learning_rate", "train.num_epochs", "train.batch_size", "train.num_workers", "train.metric"),
-        *("train.early_stopping", "train.zero_stage", "train.use_gpu"),
-    ),
-    "Search": ("tune.budget.num_trials", "tune.budget.wall_clock_s", "tune.search", "tune.scheduler"),
-    "Registry": ("registry.promote", "registry.target_precision", "storage"),
+GROUPS: dict[str, dict[str, str]] = {
+    "Data": {
+        "name": "Name of the run",
+        "data.train": "Training rows",
+        "data.text": "Column of the text",
+        "data.label": "Column of the label",
+        "data.validation": "Validation rows",
+        "data.test": "Test rows",
+    },
+    "Model": {
+        "model.pretrained": "Encoder",
+        "model.task": "Kind of labels",
+        "model.dropout": "Dropout",
+        "model.max_length": "Longest text, in tokens",
+    },
+    "Training": {
+        "train.learning_rate": "Learning rate",
+        "train.num_epochs": "Epochs",
+        "train.batch_size": "Batch size",
+        "train.num_workers": "Workers",
+        "train.metric": "Metric that decides",
+        "train.early_stopping": "Epochs without progress before it stops",
+        "train.zero_stage": "ZeRO stage",
+        "train.use_gpu": "Train on GPUs",
+    },
+    "Search": {
+        "tune.budget.num_trials": "Trials",
+        "tune.budget.wall_clock_s": "Longest time, in seconds",
+        "tune.search": "Settings to search",
+        "tune.scheduler": "Which trials stop early",
+    },
+    "Registry": {
+        "registry.promote": "Make it the champion if it is better",
+        "registry.target_precision": "Share of sure answers that shall be right",
+        "storage": "Storage folder",
+    },
 }
+"""The settings of the form by group, each with the name that it has there."""
 Kind = Literal["choice", "switch", "text"]
 
 
@@ -49,8 +77,9 @@ class FormField:
 
     @property
     def label(self) -> str:
-        """The setting's name, and a note if it is required."""
-        return f"{self.name} (required)" if self.name in {"name", "data.train"} else self.name
+        """The field's name for people, and a note if it is required."""
+        words = next(names[self.name] for names in GROUPS.values() if self.name in names)
+        return f"{words} (required)" if self.name in {"name", "data.train"} else words
 
 
 def form_field(name: str) -> FormField:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.markup import empty_html, note_html
+from manta_ui.markup import note_html
 from manta_ui.row_files import ENDINGS, FileProblem, RowFile, read_rows
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from manta_ui.services import Frame
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-NO_FILE = f"{', '.join(ENDINGS)}, with one text in each row and a name for each column."
+NO_FILE = f"{', '.join(ENDINGS)}, with a name for each column and a text in each row."
 
 RESULTS = "manta-results"
 """Class of a column that is shown while it contains something of the class `manta-found`.
@@ -43,12 +44,12 @@ class FileChoice:
 
 def build_file_choice(frame: Frame, *, name: str, purpose: str) -> FileChoice:
     """Build the components. Their ids begin with `name`; `purpose` says what dropping a file is for."""
-    no_file = empty_html(purpose, NO_FILE)
+    no_file = f'<p class="manta-quiet">{html.escape(f"{purpose}: {NO_FILE}")}</p>'
     file = gr.State(None)
-    with gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, elem_classes="manta-choose"):
         with gr.Column(scale=2, min_width=260):
             upload = gr.File(label="File", file_types=list(ENDINGS), elem_id=f"{name}-file", elem_classes="manta-file", height=140)
-        with gr.Column(scale=3, min_width=260):
+        with gr.Column(scale=3, min_width=260, elem_classes="manta-columns"):
             column = gr.Dropdown([], label="Text column", elem_id=f"{name}-column")
             second = gr.Dropdown([], label="Second text column", elem_id=f"{name}-second", visible=False)
     note = gr.HTML(no_file, elem_id=f"{name}-progress")
@@ -83,7 +84,7 @@ def opened(path: str | None, model: ModelInfo | None, *, no_file: str) -> list[A
         file,
         gr.Dropdown(columns, value=first),
         gr.Dropdown(columns, value=other[0] if other else None, visible=is_pair),
-        note_html(f"{file.name}: {file.num_rows:,} rows.{left_out} {file.note} Check the column, then go on."),
+        note_html(f"{file.name}: {file.num_rows:,} rows.{left_out} {file.note} Check the column."),
     ]
 
 

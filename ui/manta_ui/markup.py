@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from manta_ui.client import Explanation, Text
 
+BREAKS = re.compile(r"([_/.@\\-](?=[^\W\d]))")
 LONGEST_SHOWN = 120
 """Characters of a text on a button. A click puts the whole text into the box."""
 
@@ -32,6 +34,11 @@ def empty_html(title: str, hint: str = "") -> str:
     return f'<div class="manta-empty"><p class="manta-empty-title">{html.escape(title)}</p>{below}</div>'
 
 
+def breakable(name: str) -> str:
+    """Return a name as HTML that a narrow column may break after a sign such as `_` or `/`, but not inside a word."""
+    return BREAKS.sub(r"\1<wbr/>", html.escape(name))
+
+
 def bars_html(scores: dict[str, float], *, applied: Sequence[str], most: int) -> str:
     """Return a bar for each label, the most probable first. Labels that apply stand out by more than color."""
     rows = [_bar_html(label, score, applies=label in applied) for label, score in list(scores.items())[:most]]
@@ -43,7 +50,7 @@ def bars_html(scores: dict[str, float], *, applied: Sequence[str], most: int) ->
 def _bar_html(label: str, score: float, *, applies: bool) -> str:
     kind = "manta-bar manta-applies" if applies else "manta-bar"
     return (
-        f'<li class="{kind}"><span class="manta-bar-name">{html.escape(label)}</span>'
+        f'<li class="{kind}"><span class="manta-bar-name">{breakable(label)}</span>'
         f'<span class="manta-bar-score">{percent(score)}</span>'
         f'<span class="manta-track" aria-hidden="true"><span style="width:{100 * score:.1f}%"></span></span></li>'
     )

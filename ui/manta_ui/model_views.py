@@ -1,4 +1,4 @@
-"""HTML of versions in the tab Models: tables, the confusion matrix, curves and the gate's verdict."""
+"""HTML of versions in the tab Models: tables, curves and the gate's verdict."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from manta_ui.card import card_html
 from manta_ui.charts import Axis, Series, line_chart
+from manta_ui.confusion_views import confusion_html
+from manta_ui.markup import breakable
 from manta_ui.tables import Cell, facts_html, figure_cell, section_html, table_html
 
 if TYPE_CHECKING:
@@ -16,30 +18,27 @@ if TYPE_CHECKING:
     from manta.registry.decisions import Decision
     from manta_ui.tracking_client import Model, Version
 
-MANY_LABELS = 8
-"""Above this number of columns, the confusion matrix has vertical column names."""
 MOST_CHARACTERS = 16
 """Characters of a hash that are shown; `manta models show` shows all of it."""
 TILES = (("accuracy", "accuracy"), ("f1_macro", "macro F1"), ("f1_micro", "micro F1"), ("loss", "loss"))
 SETTINGS = ("train.learning_rate", "model.dropout", "train.num_epochs", "train.batch_size", "train.num_workers", "train.zero_stage")
 LINEAGE = (("pretrained", "base model"), ("data_hash", "data hash"), ("config_hash", "config hash"), ("git_commit", "git commit"))
-KINDS = ("found", "missed", "wrongly given")
-"""Counts of a multilabel task's rows, in the order of `confusion_counts`."""
 
 
 def versions_html(versions: Sequence[Version], *, chosen: int | None) -> str:
     """Return a table of all versions with their metrics. A click on a heading sorts it."""
+    known = [(name, words) for name, words in TILES if any(name in version.metrics for version in versions)]
     rows = [
         [
             Cell(version.title, sorts_as=version.number, kind="manta-name"),
             Cell(", ".join(version.aliases), kind="manta-good" if "champion" in version.aliases else ""),
-            *(figure_cell(version.metrics.get(name), digits=4) for name, _ in TILES),
+            *(figure_cell(version.metrics.get(name), digits=4) for name, _ in known),
             Cell(moment(version.created_ms), sorts_as=version.created_ms),
             Cell(version.lineage.get("run", "")),
         ]
         for version in versions
     ]
-    headings = ["version", "alias", *(f"test {words}" for _, words in TILES), "made (UTC)", "run"]
+    headings = ["version", "alias", *(f"test {words}" for _, words in known), "made (UTC)", "run"]
     marked = next((index for index, version in enumerate(versions) if version.number == chosen), None)
     caption = f"{len(versions)} version{'' if len(versions) == 1 else 's'}; the marked one is shown below"
     return table_html("versions", headings, rows, caption=caption, marked=marked)
@@ -52,29 +51,12 @@ def version_html(version: Version, report: Mapping[str, Any], card: str) -> str:
         [
             f"<h2>{html.escape(version.title)} {badges}</h2>",
             _tiles_html(version.metrics),
-            f'<div class="manta-grid-of-charts">{confusion_html(report)}{_calibration_chart(report)}{_curves(report)}</div>',
+            confusion_html(report),
+            f'<div class="manta-grid-of-charts">{_calibration_chart(report)}{_curves(report)}</div>',
             section_html("Where it comes from", facts_html(_facts(version, report))),
+            _labels_html(report),
             f"<details><summary>Model card</summary>{card_html(card)}</details>" if card else "",
         ]
-    )
-
-
-def confusion_html(report: Mapping[str, Any]) -> str:
-    """Return the confusion matrix: rows are labels, columns are answers. Color is the share of a row: blue right, orange wrong."""
-    labels, counts = report.get("labels"), report.get("confusion")
-    if not isinstance(labels, list) or not isinstance(counts, list) or len(labels) != len(counts):
-        return ""
-    several = report.get("task") == "multilabel"
-    columns = list(KINDS) if several else labels
-    heads = "".join(f'<th scope="col" title="{_attribute(name)}">{html.escape(str(name))}</th>' for name in columns)
-    rows = "".join(_confusion_row(labels, index, row[: len(columns)], several=several) for index, row in enumerate(counts))
-    many = " manta-many" if len(columns) > MANY_LABELS else ""
-    words = "rows of a label found, missed and wrongly given" if several else "label in the data by answer of the model"
-    return (
-        '<figure class="manta-chart"><figcaption>Confusions on the test rows</figcaption>'
-        '<div class="manta-scroll" tabindex="0" role="region" aria-label="Confusion matrix">'
-        f'<table class="manta-confusion{many}"><caption>Number of rows: {words}</caption>'
-        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div></figure>"
     )
 
 
@@ -162,23 +144,12 @@ def _calibration_chart(report: Mapping[str, Any]) -> str:
     several = report.get("task") == "multilabel"
     low = min(0.5, *(x for x, _ in points))
     return line_chart(
-        "Can its probabilities be believed? On the dashed line they can",
+        "Reliability: on the dashed line, its probabilities hold",
         [Series("share that applies" if several else "share that is right", points)],
         across=Axis("probability" if several else "confidence of the answer", max(0.0, low - 0.05), 1.02),
         up=Axis("share that applies" if several else "share that is right", 0.0, 1.04),
         diagonal=True,
     )
-
-
-def _confusion_row(labels: Sequence[str], index: int, row: Sequence[int], *, several: bool) -> str:
-    name = str(labels[index])
-    total = sum(row[:2]) if several else sum(row)
-    cells = []
-    for column, count in enumerate(row):
-        is_right = column == (0 if several else index)
-        kind = "manta-none" if not count else "" if is_right else "manta-wrong"
-        cells.append(f'<td class="{kind}" style="--share:{min(1.0, count / max(total, 1)):.3f}">{count:,}</td>')
-    return f'<tr><th scope="row" title="{_attribute(name)}">{html.escape(name)}</th>{"".join(cells)}</tr>'
 
 
 def _tiles_html(metrics: Mapping[str, float]) -> str:
@@ -194,9 +165,15 @@ def _facts(version: Version, report: Mapping[str, Any]) -> list[tuple[str, str]]
     facts = [("made (UTC)", moment(version.created_ms)), ("run", version.lineage.get("run", ""))]
     facts += [(words, version.lineage.get(key, "")[:MOST_CHARACTERS]) for key, words in LINEAGE]
     facts += [(name.rsplit(".", 1)[-1].replace("_", " "), settings.get(name, "")) for name in SETTINGS]
-    facts += [("labels", ", ".join(map(str, report.get("labels") or []))), ("MLflow run", version.run_id)]
+    facts += [("MLflow run", version.run_id)]
     facts += [("package", version.lineage.get("package_version", "")), ("model folder", str(report.get("artifact") or ""))]
     return [(name, value) for name, value in facts if value]
+
+
+def _labels_html(report: Mapping[str, Any]) -> str:
+    labels = [str(label) for label in report.get("labels") or []]
+    names = "".join(f"<li>{breakable(label)}</li>" for label in labels)
+    return f'<details><summary>{len(labels)} labels</summary><ul class="manta-names">{names}</ul></details>' if labels else ""
 
 
 def _refusals(decision: Decision) -> list[str]:
@@ -205,7 +182,3 @@ def _refusals(decision: Decision) -> list[str]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _attribute(text: Any) -> str:
-    return html.escape(str(text), quote=True)

@@ -36,11 +36,11 @@ def build_page(services: Services) -> gr.Blocks:
         heading = gr.HTML(heading_html(NEVER_SEEN), elem_id="heading")
         status = gr.HTML("", elem_id="status")
         answering = gr.State(None)
-        prepared_config = gr.State("")
-        with gr.Tabs(elem_id="tabs") as tabs:
+        queue, prepared_config = gr.State(None), gr.State("")
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             for name, (title, build) in TABS.items():
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}") as tab:
-                    build(services, Frame(page=page, tab=tab, tabs=tabs, answering=answering, prepared_config=prepared_config))
+                    build(services, Frame(page, tab, tabs, answering, queue, prepared_config))
         seen = gr.State(NEVER_SEEN)
         gr.on(
             [page.load, gr.Timer(LOOK_EVERY_S).tick],

@@ -6,18 +6,19 @@ import html
 import math
 from typing import TYPE_CHECKING
 
-from manta_ui.charts import Axis, Dot, Series, line_chart, number, scatter_chart
+from manta_ui.charts import NUM_STYLES, Axis, Dot, Series, line_chart, number, scatter_chart
 from manta_ui.model_views import moment
 from manta_ui.tables import Cell, figure_cell, table_html
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from manta_ui.searches import Mean, Search, Trial
 
 PREFERRED = ("train.learning_rate", "model.dropout")
 """The settings that the scatter shows first, if they were searched."""
-MOST_NAMED = 6
-"""Trials that have a color and a name in the learning curves; the others are in the background."""
 BACKGROUND = 5
+"""Style of the trials that are not among the best."""
 ON_LOG_AXES = {"train.learning_rate", "train.weight_decay"}
 """Settings whose ratios matter rather than their differences."""
 KINDS = {"failed": "manta-bad", "done": "manta-good", "stopped early": "manta-faint", "not run": "manta-faint"}
@@ -40,10 +41,10 @@ def search_line(search: Search) -> str:
 def trials_html(search: Search) -> str:
     """Return a table of all trials, best first, then those without a result. A click on a heading sorts it."""
     ordered = [*search.ranked, *(trial for trial in search.trials if trial.score is None)]
-    settings = search.settings
+    settings, styles = search.settings, styles_of(search)
     rows = [
         [
-            Cell(trial.name),
+            Cell(trial.name, style=styles.get(trial.name, BACKGROUND)),
             Cell(trial.state, kind=KINDS.get(trial.state, "")),
             figure_cell(trial.score, digits=4),
             *([_mean_cell(search.means.get(trial.name))] if search.means else []),
@@ -62,8 +63,12 @@ def trials_html(search: Search) -> str:
 
 
 def charts_html(search: Search) -> str:
-    """Return the scatter and the learning curves, side by side if there is room."""
-    parts = [scatter_of(search), curves_of(search)]
+    """Return the curves of all trials and the scatter, side by side if there is room."""
+    metric = f"validation {search.metric}"
+    parts = [curves_of(search, metric, lambda trial: trial.history)]
+    if not search.lower_is_better:
+        parts.append(curves_of(search, "validation loss", lambda trial: trial.losses))
+    parts.append(scatter_of(search))
     return f'<div class="manta-grid-of-charts">{"".join(parts)}</div>' if any(parts) else ""
 
 
@@ -99,22 +104,29 @@ def scatter_of(search: Search) -> str:
     )
 
 
-def curves_of(search: Search) -> str:
-    """Draw the metric after each epoch, with a line for each trial. The best trials stand out."""
-    named = search.ranked[:MOST_NAMED]
-    others = [trial for trial in search.ranked[MOST_NAMED:] if trial.history]
-    series = [Series("other trials", _curve(trial), style=BACKGROUND, has_marks=False) for trial in others]
-    styles = [style for style in range(MOST_NAMED + 1) if style != BACKGROUND]
-    series += [Series(trial.name, _curve(trial), style=style) for style, trial in zip(styles, named, strict=False)]
+def curves_of(search: Search, label: str, values_of: Callable[[Trial], Sequence[float]]) -> str:
+    """Draw a figure after each epoch, with a line for each trial. The best trials have colors, and any stands out if pointed at."""
+    styles = styles_of(search)
+    drawn = [trial for trial in reversed(search.ranked) if any(map(math.isfinite, values_of(trial)))]
+    series = [
+        Series(trial.name, _curve(values_of(trial)), style=styles.get(trial.name, BACKGROUND), has_marks=trial.name in styles)
+        for trial in drawn
+    ]
     if not series:
         return ""
-    label = f"validation {search.metric}"
     return line_chart(
-        "Learning curves of the trials",
+        f"{label.capitalize()} by epoch, all trials",
         series,
         across=Axis.around("epoch", [x for item in series for x, _ in item.points], whole=True),
         up=Axis.around(label, [y for item in series for _, y in item.points]),
+        lights_up=True,
     )
+
+
+def styles_of(search: Search) -> dict[str, int]:
+    """Return the style of each of the best trials, by name, the same in all charts and in the table."""
+    styles = [style for style in range(NUM_STYLES) if style != BACKGROUND]
+    return {trial.name: style for style, trial in zip(styles, search.ranked, strict=False)}
 
 
 def config_html(search: Search) -> str:
@@ -148,8 +160,8 @@ def _mean_cell(mean: Mean | None) -> Cell:
     return Cell("", sorts_as=-math.inf) if mean is None else Cell(f"{mean.value:.4f} ± {mean.std:.4f}", sorts_as=mean.value)
 
 
-def _curve(trial: Trial) -> list[tuple[float, float]]:
-    return [(epoch, value) for epoch, value in enumerate(trial.history, start=1) if math.isfinite(value)]
+def _curve(values: Sequence[float]) -> list[tuple[float, float]]:
+    return [(epoch, value) for epoch, value in enumerate(values, start=1) if math.isfinite(value)]
 
 
 def _axis(name: str, values: list[float]) -> Axis:

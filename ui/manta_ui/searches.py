@@ -31,6 +31,8 @@ class Trial:
     """The searched settings by dotted name."""
     history: tuple[float, ...]
     """The metric that ranks the trials, after each epoch."""
+    losses: tuple[float, ...]
+    """The validation loss after each epoch."""
     score: float | None
     """That metric in the epoch that the trial keeps; None before there is one."""
     reason: str
@@ -125,9 +127,10 @@ def results_of(content: bytes | None) -> tuple[str, dict[str, Mean]]:
 
 def _trial(tracking: TrackingClient, run: Run, *, search: Run, metric: str) -> Trial:
     history = tuple(tracking.history(run, f"validation/{metric}"))
+    losses = history if metric == "loss" else tuple(tracking.history(run, "validation/loss"))
     known = [value for value in history if math.isfinite(value)]
     state = STATES.get(run.status) or ("stopped early" if history else "not run")
     best = min if metric == "loss" else max
     score = None if not known else best(known) if "train.early_stopping" in search.settings | run.settings else known[-1]
     name = run.name.removeprefix(f"{search.name}-")
-    return Trial(name, state, run.settings, history, score, run.tags.get("manta.error", "") if state == "failed" else "")
+    return Trial(name, state, run.settings, history, losses, score, run.tags.get("manta.error", "") if state == "failed" else "")

@@ -43,5 +43,7 @@ class Frame:
     """To go to another tab, return `gr.Tabs(selected="jobs")` for it. The ids are the names of the modules."""
     answering: gr.State
     """The `ModelInfo` of the model that answers, or None. Its event `.change` means another model, or the first one."""
+    queue: gr.State
+    """The `Queue` of the file that the tab Batch has classified, for the tab Correct; None before."""
     prepared_config: gr.State
     """An experiment's YAML from one tab, for the tab Jobs to start from; empty until then. Its event `.change` means a new one."""

@@ -35,5 +35,18 @@
     sort(table, chosen.get(table.dataset.sortName));
   });
 
+  // A line of a chart, or a row of a table, makes all with its name stand out.
+  const light = (event) => {
+    const found = event.target.closest?.(".manta-series, tr:has([data-series])");
+    const name = found && (found.dataset.series ?? found.querySelector("[data-series]").dataset.series);
+    document.documentElement.classList.toggle("manta-lights", Boolean(name));
+    for (const item of document.querySelectorAll(".manta-series, tr:has([data-series])")) {
+      item.classList.toggle("manta-lit", Boolean(name) && (item.dataset.series ?? item.querySelector("[data-series]").dataset.series) === name);
+    }
+  };
+  document.addEventListener("pointerover", (event) => {
+    if (document.querySelector(".manta-series")) light(event);
+  });
+
   new MutationObserver(() => again(document)).observe(document.documentElement, { childList: true, subtree: true });
 })();

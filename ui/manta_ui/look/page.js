@@ -61,6 +61,36 @@ window.manta = (() => {
     }
   };
 
+  // A button of gradio's that is not seen tells the server what was meant; `said` is its script.
+  let meant = "";
+  const press = (name, content = {}) => {
+    meant = JSON.stringify(content);
+    document.getElementById(name)?.click();
+  };
+  const said = (_, ...others) => [meant, ...others];
+
+  // The row of the tab Correct, while it is in sight and was not judged yet.
+  const shownRow = () => {
+    const row = document.querySelector("#queue-card .manta-queue:not(.manta-sent)");
+    return row?.checkVisibility() ? row : null;
+  };
+  const judge = (row, labels) => {
+    row.classList.add("manta-sent");
+    press("queue-say", { row: Number(row.dataset.row), labels });
+    setTimeout(() => row.classList.remove("manta-sent"), 3000); // if it was refused
+  };
+  const pressed = (row) => [...row.querySelectorAll("button[aria-pressed=true]")].map((button) => button.dataset.label);
+  const confirmRow = () => {
+    const row = shownRow();
+    if (row) judge(row, "several" in row.dataset ? pressed(row) : [...row.querySelectorAll(".manta-given")].map((button) => button.dataset.label));
+  };
+  const chooseLabel = (button) => {
+    const row = shownRow();
+    if (!row) return;
+    if ("several" in row.dataset) button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+    else judge(row, [button.dataset.label]);
+  };
+
   const download = (name, content) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([content], { type: "text/plain" }));
@@ -98,6 +128,19 @@ window.manta = (() => {
     document.querySelector(form.id.startsWith("compare") ? "#compare-button" : "#classify")?.click();
   });
 
+  addEventListener("keydown", (event) => {
+    const row = shownRow();
+    const isTyping = event.target.closest?.("input, textarea, select, [contenteditable=true]");
+    if (!row || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+    const choice = /^[1-9]$/.test(event.key) && row.querySelectorAll("button[data-label]")[Number(event.key) - 1];
+    if (choice) chooseLabel(choice);
+    else if (event.key === "Enter" && !event.target.closest?.("button, a, summary")) confirmRow();
+    else if (event.key === "ArrowRight" && !event.target.closest?.("[role=tab]")) press("queue-skip");
+    else if (event.key === "ArrowLeft" && !event.target.closest?.("[role=tab]")) press("queue-back");
+    else return;
+    event.preventDefault();
+  });
+
   addEventListener("click", (event) => {
     const chosen = event.target.closest?.("button[data-texts]");
     if (chosen) {
@@ -106,6 +149,13 @@ window.manta = (() => {
       // After gradio has taken the content over.
       setTimeout(() => document.querySelector("#classify")?.click(), 0);
     }
+    const opened = event.target.closest?.("button[data-review]");
+    if (opened) press("batch-review", { row: Number(opened.dataset.review) });
+    const named = event.target.closest?.("button[data-click]");
+    if (named) press(named.dataset.click);
+    if (event.target.closest?.("button[data-confirm]")) confirmRow();
+    const label = event.target.closest?.("button[data-label]");
+    if (label) chooseLabel(label);
     if (event.target.closest?.("button[data-manta=theme]")) {
       const theme = document.body.classList.contains("dark") ? "light" : "dark";
       localStorage.setItem(THEME, theme);
@@ -113,5 +163,5 @@ window.manta = (() => {
     }
   });
 
-  return { copy, copyLink, download, fromLink };
+  return { copy, copyLink, download, fromLink, said };
 })();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,30 +15,19 @@ from manta_ui.client import ApiError
 from manta_ui.downloads import held_path
 from manta_ui.file_choice import RESULTS, build_file_choice, texts_in
 from manta_ui.markup import note_html, progress_html
+from manta_ui.review_queue import Classified, Queue
 from manta_ui.row_answers import RowAnswer, answer_rows
 from manta_ui.row_files import RowFile, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from manta_ui.client import ModelInfo, ServeClient, Text
+    from manta_ui.client import ModelInfo, ServeClient
     from manta_ui.services import Frame, Services
 
 SHOW_EVERY_S = 0.25
 UNFORESEEN = "The rows could not be classified; the log of the page says why. Start again, or use manta predict."
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-
-
-@dataclass(frozen=True)
-class Classified:
-    """A file's rows with their answers."""
-
-    file: RowFile
-    texts: list[Text]
-    answers: list[RowAnswer]
-    model: ModelInfo
-    seconds: float
-    """Seconds that the classification took."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +49,15 @@ class Filters:
 def build(services: Services, frame: Frame) -> None:
     """Build the tab's components and their events."""
     api = services.api
-    classified = gr.State(None)
+    queue = frame.queue
     choice = build_file_choice(frame, name="batch", purpose="Drop a file to classify all its rows")
-    with gr.Row():
-        start = gr.Button("Classify rows", variant="primary", elem_id="batch-start", interactive=False, scale=3)
-        stop = gr.Button("Stop", elem_id="batch-stop", interactive=False, scale=1)
+    with gr.Row(elem_classes="manta-actions"):
+        start = gr.Button("Classify rows", variant="primary", elem_id="batch-start", interactive=False)
+        stop = gr.Button("Stop", elem_id="batch-stop", interactive=False)
     with gr.Column(elem_id="batch-results", elem_classes=RESULTS):
-        download = gr.DownloadButton("Download with the answers", elem_id="batch-download")
+        with gr.Row(elem_classes="manta-actions"):
+            download = gr.DownloadButton("Download with the answers", elem_id="batch-download")
+            unsure = gr.Button("Correct the least sure", elem_id="batch-unsure")
         plot = gr.HTML("", elem_id="batch-plot")
         filters = _build_filters()
         table = gr.HTML("", elem_id="batch-table", elem_classes="manta-data")
@@ -85,7 +77,7 @@ def build(services: Services, frame: Frame) -> None:
                 continue
             yield {
                 choice.note: note_html(done_sentence(step)),
-                classified: step,
+                queue: Queue.of(step),
                 plot: distribution_html(step.answers),
                 filters.label: gr.Dropdown([ALL_LABELS, *step.model.labels], value=ALL_LABELS),
                 filters.page: 1,
@@ -96,10 +88,10 @@ def build(services: Services, frame: Frame) -> None:
     running = start.click(
         run,
         inputs=[choice.file, choice.column, choice.second, frame.answering],
-        outputs=[choice.note, classified, start, stop, plot, filters.label, filters.page, download],
+        outputs=[choice.note, queue, start, stop, plot, filters.label, filters.page, download],
         **HIDDEN,
     )
-    running.then(shown, inputs=[classified, *filters.inputs], outputs=table, **HIDDEN)
+    running.then(shown, inputs=[queue, *filters.inputs], outputs=table, **HIDDEN)
     running.failure(failed, outputs=[choice.note, start, stop], **HIDDEN)
     stop.click(stopped, outputs=[choice.note, start, stop], cancels=running, **HIDDEN)
     gr.on(
@@ -107,8 +99,13 @@ def build(services: Services, frame: Frame) -> None:
         lambda: 1,
         outputs=filters.page,
         **HIDDEN,
-    ).then(shown, inputs=[classified, *filters.inputs], outputs=table, **HIDDEN)
-    filters.page.input(shown, inputs=[classified, *filters.inputs], outputs=table, **HIDDEN)
+    ).then(shown, inputs=[queue, *filters.inputs], outputs=table, **HIDDEN)
+    meant = gr.Textbox(visible=False)
+    review = gr.Button("review", elem_id="batch-review", elem_classes="manta-unseen")
+    review.click(turned, js="manta.said", inputs=[meant, queue], outputs=[queue, frame.tabs], **HIDDEN)
+    unsure.click(lambda: gr.Tabs(selected="corrections"), outputs=frame.tabs, **HIDDEN)
+    frame.tab.select(shown, inputs=[queue, *filters.inputs], outputs=table, **HIDDEN)  # with what was said meanwhile
+    filters.page.input(shown, inputs=[queue, *filters.inputs], outputs=table, **HIDDEN)
 
 
 def _build_filters() -> Filters:
@@ -174,12 +171,21 @@ def with_answers(done: Classified) -> Path:
     return path
 
 
-def shown(classified: Classified | None, label: str, uncertain: bool, least: float, most: float, page: float) -> str:
+def shown(queue: Queue | None, label: str, uncertain: bool, least: float, most: float, page: float) -> str:
     """Return one page of the rows that pass the filters."""
-    if classified is None:
+    if queue is None:
         return ""
     chosen = Filter(label=label, uncertain_only=uncertain, least=least, most=most)
-    return table_page_html(classified.texts, classified.answers, chosen, page=int(page or 1))
+    found = queue.classified
+    said = queue.said if found.model.takes_feedback else None
+    return table_page_html(found.texts, found.answers, chosen, page=int(page or 1), said=said)
+
+
+def turned(meant: str, queue: Queue | None) -> list[Any]:
+    """Return the queue at the row that a person wants to correct, and the tab Correct."""
+    if queue is None or not meant:
+        return [gr.skip(), gr.skip()]
+    return [queue.turned_to(int(json.loads(meant)["row"])), gr.Tabs(selected="corrections")]
 
 
 def failed() -> list[Any]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 NUM_EXAMPLES = 6
 LONGEST_HISTORY = 20
-NO_ANSWER = empty_html("The answer appears here", "Type a text and press Ctrl+Enter, or take an example below.")
+NO_ANSWER = empty_html("The answer appears here", "Type a text, or take an example.")
+KEYS = '<span class="manta-keys">or Ctrl + Enter</span>'
+"""A hint for people who have a keyboard."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -30,14 +32,16 @@ def build(services: Services, frame: Frame) -> None:
     with gr.Row(equal_height=False, elem_classes="manta-two"):
         with gr.Column(scale=3, min_width=300):
             text, second = _boxes()
-            with gr.Row():
-                button = gr.Button("Classify", variant="primary", elem_id="classify", scale=3, min_width=120)
-                why = gr.Button("Why?", elem_id="why-button", scale=1, min_width=80)
+            with gr.Row(elem_classes="manta-actions"):
+                button = gr.Button("Classify", variant="primary", elem_id="classify")
+                gr.HTML(KEYS)
             note = gr.HTML(note_html(""), elem_id="note")
-            _build_sharing(api, text, second)
             examples = gr.HTML("", elem_id="examples")
         with gr.Column(scale=2, min_width=300):
             shown = gr.HTML(NO_ANSWER, elem_id="answer")
+            with gr.Row(elem_classes=["manta-actions", "manta-small-buttons", "manta-after-answer"]):
+                why = gr.Button("Why?", size="sm", elem_id="why-button")
+                _build_sharing(api, text, second)
             reasons = gr.HTML("", elem_id="why")
             judging = build_judging(api, answered=answered)
             past = gr.HTML("", elem_id="history")
@@ -65,9 +69,7 @@ def build(services: Services, frame: Frame) -> None:
 
 
 def _boxes() -> tuple[gr.Textbox, gr.Textbox]:
-    text = gr.Textbox(
-        label="Text", placeholder="Type or paste a text, then Ctrl+Enter", lines=5, max_lines=14, autofocus=True, elem_id="text"
-    )
+    text = gr.Textbox(label="Text", placeholder="Type or paste a text", lines=5, max_lines=14, autofocus=True, elem_id="text")
     second = gr.Textbox(
         label="Second text",
         placeholder="… and the text to compare it with",
@@ -83,10 +85,9 @@ def _boxes() -> tuple[gr.Textbox, gr.Textbox]:
 def _build_sharing(api: ServeClient, text: gr.Textbox, second: gr.Textbox) -> None:
     """Build the buttons that copy a link to this text, or the same request as curl or Python."""
     snippet = gr.Textbox(visible=False)
-    with gr.Row(elem_classes="manta-small-buttons"):
-        link = gr.Button("Copy link", size="sm", min_width=90, elem_id="copy-link")
-        curl = gr.Button("Copy as curl", size="sm", min_width=90, elem_id="copy-curl")
-        python = gr.Button("Copy as Python", size="sm", min_width=90, elem_id="copy-python")
+    link = gr.Button("Copy link", size="sm", elem_id="copy-link")
+    curl = gr.Button("Copy as curl", size="sm", elem_id="copy-curl")
+    python = gr.Button("Copy as Python", size="sm", elem_id="copy-python")
     link.click(None, js="manta.copyLink", inputs=[text, second], **PRIVATE)
     for button, write in ((curl, as_curl), (python, as_python)):
         button.click(

@@ -14,7 +14,7 @@ from manta_ui.compare_views import agreement_html, compared_page_html, metrics_h
 from manta_ui.file_choice import RESULTS, build_file_choice, texts_in
 from manta_ui.markup import empty_html, note_html, progress_html
 from manta_ui.row_answers import RowAnswer, answer_rows
-from manta_ui.tabs.classify import texts_of
+from manta_ui.tabs.classify import KEYS, texts_of
 from manta_ui.tracking_client import TrackingError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from manta_ui.tracking_client import TrackingClient
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-NOTHING_YET = empty_html("Two versions answer here, side by side", "Choose them, then type a text or drop a file.")
+NOTHING_YET = empty_html("Two versions answer here, side by side", "Choose them, then type a text.")
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,11 @@ def build(services: Services, frame: Frame) -> None:
         left = gr.Dropdown([], label="Version", allow_custom_value=True, elem_id="compare-left", min_width=120)
         right = gr.Dropdown([], label="Compared with", allow_custom_value=True, elem_id="compare-right", min_width=120)
     metrics = gr.HTML("", elem_id="compare-metrics", elem_classes="manta-data")
-    text = gr.Textbox(label="Text", lines=3, max_lines=10, placeholder="Type a text, then Ctrl+Enter", elem_id="compare-text")
+    text = gr.Textbox(label="Text", lines=3, max_lines=10, placeholder="Type or paste a text", elem_id="compare-text")
     second = gr.Textbox(label="Second text", value="", lines=3, max_lines=10, visible=False, elem_id="compare-second")
-    button = gr.Button("Compare on this text", variant="primary", elem_id="compare-button")
+    with gr.Row(elem_classes="manta-actions"):
+        button = gr.Button("Compare on this text", variant="primary", elem_id="compare-button")
+        gr.HTML(KEYS)
     shown = gr.HTML(NOTHING_YET, elem_id="compare-answers")
     gr.HTML("<h2>On a file</h2>", elem_id="compare-file-title")
     _build_file(api, frame, left, right)
@@ -75,9 +77,9 @@ def build(services: Services, frame: Frame) -> None:
 def _build_file(api: ServeClient, frame: Frame, left: gr.Dropdown, right: gr.Dropdown) -> None:
     compared = gr.State(None)
     choice = build_file_choice(frame, name="compare", purpose="Drop a file to compare both versions on all its rows")
-    with gr.Row():
-        start = gr.Button("Compare on the file", variant="primary", interactive=False, elem_id="compare-start", scale=3)
-        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", scale=1)
+    with gr.Row(elem_classes="manta-actions"):
+        start = gr.Button("Compare on the file", variant="primary", interactive=False, elem_id="compare-start")
+        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop")
     with gr.Column(elem_classes=RESULTS):
         agreement = gr.HTML("", elem_id="compare-agreement")
         page = gr.Number(value=1, minimum=1, precision=0, label="Page", elem_id="compare-page")

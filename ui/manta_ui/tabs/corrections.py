@@ -1,8 +1,9 @@
-"""The tab Correct: people's feedback on answers, and a fine-tuning run that trains on it."""
+"""The tab Correct: rows that wait for a person's judgment, what people have said, and a run that trains on it."""
 
 from __future__ import annotations
 
 import html
+import json
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -11,35 +12,103 @@ import yaml
 from manta_ui.client import ApiError, FeedbackSummary, ServeClient
 from manta_ui.judgement import FEEDBACK_OFF
 from manta_ui.markup import empty_html, note_html
+from manta_ui.queue_views import MOST_KEYS, NO_ROWS, last_html, named, queue_html
 from manta_ui.tables import Cell, figure_cell, table_html
 
 if TYPE_CHECKING:
+    from manta_ui.review_queue import Queue
     from manta_ui.services import Frame, Services
 
-NOTHING_SAID = empty_html("No corrections yet", "Classify a text, then say whether its label is right.")
+NOTHING_SAID = empty_html("No corrections yet", "Judge rows here, or an answer in Classify.")
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def build(services: Services, frame: Frame) -> None:
     """Build the tab's components and their events."""
     api = services.api
+    with gr.Row(equal_height=False, elem_classes="manta-two"):
+        with gr.Column(scale=3, min_width=300):
+            said = _build_queue(api, frame)
+        with gr.Column(scale=2, min_width=300):
+            shown, offer, config = _build_summary(frame)
+    outputs = [shown, offer, config]
+    gr.on([frame.tab.select, said.change], lambda: summarised(api), outputs=outputs, **HIDDEN)
+
+
+def _build_queue(api: ServeClient, frame: Frame) -> gr.HTML:
+    """Build the row to judge and its buttons. Return the note that changes with each judgment."""
+    # Keys and the buttons of the row click these buttons, which are not seen; the browser says which label was meant.
+    meant = gr.Textbox(visible=False)
+    say, skip, back = (gr.Button(name, elem_id=f"queue-{name}", elem_classes="manta-unseen") for name in ("say", "skip", "back"))
+    card = gr.HTML(NO_ROWS, elem_id="queue-card")
+    with gr.Column(elem_id="queue-more"):
+        other = gr.Dropdown([], label="Another label", elem_id="queue-other")
+    note = gr.HTML(note_html(""), elem_id="queue-note")
+    queue, shown = frame.queue, [card, other]
+
+    gr.on([queue.change, frame.tab.select], lambda found: drawn(api, found), inputs=queue, outputs=shown, **HIDDEN)
+    for button, steps in ((skip, 1), (back, -1)):
+        button.click(lambda found, steps=steps: found and found.moved(steps), inputs=queue, outputs=queue, **HIDDEN)
+    say.click(lambda said, found: judged(api, found, said), js="manta.said", inputs=[meant, queue], outputs=[queue, note], **HIDDEN)
+    other.input(
+        lambda label, found: (
+            judged(api, found, json.dumps({"row": found.row, "labels": [label]})) if found and label else [gr.skip(), ""]
+        ),
+        inputs=[other, queue],
+        outputs=[queue, note],
+        **HIDDEN,
+    )
+    return note
+
+
+def _build_summary(frame: Frame) -> tuple[gr.HTML, gr.Column, gr.Textbox]:
     shown = gr.HTML(empty_html("Looking for corrections …"), elem_id="corrections", elem_classes="manta-data")
     with gr.Column(visible=False, elem_id="fine-tune") as offer:
         gr.HTML(
             "<h2>Train with them</h2><p>This run repeats the champion's training with the corrections added. "
             "Validation and test rows stay the same, so the two can be compared.</p>"
         )
-        with gr.Row():
-            to_jobs = gr.Button("Open in Jobs", variant="primary", elem_id="to-jobs", scale=2)
-            download = gr.Button("Download YAML", elem_id="download-config", scale=1)
+        with gr.Row(elem_classes="manta-actions"):
+            to_jobs = gr.Button("Open in Jobs", variant="primary", elem_id="to-jobs")
+            download = gr.Button("Download YAML", elem_id="download-config")
         config = gr.Textbox(label="experiment.yaml", lines=12, max_lines=24, buttons=["copy"], elem_id="correction-config")
-    outputs = [shown, offer, config]
-    frame.tab.select(lambda: summarised(api), outputs=outputs, **HIDDEN)
-    gr.Button("Look again", size="sm", elem_id="corrections-again").click(lambda: summarised(api), outputs=outputs, **HIDDEN)
     download.click(None, js="(text) => manta.download('experiment.yaml', text)", inputs=config, **HIDDEN)
     to_jobs.click(
         lambda text: (text, gr.Tabs(selected="jobs")), inputs=config, outputs=[frame.prepared_config, frame.tabs], **HIDDEN
     )
+    return shown, offer, config
+
+
+def drawn(api: ServeClient, queue: Queue | None) -> list[Any]:
+    """Return the row to judge, and the list of all labels if not each has a key."""
+    if queue is None:
+        return [NO_ROWS, gr.skip()]
+    if queue.row is None:
+        return [last_html(queue), gr.skip()]
+    model = queue.classified.model
+    try:
+        answer = api.classify(*queue.classified.texts[queue.row], version=model.version)
+    except ApiError as error:
+        return [note_html(str(error), is_error=True), gr.skip()]
+    has_more = len(model.labels) > MOST_KEYS and not model.is_multilabel
+    return [queue_html(queue, answer), gr.Dropdown([*model.labels], value=None, visible=has_more)]
+
+
+def judged(api: ServeClient, queue: Queue | None, meant: str) -> list[Any]:
+    """Send a judgment on the shown row. Return the queue at the next row, and a note."""
+    said = json.loads(meant or "{}")
+    if queue is None or said.get("row") != queue.row:
+        return [gr.skip(), gr.skip()]  # a second click on a row that was judged
+    row, labels, model = int(said["row"]), list(map(str, said["labels"])), queue.classified.model
+    if not labels and not model.is_multilabel:
+        return [gr.skip(), gr.skip()]
+    given = list(queue.classified.answers[row].labels)
+    answer, correction = (given, labels) if model.is_multilabel else (given[0], labels[0])
+    try:
+        api.say(queue.classified.texts[row], answer=answer, correction=correction, version=model.version)
+    except ApiError as error:
+        return [gr.skip(), note_html(FEEDBACK_OFF if error.status == 403 else str(error), is_error=True)]
+    return [queue.heard(row, correction), note_html(f"Row {row + 1:,} is kept as {named(correction)}.")]
 
 
 def summarised(api: ServeClient) -> list[Any]:

@@ -74,7 +74,7 @@ def build(services: Services, frame: Frame) -> None:
     with gr.Column(elem_classes="manta-data"):
         start = _build_start()
         gr.HTML("<h2>Jobs</h2>")
-        with gr.Row():
+        with gr.Row(elem_classes="manta-bottom"):
             job = gr.Dropdown([], label="Job", elem_id="jobs-job", scale=4)
             stop = gr.Button("Stop the job", variant="stop", interactive=False, elem_id="jobs-stop", scale=1)
         status = gr.HTML(elem_id="jobs-status")
@@ -129,8 +129,8 @@ def _build_start() -> Start:
         with gr.Column(scale=1):
             text = gr.Textbox(
                 FIRST,
-                label="The experiment as YAML",
-                info="This is what runs. The fields fill it in; you can also type or paste here.",
+                label="The same as YAML",
+                info="This is what runs. The form fills it in; you can also type or paste here.",
                 lines=14,
                 max_lines=30,
                 elem_id="jobs-yaml",
@@ -140,7 +140,7 @@ def _build_start() -> Start:
             listed = gr.HTML(files_html([]), elem_id="jobs-file-names")
             add = gr.UploadButton("Add files from this computer", file_count="multiple", size="sm", elem_id="jobs-files")
             note = gr.HTML(note_html(""), elem_id="jobs-note")
-            with gr.Row():
+            with gr.Row(elem_classes="manta-actions"):
                 starts: dict[Verb, gr.Button] = {
                     "train": gr.Button("Train", variant="primary", elem_id="jobs-train"),
                     "tune": gr.Button("Search", elem_id="jobs-tune"),
@@ -176,7 +176,7 @@ def look(jobs: ClusterJobs, chosen: str | None, *, may_stop: bool = True) -> Sho
     try:
         found = jobs.jobs()[:MOST_JOBS]
         if not found:
-            return Shown(table=empty_html("No jobs yet.", "Fill in the form above and press Train."))
+            return Shown(table=empty_html("No jobs yet.", "Fill in the form and press Train."))
         job = next((item for item in found if item.id == chosen), found[0])
         logs = {item.id: jobs.log(item) for item in found if item.is_over or item is job}
     except MantaError as error:
@@ -228,12 +228,13 @@ def added(new: list[str] | None, before: list[str]) -> tuple[list[str], str]:
 
 def files_html(names: list[str]) -> str:
     """Return the names of the files that are sent with the job if the YAML names them."""
-    words = f"Added: {', '.join(names)}. Name them at data.train, for example." if names else "No files added yet."
+    words = f"Added: {', '.join(names)}. Write their names where the form asks for rows." if names else "No files added yet."
     return f'<p class="manta-quiet">{html.escape(words)}</p>'
 
 
 def _component(field: FormField) -> Any:
-    words = field.explanation.replace("*", "∗")  # gradio reads it as Markdown, where a plain star starts italics
+    explained = field.explanation.replace("*", "∗")  # gradio reads it as Markdown, where a plain star starts italics
+    words = f"`{field.name}` {explained}"
     shared: dict[str, Any] = {"label": field.label, "info": words, "elem_id": f"jobs-{field.name.replace('.', '-')}"}
     value = value_of(readable(FIRST), field)
     if field.kind == "switch":

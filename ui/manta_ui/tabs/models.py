@@ -107,13 +107,13 @@ def build(services: Services, frame: Frame) -> None:
 
 def _build_parts() -> Parts:
     with gr.Column(elem_classes="manta-data"):
-        with gr.Row():
+        with gr.Row(elem_classes="manta-bottom"):
             model = gr.Dropdown([], label="Model", elem_id="models-model", scale=3)
             version = gr.Dropdown([], label="Version", elem_id="models-version", scale=3)
-            refresh = gr.Button("Refresh", elem_id="models-refresh", scale=1)
+            refresh = gr.Button("Refresh", elem_id="models-refresh", scale=1, min_width=90)
         note = gr.HTML(note_html(""), elem_id="models-note")
         table = gr.HTML(elem_id="models-table")
-        with gr.Row():
+        with gr.Row(elem_classes="manta-actions"):
             steps: dict[Step, gr.Button] = {
                 "check": gr.Button("Compare with the champion", interactive=False, elem_id="models-check"),
                 "promote": gr.Button("Promote", variant="primary", interactive=False, elem_id="models-promote"),

@@ -51,7 +51,8 @@ def build(services: Services, frame: Frame) -> None:
         charts = gr.HTML(elem_id="tuning-charts")
         trials = gr.HTML(elem_id="tuning-trials")
         config = gr.HTML(elem_id="tuning-config")
-        use = gr.Button("Start a run from this config", visible=False, elem_id="tuning-use")
+        with gr.Row(elem_classes="manta-actions"):
+            use = gr.Button("Start a run from this config", visible=False, elem_id="tuning-use")
     seen: gr.State = gr.State(None)
     clock = gr.Timer(LOOK_EVERY_S, active=False)
 
@@ -102,7 +103,7 @@ def look(tracking: TrackingClient, chosen: str | None, *, before: Shown | None =
         chosen=search.run.id,
         trials=section_html("Trials", trials_html(search)) if search.trials else "",
         charts=charts_html(search),
-        config=section_html("Best config", config_html(search)),
+        config=section_html("Settings of the best", config_html(search)),
         best_config=search.best_config,
         is_over=search.run.is_over and bool(search.best_config or search.run.status != "FINISHED"),
     )
