@@ -153,7 +153,7 @@ def test_a_better_version_is_promoted_after_the_gate_and_rolled_back(visit: Visi
     choose(visit, "models-model", "support")
     expect(visit.part("models-details")).to_contain_text("support@1")
     expect(visit.part("models-details").locator(".manta-confusion td.manta-none, .manta-confusion tbody td")).to_have_count(4)
-    expect(visit.part("models-details")).to_contain_text("Can its probabilities be believed?")
+    expect(visit.part("models-details")).to_contain_text("Reliability: on the dashed line")
     choose(visit, "models-model", "desk")
     choose(visit, "models-version", "2")
     expect(visit.part("models-verdict")).to_contain_text("Refused on")

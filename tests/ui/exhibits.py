@@ -249,9 +249,8 @@ def recorded_cluster() -> Iterator[str]:
     """The address of a server that answers as Ray's Jobs API once did, with a job that runs, one that is done and one that failed."""
     now_ms = int(time.time() * 1000)
     done = {"result": {"model": "desk", "version": 2, "artifact": "/shared/manta/runs/desk-train-20260101-100000-aaaa/artifact"}}
-    failed = {
-        "error": "data.train: /shared/rows/messages-of-last-year.csv, line 17: 3 fields where the header has 2; check the delimiters."
-    }
+    problem = "line 17: 3 fields where the header has 2; check the delimiters."
+    failed = {"error": f"data.train: /shared/rows/messages-of-last-year.csv, {problem}"}
     kinds = {
         "desk-tune-20260101-120000-abcd": ("RUNNING", "tune", 0.4, LOG),
         "desk-train-20260101-100000-aaaa": ("SUCCEEDED", "train", 2.0, f"{LOG}\n{MARK}{json.dumps(done)}"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from manta_ui.search_views import scatter_of, search_line, trials_html
+from manta_ui.search_views import charts_html, scatter_of, search_line, styles_of, trials_html
 from manta_ui.searches import Mean, Search, Trial, results_of
 from manta_ui.tracking_client import Run
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 RATES = {"train.learning_rate": "0.001"}
 TRIALS = (
-    Trial("trial-001", "done", RATES, (0.7,), 0.7, ""),
-    Trial("trial-002", "done", RATES, (0.9,), 0.9, ""),
-    Trial("trial-002-seed-1", "done", RATES, (0.95,), 0.95, ""),
+    Trial("trial-001", "done", RATES, (0.7,), (1.0,), 0.7, ""),
+    Trial("trial-002", "done", RATES, (0.9,), (1.0,), 0.9, ""),
+    Trial("trial-002-seed-1", "done", RATES, (0.95,), (1.0,), 0.95, ""),
 )
 
 
@@ -49,3 +49,14 @@ def test_while_it_runs_a_run_with_another_seed_does_not_lead() -> None:
     assert found.best is TRIALS[1]
     assert "best so far: trial-002 with validation accuracy 0.9" in search_line(found)
     assert results_of(None) == results_of(b"{") == ("", {})
+
+
+def test_the_best_trials_have_a_colour_and_every_trial_a_line_with_its_name() -> None:
+    many = tuple(Trial(f"trial-{index:03d}", "done", RATES, (0.1, index / 10), (1.0, 0.5), index / 10, "") for index in range(9))
+    found = Search(RUN, "accuracy", many, "")
+    charts = charts_html(found)
+    for metric in ("accuracy", "loss"):
+        assert f"Validation {metric} by epoch, all trials" in charts
+    assert charts.count('data-series="trial-000"') == 2
+    assert sorted(styles_of(found)) == [f"trial-{index:03d}" for index in range(3, 9)]
+    assert trials_html(found).count("manta-swatch") == 9

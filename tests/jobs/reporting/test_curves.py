@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from manta_jobs.reporting.canvas import DARK
 from manta_jobs.reporting.curves import MAX_POINTS, draw_results, series, thinned, write_curves
-from manta_jobs.reporting.evaluation.drawings import CELL_COLOURS
+from manta_jobs.reporting.evaluation.drawings import CELL_INK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,4 +82,4 @@ def test_the_global_plotting_state_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_numbers_in_the_confusion_matrix_keep_their_color_on_a_dark_page() -> None:
-    assert not set(CELL_COLOURS) & set(DARK)
+    assert CELL_INK not in DARK

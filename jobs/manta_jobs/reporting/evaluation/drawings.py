@@ -8,7 +8,7 @@ import numpy as np
 
 from manta.inference.calibration import claims
 from manta_jobs.reporting.canvas import GRID, INK, add_legend, finish_panel, is_narrow, plain, say
-from manta_jobs.reporting.curves import BLUE, GREEN, GREY, ORANGE
+from manta_jobs.reporting.curves import BLUE, GREY, ORANGE
 from manta_jobs.reporting.evaluation.slices import wilson_interval
 
 if TYPE_CHECKING:
@@ -20,26 +20,28 @@ if TYPE_CHECKING:
 COUNTED_LABELS = 12
 """Most labels for a confusion matrix of normal size. With more, cell borders are thinner and numbers smaller."""
 SMALL_LABELS = 30
-CELL_COLOURS = ("#fefefe", "#101418")
-"""Colors of numbers on dark and on light cells. Neither is a color that a dark page replaces, as cells keep theirs."""
+CELL_INK = "#101418"
+"""Color of numbers on cells. It is not one that a dark page replaces, as cells keep theirs."""
+DEEPEST = 0.62
+"""Part of blue or orange in a cell with all rows of its label, with which numbers stay readable; the page's matrix has the same."""
 NUM_CONFIDENCE_BINS = 20
 
 
 def draw_confusion(figure: Figure, *, assessment: Assessment) -> None:
-    """Draw the confusion matrix, labels by answers. A cell's color is its share of its row; empty cells have no color."""
+    """Draw the confusion matrix, labels by answers. Right answers are blue, wrong ones orange, the deeper the larger the share of a label's rows."""
     counts = assessment.confusion
     totals = counts.sum(axis=1, keepdims=True)
-    shares = np.ma.masked_equal(counts / np.maximum(totals, 1), 0.0)
+    shares = counts / np.maximum(totals, 1)
     panel, names = figure.subplots(), [plain(name) for name in assessment.labels.names]
     size = len(names)
-    panel.pcolormesh(shares, cmap=_colours(), vmin=0, vmax=1, edgecolors=GRID, linewidth=0.3 if size > COUNTED_LABELS else 0.8)
+    is_right, edge = np.eye(size, dtype=bool), 0.3 if size > COUNTED_LABELS else 0.8
+    for colour, is_shown in ((BLUE, is_right), (ORANGE, ~is_right)):
+        drawn = np.ma.masked_where(~is_shown | (counts == 0), shares)
+        panel.pcolormesh(drawn, cmap=_shades(colour), vmin=0, vmax=1, edgecolors=GRID, linewidth=edge)
     letters = 9.0 if size <= COUNTED_LABELS else 7.5 if size <= SMALL_LABELS else 5.6
     for row, column in zip(*np.nonzero(counts), strict=True):
-        is_dark = float(shares[row, column]) < 0.6
         text = f"{counts[row, column]:,}"
-        panel.text(
-            column + 0.5, row + 0.5, text, ha="center", va="center", color=CELL_COLOURS[0 if is_dark else 1], fontsize=letters
-        )
+        panel.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=CELL_INK, fontsize=letters)
     ticks = np.arange(size) + 0.5
     panel.set_xticks(ticks, names, rotation=0 if _fits(figure, names) else 90, fontsize=max(letters, 6.5))
     panel.set_yticks(ticks, names, fontsize=max(letters, 6.5))
@@ -56,7 +58,7 @@ def draw_label_errors(figure: Figure, *, assessment: Assessment) -> None:
     panel = figure.subplots()
     counts, left = assessment.confusion, np.zeros(len(assessment.labels.names))
     entries = []
-    for kind, (words, colour) in enumerate((("found", GREEN), ("missed", GREY), ("wrongly given", ORANGE))):
+    for kind, (words, colour) in enumerate((("found", BLUE), ("missed", GREY), ("wrongly given", ORANGE))):
         panel.barh(np.arange(len(left)), counts[:, kind], left=left, color=colour, height=0.75)
         left += counts[:, kind]
         entries.append((words, {"marker": "s", "linestyle": "none", "color": colour, "markersize": 8}))
@@ -126,14 +128,14 @@ def draw_confidence(figure: Figure, *, assessment: Assessment) -> None:
     edges = np.linspace(lowest, 1, NUM_CONFIDENCE_BINS + 1)
     words = ("label applies", "label does not apply") if several else ("right", "wrong")
     panel = figure.subplots()
-    panel.hist([confidence[correct], confidence[~correct]], bins=edges.tolist(), stacked=True, color=[GREEN, ORANGE])
+    panel.hist([confidence[correct], confidence[~correct]], bins=edges.tolist(), stacked=True, color=[BLUE, ORANGE])
     panel.set(xlabel="probability" if several else "confidence", ylabel="rows and labels" if several else "rows")
     panel.set_xlim(lowest, 1)
     if several:
         panel.set_yscale("log")
     finish_panel(panel)
     marks: dict[str, Any] = {"marker": "s", "linestyle": "none", "markersize": 8}
-    add_legend(figure, [(word, {"color": colour, **marks}) for word, colour in zip(words, (GREEN, ORANGE), strict=True)])
+    add_legend(figure, [(word, {"color": colour, **marks}) for word, colour in zip(words, (BLUE, ORANGE), strict=True)])
 
 
 def draw_roc(figure: Figure, *, assessment: Assessment) -> None:
@@ -213,11 +215,9 @@ def _fits(figure: Figure, names: list[str]) -> bool:
     return 6.0 * max(map(len, names)) < 0.75 * 72 * figure.get_figwidth() / len(names)
 
 
-def _colours() -> Any:
-    """Return a color map from dark (few) to bright (many), without the ends that blend into dark and light pages."""
-    from matplotlib import colormaps
-    from matplotlib.colors import LinearSegmentedColormap
+def _shades(colour: str) -> Any:
+    """Return a color map from nearly white (few) to a color (all rows of a label)."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-    full = colormaps["viridis"]
-    shades = LinearSegmentedColormap.from_list("shares", [full(0.22 + 0.7 * step / 255) for step in range(256)])
-    return shades.with_extremes(bad=(1.0, 1.0, 1.0, 0.0))
+    ends = [[1 - part + part * value for value in to_rgb(colour)] for part in (0.08, DEEPEST)]
+    return LinearSegmentedColormap.from_list("shares", ends).with_extremes(bad=(1.0, 1.0, 1.0, 0.0))

@@ -77,8 +77,8 @@ def _errors(assessment: Assessment) -> Plot:
     return Plot(
         "confusion",
         "Confusion matrix",
-        "Rows are the labels in the data, columns the model's answers, and colours shares of a row: what is not on the diagonal "
-        "is wrong.",
+        "Rows are the labels in the data, columns the model's answers. Blue is right, orange wrong; the deeper, the larger the "
+        "share of a label's rows.",
         f"Matrix of labels and answers for {size} labels.",
         partial(draw_confusion, assessment=assessment),
         height_in=side or (3.0 if size == 2 else 2.2 + 0.45 * size),
