@@ -8,7 +8,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 ARGS ?=
 
-.PHONY: help install demo test test-fast test-faults check lock bench bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots reference docs clean
+.PHONY: help install demo test test-fast test-faults check lock bench bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots pictures reference docs clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,8 +75,11 @@ soak: install ## Keep a service busy for half an hour and watch its memory (ARGS
 bench-page: install ## Measure how fast the page is in a browser, in front of a running manta serve
 	$(BIN)/python benchmarks/page.py $(ARGS)
 
-screenshots: install ## Take the README's pictures from the real page
-	$(BIN)/python docs/screenshots.py
+screenshots: install ## Take every tab in four settings on models of 2, 12 and 80 labels, into dist/screenshots (ARGS="--labels 12 --tabs models")
+	$(BIN)/python -m tests.ui.gallery $(ARGS)
+
+pictures: install ## Take the README's pictures from the page of a running demo
+	$(BIN)/python docs/screenshots.py $(ARGS)
 
 reference: install ## Write docs/reference/ from the settings, commands and HTTP paths of the code
 	$(BIN)/python docs/reference.py

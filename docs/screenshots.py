@@ -1,4 +1,4 @@
-"""Takes the README's pictures from the real page: `make screenshots`, with `manta serve` and `manta ui` running.
+"""Takes the README's pictures from the real page: `make pictures`, with `manta serve` and `manta ui` running.
 
 Any model will do; the pictures were made with the one of `manta demo` as champion, another candidate, and feedback turned on. Tabs
 of services that the page was not given show what to set.

@@ -109,7 +109,7 @@ def exhibit(folder: Path, *, num_labels: int, encoder: Path) -> Iterator[Exhibit
 @contextmanager
 def behind(folder: Path, *, num_labels: int, encoder: Path) -> Iterator[Behind]:
     """The services of such a page, and its registry."""
-    labels = LabelSpace.from_labels(NAMES[:num_labels])
+    labels = LabelSpace(tuple(sorted(NAMES[:num_labels])), "multiclass")
     rows = rows_for(labels.names, (24 if num_labels < 80 else 12) * num_labels)
     held_out = rows_for(labels.names, 12 * num_labels, seed=1)
     storage = Storage(folder / "storage")
@@ -246,7 +246,7 @@ def epoch_of(epoch: int, *, best: float, generator: random.Random) -> dict[str, 
 
 @contextmanager
 def recorded_cluster() -> Iterator[str]:
-    """The address of a server that answers as Ray's Jobs API once did, with a job that runs, one that is done and one that failed."""
+    """The address of a server that answers as Ray's Jobs API, with a running, a finished and a failed job."""
     now_ms = int(time.time() * 1000)
     done = {"result": {"model": "desk", "version": 2, "artifact": "/shared/manta/runs/desk-train-20260101-100000-aaaa/artifact"}}
     problem = "line 17: 3 fields where the header has 2; check the delimiters."

@@ -1,4 +1,4 @@
-"""Takes pictures of every tab, wide and narrow, light and dark, with 2, 12 and 80 labels: `make gallery`.
+"""Takes pictures of every tab, wide and narrow, light and dark, with 2, 12 and 80 labels: `make screenshots`.
 
 It starts all that it needs itself, on tiny models, and writes `<labels>-<tab>-<width>-<scheme>.png`.
 """
@@ -32,7 +32,7 @@ SETTLED_MS = 700
 def main() -> int:
     """Take every picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("dist/gallery"))
+    parser.add_argument("--out", type=Path, default=Path("dist/screenshots"))
     parser.add_argument("--labels", type=int, nargs="+", default=[2, 12, 80])
     parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS))
     parser.add_argument("--schemes", nargs="+", default=list(SCHEMES))

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 FAULTS = r"""
 () => {
   const faults = [];
-  const name = (element, text) => `${element.tagName.toLowerCase()}${element.id ? "#" + element.id : ""}.${element.className?.baseVal ?? element.className}: ${text.slice(0, 60)}`;
+  const name = (element, text) => {
+    const place = element.closest("[id]")?.id ?? "";
+    return `${element.tagName.toLowerCase()}.${element.className?.baseVal ?? element.className} in ${place}: ${text.slice(0, 60)}`;
+  };
   const seen = (element) => element.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true });
   const style = (element) => getComputedStyle(element);
   // The next box around an element that scrolls, so that a person can bring the element into sight.
@@ -31,11 +34,14 @@ FAULTS = r"""
     if (boxes.length) texts.push({ node, element, boxes, range });
   }
   const width = document.documentElement.clientWidth;
-  if (document.documentElement.scrollWidth > width) faults.push(`the page is ${document.documentElement.scrollWidth} px wide on ${width}`);
+  const needed = document.documentElement.scrollWidth;
+  if (needed > width) faults.push(`the page is ${needed} px wide on ${width}`);
   for (const { node, element, boxes, range } of texts) {
     const scroller = scrolls(element);
     for (const box of boxes) {
-      if (!scroller && (box.right > width + 1 || box.left < -1)) { faults.push("out of sight: " + name(element, node.data)); break; }
+      if (scroller || (box.right <= width + 1 && box.left >= -1)) continue;
+      faults.push("out of sight: " + name(element, node.data));
+      break;
     }
     // A box that cuts what does not fit.
     for (let box = element; box && box !== document.body; box = box.parentElement) {
@@ -59,11 +65,12 @@ FAULTS = r"""
   }
   // Texts of different elements in the same place. What stays in sight while a box scrolls lies over the rest.
   const isOver = (element) => element.closest(".manta-matrix, #manta-said, [role=listbox]");
-  const flat = texts.filter(({ element }) => !isOver(element)).flatMap(({ node, element, boxes }) => boxes.map((box) => ({ node, element, box })));
-  flat.sort((a, b) => a.box.top - b.box.top);
-  for (let i = 0; i < flat.length; i++) {
-    for (let j = i + 1; j < flat.length && flat[j].box.top < flat[i].box.bottom - 3; j++) {
-      const [a, b] = [flat[i], flat[j]];
+  const flat = texts.filter(({ element }) => !isOver(element));
+  const all = flat.flatMap(({ node, element, boxes }) => boxes.map((box) => ({ node, element, box })));
+  all.sort((a, b) => a.box.top - b.box.top);
+  for (let i = 0; i < all.length; i++) {
+    for (let j = i + 1; j < all.length && all[j].box.top < all[i].box.bottom - 3; j++) {
+      const [a, b] = [all[i], all[j]];
       if (a.node === b.node || scrolls(a.element) !== scrolls(b.element)) continue;
       const across = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
       const down = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);

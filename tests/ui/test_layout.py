@@ -52,7 +52,8 @@ def test_faults_are_found(browser: Browser) -> None:
     page = browser.new_page(viewport={"width": 375, "height": 600})
     page.set_content(
         """<div style="width: 60px; overflow: hidden; white-space: nowrap">words that are cut</div>
-        <p style="position: absolute; top: 100px; left: 20px">one text</p><p style="position: absolute; top: 103px; left: 30px">another</p>
+        <p style="position: absolute; top: 100px; left: 20px">one text</p>
+        <p style="position: absolute; top: 103px; left: 30px">another</p>
         <p style="position: absolute; top: 200px; left: 340px; white-space: nowrap">words out of sight</p>
         <div style="width: 300px"><p>fine</p></div>"""
     )

@@ -44,7 +44,7 @@ def test_a_judgment_is_kept_and_the_next_row_shown() -> None:
 
 def test_each_label_has_a_key_and_of_many_the_most_probable() -> None:
     many = [f"label {index}" for index in range(20)]
-    scores = {label: 0.05 for label in reversed(many)}
+    scores = dict.fromkeys(reversed(many), 0.05)
     assert labels_on_keys(["b", "a"], ANSWER) == ["b", "a"]
     assert labels_on_keys(many, replace(ANSWER, scores=scores)) == list(reversed(many))[:9]
 

@@ -53,7 +53,8 @@ def test_while_it_runs_a_run_with_another_seed_does_not_lead() -> None:
 
 def test_the_best_trials_have_a_colour_and_every_trial_a_line_with_its_name() -> None:
     many = tuple(Trial(f"trial-{index:03d}", "done", RATES, (0.1, index / 10), (1.0, 0.5), index / 10, "") for index in range(9))
-    found = Search(RUN, "accuracy", many, "")
+    run = Run("1", "desk-tune-20260101-120000-abcd", "FINISHED", 0, None, {}, {}, {})
+    found = Search(run, "accuracy", many, "")
     charts = charts_html(found)
     for metric in ("accuracy", "loss"):
         assert f"Validation {metric} by epoch, all trials" in charts

@@ -211,7 +211,9 @@ def test_a_person_looks_at_versions_and_searches_and_starts_from_the_best_config
 
     visit.open("Models")
     expect(visit.part("models-details")).to_contain_text("desk@1 champion")
-    expect(visit.part("models-details").locator(".manta-confusion tbody td")).to_have_text(["7", "", "1", "2", "5", "", "", "", "9"])
+    expect(visit.part("models-details").locator(".manta-confusion tbody td")).to_have_text(
+        ["7", "", "1", "2", "5", "", "", "", "9"]
+    )
     expect(visit.part("models-details")).to_contain_text(EVIL)
     cut = "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.innerText)"
     assert visit.part("models-details").locator(".manta-confusion th").evaluate_all(cut) == []

@@ -129,7 +129,7 @@ def line_chart(
         parts.append(_line([place(across.low, across.low), place(across.high, across.high)], "manta-guide"))
     if mark is not None:
         parts.append(_line([place(mark, up.low), place(mark, up.high)], "manta-guide"))
-    for item in series:
+    for item in reversed(series):  # the first one lies over the others
         points = [(x, y) for x, y in item.points if math.isfinite(y)]
         kind = f"manta-s{item.style % NUM_STYLES}"
         drawn = [_line([place(x, y) for x, y in points], kind)] if len(points) > 1 else []

@@ -45,18 +45,16 @@ def trials_html(search: Search) -> str:
     rows = [
         [
             Cell(trial.name, style=styles.get(trial.name, BACKGROUND)),
-            Cell(trial.state, kind=KINDS.get(trial.state, "")),
+            _state_cell(trial),
             figure_cell(trial.score, digits=4),
             *([_mean_cell(search.means.get(trial.name))] if search.means else []),
             *(_value_cell(trial, name) for name in settings),
             figure_cell(len(trial.history)),
-            *([Cell(trial.reason, kind="manta-wide manta-bad")] if any(item.reason for item in search.trials) else []),
         ]
         for trial in ordered
     ]
-    reasons = ["why it failed"] if any(trial.reason for trial in search.trials) else []
     means = ["mean of other seeds"] if search.means else []
-    headings = ["trial", "state", f"validation {search.metric}", *means, *map(short_name, settings), "epochs", *reasons]
+    headings = ["trial", "state", f"validation {search.metric}", *means, *map(short_name, settings), "epochs"]
     caption = f"{len(rows)} runs by their own result; the marked trial is the best. -seed- is a trial again with another seed."
     marked = None if search.best is None else ordered.index(search.best)
     return table_html("trials", headings, rows, caption=caption, marked=marked)
@@ -107,7 +105,7 @@ def scatter_of(search: Search) -> str:
 def curves_of(search: Search, label: str, values_of: Callable[[Trial], Sequence[float]]) -> str:
     """Draw a figure after each epoch, with a line for each trial. The best trials have colors, and any stands out if pointed at."""
     styles = styles_of(search)
-    drawn = [trial for trial in reversed(search.ranked) if any(map(math.isfinite, values_of(trial)))]
+    drawn = [trial for trial in search.ranked if any(map(math.isfinite, values_of(trial)))]
     series = [
         Series(trial.name, _curve(values_of(trial)), style=styles.get(trial.name, BACKGROUND), has_marks=trial.name in styles)
         for trial in drawn
@@ -153,11 +151,17 @@ def _result(trial: Trial, search: Search) -> str:
     mean = search.means.get(trial.name)
     if mean is None:
         return f"validation {search.metric} {number(trial.score or 0.0)}"
-    return f"validation {search.metric} {number(mean.value)} ± {number(mean.std)}, the mean of other seeds ({mean.num_seeds})"
+    return f"validation {search.metric} {number(mean.value)} ± {mean.std:.2g}, the mean of other seeds ({mean.num_seeds})"
 
 
 def _mean_cell(mean: Mean | None) -> Cell:
     return Cell("", sorts_as=-math.inf) if mean is None else Cell(f"{mean.value:.4f} ± {mean.std:.4f}", sorts_as=mean.value)
+
+
+def _state_cell(trial: Trial) -> Cell:
+    if trial.reason:
+        return Cell(f"{trial.state}: {trial.reason}", kind="manta-wide manta-bad")
+    return Cell(trial.state, kind=KINDS.get(trial.state, ""))
 
 
 def _curve(values: Sequence[float]) -> list[tuple[float, float]]:

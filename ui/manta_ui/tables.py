@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+WRAPPED = ("manta-wide", "manta-wide manta-bad", "manta-label")
+"""Kinds of cells whose text may take several lines."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table."""
@@ -51,9 +55,10 @@ def table_html(
     )
     body = "".join(_row_html(row, is_marked=index == marked) for index, row in enumerate(rows))
     return (
+        f'<div class="manta-framed"><p class="manta-quiet">{html.escape(caption)}</p>'
         f'<div class="manta-scroll" tabindex="0" role="region" aria-label="{html.escape(caption, quote=True)}">'
-        f'<table class="manta-table" data-sort-name="{html.escape(name, quote=True)}"><caption>{html.escape(caption)}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<table class="manta-table" data-sort-name="{html.escape(name, quote=True)}">'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></div>"
     )
 
 
@@ -96,6 +101,6 @@ def _cell_html(cell: Cell) -> str:
         button = (
             "" if cell.review is None else f' <button type="button" class="manta-link" data-review="{cell.review}">Correct</button>'
         )
-        return f"<td{attributes}>{html.escape(text) if cell.is_number else breakable(text)}{button}</td>"
+        return f"<td{attributes}>{breakable(text) if cell.kind in WRAPPED else html.escape(text)}{button}</td>"
     swatch = f'<span class="manta-swatch manta-s{cell.style % NUM_STYLES}" aria-hidden="true"></span>'
-    return f'<td{attributes} data-series="{html.escape(text, quote=True)}">{swatch}{breakable(text)}</td>'
+    return f'<td{attributes} data-series="{html.escape(text, quote=True)}">{swatch}{html.escape(text)}</td>'

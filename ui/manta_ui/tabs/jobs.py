@@ -138,7 +138,8 @@ def _build_start() -> Start:
             )
             files: gr.State = gr.State([])
             listed = gr.HTML(files_html([]), elem_id="jobs-file-names")
-            add = gr.UploadButton("Add files from this computer", file_count="multiple", size="sm", elem_id="jobs-files")
+            with gr.Row(elem_classes=["manta-actions", "manta-small-buttons"]):
+                add = gr.UploadButton("Add files from this computer", file_count="multiple", size="sm", elem_id="jobs-files")
             note = gr.HTML(note_html(""), elem_id="jobs-note")
             with gr.Row(elem_classes="manta-actions"):
                 starts: dict[Verb, gr.Button] = {

@@ -28,7 +28,7 @@ NUM_CONFIDENCE_BINS = 20
 
 
 def draw_confusion(figure: Figure, *, assessment: Assessment) -> None:
-    """Draw the confusion matrix, labels by answers. Right answers are blue, wrong ones orange, the deeper the larger the share of a label's rows."""
+    """Draw the confusion matrix, labels by answers. Right is blue, wrong orange, deeper for a larger share of a label's rows."""
     counts = assessment.confusion
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
