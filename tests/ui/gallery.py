@@ -89,10 +89,11 @@ def classify(visit: Visit, shown: Exhibit) -> None:
 
 
 def correct(visit: Visit, shown: Exhibit) -> None:
-    """Open Correct."""
+    """Open Correct, at the least sure row of the file that was classified."""
     from playwright.sync_api import expect
 
     visit.open("Correct")
+    expect(visit.part("queue-card").locator(".manta-queue")).to_be_visible()
     expect(visit.part("corrections")).not_to_contain_text("Looking for")
 
 
@@ -150,8 +151,8 @@ def jobs(visit: Visit, shown: Exhibit) -> None:
 SCENES: dict[str, Callable[[Visit, Exhibit], None]] = {
     "classify-empty": classify_empty,
     "classify": classify,
-    "correct": correct,
     "batch": batch,
+    "correct": correct,
     "compare": compare,
     "models": models,
     "tuning": tuning,

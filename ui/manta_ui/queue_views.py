@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 MOST_KEYS = 9
 """Labels that have a button and a key. A model with more shows the most probable ones, and lists all below."""
-NO_ROWS = empty_html("No rows to look through yet", "Classify a file in Batch. Its least sure answers then come here first.")
+NO_ROWS = (
+    empty_html("No rows to look through yet", "Classify a file in Batch. Its least sure answers then come here first.")
+    + '<p><button type="button" class="manta-link" data-click="tab-batch-button">Open Batch</button></p>'
+)
 
 
 def queue_html(queue: Queue, answer: Answer) -> str:

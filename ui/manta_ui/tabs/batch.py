@@ -124,7 +124,7 @@ def classified_rows(
 ) -> Iterator[str | Classified]:
     """Yield the progress as HTML repeatedly, and finally the results. An error ends it."""
     if file is None or column is None:
-        yield note_html("Drop a file and choose its text column first.", is_error=True)
+        yield note_html("Drop a file and choose its text column first.")
         return
     yield progress_html(0, file.num_rows, left_s=None)
     started = shown_at = time.monotonic()

@@ -118,7 +118,7 @@ def examples_of(model: ModelInfo | None) -> list[Any]:
 def classified(api: ServeClient, typed: str, second: str, *, model: ModelInfo | None) -> list[Any]:
     """Return the answer to the texts in the boxes, the note below them, and the answered text."""
     if not typed.strip():
-        return [gr.skip(), note_html("Type a text first.", is_error=True), gr.skip()]
+        return [gr.skip(), note_html("Type a text first."), gr.skip()]
     texts = texts_of(typed, second)
     try:
         answer = api.classify(*texts)

@@ -161,7 +161,7 @@ def metrics_of(api: ServeClient, left: Any, right: Any) -> str:
 def compared_text(api: ServeClient, texts: Text, left: Any, right: Any) -> str:
     """Return both answers to one text."""
     if not texts[0].strip():
-        return note_html("Type a text first.", is_error=True)
+        return note_html("Type a text first.")
     try:
         versions = numbers_of(left, right)
         with ThreadPoolExecutor(len(versions)) as pool:  # a version that is not loaded yet takes longer
@@ -182,7 +182,7 @@ def compared_rows(
 ) -> Iterator[str | Compared]:
     """Yield the progress as HTML repeatedly, and finally the answers of both versions. An error ends it."""
     if file is None or column is None:
-        yield note_html("Drop a file and choose its text column first.", is_error=True)
+        yield note_html("Drop a file and choose its text column first.")
         return
     yield progress_html(0, 2 * file.num_rows, left_s=None)
     answers: list[list[RowAnswer]] = [[], []]

@@ -243,7 +243,7 @@ def came_of(services: Services, pending: Pending) -> tuple[bool, str, str]:
         return True, note_html(f"{title} is the champion now. {notes}"), ""
     return (
         True,
-        note_html(f"{title} is not promoted; the table below says why. {notes}", is_error=True),
+        note_html(f"{title} is not promoted; the table below says why. {notes}"),
         "",
     )
 
