@@ -27,7 +27,8 @@ FAULTS = r"""
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode, element = node.parentElement;
-    if (!node.data.trim() || !seen(element) || element.closest("script, style, title, option, [aria-hidden=true]")) continue;
+    const isUnseen = element.closest("script, style, title, option, .sr-only, [aria-hidden=true]");
+    if (!node.data.trim() || isUnseen || !seen(element)) continue;
     const range = document.createRange();
     range.selectNodeContents(node);
     const boxes = [...range.getClientRects()].filter((box) => box.width > 1 && box.height > 1);
@@ -60,13 +61,23 @@ FAULTS = r"""
       if (lines.length < 2 || style(element).writingMode !== "horizontal-tb") continue;
       const needs = lines.reduce((sum, box) => sum + box.width, 0);
       const has = element.closest("p, li, td, th, dd, dt, div, button, label, h2").getBoundingClientRect().width;
-      if (lines[1].top > lines[0].top + 3 && needs < has - 24) faults.push("broken word: " + name(element, word[0]));
+      if (lines[1].top > lines[0].top + 3 && needs < has - 56) faults.push("broken word: " + name(element, word[0]));
     }
   }
   // Texts of different elements in the same place. What stays in sight while a box scrolls lies over the rest.
   const isOver = (element) => element.closest(".manta-matrix, #manta-said, [role=listbox]");
   const flat = texts.filter(({ element }) => !isOver(element));
-  const all = flat.flatMap(({ node, element, boxes }) => boxes.map((box) => ({ node, element, box })));
+  // A box that scrolls shows a part of its text only.
+  const isShown = (element, box) => {
+    for (let around = element; around && around !== document.body; around = around.parentElement) {
+      const frame = around.getBoundingClientRect();
+      if (style(around).overflowY !== "visible" && (box.top < frame.top - 3 || box.bottom > frame.bottom + 3)) return false;
+    }
+    return true;
+  };
+  const all = flat
+    .flatMap(({ node, element, boxes }) => boxes.map((box) => ({ node, element, box })))
+    .filter(({ element, box }) => isShown(element, box));
   all.sort((a, b) => a.box.top - b.box.top);
   for (let i = 0; i < all.length; i++) {
     for (let j = i + 1; j < all.length && all[j].box.top < all[i].box.bottom - 3; j++) {

@@ -45,7 +45,7 @@ def test_no_text_is_cut_or_overlaps_and_all_can_be_read(width: int, shown: Exhib
             faults += [f"{name}, {scheme}: {fault}" for fault in violations(visit)]
             visit.page.locator("button[data-manta=theme]").click()
     visit.page.context.close()
-    assert faults == []
+    assert not faults, "\n".join(faults)
 
 
 def test_faults_are_found(browser: Browser) -> None:
