@@ -24,6 +24,7 @@ TEXT = "The driver left it with a neighbour who has moved out, so who has my ket
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SIZE, PHONE = (1180, 860), (375, 760)
 SETTLED_MS = 1500
+LONGEST_MS = 120_000
 
 
 def main() -> int:
@@ -37,6 +38,7 @@ def main() -> int:
     if chromium is None:
         sys.stderr.write("no Chromium on this machine; on Debian: apt-get install chromium\n")
         return 2
+    expect.set_options(timeout=LONGEST_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         for name, size, scheme in (("page", SIZE, "light"), ("page-dark", SIZE, "dark"), ("page-phone", PHONE, "light")):
@@ -44,12 +46,15 @@ def main() -> int:
             classify(page)
             take(page, arguments.out / f"{name}.png")
         page = opened(browser, arguments.page, size=SIZE, scheme="light")
-        for tab in ("Correct", "Models", "Tuning", "Jobs"):
+        for tab in ("Models", "Tuning", "Jobs"):
             page.get_by_role("tab", name=tab, exact=True).click()
             page.wait_for_timeout(8 * SETTLED_MS)  # a page without a tracking server starts one, and then asks it
+            expect(page.get_by_text("Loading models and searches")).to_be_hidden()
             take(page, arguments.out / f"page-{tab.lower()}.png")
         batch(page, arguments.rows)
         take(page, arguments.out / "page-batch.png")
+        correct(page)
+        take(page, arguments.out / "page-correct.png")
         compare(page)
         take(page, arguments.out / "page-compare.png")
         browser.close()
@@ -61,12 +66,13 @@ def opened(browser: Browser, url: str, *, size: tuple[int, int], scheme: str) ->
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
     page.goto(url)
-    expect(page.locator("#examples button").first).to_be_visible(timeout=30_000)
+    expect(page.locator("#examples button").first).to_be_visible()
     return page
 
 
 def take(page: Page, path: Path) -> None:
     """A picture, once nothing moves."""
+    page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(SETTLED_MS)
     page.screenshot(path=str(path))
 
@@ -75,10 +81,10 @@ def classify(page: Page) -> None:
     """Type a message, wait for its label, and ask why."""
     page.locator("#text textarea").fill(TEXT)
     page.locator("#text textarea").press("Control+Enter")
-    expect(page.locator("#answer .manta-label").first).to_be_visible(timeout=30_000)
+    expect(page.locator("#answer .manta-label").first).to_be_visible()
     page.wait_for_timeout(SETTLED_MS)
     page.locator("#why-button").click()
-    expect(page.locator("#why .manta-words").first).to_be_visible(timeout=60_000)
+    expect(page.locator("#why .manta-words").first).to_be_visible()
 
 
 def batch(page: Page, rows: Path | None) -> None:
@@ -93,7 +99,18 @@ def batch(page: Page, rows: Path | None) -> None:
         page.locator("#batch-file input[type=file]").set_input_files(rows)
         expect(page.locator("#batch-start")).to_be_enabled()
         page.locator("#batch-start").click()
-        expect(page.locator("#batch-table table")).to_be_visible(timeout=120_000)
+        expect(page.locator("#batch-table table")).to_be_visible()
+
+
+def correct(page: Page) -> None:
+    """Judge the two least sure rows of the file that was classified: the first as the model did, the second with another label."""
+    page.locator("#batch-unsure").click()
+    for key in ("Enter", "2"):
+        row = page.locator("#queue-card .manta-queue")
+        expect(row).to_be_visible()
+        number = row.get_attribute("data-row")
+        page.keyboard.press(key)
+        expect(row).not_to_have_attribute("data-row", number or "")
 
 
 def compare(page: Page) -> None:
@@ -106,7 +123,7 @@ def compare(page: Page) -> None:
         right.press("Enter")
     page.locator("#compare-text textarea").fill(TEXT)
     page.locator("#compare-text textarea").press("Control+Enter")
-    expect(page.locator("#compare-answers .manta-answer").first).to_be_visible(timeout=60_000)
+    expect(page.locator("#compare-answers .manta-answer").first).to_be_visible()
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ class Exhibit:
     """A page that runs, and what a visitor brings along."""
 
     url: str
+    api: str
     labels: list[str]
     texts: list[str]
 
@@ -103,7 +104,7 @@ def exhibit(folder: Path, *, num_labels: int, encoder: Path) -> Iterator[Exhibit
         behind(folder, num_labels=num_labels, encoder=encoder) as found,
         page_process(found.storage.root, log=folder / "page.log", api=found.api, options=("--address", found.cluster)) as url,
     ):
-        yield Exhibit(url, found.labels, found.texts)
+        yield Exhibit(url, found.api, found.labels, found.texts)
 
 
 @contextmanager

@@ -6,26 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .exhibits import exhibit
 from .gallery import SCENES, opened
 from .layout import layout_faults
 from .visits import chromium, violations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from playwright.sync_api import Browser
 
     from .exhibits import Exhibit
 
 pytestmark = [pytest.mark.page, pytest.mark.server, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def shown(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exhibit]:
-    with exhibit(tmp_path_factory.mktemp("exhibit"), num_labels=12, encoder=tiny_model) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

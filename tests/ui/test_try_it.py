@@ -171,47 +171,6 @@ def test_corrections_are_one_click_and_become_a_run(visit: Visit, stack: Stack) 
     expect(visit.page.get_by_role("tab", name="Jobs", exact=True)).to_have_attribute("aria-selected", "true")
 
 
-def test_the_least_sure_rows_are_judged_with_a_key_each(visit: Visit, stack: Stack, tmp_path: Path) -> None:
-    from playwright.sync_api import expect
-
-    texts = [f"{text} once" for text, _ in rows_of(LABELS, 5, seed=7)]
-    (tmp_path / "rows.csv").write_text("text\n" + "".join(f"{text}\n" for text in texts))
-    answers = dict(zip(texts, stack.champion.predict(texts), strict=True))
-    queue = sorted(texts, key=lambda text: (not answers[text].uncertain, answers[text].score))
-    visit.open("Correct")
-    expect(visit.part("queue-card")).to_contain_text("No rows to look through yet")
-    visit.page.get_by_role("button", name="Open Batch").click()
-    visit.page.locator("#batch-file input[type=file]").set_input_files(tmp_path / "rows.csv")
-    visit.part("batch-start").click()
-    visit.part("batch-unsure").click()
-    row = visit.part("queue-card").locator(".manta-queue-text")
-    expect(row).to_have_text(queue[0])
-    visit.page.keyboard.press("Enter")
-    expect(row).to_have_text(queue[1])
-    assert violations(visit) == []
-    visit.page.keyboard.press("2")
-    expect(row).to_have_text(queue[2])
-    visit.page.keyboard.press("ArrowRight")
-    expect(row).to_have_text(queue[3])
-    visit.page.keyboard.press("ArrowLeft")
-    expect(row).to_have_text(queue[2])
-    visit.part("queue-card").get_by_role("button", name=LABELS[0]).click()
-    expect(row).to_have_text(queue[3])
-    expect(visit.part("queue-note")).to_contain_text(f"is kept as {LABELS[0]}.")
-
-    visit.open("Batch")
-    judged = {queue[0]: answers[queue[0]].label, queue[1]: LABELS[1], queue[2]: LABELS[0]}
-    for text, label in judged.items():
-        line = visit.part("batch-table").locator("tbody tr").filter(has_text=text)
-        expect(line.locator("td").last).to_contain_text(label)
-    visit.part("batch-table").locator("tbody tr").filter(has_text=queue[4]).get_by_role("button", name="Correct").click()
-    expect(row).to_have_text(queue[4])
-    said = yaml.safe_load(visit.part("correction-config").locator("textarea").input_value())["data"]["feedback"]
-    with closing(sqlite3.connect(said)) as database:
-        kept = dict(database.execute("SELECT text, label FROM feedback").fetchall())
-    assert {text: json.loads(kept[json.dumps(text)]) for text in judged} == judged
-
-
 def test_ten_thousand_rows_are_each_answered_once(visit: Visit, stack: Stack, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
