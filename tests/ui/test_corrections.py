@@ -38,6 +38,7 @@ def test_the_least_sure_rows_are_judged_with_a_key_each(shown: Exhibit, tmp_path
         visit.part("batch-start").click()
         visit.part("batch-unsure").click()
         row, keys = visit.part("queue-card").locator(".manta-queue-text"), visit.page.keyboard
+        expect(row).to_be_visible()
         expect(row).to_have_text(queue[0])
         keys.press("Enter")
         expect(row).to_have_text(queue[1])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from .exhibits import Exhibit
 
+FADES_MS = 500
+"""Milliseconds within which the colors of the other theme are there."""
 pytestmark = [pytest.mark.page, pytest.mark.server, pytest.mark.timeout(600)]
 
 
@@ -36,6 +38,7 @@ def test_no_text_is_cut_or_overlaps_and_all_can_be_read(width: int, shown: Exhib
         for scheme in ("light", "dark"):
             faults += [f"{name}, {scheme}: {fault}" for fault in violations(visit)]
             visit.page.locator("button[data-manta=theme]").click()
+            visit.page.wait_for_timeout(FADES_MS)
     visit.page.context.close()
     assert not faults, "\n".join(faults)
 

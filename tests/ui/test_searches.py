@@ -36,7 +36,7 @@ def test_the_trial_that_the_search_chose_is_the_best_everywhere(tmp_path: Path) 
     assert means["trial-001"] == Mean(pytest.approx(0.73), pytest.approx(0.01414, abs=1e-4), 2)
     found = search(winner=winner, means=means)
     assert found.best is TRIALS[0]
-    assert "best: trial-001 with validation accuracy 0.73 ± 0.01414, the mean of other seeds (2)." in search_line(found)
+    assert "best: trial-001 with validation accuracy 0.73 ± 0.014, the mean of other seeds (2)." in search_line(found)
     marked = next(row for row in trials_html(found).split("<tr") if "manta-marked" in row)
     assert "trial-001<" in marked
     assert "0.7300 ± 0.0141" in marked

@@ -34,11 +34,10 @@ def versions_html(versions: Sequence[Version], *, chosen: int | None) -> str:
             Cell(", ".join(version.aliases), kind="manta-good" if "champion" in version.aliases else ""),
             *(figure_cell(version.metrics.get(name), digits=4) for name, _ in known),
             Cell(moment(version.created_ms), sorts_as=version.created_ms),
-            Cell(version.lineage.get("run", "")),
         ]
         for version in versions
     ]
-    headings = ["version", "alias", *(f"test {words}" for _, words in known), "made (UTC)", "run"]
+    headings = ["version", "alias", *(f"test {words}" for _, words in known), "made (UTC)"]
     marked = next((index for index, version in enumerate(versions) if version.number == chosen), None)
     caption = f"{len(versions)} version{'' if len(versions) == 1 else 's'}; the marked one is shown below"
     return table_html("versions", headings, rows, caption=caption, marked=marked)

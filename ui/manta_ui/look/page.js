@@ -80,6 +80,8 @@ window.manta = (() => {
     setTimeout(() => row.classList.remove("manta-sent"), 3000); // if it was refused
   };
   const pressed = (row) => [...row.querySelectorAll("button[aria-pressed=true]")].map((button) => button.dataset.label);
+  // Enter presses a button that has the focus; one of a tab that is out of sight may still have it.
+  const presses = (element) => element.closest?.("button, a, summary")?.checkVisibility();
   const confirmRow = () => {
     const row = shownRow();
     if (row) judge(row, "several" in row.dataset ? pressed(row) : [...row.querySelectorAll(".manta-given")].map((button) => button.dataset.label));
@@ -134,7 +136,7 @@ window.manta = (() => {
     if (!row || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     const choice = /^[1-9]$/.test(event.key) && row.querySelectorAll("button[data-label]")[Number(event.key) - 1];
     if (choice) chooseLabel(choice);
-    else if (event.key === "Enter" && !event.target.closest?.("button, a, summary")) confirmRow();
+    else if (event.key === "Enter" && !presses(event.target)) confirmRow();
     else if (event.key === "ArrowRight" && !event.target.closest?.("[role=tab]")) press("queue-skip");
     else if (event.key === "ArrowLeft" && !event.target.closest?.("[role=tab]")) press("queue-back");
     else return;
