@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-WRAPPED = ("manta-wide", "manta-wide manta-bad", "manta-label")
+WRAPPED = ("manta-wide", "manta-wide manta-bad", "manta-named")
 """Kinds of cells whose text may take several lines."""
 
 
