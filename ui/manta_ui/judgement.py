@@ -52,13 +52,11 @@ class Judging:
 def build_judging(api: ServeClient, *, answered: gr.State) -> Judging:
     """Build the components and their events."""
     with gr.Column(visible=False, elem_id="judge") as group:
-        with gr.Row(elem_classes=["manta-actions", "manta-small-buttons"]):
-            right = gr.Button("That is right", size="sm", elem_id="judge-right")
+        right = gr.Button("That is right", size="sm", elem_id="judge-right")
         one = gr.Radio([], label="No, the right label is", elem_id="judge-one")
         listed = gr.Dropdown([], label="No, the right label is", elem_id="judge-listed", visible=False)
         several = gr.CheckboxGroup([], label="The right labels", elem_id="judge-several", visible=False)
-        with gr.Row(elem_classes=["manta-actions", "manta-small-buttons"]):
-            send = gr.Button("Send these labels", size="sm", elem_id="judge-send", visible=False)
+        send = gr.Button("Send these labels", size="sm", elem_id="judge-send", visible=False)
     note = gr.HTML(note_html(""), elem_id="judge-note")
     judging = Judging(group, right, one, listed, several, send, note)
     quietly: dict[str, Any] = {"outputs": note, "show_progress": "hidden", "api_visibility": "private"}
