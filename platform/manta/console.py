@@ -25,8 +25,13 @@ FIRST_LINE_AFTER_S, LINE_EVERY_S, LOOK_EVERY_S = 3.0, 10.0, 0.25
 
 
 def people_console() -> Console:
-    """Return the console for messages to people."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    """Return the console for messages to people: stderr, or in a notebook the output of the cell that runs."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if console.is_jupyter:
+        from manta.notebook import cell_console
+
+        return cell_console()
+    return console
 
 
 class StatusLines:

@@ -27,6 +27,7 @@ from manta_jobs.reporting.evaluation.assessment import Subject, assess
 from manta_jobs.reporting.evaluation.measure import measure_on_cluster
 from manta_jobs.reporting.evaluation.report import check_target, write_report
 from manta_jobs.reporting.evaluation.slices import checked_patterns
+from manta_jobs.runs.given_rows import MEMORY, keep_rows
 from manta_jobs.runs.results import FinishedEvaluation
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from manta.labels import Floats, LabelSpace
+
+ROWS_FILE = "rows.parquet"
+"""Rows that a Python program gave, beside the report on them."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,13 @@ def evaluate(
     suite = None if path is None else load_suite(path, labels=labels, num_texts=manifest.num_texts)
     with connected_if_needed(address, num_workers=1):
         measured = measure_on_cluster(artifact, split.texts, suite=suite, console=console)
-    subject = Subject(manifest.name, version, str(artifact.path), data, manifest.created)
+    rows = folder.absolute() / ROWS_FILE
+    place = data if not data.startswith(MEMORY) else str(rows)
+    subject = Subject(manifest.name, version, str(artifact.path), place, manifest.created)
     with working(console, "Writing the report"):
         assessment = assess(subject, split, measured, labels=labels, patterns=checked)
         page = write_report(assessment, folder)
+        keep_rows(data, rows)
         store(folder)
     return FinishedEvaluation(artifact, assessment, page)
 

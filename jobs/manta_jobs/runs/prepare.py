@@ -15,6 +15,7 @@ from manta.storage.folders import RunFolder, Storage
 from manta.storage.object_store import fetch, mirror_of, shown, store, url_of
 from manta_jobs.cluster.connection import coming_cluster
 from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_concerns
+from manta_jobs.runs.given_rows import with_rows_kept
 from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER
 
@@ -59,6 +60,7 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
     found.refuse()
     show_concerns(found, console)
     folder = inputs.storage.new_run(config.name, verb=verb)
+    config = with_rows_kept(config, folder.path)
     write_config(config, folder.config_path)
     folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash, "chosen": inputs.chosen})
     keep_preflight(found, folder)

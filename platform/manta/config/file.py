@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from manta.config import ExperimentConfig, nearest, section_type, set_by_name
+from manta.config import ExperimentConfig, field_names, nearest, section_type, set_by_name
 from manta.config.yaml_model import read_as
 from manta.config.yaml_text import read_yaml
 from manta.errors import InputError
@@ -102,7 +102,8 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
         if item["type"] == "extra_forbidden":
             settings = _section_at(location[:-1])
             allowed = list(settings.model_fields) if settings else []
-            lines.append(f"unknown setting {name}; {nearest(location[-1], allowed)}")
+            elsewhere = [known for known in field_names(ExperimentConfig) if known.rsplit(".", 1)[-1] == location[-1]]
+            lines.append(f"unknown setting {name}; {nearest(location[-1], [*allowed, *elsewhere])}")
         elif item["type"] == "invalid_key":
             section_name = ".".join(location[:-1]) or "the experiment"
             lines.append(f"{section_name}: YAML reads the name of a setting as {read_as(item['input'])}; quote it or remove it")
