@@ -104,7 +104,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("package", ["manta.cli", "manta_jobs.cli.commands", "manta_serve.commands", "manta_ui.commands"])
+@pytest.mark.parametrize("package", ["manta", "manta.cli", "manta_jobs.cli.commands", "manta_serve.commands", "manta_ui.commands"])
 def test_importing_the_command_line_loads_nothing_heavy(package: str) -> None:
     heavy = ("torch", "ray", "transformers", "mlflow", "gradio", "deepspeed")
     code = f"import sys, {package}; print([name for name in {heavy} if name in sys.modules])"
