@@ -13,7 +13,7 @@ import sys
 import tempfile
 import traceback
 from importlib.metadata import entry_points
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -23,22 +23,13 @@ from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.errors import MantaError, last_cause, without_passwords
 
-COMMAND_ORDER = (
-    "demo",
-    "preflight",
-    "train",
-    "tune",
-    "evaluate",
-    "predict",
-    "submit",
-    "jobs",
-    "cluster",
-    "models",
-    "serve",
-    "keys",
-    "ui",
-    "schema",
-)
+GROUPS = {
+    "Begin": ("demo", "schema", "preflight"),
+    "Train": ("train", "tune", "evaluate", "predict"),
+    "Run on a cluster": ("submit", "jobs", "cluster"),
+    "Serve": ("models", "serve", "keys", "ui"),
+}
+"""The commands as `manta --help` groups them."""
 
 
 def build_app() -> typer.Typer:
@@ -47,19 +38,32 @@ def build_app() -> typer.Typer:
         name="manta",
         help="Fine-tune a text classifier on a Ray cluster, tune it, serve the best one and let people try it.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
     )
     app.callback(help=app.info.help)(_global_options)
     commands = {"schema": schema} | {point.name: point.load() for point in entry_points(group="manta.commands")}
-    for name in sorted(commands, key=lambda name: (COMMAND_ORDER.index(name) if name in COMMAND_ORDER else 99, name)):
-        command = commands[name]
+    groups = {name: group for group, names in GROUPS.items() for name in names}
+    for name in sorted(commands, key=lambda name: list(groups).index(name) if name in groups else len(groups)):
+        command, group = commands[name], groups.get(name)
         if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
+            app.add_typer(command, name=name, rich_help_panel=group)
         else:
-            app.command(name, context_settings=getattr(command, "context_settings", None))(command)
+            app.command(name, context_settings=getattr(command, "context_settings", None), rich_help_panel=group)(command)
     return app
+
+
+def with_values_as_typed(command: Any) -> Any:
+    """Make the help of a command and its sub-commands show what people type: --port PORT and MODEL instead of types."""
+    for parameter in [*command.params, command.get_help_option(typer.Context(command))]:
+        is_option = parameter.param_type_name == "option"
+        if parameter.metavar is None and not parameter.type_descriptor.is_choice:
+            parameter.metavar = str(parameter.name).upper().strip("_").replace("_", "-")
+        if not is_option or parameter.is_flag:
+            parameter.display_type_rich = lambda ctx: None  # a flag has no value, an argument is its own name
+    for inner in getattr(command, "commands", {}).values():
+        with_values_as_typed(inner)
+    return command
 
 
 def schema() -> None:
@@ -70,7 +74,7 @@ def schema() -> None:
 def main() -> None:
     """Run the command line and exit with its exit code. Typer handles wrong options and Ctrl-C. No error ends in a traceback."""
     try:
-        build_app()()
+        with_values_as_typed(typer.main.get_command(build_app()))()
     except MantaError as error:
         people_console().print(f"[bold red]Error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)

@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 
 from manta import __version__
-from manta.cli import COMMAND_ORDER, build_app, main
+from manta.cli import GROUPS, build_app, main, with_values_as_typed
 from manta.errors import InputError, MantaError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("manta", "manta_jobs", "manta_serve", "manta_ui")
@@ -57,8 +63,33 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_file(
 def test_help_lists_every_command(tmp_path: Path) -> None:
     done = manta("--help", folder=tmp_path)
     assert done.returncode == 0
-    assert [name for name in COMMAND_ORDER if name not in done.stdout] == []
+    names = [name for names in GROUPS.values() for name in names]
+    assert re.findall(r"^│ ([a-z]+) ", done.stdout, flags=re.MULTILINE) == names
+    assert set(names) == {"schema", *(point.name for point in entry_points(group="manta.commands"))}
     assert done.stderr == ""
+
+
+def test_help_shows_what_people_type() -> None:
+    def shown(command: Any) -> Iterator[str]:
+        for parameter in command.params:
+            yield parameter.display_type_rich(typer.Context(command)) or ""
+        for inner in getattr(command, "commands", {}).values():
+            yield from shown(inner)
+
+    typed = set(shown(with_values_as_typed(typer.main.get_command(build_app()))))
+    assert {"NAME=VALUE", "PORT", "COLUMN", ""} <= typed
+    assert [value for value in typed if "<" in value and "|" not in value] == []  # types; choices stand between < and >
+
+
+def test_a_shell_gets_completion_for_commands_and_options(tmp_path: Path) -> None:
+    def completed(words: str) -> set[str]:
+        environment = os.environ | {"_MANTA_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        command = [sys.executable, "-c", "import sys; sys.argv[0] = 'manta'; from manta.cli import main; main()"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return set(done.stdout.split())
+
+    assert completed("manta pre") == {"predict", "preflight"}
+    assert "--resume" in completed("manta train --")
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:

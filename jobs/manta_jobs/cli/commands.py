@@ -15,6 +15,8 @@ from manta.console import people_console, print_result, working
 from manta.errors import InputError
 
 LOADING = "Loading Ray and PyTorch"
+READING = "Reading the rows"
+"""Group of options in the help."""
 ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's YAML file.", metavar="EXPERIMENT.yaml")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a setting: --set train.learning_rate=3e-5.", metavar="NAME=VALUE")
@@ -27,7 +29,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 
 
 def train(
-    experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="[EXPERIMENT.yaml]")] = None,
+    experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="EXPERIMENT.yaml")] = None,
     set_: SetOption = None,
     resume: Annotated[str | None, typer.Option(help="Continue this interrupted run; give no experiment.", metavar="RUN")] = None,
     address: AddressOption = None,
@@ -88,11 +90,22 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="Labeled rows: a file, URL or sample as in data.test.")],
     text: Annotated[
         list[str] | None,
-        typer.Option(help="The text column; its position from 0 with --no-header. Default: text. Give it twice for text pairs."),
+        typer.Option(
+            help="The text column; its position from 0 with --no-header. Default: text. Give it twice for text pairs.",
+            metavar="COLUMN",
+            rich_help_panel=READING,
+        ),
     ] = None,
-    label: Annotated[str, typer.Option(help="The label column; its position from 0 with --no-header.")] = "label",
-    label_separator: Annotated[str, typer.Option(help="Separator of the labels in one field.")] = "|",
-    header: Annotated[bool, typer.Option(help="The first line of CSV and TSV files names the columns.")] = True,
+    label: Annotated[
+        str,
+        typer.Option(help="The label column; its position from 0 with --no-header.", metavar="COLUMN", rich_help_panel=READING),
+    ] = "label",
+    label_separator: Annotated[
+        str, typer.Option(help="Separator of the labels in one field.", metavar="SIGN", rich_help_panel=READING)
+    ] = "|",
+    header: Annotated[
+        bool, typer.Option(help="The first line of CSV and TSV files names the columns.", rich_help_panel=READING)
+    ] = True,
     slice_: Annotated[
         list[str] | None, typer.Option("--slice", help="Show results for each value of this column; repeatable.", metavar="COLUMN")
     ] = None,
@@ -103,7 +116,9 @@ def evaluate(
         Path | None,
         typer.Option(help="File with behaviour tests. Default: the tests of the model's own config.", metavar="SUITE.yaml"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="New folder for the report. Default: one in the storage.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the report. Default: one in the storage.", metavar="FOLDER")
+    ] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -143,7 +158,9 @@ def predict(
     out: Annotated[
         Path, typer.Option(help="File to write, ending in .csv, .jsonl or .parquet; without an ending, a folder of files.")
     ],
-    text: Annotated[list[str] | None, typer.Option(help="The text column. Default: text. Give it twice for text pairs.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="The text column. Default: text. Give it twice for text pairs.", metavar="COLUMN")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT, and start again instead of continuing an interrupted prediction.")
     ] = False,
@@ -162,7 +179,7 @@ def predict(
 
 
 def tune(
-    experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="[EXPERIMENT.yaml]")] = None,
+    experiment: Annotated[Path | None, typer.Argument(help="The experiment's YAML file.", metavar="EXPERIMENT.yaml")] = None,
     set_: SetOption = None,
     resume: Annotated[str | None, typer.Option(help="Continue this interrupted search; give no experiment.", metavar="RUN")] = None,
     address: AddressOption = None,
