@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.config.file import read_document
@@ -15,7 +16,6 @@ from manta_jobs.runs.given_rows import in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
