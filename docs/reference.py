@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
-from manta.cli import COMMAND_ORDER, build_app
+from manta.cli import GROUPS, build_app
 from manta.config import ExperimentConfig, ServeConfig
 from manta_serve.api import create_api
 from manta_serve.commands import RUN
@@ -154,7 +154,7 @@ def command_line() -> Iterator[str]:
     yield from ["# Every command", ""]
     yield from ["`--help` after a command shows the same. [The table of commands](../commands.md) is the overview.", ""]
     app = cast("Any", typer.main.get_command(build_app()))
-    for name in sorted(app.commands, key=COMMAND_ORDER.index):
+    for name in (name for names in GROUPS.values() for name in names):
         yield from one_command(app.commands[name], f"manta {name}")
 
 
