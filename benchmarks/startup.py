@@ -46,7 +46,7 @@ ROLES = (
     ("dashboard.py", "Ray: dashboard"),
 )
 DRIVER = """
-import json, os, sys, time
+import atexit, json, os, sys, time
 import manta.console
 from contextlib import contextmanager
 started, phases, real = float(os.environ["STARTED"]), [], manta.console.working
@@ -59,13 +59,15 @@ def working(console, message, **others):
     finally:
         phases.append((message, begin, time.time() - started))
 manta.console.working = working
+
+def write():
+    with open(os.environ["PHASES"], "w") as file:
+        json.dump(phases, file)
+
+atexit.register(write)
 from manta.cli import command
 sys.argv = ["manta", *sys.argv[1:]]
-try:
-    command()
-finally:
-    with open(os.environ["PHASES"], "w") as file:
-        json.dump({"phases": phases, "end": time.time() - started}, file)
+command()
 """
 """The command with a clock in its status lines."""
 
@@ -143,7 +145,7 @@ def followed(command: list[str], folder: Path, num_threads: int) -> tuple[list[P
         time.sleep(LOOK_EVERY_S)
     if driver.returncode != 0:
         raise SystemExit(f"the command failed with exit code {driver.returncode}")
-    return json.loads(path.read_text())["phases"], list(seen.values()), wall_s
+    return json.loads(path.read_text()), list(seen.values()), wall_s
 
 
 def look_at(process: psutil.Process, seen: dict[int, Process], now: float, *, is_driver: bool) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import time
+import warnings
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -182,13 +183,15 @@ def quantize_graph(source: Path, file: Path, *, batches: list[dict[str, Any]]) -
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Suppress log messages of exporter and quantizer about missing packages and passes that were not run."""
+    """Suppress messages of the exporter about missing packages, passes that were not run, and torch's own deprecated calls."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
