@@ -67,7 +67,7 @@ def train(
     URL or sample as in `data.train`. A `DatasetDict`, or any mapping with the keys train, validation and test, gives several
     splits. Without `validation` and `test` rows, some of `rows` are set aside. `text` and `label` name the columns; two text
     columns make text pairs. The other settings are sections of the experiment file, such as `train={"num_epochs": 3}`. `address`
-    is the Ray cluster to train on; without it, $RAY_ADDRESS, or Ray is started on this machine.
+    is the Ray cluster to train on; without it, $RAY_ADDRESS, or this machine.
 
     Raises:
         InputError: a setting or the rows have a fault; nothing has been written.

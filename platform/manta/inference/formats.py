@@ -121,7 +121,7 @@ def unmade(name: FastFormat, reason: str) -> InferenceFormat:
 
 
 def _accuracy_faults(right: np.ndarray, reference_right: np.ndarray) -> list[str]:
-    """Return the fault of a format that is right on surely fewer rows than the reference; empty if it has none.
+    """Return the fault of a format that is right on significantly fewer rows than the reference; empty if it has none.
 
     The loss must be larger than half a point, and larger than chance gives on the rows that only one of the two has right
     (McNemar's test), so that a few rows near a tie refuse nothing.
@@ -132,7 +132,7 @@ def _accuracy_faults(right: np.ndarray, reference_right: np.ndarray) -> list[str
     if loss <= MAX_ACCURACY_LOSS + 1e-9 or chance > SIGNIFICANCE:  # against rounding: five rows of a thousand are half a point
         return []
     counts = f"{lost} rows lost, {gained} gained, p = {chance:.2g}"
-    return [f"accuracy {right.mean():.4f} is surely below {reference_right.mean():.4f} ({counts})"]
+    return [f"accuracy {right.mean():.4f} is significantly below {reference_right.mean():.4f} ({counts})"]
 
 
 def _rows_where(same: np.ndarray) -> np.ndarray:

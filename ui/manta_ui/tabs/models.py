@@ -278,7 +278,7 @@ def _updates(services: Services, shown: Shown, *, user: str | None) -> list[Any]
         note_html(problem),
         gr.Button(interactive=can and is_other),
         gr.Button(interactive=can and is_other),
-        gr.Button(interactive=can and shown.champion is not None),
+        gr.Button(interactive=can and shown.champion is not None and len(shown.versions) > 1),
     ]
 
 
