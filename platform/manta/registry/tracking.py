@@ -85,7 +85,7 @@ def existing_database(storage: Storage) -> Path:
     path = storage.registry / DATABASE_FILE
     if not path.is_file():
         raise InputError(
-            f"there is no registry in {storage.registry}; set MANTA_STORAGE to the storage of your runs, or run `manta train` first."
+            f"there is no registry in {storage.registry}; set MANTA_STORAGE to that of your runs, or run `manta train` first."
         )
     return path
 

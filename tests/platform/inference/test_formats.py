@@ -39,11 +39,11 @@ def test_rows_near_a_tie_that_change_sides_refuse_nothing() -> None:
         (5, 0, 200, False),  # p = 1/32
         (12, 5, 200, True),
         (14, 4, 200, False),
-        (5, 0, 1000, True),  # surely worse, by half a point
+        (5, 0, 1000, True),  # significantly worse, by half a point
         (6, 0, 1000, False),
     ],
 )
-def test_accuracy_may_not_be_surely_worse(lost: int, gained: int, num_rows: int, accepted: bool) -> None:
+def test_accuracy_may_not_be_significantly_worse(lost: int, gained: int, num_rows: int, accepted: bool) -> None:
     reference = [0] * (num_rows - gained) + [1] * gained
     mine = [1] * lost + [0] * (num_rows - lost)
     found = judge(mine, reference, targets=[0] * num_rows, margin=0.01)
