@@ -136,8 +136,8 @@ def test_a_trial_that_falls_behind_is_stopped_and_the_search_ends(
 ) -> None:
     space = {"train.learning_rate": {"choice": [1e-6]}}
     config = search(two_classes, tiny_model, space=space, budget={"num_trials": 2}, confirm=None).with_values(
-        {"train.learning_rate": 3e-3, "train.metric": "loss", "train.num_workers": 1}
-    )
+        {"train.learning_rate": 3e-3, "train.metric": "loss", "train.num_workers": 1, "train.cpus_per_worker": 4}
+    )  # the whole cluster for a worker: the trials run one after the other
     tuned = tune(config.model_copy(update={"storage": str(tmp_path / "storage")}), console=people_console())
     assert [(trial.name, trial.status, len(trial.history)) for trial in tuned.trials] == [
         ("trial-001", "done", 3),
