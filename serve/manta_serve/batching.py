@@ -123,7 +123,7 @@ class TextBatcher:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise DeadlineError(f"there was no answer within {deadline_s:.3g} s; try again later, or with fewer texts.") from None
+            raise DeadlineError(f"there was no answer within {deadline_s:.2g} s; try again later, or with fewer texts.") from None
         finally:
             self._forget(work)
 
