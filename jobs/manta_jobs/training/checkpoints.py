@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from manta.inference.artifact import file_sha256
 from manta.storage.object_store import discard, fetch, names, store
@@ -71,6 +71,8 @@ class TrainingState:
     zero_stage: int | None = None
     """ZeRO stage at which they trained. The same number of workers resumes at the same stage, because each stage rounds its sums
     differently."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Precision in which they trained, and in which training resumes."""
     distribution: dict[str, Any] | None = None
     """Facts about how the work was spread, see `distribution.py`."""
 

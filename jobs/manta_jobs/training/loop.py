@@ -151,15 +151,16 @@ class Training:
         """
         self.ends_at, self.fold, self.held_out = ends_at, fold, held_out
         self.setup = setup = on_this_node(setup)
-        self.config = setup.config.train.model_copy(update={"precision": agreed_precision(setup.config.train)})
         torch.set_num_threads(setup.num_threads)
         # Ray returns a GPU if the node declares one, even if torch cannot use it.
         self.device = ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
+        found = agreed_checkpoint(Path(setup.checkpoints)) if fold is None else None
+        self.state = found[1] if found else TrainingState()
+        self.state.precision = agreed_precision(setup.config.train, before=self.state.precision)
+        self.config = setup.config.train.model_copy(update={"precision": self.state.precision})
         self.rows = WorkerRows(
             Path(setup.data_folder), self.config, folds=setup.folds, fold=fold, pad_id=setup.pad_id, device=self.device
         )
-        found = agreed_checkpoint(Path(setup.checkpoints)) if fold is None else None
-        self.state = found[1] if found else TrainingState()
         self._build_engine(found[0] if found else None)
         self.saver = Saver(Path(setup.checkpoints))
         self.record = WorkRecord(self.device)
