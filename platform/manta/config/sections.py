@@ -219,8 +219,8 @@ class TrainConfig(Section):
     """Exponent of the focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002), in which rows that are already right count
     less. 0 is off, 2 is usual."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of matrix products; weights and sums stay float32. `auto` is bf16 if the GPUs or CPUs of all workers compute in it,
-    else fp32. fp16 scales its loss."""
+    """Precision of matrix products; weights and sums stay float32. `auto` is bf16 if the GPUs or CPUs of all workers are faster in
+    it, else fp32. fp16 scales its loss."""
     gradient_checkpointing: bool = False
     """True if activations are computed again in the backward pass: far less memory, about a third more time."""
     zero_stage: Literal[0, 1, 2, 3, "auto"] = "auto"
