@@ -1,4 +1,4 @@
-"""How often the rule that admits inference formats errs: `python benchmarks/format_rule.py MODEL ROWS.csv` (columns text, label).
+"""Error rates of the rule that admits inference formats: `python benchmarks/format_rule.py MODEL ROWS.csv` (columns text, label).
 
 The rows are the truth: how much accuracy a format really loses, and how much it really changes calibrated probabilities. Then the
 rule of `manta.inference.formats` judges many samples of them, as it does a run's test rows, beside the rule of earlier versions

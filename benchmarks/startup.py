@@ -1,4 +1,4 @@
-"""Where each second of `manta train` goes: `python benchmarks/startup.py`.
+"""Seconds of `manta train` by phase and by process: `python benchmarks/startup.py`.
 
 Runs the command as a user types it, from the shell's exec to its exit, and prints
 

@@ -48,7 +48,7 @@ class Screen:
 
     @property
     def text(self) -> str:
-        """What is on the screen."""
+        """The text on the screen."""
         return "\n".join(self._lines).rstrip()
 
 

@@ -32,7 +32,7 @@ class Asked:
     """None where the connection broke."""
     version: int | None = None
     is_right: bool = False
-    """Whether the probabilities are that version's."""
+    """Tell whether the probabilities are that version's."""
     error: str = ""
 
 

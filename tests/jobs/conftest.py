@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +35,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def ran_without_cluster(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a Python process to its end, and check that it succeeds and starts no Ray."""
+    sessions = folder / "ray"  # the place that Ray is told to keep its sessions in
+    environment = os.environ | {"RAY_TMPDIR": str(sessions)}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not sessions.exists()
+    return done
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Content of one run's last checkpoint."""
@@ -39,7 +52,7 @@ class Outcome:
     weights: dict[str, np.ndarray]
     state: TrainingState
     logits: np.ndarray
-    """What the engine itself says of the validation rows when training is over, `(rows, outputs)`."""
+    """The engine's own logits of the validation rows after training, `(rows, outputs)`."""
     prepared: PreparedRun
 
 

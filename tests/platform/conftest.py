@@ -50,7 +50,7 @@ class Made:
     """The trained module, in evaluation mode."""
     labels: LabelSpace
     arguments: dict[str, Any]
-    """What `write_artifact` was given besides its target."""
+    """The arguments of `write_artifact` besides its target."""
 
 
 @pytest.fixture(scope="module")

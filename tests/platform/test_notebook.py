@@ -1,4 +1,4 @@
-"""What a notebook's cell shows of bars, tables and lines that rich draws for a terminal."""
+"""Bars, tables and lines that rich draws for a terminal, as the output of a notebook's cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `import manta` gives a program."""
+"""The names that `import manta` gives a program, and what the import loads."""
 
 import re
 from pathlib import Path

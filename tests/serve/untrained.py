@@ -46,7 +46,7 @@ def artifact_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, seed: int
 
 
 class OneModel:
-    """A single version answers everything, and a candidate what asks for it by its number."""
+    """Models of a service with one version, and perhaps a candidate that answers requests for its number."""
 
     def __init__(self, model: ServedModel, candidate: ServedModel | None = None) -> None:
         self.current = model

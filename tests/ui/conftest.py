@@ -1,4 +1,4 @@
-"""What the page's tests share: one page with all that its tabs can show."""
+"""The page that the tests of the page share, with content in every tab."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ Gives a text one of the labels below. It was made from 480 rows.
 
 @dataclass(frozen=True)
 class Behind:
-    """What stands behind a page."""
+    """The services behind a page."""
 
     storage: Storage
     api: str
@@ -150,7 +150,7 @@ def rows_for(labels: tuple[str, ...] | list[str], count: int, *, seed: int = 0) 
 def record_version(
     storage: Storage, folder: Path, trained: Trained, version: RegisteredVersion, rows: Rows, labels: LabelSpace
 ) -> None:
-    """What a run records with its model: figures, the report with the confusions, and the card."""
+    """Record a model's figures, its report with the confusions, and its card, as a run does."""
     split = split_of(rows, labels)
     logits = Predictor(trained.artifact, device="cpu").logits(split.texts)
     metrics = classification_metrics(logits, split.targets, labels=labels)

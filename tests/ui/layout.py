@@ -1,4 +1,4 @@
-"""What is wrong with how a page lies on the screen: text that is cut or out of sight, texts that overlap, words that are broken."""
+"""Faults in the layout of a page: text that is cut or out of sight, texts that overlap, words that are broken."""
 
 from __future__ import annotations
 

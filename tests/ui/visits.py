@@ -33,9 +33,9 @@ class Visit:
     page: Page
     url: str
     faults: list[str] = field(default_factory=list)
-    """What the console told as an error."""
+    """The errors in the browser's console."""
     requested: list[str] = field(default_factory=list)
-    """What was asked for elsewhere."""
+    """Requests to any other server."""
 
     def open(self, tab: str) -> None:
         self.page.get_by_role("tab", name=tab, exact=True).click()

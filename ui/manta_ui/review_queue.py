@@ -38,7 +38,7 @@ class Queue:
     at: int = 0
     """Position in `order`; after the last row, its length."""
     said: Mapping[int, Said] = field(default_factory=dict)
-    """What people said, by row."""
+    """The labels that people gave, by row."""
 
     @classmethod
     def of(cls, classified: Classified) -> Queue:

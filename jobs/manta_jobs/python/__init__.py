@@ -1,1 +1,1 @@
-"""What `import manta` gives a Python program: `train`, `tune`, `load` and the `Model` that they return."""
+"""The Python interface behind `import manta`: `train`, `tune`, `load` and the `Model` that they return."""

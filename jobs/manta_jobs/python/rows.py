@@ -1,4 +1,4 @@
-"""Rows as Python programs hold them, as Arrow tables: pandas, Polars, Arrow, `datasets`, and lists of dicts."""
+"""Conversion of rows in memory to Arrow tables, from pandas, Polars, Arrow, `datasets` and lists of dicts."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def hide_unassigned_gpus() -> None:
-    """Hide all GPUs from this process if it is a worker of Ray that Ray has assigned none.
+    """Hide all GPUs from this process if it is a worker of Ray without an assigned GPU.
 
     Call it before the process asks torch for GPUs. A process outside of Ray keeps what it sees.
     """

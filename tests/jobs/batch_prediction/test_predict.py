@@ -8,10 +8,7 @@ import datetime as dt
 import gzip
 import io
 import json
-import os
 import random
-import subprocess
-import sys
 import threading
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -31,6 +28,7 @@ from manta_jobs.batch_prediction.locate import locate
 from manta_jobs.batch_prediction.workers import Pool, fit_pool
 
 from ...platform.conftest import finished, make_artifact, one_thread  # noqa: F401  # fixtures
+from ..conftest import ran_without_cluster
 from .predictions import VERSION, plan_of, predict_here, rows_in
 
 if TYPE_CHECKING:
@@ -687,16 +685,8 @@ def test_chunks_of_parquet_are_shared_among_workers(
 
 def test_few_rows_need_no_cluster(predictor: Predictor, tmp_path: Path) -> None:
     source, out = write_rows(tmp_path / "in.csv", input_rows(20)), tmp_path / "out.csv"
-    ray_folder = tmp_path / "ray"  # where Ray would put its sessions
-    done = subprocess.run(
-        [sys.executable, "-m", "manta.cli", "predict", str(predictor.artifact.path), str(source), "--out", str(out)],
-        env=os.environ | {"RAY_TMPDIR": str(ray_folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not ray_folder.exists()
+    arguments = (str(predictor.artifact.path), str(source), "--out", str(out))
+    ran_without_cluster("-m", "manta.cli", "predict", *arguments, folder=tmp_path)
     wanted = predictor.predict([row["text"] for row in input_rows(20)])
     answers = rows_in(out)
     assert [row["label"] for row in answers] == [prediction.label for prediction in wanted]

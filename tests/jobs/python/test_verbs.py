@@ -1,4 +1,4 @@
-"""What `manta.train` and the others refuse before anything starts."""
+"""Faults that `manta.train`, `tune` and `load` refuse before anything starts."""
 
 from __future__ import annotations
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +18,7 @@ from manta_jobs.training.progress import Board
 from manta_jobs.training.recovery import Recovery
 from manta_jobs.training.trainer import fit_here
 
-from ..conftest import experiment
+from ..conftest import experiment, ran_without_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,16 +50,7 @@ def test_one_process_trains_what_a_worker_of_a_cluster_trains_and_can_do_so_agai
     config = experiment(two_classes, tiny_model, num_workers=1)
     path = tmp_path / "experiment.yaml"
     write_config(config, path)
-    ray_folder = tmp_path / "ray"  # where Ray would put its sessions
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_RUNS, str(path)],
-        env=os.environ | {"RAY_TMPDIR": str(ray_folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not ray_folder.exists()
+    done = ran_without_cluster("-c", TWO_RUNS, str(path), folder=tmp_path)
     assert "INFO" not in done.stderr  # the libraries' own logs
     assert "it/s" not in done.stderr  # and their bars
     runs: list[dict[str, Any]] = json.loads(done.stdout)

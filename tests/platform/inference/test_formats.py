@@ -62,7 +62,7 @@ def test_probabilities_that_change_too_much_are_refused_though_the_answers_are_t
 
 
 def test_the_temperature_counts() -> None:
-    """What changes is what users see: a hot model's probabilities change less than its logits."""
+    """Calibrated probabilities are compared: at a high temperature they change less than the logits."""
     targets = np.array([0, 1] * 50)
     reference = logits_of(targets.tolist(), 2.0)
     hot = LabelSpace(SPACE.names, SPACE.task, temperature=5.0)
