@@ -1,4 +1,4 @@
-"""The names that `import manta` gives a program, and what the import loads."""
+"""The names that `import manta` gives a program."""
 
 import re
 from pathlib import Path
