@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ GONE = "http://127.0.0.1:9"
 class Recorded:
     """A registry with something in it, and the server in front of it."""
 
+    storage: Storage
     server: TrackingServer
     tracking: TrackingClient
     first_answer: Exception
@@ -60,7 +60,7 @@ def recorded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             except TrackingStartingError:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
-        yield Recorded(server, tracking, starting.value)
+        yield Recorded(storage, server, tracking, starting.value)
 
 
 pytestmark = pytest.mark.server
@@ -250,8 +250,10 @@ def test_a_person_looks_at_versions_and_searches_and_starts_from_the_best_config
 
 def test_the_server_ends_with_the_page_and_that_is_said(recorded: Recorded) -> None:
     """Comes last: it ends the server of this module."""
-    children = [child for child in psutil.Process(os.getpid()).children(recursive=True) if "mlflow" in " ".join(child.cmdline())]
-    assert children
+    database = f"sqlite:///{recorded.storage.registry / 'mlflow.db'}"  # the whole test run may have a server of its own
+    ours = [child for child in psutil.Process().children() if database in child.cmdline()]
+    assert len(ours) == 1
+    ended = ours + ours[0].children(recursive=True)
     recorded.server.stop()
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert psutil.wait_procs(ended, timeout=10)[1] == []
     assert "has ended" in models.look(recorded.tracking).note
