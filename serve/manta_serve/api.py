@@ -123,7 +123,7 @@ def _add_answers(api: FastAPI, service: Service) -> None:
             raise ApiProblem(499, "client_gone", str(error).capitalize()) from None
         request.state.version = answer.model.version
         content = ClassifyAnswer.of(answer, top_k=asked.top_k, explanations=explanations)
-        return Response(content.model_dump_json(exclude_none=True), media_type=JSON)
+        return Response(content.model_dump_json(by_alias=True, exclude_none=True), media_type=JSON)
 
 
 async def _answered(

@@ -182,6 +182,13 @@ class PredictionAnswer(BaseModel):
     score: Annotated[float, Field(description="Probability of `label`, 0 to 1.")]
     scores: Annotated[dict[str, float], Field(description="Probability of each label.")]
     uncertain: Annotated[bool, Field(description="True when the answer is less sure than `abstain.below` of /v1/model.")]
+    label_set: Annotated[
+        list[str] | None,
+        Field(
+            serialization_alias="set",
+            description="Labels of which one is right as often as `sets.coverage` of /v1/model says; absent without sets.",
+        ),
+    ] = None
     explanation: Annotated[ExplanationAnswer | None, Field(description="If it was asked for.")] = None
 
     @classmethod
@@ -193,6 +200,7 @@ class PredictionAnswer(BaseModel):
             score=prediction.score,
             scores=dict(list(prediction.scores.items())[:top_k]),
             uncertain=prediction.uncertain,
+            label_set=None if prediction.label_set is None else list(prediction.label_set),
             explanation=ExplanationAnswer.of(explanation) if explanation else None,
         )
 
@@ -274,6 +282,9 @@ class Abstention(BaseModel):
     target_precision: Annotated[
         float | None, Field(description="Share of right answers that the others were to have; null where none was chosen for one.")
     ]
+    guarantee: Annotated[
+        float | None, Field(description="Probability with which the others have that share; null: they have it on average.")
+    ] = None
     precision: Annotated[float | None, Field(description="Share of right answers that the others have on the test rows.")]
     coverage: Annotated[float | None, Field(description="Share of the test rows that are answered and not uncertain.")]
 
@@ -284,10 +295,32 @@ class Abstention(BaseModel):
         chosen = calibration is not None and calibration.abstain_below is not None
         figures = calibration.test if calibration is not None else None
         return cls(
-            below=manifest.uncertain_below,
+            below=min(1.0, manifest.uncertain_below),
             target_precision=calibration.target_precision if calibration is not None and chosen else None,
+            guarantee=calibration.guarantee if calibration is not None else None,
             precision=figures.precision if figures else None,
             coverage=figures.coverage if figures else None,
+        )
+
+
+class LabelSets(BaseModel):
+    """How often the label sets of the answers hold the right label."""
+
+    coverage: Annotated[float, Field(description="Share of sets that were to hold it.")]
+    test_coverage: Annotated[float | None, Field(description="Share of sets that hold it on the test rows.")]
+    test_size: Annotated[float | None, Field(description="Mean number of labels in a set on the test rows.")]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> LabelSets | None:
+        """Return the figures of a model's label sets; None if it has none."""
+        calibration = manifest.calibration
+        if calibration is None or calibration.set_coverage is None or calibration.set_above is None:
+            return None
+        figures = calibration.test
+        return cls(
+            coverage=calibration.set_coverage,
+            test_coverage=figures.set_coverage if figures else None,
+            test_size=figures.set_size if figures else None,
         )
 
 
@@ -317,6 +350,7 @@ class ModelAnswer(BaseModel):
     ]
     metrics: dict[str, float]
     abstain: Abstention
+    sets: Annotated[LabelSets | None, Field(description="The label sets of the answers; null for a model without them.")]
     examples: Annotated[list[Text], Field(description="A few texts or pairs to try, from the test rows.")]
     created: str
     feedback: Annotated[bool, Field(description="Whether POST /v1/feedback keeps what it is told.")]
@@ -344,6 +378,7 @@ class ModelAnswer(BaseModel):
             thresholds=list(manifest.label_space.applied_thresholds) if manifest.task == "multilabel" else None,
             metrics=manifest.metrics,
             abstain=Abstention.of(manifest),
+            sets=LabelSets.of(manifest),
             examples=manifest.examples,
             created=manifest.created,
             feedback=feedback,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from manta.config import ExperimentConfig
+from manta.config import ExperimentConfig, RegistryConfig
 from manta.console import people_console
 from manta.data import load_dataset
 from manta.errors import InputError
@@ -91,7 +91,9 @@ def test_a_multilabel_run_learns_and_leaves_its_thresholds(
     assert record.validation.num_rows == len(dataset.validation)
 
     # A resumed run leaves what it finds, whatever rows it is given.
-    again = calibrate_artifact(model.artifact, dataset.test, logits=None, target_precision=0.5, console=people_console())
+    again = calibrate_artifact(
+        model.artifact, dataset.test, logits=None, config=RegistryConfig(target_precision=0.5), console=people_console()
+    )
     assert again == model.artifact == ModelArtifact.load(model.artifact.path)
 
     # `manta evaluate` says the same of the same rows, and shows what matters for several labels.

@@ -91,8 +91,49 @@ def test_uncertain_and_its_reason_come_from_the_models_calibration(
     predictions = client.post("/v1/classify", json={"texts": texts}).json()["predictions"]
     assert [item["uncertain"] for item in predictions] == [item["score"] < record["abstain_below"] for item in predictions]
     assert sum(item["uncertain"] for item in predictions) == 1
-    expected = {"below": record["abstain_below"], "target_precision": 0.9, "precision": 0.91, "coverage": 0.7}
+    expected = {
+        "below": record["abstain_below"],
+        "target_precision": 0.9,
+        "guarantee": None,
+        "precision": 0.91,
+        "coverage": 0.7,
+    }
     assert client.get("/v1/model").json()["abstain"] == expected
+
+
+def test_answers_have_label_sets_where_the_model_has_a_threshold_for_them(
+    tiny_model: Path, tmp_path: Path, classifier: ServedModel
+) -> None:
+    texts = ["the parcel is late", "my password", "charged twice and now it is still of today"]
+    assert "set" not in classifier_answer(classifier, texts)[0]
+    above = sorted(score for prediction in classifier.classify(texts) for score in prediction.scores.values())[4]
+    figures = {"num_rows": 40, "ece_before": 0.1, "ece_after": 0.02, "brier_before": 0.3, "brier_after": 0.2}
+    figures |= {"precision": None, "coverage": 0.0}
+    record: dict[str, Any] = {
+        "temperature": 1.0,
+        "target_precision": 0.9,
+        "abstain_below": None,
+        "guarantee": 0.9,
+        "set_coverage": 0.95,
+        "set_above": above,
+        "validation": figures,
+        "test": figures | {"set_coverage": 0.96, "set_size": 1.4},
+    }
+    model = made(tiny_model, tmp_path, labels=classifier.manifest.label_space, calibration=record)
+    for item in classifier_answer(model, texts):
+        likely = [name for name, score in item["scores"].items() if score >= above]
+        assert item["set"] == (likely or [item["label"]])
+        assert item["uncertain"]  # no threshold keeps the guarantee
+    about = TestClient(create_api(service_of(model))).get("/v1/model").json()
+    assert about["sets"] == {"coverage": 0.95, "test_coverage": 0.96, "test_size": 1.4}
+    assert (about["abstain"]["below"], about["abstain"]["guarantee"]) == (1.0, 0.9)
+
+
+def classifier_answer(model: ServedModel, texts: list[str]) -> list[dict[str, Any]]:
+    """Predictions of the API of one model, as JSON."""
+    client = TestClient(create_api(service_of(model)), raise_server_exceptions=False)
+    predictions: list[dict[str, Any]] = client.post("/v1/classify", json={"texts": texts}).json()["predictions"]
+    return predictions
 
 
 def test_model_says_what_answers(client: TestClient) -> None:
@@ -101,7 +142,8 @@ def test_model_says_what_answers(client: TestClient) -> None:
     assert body["labels"] == ["account", "billing", "delivery"]
     assert body["examples"] == ["the parcel is late"]
     assert (body["num_texts"], body["thresholds"]) == (1, None)
-    assert body["abstain"] == {"below": 0.5, "target_precision": None, "precision": None, "coverage": None}
+    nothing_chosen = {"below": 0.5, "target_precision": None, "guarantee": None, "precision": None, "coverage": None}
+    assert (body["abstain"], body["sets"]) == (nothing_chosen, None)
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
     for path in ("/healthz", "/readyz"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from manta_ui.answers import answer_html, in_short
@@ -29,6 +30,8 @@ def model_of(**changed: object) -> ModelInfo:
         "target_precision": 0.95,
         "precision": 0.957,
         "coverage": 0.91,
+        "guarantee": None,
+        "set_coverage": None,
         "takes_feedback": True,
         "candidate": None,
         "created": "2026-01-01T00:00:00+00:00",
@@ -37,7 +40,9 @@ def model_of(**changed: object) -> ModelInfo:
 
 
 def answer_of(*labels: str, uncertain: bool = False, scores: dict[str, float] | None = None) -> Answer:
-    return Answer(labels=list(labels), scores=scores or {"a": 0.9, "b": 0.1}, uncertain=uncertain, version=3, latency_s=0.0123)
+    return Answer(
+        labels=list(labels), scores=scores or {"a": 0.9, "b": 0.1}, uncertain=uncertain, label_set=[], version=3, latency_s=0.0123
+    )
 
 
 def words_of(markup: str) -> str:
@@ -57,8 +62,20 @@ def test_an_uncertain_answer_says_what_it_takes_to_be_sure_and_how_often_that_is
     )
     plain = answer_html(answer_of("a", uncertain=True), model_of(target_precision=None))
     assert "No label is more likely than not." in plain
+    surely = answer_html(answer_of("a", uncertain=True), model_of(guarantee=0.9))
+    assert "so that 95% of the answers above it are right with a probability of 90%. On the test rows" in surely
+    none = answer_html(answer_of("a", uncertain=True), model_of(target_precision=None, guarantee=0.9))
+    assert "No threshold keeps the model&#x27;s guarantee, so every answer is uncertain." in none
     several = answer_html(answer_of("a", uncertain=True), model_of(task="multilabel", coverage=None))
     assert "less than 63% sure of all labels together. That threshold" in several
+
+
+def test_a_label_set_is_shown_with_its_coverage_and_escaped() -> None:
+    answer = dataclasses.replace(answer_of("a"), label_set=["a", EVIL])
+    shown = answer_html(answer, model_of(set_coverage=0.95))
+    assert "Label set (right for 95% of texts): a, &lt;script&gt;" in shown
+    assert EVIL not in shown
+    assert "Label set" not in answer_html(answer_of("a"), model_of())
 
 
 def test_several_labels_or_none_apply() -> None:

@@ -19,7 +19,7 @@ ANSWERS = [
     RowAnswer(problem="The row has no text."),
     RowAnswer(("a",), 0.3, uncertain=True),
 ]
-ANSWER = Answer(labels=["a"], scores={"a": 0.6, "b": 0.4}, uncertain=True, version=3, latency_s=0.01)
+ANSWER = Answer(labels=["a"], scores={"a": 0.6, "b": 0.4}, uncertain=True, label_set=[], version=3, latency_s=0.01)
 
 
 def queue() -> Queue:

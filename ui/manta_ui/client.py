@@ -54,6 +54,10 @@ class ModelInfo:
     """Share of right answers among the test rows that are not uncertain; None if unknown."""
     coverage: float | None
     """Share of the test rows that are not uncertain; None if unknown."""
+    guarantee: float | None
+    """Probability with which `target_precision` holds; None if it holds on average."""
+    set_coverage: float | None
+    """Share of label sets that were to hold the right label; None for a model without label sets."""
     takes_feedback: bool
     candidate: int | None
     """The version that is tried on a share of the requests; None if there is none."""
@@ -75,6 +79,8 @@ class Answer:
     scores: dict[str, float]
     """Probability by label, the most probable first."""
     uncertain: bool
+    label_set: list[str]
+    """Labels of which one is right with the model's `set_coverage`; empty for a model without label sets."""
     version: int
     latency_s: float
     """Seconds from request to answer, measured here."""
@@ -164,6 +170,8 @@ class ServeClient:
             target_precision=abstain["target_precision"],
             precision=abstain["precision"],
             coverage=abstain["coverage"],
+            guarantee=abstain.get("guarantee"),
+            set_coverage=(body.get("sets") or {}).get("coverage"),
             takes_feedback=body["feedback"],
             candidate=body["candidate"],
             created=body["created"],
@@ -193,6 +201,7 @@ class ServeClient:
                 labels=prediction["labels"],
                 scores=prediction["scores"],
                 uncertain=prediction["uncertain"],
+                label_set=prediction.get("set", []),
                 version=body["model"]["version"],
                 latency_s=response.elapsed.total_seconds(),
             )

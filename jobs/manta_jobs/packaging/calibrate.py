@@ -12,12 +12,13 @@ from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from manta.config import RegistryConfig
     from manta.data import Split
     from manta.labels import Floats, Targets
 
 
 def calibrate_artifact(
-    artifact: ModelArtifact, split: Split, *, logits: Floats | None, target_precision: float | None, console: Console
+    artifact: ModelArtifact, split: Split, *, logits: Floats | None, config: RegistryConfig, console: Console
 ) -> ModelArtifact:
     """Return the artifact with its calibration, label thresholds and answer profile in its manifest.
 
@@ -29,7 +30,14 @@ def calibrate_artifact(
         return artifact
     if logits is None:
         logits = logits_on_cluster(artifact, split, console=console)
-    labels, calibration = calibrate(logits, split.targets, labels=artifact.manifest.label_space, target_precision=target_precision)
+    labels, calibration = calibrate(
+        logits,
+        split.targets,
+        labels=artifact.manifest.label_space,
+        target_precision=config.target_precision,
+        guarantee=config.guarantee,
+        set_coverage=config.set_coverage,
+    )
     answers = profile_of(logits, labels=labels)
     return with_calibration(artifact, calibration, thresholds=labels.thresholds, answers=answers)
 

@@ -71,7 +71,7 @@ def finish(
         artifact,
         dataset.validation,
         logits=validation_logits,
-        target_precision=config.registry.target_precision,
+        config=config.registry,
         console=console,
     )
     logits = logits_on_cluster(artifact, dataset.test, console=console)

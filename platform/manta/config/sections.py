@@ -496,9 +496,21 @@ class RegistryConfig(Section):
     target_precision: Annotated[float, Field(gt=0, lt=1)] | None = 0.95
     """Wanted share of right answers (between 0 and 1) among answers not marked as uncertain. The confidence threshold for it is
     chosen on the validation rows. A higher target leaves more rows uncertain. null: an answer below 0.5 is uncertain."""
+    guarantee: Annotated[float, Field(ge=0.5, lt=1)] | None = None
+    """Probability with which `target_precision` holds for new rows like the validation rows. 0.9 leaves more rows uncertain than
+    null, with which the target is reached on average only."""
+    set_coverage: Annotated[float, Field(ge=0.5, lt=1)] | None = None
+    """Share of new rows whose label set holds the right label; each answer then has such a set, of one label or several. Not for
+    tasks with several labels a row. null: no sets."""
     onnx: bool = True
     """True if a finished model also gets faster inference formats for CPUs, made from one ONNX graph. They are used only if they
     answer as well as the safetensors on the test rows."""
+
+    @model_validator(mode="after")
+    def _guarantee_has_a_target(self) -> RegistryConfig:
+        if self.guarantee is not None and self.target_precision is None:
+            raise ValueError("guarantee needs a target_precision, which it then guarantees")
+        return self
 
 
 class TrafficConfig(Section):

@@ -121,7 +121,10 @@ class Manifest(BaseModel):
     @property
     def uncertain_below(self) -> float:
         """The confidence (`LabelSpace.confidence`) below which an answer is uncertain."""
-        return uncertain_below(self.calibration.abstain_below if self.calibration else None, task=self.task)
+        found = self.calibration
+        return uncertain_below(
+            found.abstain_below if found else None, task=self.task, is_guaranteed=bool(found and found.guarantee is not None)
+        )
 
 
 @dataclass(frozen=True)

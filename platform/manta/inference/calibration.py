@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from manta.evaluation.metrics import best_thresholds
+from manta.inference.guarantees import guaranteed_threshold, in_label_set, label_set_threshold
 from manta.labels import DEFAULT_THRESHOLD, LabelSpace, Task
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ PRIOR_WIDTH = 0.3
 """Standard deviation of the prior for the line that corrects confidences. The prior's mean leaves confidences as they are."""
 NUDGE = 1e-6
 """Distance that is kept from probabilities of exactly 0 or 1, which have no log odds."""
+ALL_UNCERTAIN = math.nextafter(1.0, 2.0)
+"""A confidence that no answer has."""
 Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
@@ -50,6 +53,10 @@ class CalibrationFigures(BaseModel):
     """Share of right answers among the rows that are not uncertain; None if all are uncertain."""
     coverage: float
     """Share of rows that are not uncertain."""
+    set_coverage: float | None = None
+    """Share of rows whose label set holds the right label; None without label sets."""
+    set_size: float | None = None
+    """Mean number of labels in a label set."""
 
 
 class Calibration(BaseModel):
@@ -65,6 +72,12 @@ class Calibration(BaseModel):
     """The confidence below which an answer is uncertain; None if no target was given or no threshold reaches it."""
     best_precision: float | None = None
     """If no threshold reaches the target: the highest estimated precision among confident validation rows. None: too few rows."""
+    guarantee: float | None = None
+    """Probability with which the target precision holds; None if it is reached on average only."""
+    set_coverage: float | None = None
+    """Wanted share of label sets that hold the right label; None if no sets were asked for, or the task is multilabel."""
+    set_above: float | None = None
+    """The probability from which a label is in the label set; None without sets, or with too few validation rows."""
     validation: CalibrationFigures
     """Figures by cross-fitting: each fifth of the validation rows uses the temperature and the thresholds of the other four."""
     test: CalibrationFigures | None = None
@@ -76,22 +89,42 @@ class Calibration(BaseModel):
         if figures is None:
             return []
         errors = f"{figures.ece_before:.4f} before, {figures.ece_after:.4f} after"
-        first = f"Calibration: temperature {self.temperature:.2f}; expected calibration error on the {rows}: {errors}."
-        return [first, self._of_answers(figures, rows)] if self.target_precision is not None else [first]
+        found = [f"Calibration: temperature {self.temperature:.2f}; expected calibration error on the {rows}: {errors}."]
+        if self.target_precision is not None:
+            found.append(self._of_answers(figures, rows))
+        if self.set_coverage is not None:
+            found.append(self._of_sets(figures, rows))
+        return found
 
     def _of_answers(self, figures: CalibrationFigures, rows: str) -> str:
         seen = f"{self.validation.num_rows:,} validation rows"
         if self.abstain_below is None:
             best = self.best_precision
             why = f"{seen} are too few to choose one" if best is None else f"the most confident of the {seen} reach {best:.1%}"
-            return f"No threshold gives {self.target_precision:.1%} right answers: {why}. Lower registry.target_precision."
+            lower = "Lower registry.target_precision"
+            if self.guarantee is not None:
+                lower = f"So every answer is uncertain. {lower} or registry.guarantee"
+            return f"No threshold gives {self.target_precision:.1%} right answers{self._surely}: {why}. {lower}."
         chosen = (
             f"Answers below {self.abstain_below:.1%} are uncertain: chosen on {seen}, so that {self.target_precision:.1%} of the "
-            "others are right."
+            f"others are right{self._surely}."
         )
         if figures.precision is None:
             return f"{chosen} On the {rows}, all answers are uncertain."
         return f"{chosen} On the {rows}, it answers {figures.coverage:.1%}, of which {figures.precision:.1%} are right."
+
+    @property
+    def _surely(self) -> str:
+        return "" if self.guarantee is None else f" with a probability of {self.guarantee:.0%}"
+
+    def _of_sets(self, figures: CalibrationFigures, rows: str) -> str:
+        if self.set_above is None or figures.set_coverage is None:
+            seen = f"{self.validation.num_rows:,} validation rows"
+            return f"No label sets: {seen} are too few for a coverage of {self.set_coverage:.1%}."
+        return (
+            f"Label sets of {figures.set_size:.2f} labels on average have the right label on {figures.set_coverage:.1%} of the "
+            f"{rows} (wanted: {self.set_coverage:.1%})."
+        )
 
 
 @dataclass(frozen=True)
@@ -106,12 +139,18 @@ class ReliabilityBin:
 
 
 def calibrate(
-    logits: Floats, targets: Targets, *, labels: LabelSpace, target_precision: float | None
+    logits: Floats,
+    targets: Targets,
+    *,
+    labels: LabelSpace,
+    target_precision: float | None,
+    guarantee: float | None = None,
+    set_coverage: float | None = None,
 ) -> tuple[LabelSpace, Calibration]:
-    """Fit temperature, label thresholds (multilabel) and abstain threshold on validation logits `(rows, outputs)`.
+    """Fit temperature, label thresholds (multilabel), abstain and label set threshold on validation logits `(rows, outputs)`.
 
-    The temperature is used only if it lowers the loss of rows it was not fitted on. The result depends only on the arguments, so
-    repeating the call gives the same result.
+    `target_precision`, `guarantee` and `set_coverage` are the settings of these names. The temperature is used only if it lowers
+    the loss of rows it was not fitted on. The result depends only on the arguments, so repeating the call gives the same result.
     """
     plain = dataclasses.replace(labels, temperature=1.0, thresholds=None)
     folds = _folds(len(targets))
@@ -124,22 +163,31 @@ def calibrate(
     else:
         temperature = fit_temperature(logits, targets, labels=plain)
 
+    set_coverage = None if labels.task == "multilabel" else set_coverage
     after, sure, right = np.empty((len(targets), len(plain.names))), np.empty(len(targets), bool), np.empty(len(targets), bool)
+    in_set = np.zeros((len(targets), len(plain.names)), bool)
     for fold, rows, value in zip(folds, parts, temperatures, strict=True):
         space = _with_thresholds(dataclasses.replace(plain, temperature=value), logits[rows], targets[rows])
-        below, _ = _abstain_below(space, logits[rows], targets[rows], target=target_precision)
+        below, _ = _abstain_below(space, logits[rows], targets[rows], target=target_precision, guarantee=guarantee)
         after[fold] = space.probabilities(logits[fold])
+        above = _set_above(space, logits[rows], targets[rows], coverage=set_coverage)
+        in_set[fold] = in_label_set(after[fold], above=above if above is not None else 0.0)
         confidence, right[fold] = row_decisions(after[fold], targets[fold], labels=space)
-        sure[fold] = confidence >= uncertain_below(below, task=space.task)
+        sure[fold] = confidence >= uncertain_below(below, task=space.task, is_guaranteed=guarantee is not None)
 
     fitted = _with_thresholds(dataclasses.replace(plain, temperature=temperature), logits, targets)
-    below, best = _abstain_below(fitted, logits, targets, target=target_precision)
+    below, best = _abstain_below(fitted, logits, targets, target=target_precision, guarantee=guarantee)
+    above = _set_above(fitted, logits, targets, coverage=set_coverage)
+    sets = in_set if above is not None else None
     return fitted, Calibration(
         temperature=temperature,
         target_precision=target_precision,
         abstain_below=below,
         best_precision=best,
-        validation=_figures(plain.probabilities(logits), after, targets, labels=plain, sure=sure, right=right),
+        guarantee=guarantee,
+        set_coverage=set_coverage,
+        set_above=above,
+        validation=_figures(plain.probabilities(logits), after, targets, labels=plain, sure=sure, right=right, sets=sets),
     )
 
 
@@ -148,17 +196,22 @@ def figures_on(calibration: Calibration, logits: Floats, targets: Targets, *, la
     after = labels.probabilities(logits)
     before = dataclasses.replace(labels, temperature=1.0).probabilities(logits)
     confidence, right = row_decisions(after, targets, labels=labels)
-    sure = confidence >= uncertain_below(calibration.abstain_below, task=labels.task)
-    return _figures(before, after, targets, labels=labels, sure=sure, right=right)
+    is_guaranteed = calibration.guarantee is not None
+    sure = confidence >= uncertain_below(calibration.abstain_below, task=labels.task, is_guaranteed=is_guaranteed)
+    sets = None if calibration.set_above is None else in_label_set(after, above=calibration.set_above)
+    return _figures(before, after, targets, labels=labels, sure=sure, right=right, sets=sets)
 
 
-def uncertain_below(abstain_below: float | None, *, task: Task) -> float:
+def uncertain_below(abstain_below: float | None, *, task: Task, is_guaranteed: bool = False) -> float:
     """Return the confidence below which an answer is uncertain.
 
-    If no threshold was chosen, that is 0.5; for a multilabel task it is 0, so that no answer is uncertain.
+    If no threshold was chosen, that is 0.5; for a multilabel task it is 0, so that no answer is uncertain. Where a guarantee was
+    asked for, no threshold keeps it, so every answer is uncertain.
     """
     if abstain_below is not None:
         return abstain_below
+    if is_guaranteed:
+        return ALL_UNCERTAIN
     return 0.0 if task == "multilabel" else DEFAULT_THRESHOLD
 
 
@@ -290,12 +343,18 @@ def _chance_of_being_right(confidence: Floats, correct: Flags) -> Numbers:
 
 
 def _abstain_below(
-    labels: LabelSpace, logits: Floats, targets: Targets, *, target: float | None
+    labels: LabelSpace, logits: Floats, targets: Targets, *, target: float | None, guarantee: float | None
 ) -> tuple[float | None, float | None]:
     if target is None:
         return None, None
     confidence, correct = row_decisions(labels.probabilities(logits), targets, labels=labels)
+    if guarantee is not None:
+        return guaranteed_threshold(confidence, correct, target=target, guarantee=guarantee)
     return abstain_threshold(confidence, correct, target=target)
+
+
+def _set_above(labels: LabelSpace, logits: Floats, targets: Targets, *, coverage: float | None) -> float | None:
+    return None if coverage is None else label_set_threshold(labels.probabilities(logits), targets, coverage=coverage)
 
 
 def _with_thresholds(labels: LabelSpace, logits: Floats, targets: Targets) -> LabelSpace:
@@ -305,7 +364,7 @@ def _with_thresholds(labels: LabelSpace, logits: Floats, targets: Targets) -> La
 
 
 def _figures(
-    before: Floats, after: Floats, targets: Targets, *, labels: LabelSpace, sure: Flags, right: Flags
+    before: Floats, after: Floats, targets: Targets, *, labels: LabelSpace, sure: Flags, right: Flags, sets: Flags | None
 ) -> CalibrationFigures:
     return CalibrationFigures(
         num_rows=len(targets),
@@ -315,6 +374,8 @@ def _figures(
         brier_after=brier_score(after, targets, labels=labels),
         precision=float(right[sure].mean()) if sure.any() else None,
         coverage=float(sure.mean()),
+        set_coverage=None if sets is None else float(sets[np.arange(len(targets)), targets].mean()),
+        set_size=None if sets is None else float(sets.sum(axis=1).mean()),
     )
 
 

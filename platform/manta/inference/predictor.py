@@ -39,6 +39,8 @@ class Prediction:
     """Confidence of the answer (`LabelSpace.confidence`), 0 to 1."""
     uncertain: bool
     """True if the confidence is below the model's abstain threshold (`Manifest.uncertain_below`)."""
+    label_set: tuple[str, ...] | None = None
+    """Labels of which one is right as often as `Calibration.set_coverage` says, most probable first; None without sets."""
 
 
 class Predictor:
@@ -134,8 +136,17 @@ class Predictor:
         order = np.argsort(-probabilities, kind="stable")
         scores = {self.labels.names[index]: float(probabilities[index]) for index in order}
         label, score = next(iter(scores.items()))
-        uncertain = confidence < self.artifact.manifest.uncertain_below
-        return Prediction(labels=labels, label=label, score=score, scores=scores, confidence=confidence, uncertain=uncertain)
+        manifest = self.artifact.manifest
+        above = manifest.calibration.set_above if manifest.calibration else None
+        return Prediction(
+            labels=labels,
+            label=label,
+            score=score,
+            scores=scores,
+            confidence=confidence,
+            uncertain=confidence < manifest.uncertain_below,
+            label_set=None if above is None else tuple(name for name in scores if name == label or scores[name] >= above),
+        )
 
 
 def chosen_format(artifact: ModelArtifact, name: FormatName | Literal["auto"], *, on_cpu: bool) -> FormatName:

@@ -64,6 +64,11 @@ def test_a_target_precision_that_no_share_can_be_is_refused(value: object) -> No
     assert RegistryConfig.model_validate({"target_precision": None}).target_precision is None
 
 
+def test_a_guarantee_without_a_target_is_refused() -> None:
+    with pytest.raises(ValidationError, match="guarantee needs a target_precision"):
+        RegistryConfig.model_validate({"target_precision": None, "guarantee": 0.9})
+
+
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
 def test_every_field_is_explained(section: type[BaseModel]) -> None:
     unexplained = [name for name, field in section.model_fields.items() if not (field.description or "").strip()]

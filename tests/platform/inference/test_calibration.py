@@ -223,8 +223,11 @@ def test_odd_validation_rows_give_a_bounded_record(task: str, kind: str) -> None
     if kind == "all wrong":
         assert record.temperature > 3
         assert record.abstain_below is None
-    for value in record.validation.model_dump(exclude={"num_rows", "precision"}).values():
-        assert 0.0 <= value <= 2.0
+    _, promised = calibrate(logits, targets, labels=SPACES[task], target_precision=0.95, guarantee=0.9, set_coverage=0.9)
+    for figures in (record.validation, promised.validation):
+        found = figures.model_dump(exclude={"num_rows", "precision", "set_size"}, exclude_none=True)
+        assert all(0.0 <= value <= 2.0 for value in found.values())
+    assert all(promised.sentences(of_test=False))
     assert np.isfinite(fitted.probabilities(logits)).all()
     assert record.validation.num_rows == len(targets)
     assert all(record.sentences(of_test=False))
