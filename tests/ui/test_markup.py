@@ -62,8 +62,8 @@ def test_an_uncertain_answer_says_what_it_takes_to_be_sure_and_how_often_that_is
     )
     plain = answer_html(answer_of("a", uncertain=True), model_of(target_precision=None))
     assert "No label is more likely than not." in plain
-    surely = answer_html(answer_of("a", uncertain=True), model_of(guarantee=0.9))
-    assert "so that 95% of the answers above it are right with a probability of 90%. On the test rows" in surely
+    guaranteed = answer_html(answer_of("a", uncertain=True), model_of(guarantee=0.9))
+    assert "so that 95% of the answers above it are right with a probability of 90%. On the test rows" in guaranteed
     none = answer_html(answer_of("a", uncertain=True), model_of(target_precision=None, guarantee=0.9))
     assert "No threshold keeps the model&#x27;s guarantee, so every answer is uncertain." in none
     several = answer_html(answer_of("a", uncertain=True), model_of(task="multilabel", coverage=None))

@@ -104,17 +104,17 @@ class Calibration(BaseModel):
             lower = "Lower registry.target_precision"
             if self.guarantee is not None:
                 lower = f"So every answer is uncertain. {lower} or registry.guarantee"
-            return f"No threshold gives {self.target_precision:.1%} right answers{self._surely}: {why}. {lower}."
+            return f"No threshold gives {self.target_precision:.1%} right answers{self._probability}: {why}. {lower}."
         chosen = (
             f"Answers below {self.abstain_below:.1%} are uncertain: chosen on {seen}, so that {self.target_precision:.1%} of the "
-            f"others are right{self._surely}."
+            f"others are right{self._probability}."
         )
         if figures.precision is None:
             return f"{chosen} On the {rows}, all answers are uncertain."
         return f"{chosen} On the {rows}, it answers {figures.coverage:.1%}, of which {figures.precision:.1%} are right."
 
     @property
-    def _surely(self) -> str:
+    def _probability(self) -> str:
         return "" if self.guarantee is None else f" with a probability of {self.guarantee:.0%}"
 
     def _of_sets(self, figures: CalibrationFigures, rows: str) -> str:

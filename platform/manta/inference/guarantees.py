@@ -22,11 +22,11 @@ FIRST_SHARE = 0.3
 def guaranteed_threshold(
     confidence: Floats, correct: npt.NDArray[np.bool_], *, target: float, guarantee: float
 ) -> tuple[float | None, float | None]:
-    """Return the lowest confidence whose answers surely have the target precision, and the largest lower bound if there is none.
+    """Return the lowest confidence whose answers are guaranteed to have the target precision; if there is none, the lower bound.
 
-    "Surely" means with probability `guarantee` over the draw of these rows, `(rows,)` each. For the `n` most confident rows, an
-    exact binomial test asks whether so few mistakes would be rare if the precision were below the target. `n` grows until the test
-    first fails, which needs no correction for many tests (fixed-sequence testing, as in Angelopoulos et al., 2021,
+    The precision holds with probability `guarantee` over the draw of these rows, `(rows,)` each. For the `n` most confident rows,
+    an exact binomial test asks whether so few mistakes would be rare if the precision were below the target. `n` grows until the
+    test first fails, which needs no correction for many tests (fixed-sequence testing, as in Angelopoulos et al., 2021,
     https://arxiv.org/abs/2110.01052, for the selective risk of Geifman and El-Yaniv, 2017, https://arxiv.org/abs/1705.08500).
     """
     from scipy.stats import beta, binom
