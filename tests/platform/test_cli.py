@@ -127,7 +127,7 @@ def test_a_missing_experiment_is_one_sentence(tmp_path: Path, own_storage: Path,
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
-        ("name: x\ndata: {train: rows.csv}\ntrian: {}\n", [], "Error: e.yaml: unknown setting trian; did you mean train?\n"),
+        ("name: x\ndata: {train: rows.csv}\ntrian: {}\n", [], "Error: e.yaml:3: unknown setting trian; did you mean train?\n"),
         ("name: x\ndata: {train: rows.csv}\n", ["--set", "seed"], "Error: --set seed: write it as name=value"),
         ("name: x\ndata: {train: '[red]rows.csv'}\n", [], "[red]rows.csv: no such file; check data.train.\n"),
     ],

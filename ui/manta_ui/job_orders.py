@@ -30,7 +30,7 @@ def checked(text: str, uploads: Mapping[str, Path]) -> ExperimentConfig:
         InputError: one line for each setting that is unknown, wrong, or names a file that the cluster would not find.
     """
     document = document_of(text)
-    config = build_config(copy.deepcopy(document), source=SOURCE)
+    config = build_config(copy.deepcopy(document), source=SOURCE, text=text)
     _check_places(document, uploads)
     return config
 

@@ -92,7 +92,9 @@ class Model:
             InputError: its run is not on this machine.
         """
         path = self._run_folder.path / "trials.yaml"
-        trials: list[dict[str, Any]] = read_document(path, what="list of trials")["trials"] if path.exists() else []
+        trials: list[dict[str, Any]] = (
+            read_document(path, what="list of trials", example="trials: […]")["trials"] if path.exists() else []
+        )
         return trials
 
     def predict(self, texts: Iterable[Text] | Rows) -> list[Prediction]:

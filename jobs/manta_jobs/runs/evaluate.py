@@ -112,7 +112,8 @@ def _data_config(data: str, settings: Mapping[str, Any]) -> DataConfig:
     try:
         return DataConfig.model_validate({"train": data, **settings})
     except ValidationError as error:
-        raise InputError(f"{'; '.join(explain(error, section='data'))}; see the options of manta evaluate.") from None
+        sentences = "; ".join(sentence for _, sentence in explain(error, section="data"))
+        raise InputError(f"{sentences}; see the options of manta evaluate.") from None
 
 
 def _new_folder(name: str, version: int | None) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from manta.cluster.job import INPUTS
-from manta.config.file import DATA_FILES, anchor_paths, build_config, read_document
+from manta.config.file import DATA_FILES, anchor_paths, build_config, parse_document, read_text
 from manta.console import bytes_phrase
 from manta.errors import InputError
 from manta.storage.folders import names_a_folder
@@ -104,12 +104,13 @@ def packed_inputs(verb: str, params: Mapping[str, Any], *, limit: int = MOST_BYT
 
 
 def _packed_config(cargo: Cargo, path: Path, *, overrides: Sequence[str] | None) -> tuple[dict[str, Any], str | None]:
-    document = read_document(path)
+    text = read_text(path)
+    document = parse_document(text, source=str(path))
     stays = str(document.get("storage") or "/")
     if not stays.startswith(("/", "~")) and "://" not in stays:
         raise InputError(f"{path}: storage {stays} is relative to this file; a job needs a folder that all nodes share, from / on.")
     anchor_paths(document, path.resolve().parent)
-    config = build_config(document, source=str(path), overrides=list(overrides or []))
+    config = build_config(document, source=str(path), text=text, overrides=list(overrides or []))
     shared = Path(config.storage).expanduser() if config.storage else None
     for section, key in (*(("data", key) for key in DATA_FILES), ("model", "pretrained")):
         value = getattr(getattr(config, section), key)

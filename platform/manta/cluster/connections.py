@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from manta.config.file import read_document
+from manta.config.file import parse_document, read_text
 from manta.config.yaml_model import YamlModel, faults
+from manta.config.yaml_text import nearest_place, places_in
 from manta.errors import InputError
 
 CLUSTERS_FILE = "~/.config/manta/clusters.yaml"
@@ -107,10 +108,13 @@ def _known_cluster(name: str | None) -> KnownCluster | None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise InputError(f"{path} can be read by others (mode {mode:o}), and it holds tokens; chmod 600 {path}")
+    text = read_text(path, what="clusters file")
     try:
-        found = ClustersFile.model_validate(read_document(path, what="clusters file", example="clusters: {gpu: {address: …}}"))
+        found = ClustersFile.model_validate(parse_document(text, source=str(path), example="clusters: {gpu: {address: …}}"))
     except ValidationError as error:
-        raise InputError("\n".join(f"{path}: {line}." for line in faults(error))) from None
+        places = places_in(text, source=str(path))
+        told = (f"{nearest_place(places, name) or path}: {name}: {problem}." for name, problem in faults(error).items())
+        raise InputError("\n".join(told)) from None
     name = name or found.default
     if name is None:
         return None

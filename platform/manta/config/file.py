@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from manta.config import ExperimentConfig, field_names, nearest, section_type, set_by_name
 from manta.config.yaml_model import read_as
-from manta.config.yaml_text import read_yaml
+from manta.config.yaml_text import nearest_place, places_in, read_yaml
 from manta.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,26 +29,35 @@ def load_config(path: Path, *, overrides: list[str] | None = None) -> Experiment
     Relative data and model paths in the file start at the file's folder, those in `overrides` at the working folder.
 
     Raises:
-        InputError: the file is missing or not YAML, or a setting is unknown or wrong; the message names it.
+        InputError: the file is missing or not YAML, or a setting is unknown or wrong; the message names it and its line.
     """
-    document = read_document(path)
+    text = read_text(path)
+    document = parse_document(text, source=str(path))
     anchor_paths(document, path.resolve().parent)
-    return build_config(document, source=str(path), overrides=overrides)
+    return build_config(document, source=str(path), text=text, overrides=overrides)
 
 
-def read_document(path: Path, *, what: str = "config file", example: str = "name: support") -> dict[str, Any]:
+def read_text(path: Path, *, what: str = "config file") -> str:
+    """Return the text of a YAML file. Messages call the file `what`.
+
+    Raises:
+        InputError: the file is missing or unreadable.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such {what}; check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from None
+
+
+def read_document(path: Path, *, what: str, example: str) -> dict[str, Any]:
     """Return a YAML file as plain data. Messages call the file `what` and show the `example` of its contents.
 
     Raises:
         InputError: the file is missing, unreadable, or not a YAML mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such {what}; check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from None
-    return parse_document(text, source=str(path), example=example)
+    return parse_document(read_text(path, what=what), source=str(path), example=example)
 
 
 def parse_document(text: str, *, source: str, example: str = "name: support") -> dict[str, Any]:
@@ -63,34 +72,39 @@ def parse_document(text: str, *, source: str, example: str = "name: support") ->
     return document
 
 
-def build_config(document: dict[str, Any], *, source: str, overrides: list[str] | None = None) -> ExperimentConfig:
-    """Apply `--set` pairs to a config document and check the result.
+def build_config(document: dict[str, Any], *, source: str, text: str = "", overrides: list[str] | None = None) -> ExperimentConfig:
+    """Apply `--set` pairs to a config document and check the result. `text` is the YAML of the document, if it comes from any.
 
     Raises:
-        InputError: the message has one line for each setting that is unknown or wrong.
+        InputError: the message has one line for each setting that is unknown or wrong. It begins with the place of the setting.
     """
+    given: dict[str, str] = {}
     for pair in overrides or []:
-        name, equals, text = pair.partition("=")
+        name, equals, words = pair.partition("=")
         if not equals or not name:
             raise InputError(f"--set {pair}: write it as name=value, for example --set train.learning_rate=3e-5.")
-        value = read_yaml(text, source=f"--set {pair}")
+        value = read_yaml(words, source=f"--set {pair}")
         try:
             set_by_name(document, name.strip(), value, section=ExperimentConfig)
         except ValueError as error:
             raise InputError(f"--set {pair}: {error}") from None
+        given[name.strip()] = f"--set {pair}"
     try:
         return ExperimentConfig.model_validate(document)
     except ValidationError as error:
-        raise InputError("\n".join(f"{source}: {line}" for line in explain(error))) from None
+        in_file = places_in(text, source=source)
+        places = {name: place for name, place in in_file.items() if nearest_place(given, name) is None} | given
+        told = ((nearest_place(places, name) or source, sentence) for name, sentence in explain(error))
+        raise InputError("\n".join(dict.fromkeys(f"{place}: {sentence}" for place, sentence in told))) from None
 
 
-def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
-    """Return one sentence for each wrong setting: its dotted name, what is wrong, and what is allowed.
+def explain(error: ValidationError, *, section: str | None = None) -> list[tuple[str, str]]:
+    """Return for each wrong setting its dotted name, and one sentence that names it, what is wrong, and what is allowed.
 
     `section` is the one that was validated, if it was not the whole config.
     """
     outer = (section,) if section else ()
-    lines: list[str] = []
+    told: list[tuple[str, str]] = []
     deepest: dict[str, ErrorDetails] = {}
     for item in error.errors(include_url=False):
         item["loc"] = (*outer, *item["loc"])
@@ -103,20 +117,22 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
             settings = _section_at(location[:-1])
             allowed = list(settings.model_fields) if settings else []
             elsewhere = [known for known in field_names(ExperimentConfig) if known.rsplit(".", 1)[-1] == location[-1]]
-            lines.append(f"unknown setting {name}; {nearest(location[-1], [*allowed, *elsewhere])}")
+            told.append((name, f"unknown setting {name}; {nearest(location[-1], [*allowed, *elsewhere])}"))
         elif item["type"] == "invalid_key":
             section_name = ".".join(location[:-1]) or "the experiment"
-            lines.append(f"{section_name}: YAML reads the name of a setting as {read_as(item['input'])}; quote it or remove it")
+            problem = f"YAML reads the name of a setting as {read_as(item['input'])}; quote it or remove it"
+            told.append((".".join((*location[:-1], str(item["input"]))), f"{section_name}: {problem}"))
         elif item["type"] == "missing":
-            lines.append(f"{name} is required; {_explanation(location)}")
+            told.append((name, f"{name} is required; {_explanation(location)}"))
         elif item["type"] == "value_error":
             cause = item.get("ctx", {}).get("error")
             message = str(cause) if cause is not None else item["msg"]
-            lines.append(f"{name}: {message}" if name and not message.startswith(name) else message)
+            sentence = f"{name}: {message}" if name and not message.startswith(name) else message
+            told.append((_first_setting(sentence), sentence))
         else:
             problem = item["msg"][0].lower() + item["msg"][1:]
-            lines.append(f"{name}: {_short.repr(item['input'])} is wrong: {problem}. {_explanation(location)}".rstrip())
-    return list(dict.fromkeys(lines))
+            told.append((name, f"{name}: {_short.repr(item['input'])} is wrong: {problem}. {_explanation(location)}".rstrip()))
+    return told
 
 
 def write_config(config: ExperimentConfig, path: Path) -> None:
@@ -164,6 +180,12 @@ def _setting(location: tuple[int | str, ...]) -> list[str]:
         else:
             return parts[:depth]
     return parts
+
+
+def _first_setting(sentence: str) -> str:
+    """Return the setting with which a rule's sentence begins: `train.batch_size 2 leaves …`, `tune.space: train.seed cannot …`."""
+    first, second = (*sentence.split(), "", "")[:2]
+    return f"{first.rstrip(':')}.{second}" if first == "tune.space:" else first.rstrip(":")
 
 
 def _section_at(location: list[str]) -> type[BaseModel] | None:

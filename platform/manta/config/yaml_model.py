@@ -39,10 +39,9 @@ def read_as(value: Any) -> str | None:
             return None
 
 
-def faults(error: ValidationError) -> list[str]:
-    """Return one sentence for each fault of a small file: the setting, and what is wrong with it."""
-    named = ((".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors())
-    return [f"{name}: {message}" for name, message in named]
+def faults(error: ValidationError) -> dict[str, str]:
+    """Return what is wrong with each wrong setting of a small file, by its dotted name."""
+    return {".".join(map(str, item["loc"])): item["msg"].removeprefix("Value error, ") for item in error.errors()}
 
 
 def _fault(value: Any, kinds: set[Any]) -> str | None:

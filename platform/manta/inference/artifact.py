@@ -146,7 +146,7 @@ class ModelArtifact:
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{path}: no {MANIFEST_FILE}; this is not a model folder made by Manta.") from None
         except (ValidationError, UnicodeDecodeError) as error:
-            reason = faults(error)[0] if isinstance(error, ValidationError) else "not text"
+            reason = ": ".join(next(iter(faults(error).items()))) if isinstance(error, ValidationError) else "not text"
             raise InputError(f"{path / MANIFEST_FILE}: damaged or of another version ({reason}); export the model again.") from None
         for name in sorted({WEIGHTS_FILE, *manifest.files}):
             file = path / name

@@ -163,7 +163,7 @@ def test_tokens_that_others_can_read_are_refused(own_home: Path, tmp_path: Path)
         connection()
     path.chmod(0o600)
     path.write_text("clusters: {gpu: {address: x, token: 12}}")
-    with pytest.raises(InputError, match=r"clusters.yaml: clusters.gpu.token: YAML reads the value as the number 12; quote it"):
+    with pytest.raises(InputError, match=r"clusters.yaml:1: clusters.gpu.token: YAML reads the value as the number 12; quote it"):
         connection()
     with pytest.raises(InputError, match="the token cannot be read"):
         connection(address="x", token_file=tmp_path / "none")

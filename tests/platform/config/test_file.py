@@ -43,6 +43,81 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(experiment: Path, te
     assert str(experiment) in message
 
 
+LONG = """\
+# the experiment of the support desk
+name: support
+data:
+  train: train.csv
+  text:
+    - subject
+    - true
+  labl: topic
+train:
+  learning_rate: fast
+
+  num_epochs: 3
+  batch_size: 2
+  num_workers: 4
+tune:
+  space:
+    model.dropout:
+      unifrom: [0, 0.2]
+trian: {}
+"""
+
+
+def places(path: Path, *, overrides: list[str] | None = None) -> list[str]:
+    """The place and the first words of each line of an error."""
+    return sorted(" ".join(line.split()[:4]) for line in refused(path, overrides=overrides).splitlines())
+
+
+def test_each_mistake_names_its_line(experiment: Path) -> None:
+    experiment.write_text(LONG)
+    assert places(experiment) == sorted(
+        [
+            f"{experiment}:5: data.text: YAML reads",
+            f"{experiment}:8: unknown setting data.labl;",
+            f"{experiment}:10: train.learning_rate: 'fast' is",
+            f"{experiment}:18: unknown setting tune.space.model.dropout.unifrom;",
+            f"{experiment}:19: unknown setting trian;",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("data: {}\n\nname: x\n", ":1: data.train is required;"),
+        ("data: {train: r.csv}\n", ": name is required;"),
+        (MINIMAL + "train:\n  num_workers: 4\n  batch_size: 2\n", ":5: train.batch_size 2 leaves"),
+        (MINIMAL + "train:\n  num_workers: 64\n", ":3: train.batch_size 32 leaves"),
+        (MINIMAL + "tune:\n  space:\n    model.dropout: {choice: [0.1, 2]}\n", ":5: tune.space: model.dropout cannot"),
+        (MINIMAL + "tune:\n  search: grid\n", ":4: tune.search: grid tries"),
+        (MINIMAL + "\n\non: 1\n", ":5: the experiment: YAML"),
+        ("name: x\ndata:\n  train: r.csv\n  text: label\n", ":4: data.text and data.label"),
+    ],
+)
+def test_a_rule_or_a_missing_setting_names_the_line_that_is_nearest(experiment: Path, text: str, place: str) -> None:
+    experiment.write_text(text)
+    assert places(experiment) == [f"{experiment}{place}"]
+
+
+def test_mistakes_of_the_file_keep_their_lines_beside_a_set(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "train:\n  sead: 1\n")
+    assert places(experiment, overrides=["train.num_epochs=1"]) == [f"{experiment}:4: unknown setting train.sead;"]
+
+
+def test_a_mistake_in_a_set_is_not_looked_for_in_the_file(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "train:\n  seed: 1\n")
+    assert places(experiment, overrides=["train.seed=one"]) == ["--set train.seed=one: train.seed: 'one'"]
+    assert places(experiment, overrides=["train.batch_size=2", "train.num_workers=4"]) == [
+        "--set train.batch_size=2: train.batch_size 2"
+    ]
+    assert places(experiment, overrides=["tune.space.train.num_epochs={choice: [1, many]}"]) == [
+        "--set tune.space.train.num_epochs={choice: [1, many]}:"
+    ]
+
+
 def test_a_key_like_no_other_lists_the_known_ones(experiment: Path) -> None:
     experiment.write_text(MINIMAL + "tune: {budget: {zzz: 1}}\n")
     assert "unknown setting tune.budget.zzz; known ones are num_trials" in refused(experiment)
@@ -82,7 +157,7 @@ def test_a_wrong_value_is_shown_with_its_field_and_what_is_allowed(experiment: P
 )
 def test_a_field_of_several_types_goes_by_its_own_name(experiment: Path, text: str, start: str) -> None:
     experiment.write_text(f"{MINIMAL}{text}\n")
-    names = [line.removeprefix(f"{experiment}: ") for line in refused(experiment).splitlines()]
+    names = [line.removeprefix(f"{experiment}:3: ") for line in refused(experiment).splitlines()]
     assert [name for name in names if not name.startswith(start)] == []
 
 
@@ -131,7 +206,7 @@ def test_every_wrong_setting_has_its_line(experiment: Path) -> None:
 )
 def test_no_type_of_yaml_counts_as_another(experiment: Path, text: str, message: str) -> None:
     experiment.write_text(text)
-    assert f"{experiment}: " in refused(experiment)
+    assert refused(experiment).startswith((f"{experiment}:1: name", f"{experiment}:{text.count(chr(10)) + 1}: "))
     assert message in refused(experiment)
 
 
@@ -154,13 +229,13 @@ def test_a_section_given_twice_is_named_with_both_lines(experiment: Path) -> Non
 def test_a_rule_over_several_fields_is_one_sentence(experiment: Path) -> None:
     experiment.write_text(MINIMAL + "train: {batch_size: 2, num_workers: 4}\n")
     message = refused(experiment)
-    assert message.startswith(f"{experiment}: train.batch_size 2 leaves some of the 4 workers without a row")
+    assert message.startswith(f"{experiment}:3: train.batch_size 2 leaves some of the 4 workers without a row")
 
 
 def test_a_searched_value_that_does_not_fit_is_one_sentence(experiment: Path) -> None:
     experiment.write_text(MINIMAL + "tune: {space: {train.num_epochs: {choice: [1, many]}}}\n")
     message = refused(experiment)
-    assert f"{experiment}: tune.space: train.num_epochs cannot be 'many': input should be a valid integer" in message
+    assert f"{experiment}:3: tune.space: train.num_epochs cannot be 'many': input should be a valid integer" in message
     assert "\n" not in message
 
 
@@ -205,7 +280,7 @@ def test_the_last_set_of_a_name_holds(experiment: Path) -> None:
         ("train=1", "train is not a setting"),
         ("train.learning_rate", "write it as name=value"),
         ("=3", "write it as name=value"),
-        ("train.seed=[1", "--set train.seed=[1, line 1: not valid YAML"),
+        ("train.seed=[1", "--set train.seed=[1: not valid YAML"),
         ("train.seed=one", "train.seed: 'one' is wrong"),
         ("tune.space.train.lr={uniform: [0, 1]}", "train.lr is not a setting"),
     ],
@@ -265,13 +340,13 @@ def test_a_folder_is_no_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fragment"),
     [
-        (b"name: x\ndata: {train: [}\n", ", line 2: not valid YAML"),
-        (b"name: x\n\tdata: 1\n", ", line 2: not valid YAML"),
+        (b"name: x\ndata: {train: [}\n", ":2: not valid YAML"),
+        (b"name: x\n\tdata: 1\n", ":2: not valid YAML"),
         (b"- name\n", "found list"),
         (b"", "found NoneType"),
         (b"just words\n", "found str"),
         (b"name: \xff\n", "cannot be read"),
-        (b"name: 2024-13-45\n", ", line 1: not valid YAML (month must be in 1..12; quote it)"),
+        (b"name: 2024-13-45\n", ":1: not valid YAML (month must be in 1..12; quote it)"),
     ],
     ids=["bracket", "tab", "list", "empty", "words", "bytes", "impossible-date"],
 )

@@ -52,12 +52,12 @@ def test_an_alias_may_save_typing() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: &a\n  b: *a\n", "e.yaml, line 1: the value contains itself through an alias"),
-        ("a: " + "[" * 60 + "]" * 60, "e.yaml, line 1: nested deeper than 50 levels"),
+        ("a: &a\n  b: *a\n", "e.yaml:1: the value contains itself through an alias"),
+        ("a: " + "[" * 60 + "]" * 60, "e.yaml:1: nested deeper than 50 levels"),
         ("[" * 5000, "nested deeper than 50 levels"),
-        ("a: 1\nb: 2024-13-45\n", "e.yaml, line 2: not valid YAML (month must be in 1..12; quote it)"),
-        ("a: 1\nb: \0\n", "e.yaml, line 2: not valid YAML (special characters are not allowed)"),
-        ("a: 1\nb: !!python/object:os.system x\n", "e.yaml, line 2: not valid YAML (could not determine a constructor"),
+        ("a: 1\nb: 2024-13-45\n", "e.yaml:2: not valid YAML (month must be in 1..12; quote it)"),
+        ("a: 1\nb: \0\n", "e.yaml:2: not valid YAML (special characters are not allowed)"),
+        ("a: 1\nb: !!python/object:os.system x\n", "e.yaml:2: not valid YAML (could not determine a constructor"),
         ("x" * (MOST_CHARACTERS + 1), "e.yaml: 1,000,001 characters are too many"),
     ],
     ids=["loop", "deep", "deeper", "date", "control", "object", "long"],

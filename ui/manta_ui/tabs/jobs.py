@@ -212,7 +212,7 @@ def check_note(text: str, uploads: Mapping[str, Path]) -> str:
     try:
         config = checked(text, uploads)
     except InputError as error:
-        return note_html(str(error).replace(f"{SOURCE}: ", ""), is_error=True)
+        return note_html(str(error).replace(f"{SOURCE}: ", "").replace(f"{SOURCE}:", "line "), is_error=True)
     return note_html(f"Ready: {config.name}, registered as {config.registered_name}.")
 
 
