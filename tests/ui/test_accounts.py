@@ -74,6 +74,31 @@ def test_each_wrong_password_makes_the_next_attempt_wait_longer(
     assert "wrong password for 'ann', 4 in a row" in caplog.text
 
 
+def test_log_ins_are_on_record_without_what_unknown_people_typed(
+    accounts: Accounts, own_storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manta_ui.accounts.FIRST_WAIT_S", 0.0)
+
+    async def attempts() -> None:
+        for name, password in [("ann", "wrong"), ("ann", "wrong"), ("ann", PASSWORD), ("typed secret", "x"), ("cleo", "x")]:
+            await accounts.check(name, password)
+        monkeypatch.setattr("manta_ui.accounts.CALM_S", 0.0)  # as if a minute had passed
+        await accounts.check("dora", "x")
+
+    asyncio.run(attempts())
+    path = own_storage / "audit.jsonl"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(line["event"], line["by"], line.get("count")) for line in lines] == [
+        ("log-in refused", "ann", 1),
+        ("log-in refused", "ann", 2),
+        ("logged in", "ann", None),
+        ("log-in refused", "an unknown name", 1),
+        ("log-in refused", "an unknown name", 2),
+    ]
+    assert not any(word in path.read_text(encoding="utf-8") for word in (PASSWORD, "wrong", "secret", "cleo", "dora"))
+
+
 def test_the_file_holds_salted_hashes_and_is_its_owners_only(accounts: Accounts) -> None:
     assert stat.S_IMODE(accounts.path.stat().st_mode) == 0o600
     content = accounts.path.read_text()

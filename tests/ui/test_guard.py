@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import threading
 import time
@@ -83,6 +84,7 @@ def test_a_sibling_subdomain_reads_nothing_of_who_is_logged_in(browser: Browser,
         page.get_by_label("password").fill(PASSWORD)
         page.get_by_role("button", name="Login").click()
         page.get_by_role("tab", name="Classify").wait_for(timeout=45_000)
+        assert [json.loads(line)["event"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()] == ["logged in"]
         cookies = {cookie["name"].split("-")[0]: cookie for cookie in context.cookies()}
         assert cookies["access"]["sameSite"] == "Lax"
         assert cookies["access"]["httpOnly"]

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from manta.errors import InputError
-from manta.storage.folders import disk_errors, write_atomically
+from manta.storage import audit
+from manta.storage.folders import Storage, disk_errors, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +45,10 @@ FORGETS_AFTER_S = 900.0
 MOST_WAITING = 5
 """Attempts for one name that may wait; more are refused at once."""
 MOST_NAMES = 10_000
+CALM_S = 60.0
+"""The audit log tells of unknown names once in this time, so that nobody fills the disk with made-up ones."""
+UNKNOWN = "an unknown name"
+"""What the audit log has in the place of a name that is not in the file: people type passwords there, too."""
 
 
 class Account(BaseModel):
@@ -89,10 +94,14 @@ class _Attempts:
 
 
 class Accounts:
-    """The accounts of one file."""
+    """The accounts of one file. Who logs in, and who fails to, is in the audit log of this machine's storage."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser()
+        self._storage = Storage.resolve(None)
+        self._num_unknown = 0
+        """Attempts under unknown names that are not yet on record."""
+        self._told_of_unknown = float("-inf")
         self._attempts: OrderedDict[str, _Attempts] = OrderedDict()
 
     def add(self, name: str, *, password: str, may_promote: bool) -> None:
@@ -167,13 +176,26 @@ class Accounts:
                 await asyncio.sleep(attempts.wait_s())
                 if await asyncio.to_thread(self._matches, user, password):
                     attempts.num_wrong = 0
+                    audit.record(self._storage, "logged in", by=user)
                     return True
                 attempts.num_wrong += 1
                 attempts.last = time.monotonic()
                 LOG.warning("wrong password for %.100r, %d in a row", user, attempts.num_wrong)
+                self._record_refusal(user, in_a_row=attempts.num_wrong)
                 return False
         finally:
             attempts.num_waiting -= 1
+
+    def _record_refusal(self, user: str, *, in_a_row: int) -> None:
+        """Put a failed log-in on record. Attempts under a known name are few, as each one waits longer."""
+        if self.has(user):
+            audit.record(self._storage, "log-in refused", by=user, count=in_a_row)
+            return
+        self._num_unknown += 1
+        now = time.monotonic()
+        if now - self._told_of_unknown >= CALM_S:
+            audit.record(self._storage, "log-in refused", by=UNKNOWN, count=self._num_unknown)
+            self._num_unknown, self._told_of_unknown = 0, now
 
     def _matches(self, user: str, password: str) -> bool:
         if len(password) > LONGEST_PASSWORD:

@@ -73,11 +73,11 @@ def read_yaml(text: str, *, source: str) -> Any:
 
 
 def places_in(text: str, *, source: str) -> dict[str, str]:
-    """Return the place of each key, such as `e.yaml:12`, of a text that `read_yaml` accepts. Names have dots, as in `train.seed`."""
+    """Return the place of each key, such as `e.yaml:12`, of a text that `read_yaml` accepts, by its dotted name."""
     places: dict[str, str] = {}
     loader = _Loader(text)
 
-    def walk(node: yaml.Node, outer: str) -> None:
+    def walk(node: yaml.Node | None, outer: str) -> None:
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             name = f"{outer}{loader.construct_object(key, deep=True)}"
             places[name] = f"{source}:{key.start_mark.line + 1}"

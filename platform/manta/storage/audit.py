@@ -1,4 +1,4 @@
-"""The audit log of a storage: who made and revoked keys, which keys were refused, and which version became champion.
+"""The audit log of a storage: who made and revoked keys, which keys were refused, who logged in, and which version became champion.
 
 It is `<storage>/audit.jsonl`, one JSON object a line, readable by its owner only. Lines are added, never changed. A storage in an
 object store has none; the decisions about versions are in its registry all the same.
@@ -39,6 +39,7 @@ def record(storage: Storage, event: str, *, by: str, **facts: object) -> None:
     line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, "by": by, **facts}
     path = storage.root / FILE
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OWNER_ONLY)
         try:
             os.write(file, (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
