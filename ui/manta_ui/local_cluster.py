@@ -8,12 +8,12 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.cluster.connections import connection
 from manta.cluster.jobs_api import JobsApi, last_line
+from manta.cluster.tied import start_tied, stop_tied
 from manta.errors import RunError
 
 if TYPE_CHECKING:
@@ -25,12 +25,15 @@ STOPS_WITHIN_S = 30.0
 
 
 class LocalCluster:
-    """The cluster. As a context manager, it stops at the end. Its jobs use the same storage as the page."""
+    """The cluster. As a context manager, it stops at the end; it also ends if the page is killed.
+
+    Its jobs use the same storage as the page.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._api: JobsApi | None = None
 
     def __enter__(self) -> LocalCluster:
@@ -61,11 +64,8 @@ class LocalCluster:
 
     def stop(self) -> None:
         """Stop the cluster and its jobs, if it was started."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOPS_WITHIN_S)
+        if self._process is not None:
+            stop_tied(self._process, stops_within_s=STOPS_WITHIN_S)
 
     def _started(self) -> JobsApi:
         cpus = len(os.sched_getaffinity(0))
@@ -73,17 +73,11 @@ class LocalCluster:
         self._storage.root.mkdir(parents=True, exist_ok=True)
         log = self._storage.root / "page-cluster.log"
         with log.open("w") as output:
-            # A separate session, so that Ctrl-C reaches only the page, which ends the cluster.
-            self._process = subprocess.Popen(  # noqa: S603  # our own command
-                command,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-                env=os.environ | {"MANTA_STORAGE": self._storage.url or str(self._storage.root)},
-                start_new_session=True,
-                text=True,
+            environment = os.environ | {"MANTA_STORAGE": self._storage.url or str(self._storage.root)}
+            self._process = start_tied(
+                command, stops_within_s=STOPS_WITHIN_S, stdout=subprocess.PIPE, stderr=output, env=environment
             )
-        line = self._process.stdout.readline() if self._process.stdout else ""
+        line = self._process.stdout.readline() if self._process.stdout else b""
         if not line:
             raise RunError(f"no cluster could be started on this machine: {last_line(log.read_text(errors='replace'))} (see {log})")
         started = json.loads(line)

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx
 
 from manta.cluster.http import http_client
 from manta.cluster.ports import free_ports
+from manta.cluster.tied import start_tied, stop_tied
 from manta.storage.folders import owner_only
 from manta_ui.tracking_client import NothingRecordedError, TrackingClient, TrackingError, TrackingStartingError
 
@@ -30,9 +29,9 @@ STOPS_WITHIN_S = 5.0
 
 
 class TrackingServer:
-    """An MLflow server for the registry of a storage, on this machine only. As a context manager, it stops at the end.
+    """An MLflow server for the registry of a storage, on this machine only.
 
-    `server.client()` returns a client of it.
+    As a context manager, it stops at the end; it also ends if the page is killed. `server.client()` returns a client of it.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -73,14 +72,8 @@ class TrackingServer:
 
     def stop(self) -> None:
         """Stop the server and its workers, if it was started."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, sign)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOPS_WITHIN_S)
-                return
+        if self._process is not None:
+            stop_tied(self._process, stops_within_s=STOPS_WITHIN_S)
 
     @property
     def _log(self) -> str:
@@ -99,11 +92,10 @@ class TrackingServer:
             *("--backend-store-uri", f"sqlite:///{database}"),
             *("--artifacts-destination", str(self._registry / "artifacts")),
         ]
-        # No job queues, which start slowly. A separate session, so that Ctrl-C reaches only the page and `stop` ends all workers.
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no job queues, which start slowly
         with open(self._log, "wb", opener=owner_only) as log:
-            self._process = subprocess.Popen(  # noqa: S603  # our own command
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            self._process = start_tied(
+                command, stops_within_s=STOPS_WITHIN_S, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
 
 
