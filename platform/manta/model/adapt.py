@@ -21,21 +21,33 @@ FINAL_NORMS = {"final_norm", "final_layer_norm", "norm", "ln", "ln_f"}
 READS_CLS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
 """Architectures with BERT's layer structure whose classification head reads only the first token."""
 
+UNREAD = {"big_bird": ".pooler.", "esm": ".contact_head.", "roformer": ".embed_positions."}
+"""Part of an encoder, by architecture, that a classifier does not read, or only as constants. No gradient reaches it."""
+
+
+def is_unread(name: str, model_type: str) -> bool:
+    """Tell whether a parameter takes no part in the training of a classifier."""
+    return UNREAD.get(model_type, name + ".") in name
+
 
 def adapt(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
-    """Return the model with its frozen parts frozen, or with LoRA adapters in its layers.
+    """Return the model with its frozen parts and those that no gradient reaches frozen, or with LoRA adapters in its layers.
 
     Raises:
         InputError: the architecture has no such layers, or no linear layer has a given name.
     """
+    kind = model.config.model_type
     if config.lora is not None:
-        return _with_adapters(model, config.lora)
-    if config.freeze_embeddings or config.freeze_layers:
+        model = _with_adapters(model, config.lora)
+    elif config.freeze_embeddings or config.freeze_layers:
         layers, num_layers = encoder_layers(model)
         if config.freeze_layers > num_layers:
             raise InputError(f"model.freeze_layers is {config.freeze_layers}, but {config.pretrained} has {num_layers} layers.")
         for name, parameter in model.named_parameters():
             parameter.requires_grad = depth(name, layers, num_layers) <= num_layers - config.freeze_layers
+    for name, parameter in model.named_parameters():
+        if is_unread(name, kind):
+            parameter.requires_grad = False
     return model
 
 

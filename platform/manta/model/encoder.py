@@ -180,6 +180,9 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
     # transformers selects the loss by this name: BCE on each logit, or cross-entropy over classes.
     result.problem_type = "single_label_classification" if labels.task == "multiclass" else "multi_label_classification"
     set_dropout(result, config.dropout)
+    if result.model_type == "big_bird":
+        # Its sparse attention begins with batches of long texts, so that an answer would depend on the texts beside it.
+        result.attention_type = "original_full"
     return result
 
 
@@ -263,6 +266,8 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    from manta.model.adapt import is_unread
+
     model_config = load_model_config(config, labels)
     keeps_head = _keeps_head(_pretrained_config(config.pretrained), labels)
     if keeps_head:
@@ -282,7 +287,11 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     _prepare_head(model, labels, keeps_head=keeps_head, was_drawn=lacking)
     # Heads are new, and so is the pooler of an encoder pretrained without one. Any other missing tensor would train from scratch.
     encoder = f"{model.base_model_prefix}."
-    missing = sorted(name for name in lacking if name.startswith(encoder) and ".pooler." not in name)
+    missing = sorted(
+        name
+        for name in lacking
+        if name.startswith(encoder) and ".pooler." not in name and not is_unread(name, model_config.model_type)
+    )
     if missing:
         raise InputError(
             f"model.pretrained: the weights of {config.pretrained} lack {len(missing)} of the encoder's tensors "

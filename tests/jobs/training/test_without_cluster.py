@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+import transformers
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from safetensors.torch import load_file
 
 from manta.config.file import write_config
 from manta.console import people_console
 from manta.errors import RunError
+from manta.model.adapt import is_unread
 from manta_jobs.runs.train import train
 from manta_jobs.training.memory import OutOfMemory
 from manta_jobs.training.progress import Board
@@ -60,6 +65,28 @@ def test_one_process_trains_what_a_worker_of_a_cluster_trains_and_can_do_so_agai
         assert run["version"] == number
         assert [epoch["weights_sha256"] for epoch in run["history"]] == hashes
         assert run["metrics"]["accuracy"] == on_cluster.artifact.manifest.metrics["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "further"), [("Esm", {"mask_token_id": 4}), ("BigBird", {}), ("RoFormer", {"embedding_size": 32})]
+)
+def test_an_encoder_with_a_part_that_no_gradient_reaches_is_trained_and_keeps_it(
+    kind: str, further: dict[str, Any], two_classes: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_model, folder)
+    bert = json.loads((folder / "config.json").read_text())
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    settings = {name: bert[name] for name in sizes} | {"pad_token_id": 0, "max_position_embeddings": 64} | further
+    model = transformers.AutoModel.from_config(getattr(transformers, f"{kind}Config")(**settings))
+    model.save_pretrained(folder)
+    done = train(experiment(two_classes, folder, num_workers=1, num_epochs=1), console=people_console())
+    before, after = (load_file(path / "model.safetensors") for path in (folder, done.artifact.path))
+    prefix = {"Esm": "esm.", "BigBird": "bert.", "RoFormer": "roformer."}[kind]
+    unread = [name for name in before if is_unread(prefix + name, model.config.model_type)]
+    assert unread != []
+    assert [name for name in unread if not torch.equal(before[name], after[prefix + name])] == []
+    assert not torch.equal(before["embeddings.word_embeddings.weight"], after[f"{prefix}embeddings.word_embeddings.weight"])
 
 
 def local_trainer(loop: Callable[[dict[str, Any]], None], recovery: Recovery) -> TorchTrainer:

@@ -387,6 +387,23 @@ def test_an_encoder_of_another_width_is_refused(checkpoints: dict[str, Path], tm
     assert "lack 6 of the encoder's tensors" in refused(config_of(tmp_path))
 
 
+def test_an_encoder_without_the_part_that_no_classifier_reads_is_whole(tmp_path: Path) -> None:
+    model = transformers.AutoModel.from_config(transformers.RoFormerConfig(**SMALL, embedding_size=32))
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["encoder.embed_positions.weight"]  # published checkpoints lack it: it is calculated
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    built = build_model(config_of(tmp_path), THREE)
+    assert torch.equal(built.roformer.encoder.embed_positions.weight, model.encoder.embed_positions.weight)
+
+
+def test_sparse_attention_that_depends_on_the_batch_is_off(tmp_path: Path) -> None:
+    sparse = transformers.BigBirdConfig(**SMALL, block_size=4, num_random_blocks=1)
+    transformers.AutoModel.from_config(sparse).save_pretrained(tmp_path)
+    model = build_model(config_of(tmp_path), THREE)
+    assert model.bert.attention_type == model.config.attention_type == "original_full"
+
+
 def test_code_that_comes_with_a_model_is_refused_without_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
     (tmp_path / "config.json").write_text(
