@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,8 +26,7 @@ from manta.registry.tracking import Point, RunTracker, check_tracking_server, ep
 from manta.storage.folders import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 CONFIG = {"name": "desk", "train": {"learning_rate": 1e-4, "seed": 0}}
 STEPS = [
@@ -34,8 +37,10 @@ EPOCH = {"epoch": 2, "loss": 0.9, "accuracy": 0.6, "train_loss": 1.1, "dropout":
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int, *, artifacts: str | None = None, **environment: str) -> Iterator[str]:
-    """A tracking server as an operator starts it, ready to answer; it is stopped at the end.
+def mlflow_server(
+    folder: Path, port: int, *, artifacts: str | None = None, options: Sequence[str] = (), **environment: str
+) -> Iterator[str]:
+    """A tracking server as an operator starts it, also with further options, ready to answer; it is stopped at the end.
 
     It keeps files in its folder unless `artifacts` says where.
     """
@@ -45,6 +50,7 @@ def mlflow_server(folder: Path, port: int, *, artifacts: str | None = None, **en
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
             *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
             *("--artifacts-destination", artifacts or str(folder / "artifacts")),
+            *options,
         ],
         stdout=(folder / "log").open("a"),
         stderr=subprocess.STDOUT,
@@ -216,6 +222,22 @@ def test_a_server_that_does_not_know_its_own_name_is_told_before_a_run(tmp_path:
         with pytest.raises(
             InputError, match=rf"refuses requests \(status 403\): .* --allowed-hosts {named.removeprefix('http://')}\."
         ):
+            check_tracking_server()
+
+
+@pytest.mark.server
+def test_the_server_of_the_guide_answers_by_its_host_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, port = socket.gethostname(), free_ports(1)[0]
+    try:
+        socket.gethostbyname(name)
+    except OSError:
+        pytest.skip("this machine does not know its own name")
+    guide = (Path(__file__).parents[3] / "docs" / "registry.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^\$ mlflow server (.*?) --backend-store-uri", guide, flags=re.MULTILINE)
+    ours = re.sub(r"\bhost:5000", f"{name}:{port}", line).replace("localhost:5000", f"localhost:{port}")
+    with mlflow_server(tmp_path / "server", port, options=shlex.split(ours)):
+        for host in (name, "localhost"):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{host}:{port}")
             check_tracking_server()
 
 
