@@ -84,6 +84,8 @@ def ingress_of(config: ServeConfig, profile: ProfileName) -> Ingress:
         **THROUGHPUT,
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(config.port),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(config.port + 1),  # Ray takes the first free port
+        # Without its port, or a model that loads, it would be started three times, which takes minutes.
+        "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1",
         # A replica that is replaced gets its port back at once.
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",

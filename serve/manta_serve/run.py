@@ -39,6 +39,8 @@ OWN_CLUSTER = {
     "RAY_AUTH_MODE": "token",
 }
 DRAIN_TIMEOUT_S = 10.0
+PORT_IS_TAKEN = ("Failed to bind", "cannot bind socket", "No available ports", "port already in use")
+"""Words of Ray's proxy, of HAProxy and of a replica about a port that another process has."""
 
 
 def run_server(name: str | None, *, storage: str | None, config: ServeConfig, profile: ProfileName, console: Console) -> None:
@@ -137,15 +139,22 @@ def _start(arguments: ServeArguments, ingress: Ingress, *, version: RegisteredVe
     try:
         serve.start(http_options=HTTPOptions(host=host, port=ingress.proxy_port))
     except Exception as error:
-        if "Failed to bind" in str(error):  # another process was quicker than our own check
-            raise InputError(f"{ingress.host}:{ingress.proxy_port} is taken; choose another with --port.") from error
-        raise RunError(f"Ray Serve did not start at {ingress.host}:{ingress.proxy_port} ({last_cause(error)}).") from error
+        place = f"{ingress.host}:{ingress.proxy_port}"
+        _refuse_taken(error, place)
+        raise RunError(f"Ray Serve did not start at {place} ({last_cause(error)}).") from error
     try:
         serve.run(build(arguments), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
+        _refuse_taken(error, f"{ingress.host}:{arguments.serve.port}")
         serve.delete(APPLICATION)
         *_, reason = (str(error).strip() or repr(error)).splitlines()  # what comes before is the traceback of each process
         raise RunError(f"{version.name} version {version.version} did not start: {reason.strip()}") from error
+
+
+def _refuse_taken(error: Exception, place: str) -> None:
+    """Refuse the port if the error says that it is taken: another process was quicker than our own check."""
+    if any(words in str(error) for words in PORT_IS_TAKEN):
+        raise InputError(f"{place} is taken; choose another with --port.") from error
 
 
 def _drain(notice_s: float) -> None:

@@ -35,11 +35,16 @@ class Service(NamedTuple):
     port: int
     registry: ModelRegistry
 
-    def lines(self) -> list[dict[str, Any]]:
+    def log(self) -> Path:
         """The log of the replica, where docs/operations.md says that it is."""
         (replica,) = (item for item in processes_of(self.process) if "ServeReplica" in " ".join(item.cmdline()))
         log = Path(f"/proc/{replica.pid}/fd/2").readlink()
         assert log.match("/tmp/ray/session_*/logs/worker-*.err")  # noqa: S108
+        return log
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of the service itself."""
+        log = self.log()
         return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -123,5 +128,5 @@ def test_clients_that_leave_are_counted_and_no_fault(service: Service) -> None:
             client.recv(100)
             client.close()
     until(lambda: gone(service) == before + 4, what="four clients that left", limit_s=60)
-    text = json.dumps(service.lines())
-    assert "raceback" not in text
+    log = service.log()
+    assert [file.name for file in (log, *log.parent.glob("serve/*.log")) if "raceback" in file.read_text()] == []
