@@ -14,7 +14,6 @@ from manta.registry.tracking import check_tracking_server, tracking_server
 from manta.storage.object_store import check
 from manta_jobs.cluster.connection import WorkerResources, fit_workers, free_host_memory, num_workers_at_once
 from manta_jobs.preflight.estimate import (
-    FLOAT32,
     MemoryEstimate,
     ModelSize,
     TimeEstimate,
@@ -26,6 +25,7 @@ from manta_jobs.preflight.estimate import (
 )
 from manta_jobs.preflight.tokens import TokenSample, histogram
 from manta_jobs.preflight.trial import try_encoder
+from manta_jobs.training.memory import FLOAT32
 from manta_jobs.tuning.samplers import grid_points
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def check_memory(estimate: MemoryEstimate, *, available: int | None) -> Check:
         ("weights", estimate.parameters),
         ("gradients", estimate.gradients),
         ("optimizer", estimate.optimizer),
+        ("buffers of the exchange", estimate.buffers),
         (f"activations of {estimate.micro_batch_size} rows", estimate.activations),
         ("libraries", estimate.process),
     )
@@ -145,9 +146,8 @@ def check_memory(estimate: MemoryEstimate, *, available: int | None) -> Check:
     if available is None:
         return Check("memory", "OK", f"{words}; a GPU's memory is looked at by `manta preflight`, and by each worker.")
     words += f", of {bytes_phrase(available)} on its {estimate.device}."
-    held = estimate.parameters + estimate.gradients + estimate.optimizer + estimate.process
     row = estimate.activations // estimate.micro_batch_size
-    if held + row > available:
+    if estimate.held + row > available:
         can_split_more = not estimate.stage_reason and estimate.zero_stage < 3
         more = "train.zero_stage or train.num_workers" if can_split_more else "train.num_workers"
         return Check(

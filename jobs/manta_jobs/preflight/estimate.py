@@ -14,6 +14,7 @@ from manta.model.encoder import pretrained_source
 from manta_jobs.training.checkpoints import NUM_NEWEST_KEPT
 from manta_jobs.training.memory import (
     BACKWARD_FACTOR,
+    FLOAT32,
     USABLE_SHARE,
     Room,
     choose_micro_batch_size,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig, ModelConfig, TrainConfig
     from manta_jobs.preflight.probe import ProbeResult
 
-FLOAT32 = 4
 PROCESS_BYTES = 700_000_000
 """Memory of a worker process on a CPU before it loads a model: Python, torch, Ray and DeepSpeed, measured on Linux."""
 
@@ -127,6 +127,8 @@ class MemoryEstimate:
     gradients: int
     optimizer: int
     """AdamW's moments and, where ZeRO splits it, the float32 copies that it updates."""
+    buffers: int
+    """Copies of gradients that are being exchanged, on GPUs; at ZeRO 3 also the parameters that are gathered."""
     activations: int
     checkpoint: int
     """Copies that worker 0 makes to write a checkpoint in the background."""
@@ -139,10 +141,14 @@ class MemoryEstimate:
     """Reason for this stage if `train.zero_stage` is auto; else empty."""
 
     @property
+    def held(self) -> int:
+        """Total between steps."""
+        return self.parameters + self.gradients + self.optimizer + self.buffers + self.process
+
+    @property
     def needed(self) -> int:
         """Total at the peak."""
-        held = self.parameters + self.gradients + self.optimizer + self.process
-        return held + max(self.activations, self.checkpoint)  # checkpoints are copied between steps
+        return self.held + max(self.activations, self.checkpoint)  # checkpoints are copied between steps
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate as `report.json` has it."""
@@ -182,6 +188,7 @@ def estimate_memory(
         parameters=held.parameters,
         gradients=held.gradients,
         optimizer=held.optimizer,
+        buffers=held.buffers,
         activations=round(rows * row * BACKWARD_FACTOR),
         checkpoint=0 if use_gpu else room.checkpoint,
         process=process,

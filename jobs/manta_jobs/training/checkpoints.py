@@ -52,7 +52,9 @@ class TrainingState:
     batch: int = 0
     """Global batches of this epoch that are done."""
     loss_sum: float = 0.0
-    """Sum of the losses of those batches."""
+    """Sum of the losses of those batches whose steps were not skipped."""
+    skipped_steps: int = 0
+    """Steps of `step` that were skipped because their gradients were not finite, see `updates.py`."""
     train_s: float = 0.0
     """Seconds that those batches took."""
     folds_s: float = 0.0

@@ -52,8 +52,11 @@ def install_quick_dropout() -> torch.library.Library:
 
 
 def reduces_itself(engine: DeepSpeedEngine) -> bool:
-    """Tell whether `average_gradients` reduces this engine's gradients; if so, turn off DeepSpeed's own reduction."""
-    if engine.zero_optimization_stage() != 0 or engine.device.type != "cpu":
+    """Tell whether `average_gradients` reduces this engine's gradients; if so, turn off DeepSpeed's own reduction.
+
+    It sends float32 only.
+    """
+    if engine.zero_optimization_stage() != 0 or engine.device.type != "cpu" or engine.communication_data_type != torch.float32:
         return False
     engine.enable_backward_allreduce = False
     return True

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 
 from manta.model.adapt import parameter_groups
-from manta_jobs.training.zero import import_deepspeed
+from manta_jobs.training.memory import LIVE_BUCKETS, bucket_size
+from manta_jobs.training.zero import exchange_in, import_deepspeed, stay_at_lowest_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,17 +77,24 @@ def pass_seconds(dtype: torch.dtype) -> float:
     return min(seconds)
 
 
-def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: int) -> dict[str, Any]:
+def deepspeed_config(config: TrainConfig, *, num_learning: int, micro_batch_size: int, num_micro: int) -> dict[str, Any]:
     """Return the engine's JSON (https://www.deepspeed.ai/docs/config-json), with the user's own additions merged in.
 
     In bf16, weights, sums and the optimizer stay in float32 and matrices are multiplied in bfloat16, as torch's autocast does. This
     is the same at every ZeRO stage. In fp16 it holds for ZeRO 0 only. The other stages use DeepSpeed's own fp16, in which all
-    workers agree on the loss scale.
+    workers agree on the loss scale. `num_learning` is the number of parameters that learn.
     """
     precision = resolve_precision(config)
     on_gpu = torch.cuda.is_available()
     # Contiguous gradients help a GPU's allocator; on a CPU they are only one more copy.
     zero: dict[str, Any] = {"stage": config.chosen_zero_stage, "overlap_comm": on_gpu, "contiguous_gradients": on_gpu}
+    bucket = bucket_size(config, num_learning)
+    if on_gpu:
+        zero["reduce_bucket_size"] = bucket
+    if config.chosen_zero_stage == 3:
+        # By default an encoder's parameters all stay gathered, as they are fewer than a billion: nothing would be saved.
+        zero |= {"stage3_prefetch_bucket_size": bucket, "stage3_max_reuse_distance": bucket}
+        zero["stage3_max_live_parameters"] = LIVE_BUCKETS * bucket
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if config.offload_parameters:
@@ -95,8 +103,9 @@ def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: i
         # The most rows of one pass. The loss weights smaller passes, see `batches.Share`.
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": num_micro,
-        "gradient_clipping": config.max_grad_norm,
+        "gradient_clipping": config.max_grad_norm if config.chosen_zero_stage else 0.0,  # at ZeRO 0, `updates` clips
         "zero_optimization": zero,
+        "communication_data_type": config.gradient_exchange,
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW; DeepSpeed's would be compiled when training starts
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
@@ -104,29 +113,33 @@ def deepspeed_config(config: TrainConfig, *, micro_batch_size: int, num_micro: i
     if precision == "fp16" and config.chosen_zero_stage > 0:
         document["fp16"] = {"enabled": True}
     elif precision != "fp32":
-        document["torch_autocast"] = {"enabled": True, "dtype": "bfloat16" if precision == "bf16" else "float16"}
+        # DeepSpeed would send the gradients of these modules in the type that they multiply in, see `zero.exchange_in`.
+        dtype = "bfloat16" if precision == "bf16" else "float16"
+        document["torch_autocast"] = {"enabled": True, "dtype": dtype, "lower_precision_safe_modules": []}
     return _merged(document, config.deepspeed)
 
 
-def build_engine(
-    model: TrainedClassifier, config: TrainConfig, *, num_steps: int, first_step: int, micro_batch_size: int, num_micro: int
-) -> DeepSpeedEngine:
+def build_engine(model: TrainedClassifier, config: TrainConfig, *, micro_batch_size: int, num_micro: int) -> DeepSpeedEngine:
     """Wrap the model for distributed training with AdamW (Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101).
 
-    `first_step` is the step at which the schedule resumes, out of `num_steps` optimizer steps.
+    `updates.Updates` sets the learning rate of each step and makes its update.
     """
     deepspeed = import_deepspeed()
     groups = parameter_groups(
         model.model, learning_rate=config.peak_learning_rate, layer_decay=config.layer_decay, weight_decay=config.weight_decay
     )
-    factor = schedule(config, num_steps=num_steps)
+    for group in groups:
+        group["initial_lr"] = group["lr"]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    exchange_in(config.gradient_exchange, learning)
+    num_learning = sum(parameter.numel() for parameter in learning)
     engine: DeepSpeedEngine
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=torch.optim.AdamW(groups, lr=config.peak_learning_rate, fused=True),
-        lr_scheduler=lambda wrapped: torch.optim.lr_scheduler.LambdaLR(wrapped, lambda step: factor(first_step + step)),
-        config=deepspeed_config(config, micro_batch_size=micro_batch_size, num_micro=num_micro),
+        config=deepspeed_config(config, num_learning=num_learning, micro_batch_size=micro_batch_size, num_micro=num_micro),
     )
+    stay_at_lowest_scale(engine)
     return engine
 
 

@@ -35,14 +35,15 @@ from manta_jobs.training.checkpoints import (
     kept_epoch,
     latest_checkpoint,
 )
-from manta_jobs.training.cpu_speedups import average_gradients, install_quick_dropout, reduces_itself
+from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.distribution import WorkRecord, agreed_hash, gathered_facts, node_id, process_group
-from manta_jobs.training.engine import agreed_precision, build_engine, full_weights
+from manta_jobs.training.engine import agreed_precision, build_engine, full_weights, schedule
 from manta_jobs.training.optimizer_state import (
     Saver,
     restore,
 )
 from manta_jobs.training.progress import Board, Part, StepReporter
+from manta_jobs.training.updates import MOST_SKIPPED, Updates
 from manta_jobs.training.validation import all_logits, cross_validate, steps_of_parts
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 EPOCH_FIELDS = (
     *METRIC_NAMES,
-    *("epoch", "step", "train_loss", "examples_per_s", "learning_rate", "dropout", "weights_sha256", "checkpoint"),
+    *("epoch", "step", "skipped_steps", "train_loss", "examples_per_s", "learning_rate", "dropout", "weights_sha256", "checkpoint"),
 )
 LOG_EVERY_STEPS = 10
 POINTS_PER_EPOCH = 20
@@ -164,7 +165,6 @@ class Training:
         self._build_engine(found[0] if found else None)
         self.saver = Saver(Path(setup.checkpoints))
         self.record = WorkRecord(self.device)
-        self.losses = torch.zeros(2, dtype=torch.float64, device=self.device)  # sum and count since the last `_agree`
         self.looked_at = time.monotonic()
         self.out_of_time = False
         self.log_every = max(1, min(LOG_EVERY_STEPS, self.rows.batches.num_steps // POINTS_PER_EPOCH))
@@ -211,6 +211,8 @@ class Training:
         started, watch = time.perf_counter(), self.record.watch
         rank, world_size = dist.get_rank(), dist.get_world_size()
         seed_step(self.config.seed, step=self.state.step, rank=rank)
+        self.updates.set_rate(self.state.step)
+        mean_loss = torch.zeros((), device=self.device)
         for share in shares(batch, rank=rank, world_size=world_size, num_micro=self.num_micro):
             with watch("data"):
                 inputs, targets = self.rows.load(share.rows)
@@ -218,14 +220,13 @@ class Training:
                 loss = self.engine(labels=targets, **inputs)["loss"] * share.weight
             with watch("backward"):
                 self.engine.backward(loss)
-            self.losses[0] += loss.detach() / self.num_micro
+            mean_loss += loss.detach() / self.num_micro
             self.record.micro_batch(self.engine, num_rows=len(share.rows) if share.weight else 0)
             with watch("backward"):
-                if self.reduces_itself and self.engine.is_gradient_accumulation_boundary():
-                    average_gradients(list(self.engine.module.parameters()))
+                self.updates.reduce()
             with watch("step"):
-                self.engine.step()
-        self.losses[1] += 1
+                self.updates.make()
+        self.updates.count(mean_loss)
         self.state.step += 1
         self.state.batch += 1
         took_s = time.perf_counter() - started
@@ -251,7 +252,7 @@ class Training:
                 self.state,
                 loss=loss,
                 learning_rate=max(self.engine.get_lr()),
-                grad_norm=self.engine.get_global_grad_norm(),
+                grad_norm=self.updates.grad_norm,
                 batch_size=self.config.batch_size,
             )
             due = due or bool(due_by_time)
@@ -276,9 +277,10 @@ class Training:
             **scores,
             "epoch": state.epoch + 1,
             "step": state.step,
-            "train_loss": state.loss_sum / state.batch,
+            "train_loss": state.loss_sum / (state.batch - self._skipped_in_epoch()),
             "examples_per_s": len(self.rows.train) * state.batch / self.rows.batches.num_steps / state.train_s,
-            "learning_rate": max(self.engine.lr_scheduler.base_lrs),
+            "learning_rate": self.config.peak_learning_rate,
+            "skipped_steps": state.skipped_steps,
             "dropout": self.dropout,
             "weights_sha256": weights_hash,
             "checkpoint": str(Path(self.setup.checkpoints) / checkpoint_name(state.step)),
@@ -330,8 +332,6 @@ class Training:
         self.engine: DeepSpeedEngine = build_engine(
             model,
             self.config,
-            num_steps=self.num_steps,
-            first_step=self.state.step,
             micro_batch_size=self.micro_batch_size,
             num_micro=self.num_micro,
         )
@@ -339,7 +339,8 @@ class Training:
             if not self.state.finished:
                 restore(self.engine, checkpoint, self.state)
             self.state.resumed.append(self.state.step)
-        self.reduces_itself = reduces_itself(self.engine)
+        rate = schedule(self.config, num_steps=self.num_steps)
+        self.updates = Updates(self.engine, rate=rate, max_grad_norm=self.config.max_grad_norm)
         self.engine.train()  # turns dropout on: pretrained models load with it off
 
     def _model(self, checkpoint: Path | None) -> TrainedClassifier:
@@ -400,21 +401,42 @@ class Training:
             return logits
         return all_logits(self.engine, self.rows.validation, pad_id=self.setup.pad_id)
 
-    def _agree(self, wishes: list[float]) -> tuple[float, ...]:
+    def _agree(self, wishes: list[float]) -> tuple[float | None, ...]:
         """Return the mean loss over all workers since the last call, and the sum of each wish over all workers.
 
-        A sum above 0 means that some worker has the wish.
+        The loss is None if all steps were skipped. A sum above 0 means that some worker has the wish.
+
+        Raises:
+            ArithmeticError: too many steps in a row were skipped.
         """
-        shared = torch.cat([self.losses, torch.tensor(wishes, dtype=torch.float64, device=self.device)])
+        shared = torch.cat([self.updates.counts, torch.tensor(wishes, dtype=torch.float64, device=self.device)])
         dist.all_reduce(shared)
-        loss_sum, count, *wanted = shared.tolist()
-        self.losses.zero_()
-        if not math.isfinite(loss_sum):
+        loss_sum, count, skipped, in_row, *wanted = (shared / dist.get_world_size()).tolist()
+        self.updates.reset()
+        self._note_skipped(int(skipped), in_row=int(in_row))
+        self.state.loss_sum += loss_sum
+        return (loss_sum / count if count else None, *wanted)
+
+    def _note_skipped(self, new: int, *, in_row: int) -> None:
+        """Count steps that were skipped, tell the user of the first, and end the run if there are too many in a row."""
+        state, precision = self.state, self.config.precision
+        is_first = new > 0 and state.skipped_steps == 0
+        state.skipped_steps += new
+        if in_row >= min(MOST_SKIPPED, self.rows.batches.num_steps):
+            other = "take train.precision: bf16 or fp32" if precision == "fp16" else "train.focal_gamma, if it is set"
             raise ArithmeticError(
-                f"the loss is {loss_sum} after step {self.state.step}; lower train.learning_rate, or leave fp16 for bf16 or fp32"
+                f"the gradients of {in_row} steps in a row were not finite, up to step {state.step}; "
+                f"lower train.learning_rate, or {other}"
             )
-        self.state.loss_sum += loss_sum / dist.get_world_size()
-        return (loss_sum / count, *wanted)
+        if is_first and precision != "fp16" and dist.get_rank() == 0:  # fp16 finds its loss scale this way
+            self.setup.board.say(
+                self.setup.run_name,
+                f"Gradients that are not finite up to step {state.step}: such steps are skipped, and `skipped_steps` counts them.",
+            )
+
+    def _skipped_in_epoch(self) -> int:
+        before = self.state.history[-1].get("skipped_steps", 0) if self.state.history else 0
+        return self.state.skipped_steps - int(before)
 
     def _distribution(self, last_hash: str) -> dict[str, Any]:
         """Return the section `distribution` of `report.json`. All workers must call it together."""

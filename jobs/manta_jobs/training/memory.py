@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from manta.config import TrainConfig
     from manta_jobs.training.checkpoints import TrainingState
 
+FLOAT32 = 4
 # The backward pass also holds the gradients of the saved activations and the intermediate results of one layer.
 BACKWARD_FACTOR = 1.5
 # The rest stays free for other processes on the machine and for fragmentation.
 USABLE_SHARE = 0.85
+NUM_BUCKETS, SMALLEST_BUCKET = 8, 2_000_000
+"""Exchanges that the gradients of a step are spread over on GPUs, and the fewest numbers of one: smaller ones only cost latency."""
+LIVE_BUCKETS = 2
+"""Buckets' worth of parameters that ZeRO 3 keeps gathered."""
+WHOLE_BUCKET = 500_000_000
+"""The most numbers that DeepSpeed copies together for an exchange at ZeRO 0."""
 STAGE_REASONS = (
     "everything fits each worker",
     "it fits with the optimizer state split",
@@ -60,11 +67,13 @@ class HeldBytes:
     gradients: int
     optimizer: int
     """AdamW's moments and, where ZeRO splits it, the float32 copies that it updates."""
+    buffers: int
+    """Copies of gradients that are being exchanged, on GPUs; at ZeRO 3 also the parameters that are gathered."""
 
     @property
     def total(self) -> int:
         """Sum over all purposes."""
-        return self.parameters + self.gradients + self.optimizer
+        return self.parameters + self.gradients + self.optimizer + self.buffers
 
 
 class OutOfMemory(RuntimeError):  # noqa: N818  # a report more than an error: the run continues with fewer rows
@@ -117,7 +126,30 @@ def held_bytes(config: TrainConfig, room: Room, *, zero_stage: int) -> HeldBytes
         parameters=0 if room.on_gpu and config.offload_parameters else room.parameters // (split if zero_stage == 3 else 1),
         gradients=room.learning // (split if zero_stage >= 2 else 1),
         optimizer=0 if room.on_gpu and config.offload_optimizer else copies * room.learning // (split if zero_stage else 1),
+        buffers=buffer_bytes(config, room, zero_stage=zero_stage) if room.on_gpu else 0,
     )
+
+
+def bucket_size(config: TrainConfig, num_learning: int) -> int:
+    """Return how many numbers of the gradients GPUs exchange at a time at ZeRO 1 to 3.
+
+    An exchange begins when the bucket is full. DeepSpeed's default of 500 million is more than an encoder has: the exchange would
+    begin after the last gradient and overlap with nothing.
+    """
+    given = config.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
+    return int(given) if given else max(SMALLEST_BUCKET, num_learning // NUM_BUCKETS)
+
+
+def buffer_bytes(config: TrainConfig, room: Room, *, zero_stage: int) -> int:
+    """Return the bytes of buffers for exchanges that a worker on a GPU holds.
+
+    At ZeRO 0, DeepSpeed copies the gradients to exchange them. At ZeRO 1 and 2, a bucket is filled while another one is exchanged.
+    At ZeRO 3, there are a bucket and the gathered parameters, with those that are fetched ahead.
+    """
+    bucket = FLOAT32 * bucket_size(config, room.learning // FLOAT32)
+    if zero_stage == 0:
+        return min(room.learning, FLOAT32 * WHOLE_BUCKET) if room.world_size > 1 else 0
+    return 2 * bucket if zero_stage < 3 else bucket + min((LIVE_BUCKETS + 1) * bucket, room.parameters)
 
 
 def choose_zero_stage(config: TrainConfig, room: Room) -> int:

@@ -81,7 +81,7 @@ def restore(engine: DeepSpeedEngine, checkpoint: Path, state: TrainingState) -> 
     """Put a checkpoint's moments, fp16 master weights and loss scale back into an engine."""
     from safetensors.torch import load_file
 
-    restore_moments(engine, load_file(checkpoint / OPTIMIZER_FILE), step=state.step)
+    restore_moments(engine, load_file(checkpoint / OPTIMIZER_FILE), num_updates=state.step - state.skipped_steps)
     if engine.fp16_enabled():
         restore_master_weights(engine, load_file(checkpoint / WEIGHTS_FILE))
     restore_scaler(engine, state.scaler)
@@ -105,13 +105,13 @@ def gather_master_weights(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
     return _gather_whole(engine, lambda part: part.flat.detach())
 
 
-def restore_moments(engine: DeepSpeedEngine, whole: dict[str, torch.Tensor], *, step: int) -> None:
-    """Put this worker's part of each moment into its optimizer's state, as if the optimizer had made `step` steps."""
+def restore_moments(engine: DeepSpeedEngine, whole: dict[str, torch.Tensor], *, num_updates: int) -> None:
+    """Put this worker's part of each moment into its optimizer's state, as if it had made `num_updates` updates."""
     state = engine.basic_optimizer.state
     for part in fragments(engine):
         held = state[part.flat]
         if not held:
-            held["step"] = torch.tensor(float(step), dtype=torch.float32, device=part.flat.device)
+            held["step"] = torch.tensor(float(num_updates), dtype=torch.float32, device=part.flat.device)
             for moment in MOMENTS:
                 held[moment] = torch.zeros_like(part.flat.detach())
         for moment in MOMENTS:

@@ -165,8 +165,11 @@ class StepReporter:
             run = RunProgress(part.num_steps, done, num_workers=world_size, history=list(state.history))
             self._board.started(name, run, after_step=state.step)
 
-    def step(self, state: TrainingState, *, loss: float, learning_rate: float, grad_norm: float | None, batch_size: int) -> None:
-        """Record an optimizer step: the mean loss since the last record, and the speed."""
+    def step(self, state: TrainingState, *, loss: float | None, learning_rate: float, grad_norm: float, batch_size: int) -> None:
+        """Record an optimizer step: the mean loss since the last record, and the speed.
+
+        If all steps since then were skipped, `loss` is None, and only the position is recorded.
+        """
         now = time.monotonic()
         seconds, steps = now - self._last[0], state.step - self._last[1]
         self._last = (now, state.step)
@@ -175,10 +178,11 @@ class StepReporter:
             "epoch": state.step / self._steps_per_epoch,
             "loss": loss,
             "learning_rate": learning_rate,
-            "grad_norm": None if grad_norm is None else float(grad_norm),
+            "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
+            "skipped_steps": state.skipped_steps,
             "examples_per_s": steps * batch_size / max(seconds, 1e-9),
         }
-        self._send(state, f"epoch {state.epoch + 1}", record)
+        self._send(state, f"epoch {state.epoch + 1}", None if loss is None else record)
 
     def evaluating(self, state: TrainingState) -> None:
         """Record that the epoch's steps are done and validation begins."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -71,6 +71,23 @@ def restore_scaler(engine: DeepSpeedEngine, state: dict[str, Any] | None) -> Non
         whole.load_state_dict(whole.state_dict() | ({"scale": state["cur_scale"]} if "cur_scale" in state else state))
     elif engine.fp16_enabled():
         vars(engine.optimizer.loss_scaler).update({"cur_scale": state["scale"]} if "scale" in state else state)
+
+
+def exchange_in(precision: Literal["fp32", "bf16"], parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Set the type in which the parameters' gradients travel at ZeRO 1 to 3. Call it before the engine is built.
+
+    Once any engine of this process has used autocast, DeepSpeed reads the type from the parameters and not from its config.
+    """
+    from deepspeed.runtime.torch_autocast import PARAM_COMM_DTYPE_ATTR_NAME
+
+    for parameter in parameters:
+        setattr(parameter, PARAM_COMM_DTYPE_ATTR_NAME, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def stay_at_lowest_scale(engine: DeepSpeedEngine) -> None:
+    """Have fp16 go on with the lowest loss scale instead of raising a bare `Exception`: `updates` counts the skipped steps."""
+    if engine.fp16_enabled():
+        engine.optimizer.loss_scaler.raise_error_at_min_scale = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ DEEPSPEED_KEYS = {
     "bf16": "train.precision",
     "torch_autocast": "train.precision",
     "amp": "train.precision",
+    "communication_data_type": "train.gradient_exchange",
 }
 ZERO_KEYS = {
     "stage": "train.zero_stage",
@@ -221,6 +222,9 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of matrix products; weights and sums stay float32. `auto` is bf16 if the GPUs or CPUs of all workers are faster in
     it, else fp32. fp16 scales its loss."""
+    gradient_exchange: Literal["fp32", "bf16"] = "fp32"
+    """Precision in which gradients travel between workers, the same at every ZeRO stage. bf16 halves the bytes and rounds each
+    worker's gradient to 8 bits; take it if the network is the limit. At ZeRO 3, parameters travel in it, too."""
     gradient_checkpointing: bool = False
     """True if activations are computed again in the backward pass: far less memory, about a third more time."""
     zero_stage: Literal[0, 1, 2, 3, "auto"] = "auto"

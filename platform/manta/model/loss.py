@@ -58,7 +58,7 @@ class ClassificationLoss(torch.nn.Module):
         losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=self._smoothing)
         if self._gamma:
             right = functional.softmax(logits, dim=-1).gather(1, targets.unsqueeze(1)).squeeze(1)
-            losses = losses * (1.0 - right) ** self._gamma
+            losses = losses * _focus(1.0 - right, self._gamma)
         return losses if self.weights is None else losses * self.weights[targets]
 
     def _sigmoid_rows(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -67,12 +67,17 @@ class ClassificationLoss(torch.nn.Module):
         losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
         if self._gamma:
             chance = torch.sigmoid(logits)
-            losses = losses * (1.0 - torch.where(truth > 0.5, chance, 1.0 - chance)) ** self._gamma
+            losses = losses * _focus(1.0 - torch.where(truth > 0.5, chance, 1.0 - chance), self._gamma)
         if self.weights is not None:
             # Binary: each class has a weight. Multilabel: a label's weight applies to its positives.
             weights = self.weights[targets].unsqueeze(1) if self._task == "binary" else 1.0 + truth * (self.weights - 1.0)
             losses = losses * weights
         return losses.mean(dim=1)
+
+
+def _focus(wrong: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Return `wrong ** gamma`, with a gradient of 0 where `wrong` is 0: there the slope is infinite if `gamma` is below 1."""
+    return wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma
 
 
 class TrainedClassifier(torch.nn.Module):

@@ -44,7 +44,7 @@ NUM_CHARACTERS = 500  # limit of a parameter's value and of a tag; older servers
 PARENT_TAG = "mlflow.parentRunId"
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
-NO_RESULTS = {"epoch", "learning_rate", "dropout", "examples_per_s"}
+NO_RESULTS = {"epoch", "learning_rate", "dropout", "examples_per_s", "skipped_steps"}
 """Keys of an epoch's figures that are not results."""
 
 

@@ -43,19 +43,18 @@ def test_constant_rate_stays_after_the_warm_up() -> None:
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_engine_gets_the_settings_of_the_config(stage: int) -> None:
     config = TrainConfig(zero_stage=stage, max_grad_norm=0.7, precision="bf16")
-    document = deepspeed_config(config, micro_batch_size=8, num_micro=4)
+    document = deepspeed_config(config, num_learning=100, micro_batch_size=8, num_micro=4)
     assert document["zero_optimization"]["stage"] == stage
-    assert document["gradient_clipping"] == 0.7
+    assert document["gradient_clipping"] == (0.7 if stage else 0.0)  # at ZeRO 0, `updates` clips
     assert document["train_micro_batch_size_per_gpu"] == 8
     assert document["gradient_accumulation_steps"] == 4
-    assert document["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
+    assert document["torch_autocast"] == {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
 
 
 def auto_dtype() -> str | None:
     """The type in which matrices are multiplied by default; None for float32."""
-    dtype: str | None = (
-        deepspeed_config(TrainConfig(zero_stage=0), micro_batch_size=8, num_micro=1).get("torch_autocast", {}).get("dtype")
-    )
+    document = deepspeed_config(TrainConfig(zero_stage=0), num_learning=100, micro_batch_size=8, num_micro=1)
+    dtype: str | None = document.get("torch_autocast", {}).get("dtype")
     return dtype
 
 
@@ -156,13 +155,13 @@ def test_the_loss_scale_is_taken_over_between_stages_that_keep_it_in_different_f
 
 def test_the_engine_is_not_built_before_the_stage_is_chosen() -> None:
     with pytest.raises(ValueError, match=r"train\.zero_stage is still auto; the workers replace it"):
-        deepspeed_config(TrainConfig(), micro_batch_size=8, num_micro=1)
+        deepspeed_config(TrainConfig(), num_learning=100, micro_batch_size=8, num_micro=1)
 
 
 def test_offload_and_raw_settings_are_merged() -> None:
     raw = {"zero_optimization": {"reduce_bucket_size": 1000}, "comms_logger": {"enabled": True}}
     config = TrainConfig(zero_stage=3, offload_optimizer=True, offload_parameters=True, deepspeed=raw)
-    document = deepspeed_config(config, micro_batch_size=8, num_micro=1)
+    document = deepspeed_config(config, num_learning=100, micro_batch_size=8, num_micro=1)
     assert document["zero_optimization"]["reduce_bucket_size"] == 1000
     assert document["zero_optimization"]["stage"] == 3
     assert document["zero_optimization"]["offload_optimizer"]["device"] == "cpu"

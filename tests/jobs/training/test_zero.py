@@ -34,7 +34,7 @@ class Wrapped(torch.nn.Module):
 def engine_after_backward(stage: int) -> Any:
     deepspeed = zero.import_deepspeed()
     model = Wrapped()
-    config = deepspeed_config(TrainConfig(zero_stage=stage, precision="fp32"), micro_batch_size=3, num_micro=1)
+    config = deepspeed_config(TrainConfig(zero_stage=stage, precision="fp32"), num_learning=100, micro_batch_size=3, num_micro=1)
     engine, *_ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1), config=config)
     engine.backward(engine(torch.ones(3, 4)))
     return engine
