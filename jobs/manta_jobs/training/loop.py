@@ -162,7 +162,8 @@ class Training:
         self.rows = WorkerRows(
             Path(setup.data_folder), self.config, folds=setup.folds, fold=fold, pad_id=setup.pad_id, device=self.device
         )
-        self._build_engine(found[0] if found else None)
+        with memory.exhaustion_named(1):  # no rows are computed yet
+            self._build_engine(found[0] if found else None)
         self.saver = Saver(Path(setup.checkpoints))
         self.record = WorkRecord(self.device)
         self.looked_at = time.monotonic()
@@ -177,6 +178,7 @@ class Training:
             num_epochs=self.config.planned_epochs,
             rank=dist.get_rank(),
             world_size=dist.get_world_size(),
+            micro_batch_size=self.micro_batch_size,
         )
         if dist.get_rank() == 0 and self.device.type == "cpu" and ray.is_initialized() and ray.get_gpu_ids():
             setup.board.say(setup.run_name, NO_CUDA)

@@ -29,6 +29,8 @@ LIVE_BUCKETS = 2
 """Buckets' worth of parameters that ZeRO 3 keeps gathered."""
 WHOLE_BUCKET = 500_000_000
 """The most numbers that DeepSpeed copies together for an exchange at ZeRO 0."""
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "status_alloc_failed", "bad_alloc")
+"""Parts of the errors of torch, CUDA, cuBLAS, cuDNN and NCCL about memory that they did not get."""
 STAGE_REASONS = (
     "everything fits each worker",
     "it fits with the optimizer state split",
@@ -84,23 +86,22 @@ class OutOfMemory(RuntimeError):  # noqa: N818  # a report more than an error: t
         self.micro_batch_size = micro_batch_size
 
     def __str__(self) -> str:
+        if self.micro_batch_size == 1:
+            return (
+                "out of memory with one row at a time; lower model.max_length, raise train.num_workers, or set model.lora or "
+                "train.gradient_checkpointing: true"
+            )
         return (
             f"out of memory with {self.micro_batch_size} rows at a time; lower train.micro_batch_size or model.max_length, "
             "or set train.gradient_checkpointing: true"
         )
 
 
-def halved_phrase(rank: int, error: OutOfMemory) -> str:
-    """Return a message that names the smaller micro-batch with which the run continues."""
-    return (
-        f"Worker {rank} ran out of memory with {error.micro_batch_size} rows at a time; going on from the last checkpoint with "
-        f"{error.micro_batch_size // 2} (the batch of a step stays the same)."
-    )
-
-
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether torch or Python failed to allocate memory, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    """Tell whether torch, a library of CUDA or Python failed to allocate memory, on a GPU or a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in NO_MEMORY)
 
 
 @contextmanager

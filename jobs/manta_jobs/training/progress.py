@@ -36,6 +36,8 @@ class RunProgress:
     done_steps: int = 0
     phase: str = "starting"
     num_workers: int = 1
+    micro_batch_size: int = 0
+    """Rows that a worker computes at a time; 0 before the workers have started."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
     messages: list[str] = field(default_factory=list)
@@ -84,6 +86,9 @@ class _Board:
     def micro_batch_limit(self, name: str) -> int | None:
         return self._limits.get(name)
 
+    def micro_batch_size(self, name: str) -> int:
+        return self._runs[name].micro_batch_size if name in self._runs else 0
+
     def steps_after(self, name: str, step: int) -> list[dict[str, Any]]:
         return [record for record in self._steps[name] if record["step"] > step]
 
@@ -125,6 +130,11 @@ class Board(SharedActor):
         limit: int | None = self.ask("micro_batch_limit", name)
         return limit
 
+    def micro_batch_size(self, name: str) -> int:
+        """Return the rows that each worker of a run computes at a time; 0 before they have started."""
+        rows: int = self.ask("micro_batch_size", name)
+        return rows
+
     def steps_after(self, name: str, step: int) -> list[dict[str, Any]]:
         """Return the records of all steps after `step`; empty while the cluster is being stopped."""
         steps: list[dict[str, Any]] = self.ask_or([], "steps_after", name, step)
@@ -155,6 +165,7 @@ class StepReporter:
         num_epochs: int,
         rank: int,
         world_size: int,
+        micro_batch_size: int,
     ) -> None:
         self._board = board if rank == 0 else None
         self._name, self._part = name, part
@@ -162,7 +173,9 @@ class StepReporter:
         self._last = (time.monotonic(), state.step)
         if self._board is not None:
             done = part.num_steps_before + state.step
-            run = RunProgress(part.num_steps, done, num_workers=world_size, history=list(state.history))
+            run = RunProgress(
+                part.num_steps, done, num_workers=world_size, micro_batch_size=micro_batch_size, history=list(state.history)
+            )
             self._board.started(name, run, after_step=state.step)
 
     def step(self, state: TrainingState, *, loss: float | None, learning_rate: float, grad_norm: float, batch_size: int) -> None:

@@ -24,9 +24,8 @@ from manta.cluster.gpus import hide_unassigned_gpus
 from manta.errors import InputError, RunError
 from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training, WorkerSetup, begun
-from manta_jobs.training.memory import OutOfMemory, halved_phrase
 from manta_jobs.training.progress import Board
-from manta_jobs.training.recovery import first_line, is_own_error, lost_phrase, own_sentence
+from manta_jobs.training.recovery import first_line, halved, is_own_error, lost_phrase, own_sentence
 from manta_jobs.training.trainer import build_trainer, worker_setup
 from manta_jobs.tuning.trial_queue import Assignment, TrialQueue, Wait
 
@@ -124,10 +123,8 @@ def failed(pool: WorkerPool, name: str, error: Exception) -> None:
     board = pool.setup.board
     if not is_own_error(error):
         raise error
-    is_halved = isinstance(error, OutOfMemory) and error.micro_batch_size > 1 and board.micro_batch_limit(name) is None
-    if is_halved and isinstance(error, OutOfMemory):
-        board.limit_micro_batch(name, error.micro_batch_size // 2)
-        board.say(name, halved_phrase(dist.get_rank(), error))
+    if said := halved(board, name, {dist.get_rank(): error}):
+        board.say(name, said)
     else:
         pool.queue.ended(name, "failed", f"{type(error).__name__}: {first_line(str(error))}")
     is_common = isinstance(error, ArithmeticError | InputError | ValidationError)  # raised by all workers at the same place
@@ -152,8 +149,9 @@ class PoolRecovery(UserCallback):  # type: ignore[misc]  # Ray's class is untype
         if own and not restarts:
             raise RunError(own_sentence(*min(own.items())))
         if not restarts:
-            trial = self._pool.queue.current(self._pool.name) or self._pool.name
-            self._pool.setup.board.say(trial, f"{lost_phrase(worker_exceptions)}; going on from the last checkpoint.")
+            board, trial = self._pool.setup.board, self._pool.queue.current(self._pool.name) or self._pool.name
+            said = halved(board, trial, worker_exceptions)
+            board.say(trial, said or f"{lost_phrase(worker_exceptions)}; going on from the last checkpoint.")
 
 
 class WorkerPools:

@@ -8,7 +8,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from manta.errors import RunError
 from manta_jobs.cluster.losses import WorkersLostError, losses_named
-from manta_jobs.training.memory import OutOfMemory
+from manta_jobs.training.memory import OutOfMemory, exhaustion_named
 from manta_jobs.training.recovery import Recovery, first_line, is_own_error
 from manta_jobs.training.trainer import failure
 
@@ -25,6 +25,9 @@ class Said:
 
     def micro_batch_limit(self, name: str) -> int | None:
         return self.limit
+
+    def micro_batch_size(self, name: str) -> int:
+        return 32
 
     def limit_micro_batch(self, name: str, rows: int) -> None:
         self.limit = rows
@@ -81,6 +84,72 @@ def test_what_is_a_workers_own(error: Exception) -> None:
     assert is_own_error(error)
 
 
+def cuda(text: str) -> Exception:
+    """The error that torch raises for one of CUDA."""
+    hints = (
+        "CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect."
+    )
+    return torch.AcceleratorError(f"CUDA error: {text}\n{hints}")
+
+
+BROKEN = (
+    cuda("uncorrectable ECC error encountered"),
+    cuda("unspecified launch failure"),
+    cuda("an illegal memory access was encountered"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
+    torch.distributed.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:3356, unhandled system error, NCCL version 2.27.5"),
+)
+ASSERTED = cuda("device-side assert triggered")
+NO_MEMORY = (
+    cuda("out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    torch.distributed.DistBackendError("NCCL error: unhandled cuda error. Last error:\nCuda failure 2 'out of memory'"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 99"),
+)
+
+
+@pytest.mark.parametrize("error", BROKEN, ids=str)
+def test_a_broken_gpu_is_a_loss_with_limited_retries(error: Exception) -> None:
+    assert not is_own_error(error)
+    board = Said()
+    recovery = Recovery(board, "run", max_failures=1)
+    recovery.after_exception(None, {0: CLOSED, 1: error})
+    with pytest.raises(WorkersLostError, match=r", and train\.max_failures is 1"):
+        recovery.after_exception(None, {0: CLOSED, 1: error})
+
+
+def test_a_broken_gpu_is_named() -> None:
+    board = Said()
+    Recovery(board, "run", max_failures=1).after_exception(None, {0: CLOSED, 1: BROKEN[0]})
+    assert board.messages == [
+        "The GPU of worker 1 failed (CUDA error: uncorrectable ECC error encountered); going on from the last checkpoint."
+    ]
+    with pytest.raises(WorkersLostError, match=r"look at that machine's GPUs with nvidia-smi\.$"):
+        raise failure(WorkerGroupError("", {1: BROKEN[0]}))
+
+
+def test_a_fault_of_the_program_on_a_gpu_is_its_own() -> None:
+    with pytest.raises(RunError, match="training failed on worker 1: AcceleratorError: CUDA error: device-side assert triggered"):
+        Recovery(Said(), "run", max_failures=3).after_exception(None, {0: CLOSED, 1: ASSERTED})
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=str)
+def test_each_lack_of_memory_halves_the_rows(error: Exception) -> None:
+    board = Said()
+    with pytest.raises(OutOfMemory) as caught, exhaustion_named(32):
+        raise error
+    Recovery(board, "run", max_failures=0).after_exception(None, {0: CLOSED, 1: caught.value})
+    assert board.limit == 16
+
+
+def test_a_model_too_large_for_one_row_is_no_reason_to_try_again() -> None:
+    board = Said()
+    with pytest.raises(RunError, match=r"out of memory with one row at a time; lower model\.max_length"):
+        Recovery(board, "run", max_failures=3).after_exception(None, {0: OutOfMemory(1)})
+    assert board.limit is None
+
+
 # Ray ends a worker because its machine has no memory left
 
 KILLED = OutOfMemoryError(
@@ -95,10 +164,15 @@ WHAT_HELPS = (
 )
 
 
-def test_a_worker_killed_for_memory_is_replaced_and_the_reason_is_said() -> None:
+def test_a_worker_killed_for_memory_is_replaced_by_one_with_half_the_rows_and_the_reason_is_said() -> None:
     board = Said()
-    Recovery(board, "run", max_failures=1).after_exception(None, {0: CLOSED, 1: KILLED})
-    assert board.messages == ["Worker 1 was lost because its machine ran out of memory; going on from the last checkpoint."]
+    Recovery(board, "run", max_failures=0).after_exception(None, {0: CLOSED, 1: KILLED})
+    assert board.limit == 16
+    (message,) = board.messages
+    assert message == (
+        "Worker 1 was lost because its machine ran out of memory with 32 rows at a time; going on from the last checkpoint with 16 "
+        "(the batch of a step stays the same)."
+    )
     with pytest.raises(WorkersLostError) as caught:
         Recovery(board, "run", max_failures=0).after_exception(None, {0: KILLED})
     assert (
