@@ -73,6 +73,8 @@ class TrainingState:
     zero_stage: int | None = None
     """ZeRO stage at which they trained. The same number of workers resumes at the same stage, because each stage rounds its sums
     differently."""
+    micro_batch_size: int | None = None
+    """Rows that they computed at a time. The same number of workers resumes with as many, because the rows' sums are rounded."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision in which they trained, and in which training resumes."""
     distribution: dict[str, Any] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import random
 import time
 from contextlib import suppress
@@ -153,6 +154,7 @@ class Training:
         self.ends_at, self.fold, self.held_out = ends_at, fold, held_out
         self.setup = setup = on_this_node(setup)
         torch.set_num_threads(setup.num_threads)
+        compute_deterministically(setup.config.train.deterministic)
         # Ray returns a GPU if the node declares one, even if torch cannot use it.
         self.device = ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
         found = agreed_checkpoint(Path(setup.checkpoints)) if fold is None else None
@@ -327,8 +329,12 @@ class Training:
         room = self._room(model)
         zero_stage, self.stage_reason = memory.agreed_zero_stage(self.config, room, before=self.state)
         self.config = self.config.model_copy(update={"zero_stage": zero_stage})
+        limit = self.setup.board.micro_batch_limit(self.setup.run_name)
+        self.micro_batch_size = memory.agreed_micro_batch_size(
+            self.config, room, zero_stage=zero_stage, before=self.state, limit=limit
+        )
         self.state.world_size, self.state.zero_stage = world_size, zero_stage
-        self.micro_batch_size = self._micro_batch_size(room)
+        self.state.micro_batch_size = self.micro_batch_size
         self.num_micro = num_micro_batches(self.config.batch_size, world_size=world_size, micro_batch_size=self.micro_batch_size)
         self.num_steps = self.rows.batches.num_steps * self.config.planned_epochs
         self.engine: DeepSpeedEngine = build_engine(
@@ -375,17 +381,6 @@ class Training:
             world_size=dist.get_world_size(),
             workers_here=ray.train.get_context().get_local_world_size(),
         )
-
-    def _micro_batch_size(self, room: memory.Room) -> int:
-        held = memory.held_bytes(self.config, room, zero_stage=self.config.chosen_zero_stage)
-        chosen = memory.choose_micro_batch_size(
-            self.config,
-            row_bytes=room.row,
-            free_bytes=max(0, (room.available or 0) - held.total),
-            world_size=dist.get_world_size(),
-            limit=self.setup.board.micro_batch_limit(self.setup.run_name),
-        )
-        return min(memory.of_all_workers(chosen))
 
     def _part(self) -> Part:
         """Return the position of this training among the folds of a cross-validation and the final training."""
@@ -448,6 +443,14 @@ class Training:
             "micro_batch_size": self.micro_batch_size,
             "micro_batches_per_step": self.num_micro,
         }
+
+
+def compute_deterministically(wanted: bool) -> None:
+    """Choose whether this process computes with deterministic algorithms only, on any device."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    torch.use_deterministic_algorithms(wanted)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and of no use for sums
 
 
 def seed_everything(seed: int) -> None:

@@ -203,6 +203,18 @@ def choose_micro_batch_size(config: TrainConfig, *, row_bytes: int, free_bytes: 
     return max(1, min(fitting, share, limit or share))
 
 
+def agreed_micro_batch_size(config: TrainConfig, room: Room, *, zero_stage: int, before: TrainingState, limit: int | None) -> int:
+    """Return the micro-batch of all workers. The worker with the least memory decides. All workers must call it together.
+
+    For `auto`, if the same number of workers left a checkpoint, its size is kept. `limit` is as in `choose_micro_batch_size`.
+    """
+    if config.micro_batch_size == "auto" and before.micro_batch_size is not None and before.world_size == room.world_size:
+        config = config.model_copy(update={"micro_batch_size": before.micro_batch_size})
+    free = max(0, (room.available or 0) - held_bytes(config, room, zero_stage=zero_stage).total)
+    chosen = choose_micro_batch_size(config, row_bytes=room.row, free_bytes=free, world_size=room.world_size, limit=limit)
+    return min(of_all_workers(chosen))
+
+
 def bytes_per_row(model: torch.nn.Module, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> int:
     """Return the bytes of activations per row that a forward pass of these rows keeps for its backward pass."""
     counted: dict[int, int] = {}

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from manta.config import TrainConfig
 from manta_jobs.training import engine
 from manta_jobs.training.engine import deepspeed_config, schedule
+from manta_jobs.training.loop import compute_deterministically
 from manta_jobs.training.zero import restore_scaler, scaler_state
 
 
@@ -167,3 +169,15 @@ def test_offload_and_raw_settings_are_merged() -> None:
     assert document["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
     assert document["zero_optimization"]["offload_param"]["device"] == "cpu"
     assert document["comms_logger"] == {"enabled": True}
+
+
+def test_deterministic_algorithms_are_used_for_the_run_that_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        compute_deterministically(True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        compute_deterministically(False)  # the next trial in the same process
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)

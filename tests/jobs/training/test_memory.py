@@ -14,6 +14,7 @@ from manta_jobs.training import memory
 from manta_jobs.training.checkpoints import TrainingState
 from manta_jobs.training.memory import (
     Room,
+    agreed_micro_batch_size,
     agreed_zero_stage,
     bytes_per_row,
     choose_micro_batch_size,
@@ -105,6 +106,21 @@ def test_the_worker_with_the_least_memory_decides_and_a_resumed_run_keeps_its_st
     assert agreed_zero_stage(config, roomy, before=TrainingState(world_size=3, zero_stage=1))[0] == 2
     monkeypatch.setattr(memory, "of_all_workers", lambda mine: [mine])
     assert agreed_zero_stage(TrainConfig(zero_stage=3), roomy, before=TrainingState(world_size=2, zero_stage=1)) == (3, "")
+
+
+def test_a_resumed_run_keeps_the_rows_that_it_computed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "of_all_workers", lambda mine: [mine])
+
+    def size(available_mib: float, *, limit: int | None = None, **before: int) -> int:
+        state, config = TrainingState(**before), TrainConfig(batch_size=64)
+        return agreed_micro_batch_size(config, room(available_mib), zero_stage=0, before=state, limit=limit)
+
+    roomy, tight = size(10_000), size(800)
+    assert tight < roomy == 32
+    assert size(10_000, world_size=2, micro_batch_size=tight) == tight
+    assert size(800, world_size=2, micro_batch_size=roomy) == roomy
+    assert size(10_000, world_size=3, micro_batch_size=tight) == roomy  # of another number of workers
+    assert size(10_000, world_size=2, micro_batch_size=tight, limit=2) == 2
 
 
 def measured(tiny_model: Path, *, rows: int, tokens: int, checkpointing: bool = False) -> int:

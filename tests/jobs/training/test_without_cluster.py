@@ -52,7 +52,7 @@ print(json.dumps([{"history": each["history"], "version": each["version"], "metr
 def test_one_process_trains_what_a_worker_of_a_cluster_trains_and_can_do_so_again(
     ray_cluster: None, two_classes: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    config = experiment(two_classes, tiny_model, num_workers=1)
+    config = experiment(two_classes, tiny_model, num_workers=1, deterministic=True)
     path = tmp_path / "experiment.yaml"
     write_config(config, path)
     done = ran_without_cluster("-c", TWO_RUNS, str(path), folder=tmp_path)
