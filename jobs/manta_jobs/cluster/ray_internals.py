@@ -1,4 +1,4 @@
-"""Ray's internals: the only module that uses what Ray does not document.
+"""Ray's internals: the only module beside `training/resizing.py` that uses what Ray does not document.
 
 `tests/jobs/cluster/test_ray_internals.py` fails if an upgrade of Ray moves one of them.
 """

@@ -240,7 +240,7 @@ class Training:
     def look_up(self) -> None:
         """Agree on the mean loss and report progress every few steps, and save a checkpoint if one is due.
 
-        A checkpoint is also due when the node is about to be taken away.
+        A checkpoint is also due when the node is about to be taken away, or the workers are about to become more.
         """
         due = self.config.checkpoint_steps is not None and self.state.batch % self.config.checkpoint_steps == 0
         if due or self.state.batch % self.log_every == 0 or self.state.batch == self.rows.batches.num_steps:
@@ -249,8 +249,9 @@ class Training:
                 self.saver.age_s > 60 * self.config.checkpoint_minutes,
                 now - self.looked_at > PREEMPTION_LOOK_EVERY_S,
                 now > self.ends_at,
+                self._is_resize_near(now),
             )
-            loss, due_by_time, look, is_over = self._agree([float(wish) for wish in wishes])
+            loss, due_by_time, look, is_over, resize = self._agree([float(wish) for wish in wishes])
             self.out_of_time = bool(is_over)
             self.reporter.step(
                 self.state,
@@ -263,8 +264,19 @@ class Training:
             if look:
                 self.looked_at = now
                 due = due or ray.train.get_preemption_info() is not None
+            if resize:
+                self.save_for_good()
+                if dist.get_rank() == 0:
+                    self.setup.board.checkpoint_done(self.setup.run_name)
+                due = False
         if due and self.state.batch < self.rows.batches.num_steps:
             self.save()
+
+    def _is_resize_near(self, now: float) -> bool:
+        """Tell whether Ray is about to restart this run with another number of workers; worker 0 looks every few seconds."""
+        is_elastic = self.config.min_workers < self.config.max_workers
+        may_look = is_elastic and dist.get_rank() == 0 and now - self.looked_at > PREEMPTION_LOOK_EVERY_S
+        return may_look and self.setup.board.is_checkpoint_wanted(self.setup.run_name)
 
     def finish_epoch(self) -> dict[str, Any]:
         """Evaluate, record the metrics, save, and return the metrics. All workers must have the same weights."""

@@ -61,11 +61,13 @@ class _Board:
         self._runs: dict[str, RunProgress] = {}
         self._steps: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._limits: dict[str, int] = {}
+        self._wanted: set[str] = set()
 
     def started(self, name: str, run: RunProgress, after_step: int) -> None:
         before = self._runs.get(name)
         run.messages = before.messages if before else []
         self._runs[name] = run
+        self._wanted.discard(name)
         self._steps[name] = [step for step in self._steps[name] if step["step"] <= after_step]
 
     def update(self, name: str, done_steps: int, phase: str, step: dict[str, Any] | None) -> None:
@@ -85,6 +87,15 @@ class _Board:
 
     def micro_batch_limit(self, name: str) -> int | None:
         return self._limits.get(name)
+
+    def want_checkpoint(self, name: str) -> None:
+        self._wanted.add(name)
+
+    def is_checkpoint_wanted(self, name: str) -> bool:
+        return name in self._wanted
+
+    def checkpoint_done(self, name: str) -> None:
+        self._wanted.discard(name)
 
     def micro_batch_size(self, name: str) -> int:
         return self._runs[name].micro_batch_size if name in self._runs else 0
@@ -129,6 +140,18 @@ class Board(SharedActor):
         """Return the limit that `limit_micro_batch` set; None without one."""
         limit: int | None = self.ask("micro_batch_limit", name)
         return limit
+
+    def want_checkpoint(self, name: str) -> None:
+        """Ask a run's workers for a checkpoint at their next look."""
+        self.ask("want_checkpoint", name)
+
+    def is_checkpoint_wanted(self, name: str) -> bool:
+        """Tell whether a run's workers should save, and have not yet."""
+        return bool(self.ask("is_checkpoint_wanted", name))
+
+    def checkpoint_done(self, name: str) -> None:
+        """Record that a wanted checkpoint is on disk."""
+        self.ask("checkpoint_done", name)
 
     def micro_batch_size(self, name: str) -> int:
         """Return the rows that each worker of a run computes at a time; 0 before they have started."""

@@ -42,12 +42,14 @@ def build_trainer(
     folder: Path,
     name: str,
     callback: UserCallback,
+    board: Board,
+    current: Callable[[], str | None],
     max_failures: int,
 ) -> TorchTrainer:
     """Return a trainer, not yet started, whose workers run `loop` with `arguments`.
 
-    The workers are those of one run, or those that train a search's trials. Without a cluster, the one worker is this process (Ray
-    Train's local mode).
+    The workers are those of one run, or those that train a search's trials; `current` names the run or trial under way. Without a
+    cluster, the one worker is this process (Ray Train's local mode).
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -56,7 +58,11 @@ def build_trainer(
 
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # our own messages say what matters
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(ASK_WORKERS_EVERY_S))
+    callbacks: list[Any] = [callback]
     if config.train.min_workers < config.train.max_workers:
+        from manta_jobs.training.resizing import SaveBeforeResize
+
+        callbacks.append(SaveBeforeResize(board, current))
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(WAIT_FOR_LOST_NODES_S))
     return TorchTrainer(
         loop,
@@ -71,7 +77,7 @@ def build_trainer(
             name=name,
             storage_path=str(folder / "ray"),
             failure_config=FailureConfig(max_failures=max_failures, max_preemption_failures=-1),
-            callbacks=[callback],
+            callbacks=callbacks,
         ),
     )
 
@@ -104,6 +110,8 @@ def run_trainer(
         folder=folder,
         name=name,
         callback=Recovery(board, name, max_failures=config.train.max_failures),
+        board=board,
+        current=lambda: name,
         max_failures=config.train.max_failures + 1,  # one more to continue with a smaller micro-batch; `Recovery` counts losses
     )
 
@@ -149,7 +157,7 @@ def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState:
 
 def fit_here(trainer: TorchTrainer) -> None:
     """Train in this process. The run's `Recovery` decides on an exception, as it does in Ray's controller."""
-    (recovery,) = trainer.run_config.callbacks
+    recovery = trainer.run_config.callbacks[0]
     while True:
         try:
             trainer.fit()

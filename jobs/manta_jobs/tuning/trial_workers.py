@@ -219,5 +219,7 @@ def pool_trainer(
         folder=folder,
         name=name,
         callback=PoolRecovery(pool),
+        board=board,
+        current=lambda: queue.current(name),
         max_failures=config.train.max_failures * num_trials + num_trials,  # the queue enforces each trial's own limit
     )
