@@ -46,6 +46,7 @@ from manta_jobs.training.optimizer_state import (
 from manta_jobs.training.progress import Board, Part, StepReporter
 from manta_jobs.training.updates import MOST_SKIPPED, Updates
 from manta_jobs.training.validation import all_logits, cross_validate, steps_of_parts
+from manta_jobs.training.zero import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,7 +333,7 @@ class Training:
         """Release the engine and its memory, so that another run can use this process."""
         with suppress(OSError):
             self.saver.wait()
-        self.engine.destroy()
+        end(self.engine)
 
     def _build_engine(self, checkpoint: Path | None) -> None:
         """Build the engine at the ZeRO stage and micro-batch size that fit all workers' memory; restore a checkpoint if given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,6 +255,16 @@ def peak_bytes(device: torch.device) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def free_memory() -> None:
+    """Free the memory of a training that has ended, before the next one in this process begins.
+
+    Engines refer to themselves, so only the collector frees them, and only when no frame holds the training any more.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def of_all_workers(value: int) -> list[int]:

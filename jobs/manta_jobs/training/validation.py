@@ -20,6 +20,7 @@ import torch.distributed as dist
 from manta.errors import RunError
 from manta.storage.object_store import fetch, store
 from manta_jobs.training.batches import Rows, evaluation_batches
+from manta_jobs.training.memory import free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +85,7 @@ def cross_validate(folder: Path, folds: Rows, *, ends_at: float, train_fold: Cal
         if logits is None:
             now = time.monotonic()
             logits = train_fold(fold, now + (ends_at - now) / (num_folds - fold + 1))
+            free_memory()
             if dist.get_rank() == 0:
                 write_logits(path, logits)
         parts.append(logits)

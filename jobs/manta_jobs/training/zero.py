@@ -90,6 +90,14 @@ def stay_at_lowest_scale(engine: DeepSpeedEngine) -> None:
         engine.optimizer.loss_scaler.raise_error_at_min_scale = False
 
 
+def end(engine: DeepSpeedEngine) -> None:
+    """Destroy an engine, so that the collector can free its model: ZeRO 3 leaves it in a list of the module."""
+    from deepspeed.runtime.zero import parameter_offload
+
+    engine.destroy()
+    parameter_offload.FWD_MODULE_STACK.clear()
+
+
 @dataclass(frozen=True)
 class Fragment:
     """The part of one parameter that this worker updates."""

@@ -8,14 +8,12 @@ lost workers as in any run, and the trial resumes from its last checkpoint.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.distributed as dist
 from pydantic import ValidationError
 from ray.train import UserCallback
@@ -24,6 +22,7 @@ from manta.cluster.gpus import hide_unassigned_gpus
 from manta.errors import InputError, RunError
 from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training, WorkerSetup, begun
+from manta_jobs.training.memory import free_memory
 from manta_jobs.training.progress import Board
 from manta_jobs.training.recovery import first_line, halved, is_own_error, lost_phrase, own_sentence
 from manta_jobs.training.trainer import build_trainer, worker_setup
@@ -65,6 +64,7 @@ def train_trials(arguments: dict[str, Any]) -> None:
             train_trial(pool, assignment)
         except Exception as error:  # noqa: BLE001  # recorded for the trial, or raised again
             failed(pool, assignment.name, error)
+        free_memory()
 
 
 def next_trial(pool: WorkerPool) -> Assignment | Wait | None:
@@ -91,9 +91,6 @@ def train_trial(pool: WorkerPool, assignment: Assignment) -> None:
         training.run(report=lambda metrics: goes_on(pool.queue, training, assignment, metrics))
     finally:
         training.close()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def goes_on(queue: TrialQueue, training: Training, assignment: Assignment, metrics: dict[str, Any]) -> bool:
