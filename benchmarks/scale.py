@@ -28,7 +28,7 @@ from cluster_model import BERT_BASE, BERT_LARGE, FLOAT32, GPUS_PER_NODE, Encoder
 from figures import write_results
 from machine import environment, machine_facts, use_cores
 from manta_jobs.training.batches import TrainingBatches
-from systems import run_verb
+from systems import run_verb, visible_gpus
 from tune import overheads_of, trials_of
 from workload import Workload, load_rows, write_workload
 
@@ -63,7 +63,8 @@ def main() -> None:
             num_rows=NUM_ROWS,
             num_eval_rows=64,
         )
-        runs = [local_run(workload, count, folder=Path(name)) for count in range(1, arguments.workers + 1)]
+        on_gpus = visible_gpus() >= arguments.workers  # else all on CPUs, so that the runs can be compared
+        runs = [local_run(workload, count, on_gpus=on_gpus, folder=Path(name)) for count in range(1, arguments.workers + 1)]
         measured = measured_parts(runs, trial_overhead_s=trial_overhead(workload, Path(name), num_threads=num_threads))
     console.print(local_table(runs))
     for line in parts_lines(measured):
@@ -77,13 +78,13 @@ def main() -> None:
         write_results(arguments.json, machine_facts(num_threads), results)
 
 
-def local_run(workload: Workload, num_workers: int, *, folder: Path) -> dict[str, Any]:
+def local_run(workload: Workload, num_workers: int, *, on_gpus: bool, folder: Path) -> dict[str, Any]:
     """One run of `manta train` with so many workers of one thread: what its report says, and when its first steps were there."""
     storage = folder / f"{num_workers}-workers"
     settings = {"train.num_workers": num_workers, "train.cpus_per_worker": 1}
     sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     command = [sys.executable, "-m", "manta.cli", "train", str(workload.experiment), "--json", *sets]
-    variables = environment(1, num_gpus=num_workers) | {"MANTA_STORAGE": str(storage)}
+    variables = environment(1, num_gpus=num_workers if on_gpus else 0) | {"MANTA_STORAGE": str(storage)}
     variables.pop("RAY_ADDRESS", None)
     started = time.perf_counter()
     with (folder / f"{num_workers}.json").open("w+") as output:

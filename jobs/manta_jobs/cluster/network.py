@@ -19,6 +19,8 @@ import torch
 from ray.train.torch import TorchConfig
 from ray.util import get_node_ip_address
 
+from manta.cluster.gpus import order_gpus
+
 INTERFACE = "GLOO_SOCKET_IFNAME"
 TorchBackend = TorchConfig().backend_cls
 
@@ -29,6 +31,7 @@ class ReachableBackend(TorchBackend):  # type: ignore[misc, valid-type]
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         """Set up the workers' network. Ray calls this after the workers have started and before they are connected."""
         worker_group.execute(listen_where_reached)
+        worker_group.execute(order_gpus)
         if not all(worker_group.execute(torch.cuda.is_available)):
             backend_config = dataclasses.replace(backend_config, backend="gloo")
         super().on_start(worker_group, backend_config)

@@ -83,7 +83,7 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
         )
     differences = tuple(_differences(champion, candidate, artifacts))
     names = shared_names(*(item.manifest.labels for item in artifacts), *(names_of(label) for label in rows.labels))
-    predictors = Predictor(artifacts[0]), Predictor(artifacts[1])
+    predictors = Predictor(artifacts[0], device="cpu"), Predictor(artifacts[1], device="cpu")
     before, after = (
         make_answers(
             predictor.labels.probabilities(predictor.logits(rows.texts)), rows.labels, labels=predictor.labels, names=names

@@ -8,7 +8,7 @@ DeepSpeed's own checkpoints are pickles for one number of workers; its universal
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -79,11 +79,13 @@ class Saver:
 
 def restore(engine: DeepSpeedEngine, checkpoint: Path, state: TrainingState) -> None:
     """Put a checkpoint's moments, fp16 master weights and loss scale back into an engine."""
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
-    restore_moments(engine, load_file(checkpoint / OPTIMIZER_FILE), num_updates=state.step - state.skipped_steps)
+    with safe_open(checkpoint / OPTIMIZER_FILE, framework="pt") as moments:
+        restore_moments(engine, moments, num_updates=state.step - state.skipped_steps)
     if engine.fp16_enabled():
-        restore_master_weights(engine, load_file(checkpoint / WEIGHTS_FILE))
+        with safe_open(checkpoint / WEIGHTS_FILE, framework="pt") as weights:
+            restore_master_weights(engine, weights)
     restore_scaler(engine, state.scaler)
 
 
@@ -105,8 +107,8 @@ def gather_master_weights(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
     return _gather_whole(engine, lambda part: part.flat.detach())
 
 
-def restore_moments(engine: DeepSpeedEngine, whole: dict[str, torch.Tensor], *, num_updates: int) -> None:
-    """Put this worker's part of each moment into its optimizer's state, as if it had made `num_updates` updates."""
+def restore_moments(engine: DeepSpeedEngine, moments: Any, *, num_updates: int) -> None:
+    """Put this worker's part of each moment in an open file into its optimizer's state, as if it had made `num_updates` updates."""
     state = engine.basic_optimizer.state
     for part in fragments(engine):
         held = state[part.flat]
@@ -115,18 +117,27 @@ def restore_moments(engine: DeepSpeedEngine, whole: dict[str, torch.Tensor], *, 
             for moment in MOMENTS:
                 held[moment] = torch.zeros_like(part.flat.detach())
         for moment in MOMENTS:
-            _put(whole[f"{moment}.{part.name}"], part, into=held[moment])
+            _put(moments, f"{moment}.{part.name}", part, into=held[moment])
 
 
-def restore_master_weights(engine: DeepSpeedEngine, whole: dict[str, torch.Tensor]) -> None:
-    """Put this worker's part of the float32 weights into the tensors that fp16 training updates."""
+def restore_master_weights(engine: DeepSpeedEngine, weights: Any) -> None:
+    """Put this worker's part of the float32 weights in an open file into the tensors that fp16 training updates."""
     for part in fragments(engine):
-        _put(whole[part.name], part, into=part.flat.detach())
+        _put(weights, part.name, part, into=part.flat.detach())
 
 
-def _put(whole: torch.Tensor, part: Fragment, *, into: torch.Tensor) -> None:
-    value = whole.reshape(-1)[part.start : part.start + part.length]
-    into.view(-1)[part.offset : part.offset + part.length] = value.to(into.device)
+def _put(file: Any, name: str, part: Fragment, *, into: torch.Tensor) -> None:
+    into.view(-1)[part.offset : part.offset + part.length] = read_part(file, name, part).to(into.device)
+
+
+def read_part(file: Any, name: str, part: Fragment) -> torch.Tensor:
+    """Return a fragment of a tensor in an open file of safetensors, flat. Read no more than the rows that it lies in."""
+    if not part.shape:
+        return torch.as_tensor(file.get_tensor(name)).reshape(-1)
+    width = part.shape.numel() // part.shape[0]
+    first = part.start // width
+    rows = torch.as_tensor(file.get_slice(name)[first : -(-(part.start + part.length) // width)])
+    return rows.reshape(-1)[part.start - first * width :][: part.length]
 
 
 def _gather_whole(engine: DeepSpeedEngine, flat_of: Callable[[Fragment], torch.Tensor]) -> dict[str, torch.Tensor]:

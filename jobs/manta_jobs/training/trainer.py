@@ -67,7 +67,7 @@ def build_trainer(
     return TorchTrainer(
         loop,
         train_loop_config=arguments,
-        torch_config=ReachableTorchConfig(),
+        torch_config=ReachableTorchConfig(timeout_s=round(60 * config.train.hang_minutes)),
         scaling_config=ScalingConfig(
             num_workers=num_workers_asked(config, resources) if ray.is_initialized() else 0,
             use_gpu=resources.use_gpu,

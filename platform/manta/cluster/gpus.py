@@ -22,6 +22,17 @@ def hide_unassigned_gpus() -> None:
         hide_gpus()
 
 
+def order_gpus() -> None:
+    """List the GPUs that this worker sees by number, as Ray orders the workers. Call it before the process asks torch for GPUs.
+
+    Ray lists them as text: 0, 1, 10, 11, …, 2. DeepSpeed takes the GPU at the place of the local rank, which would be another one
+    than Ray's on nodes with more than ten.
+    """
+    ids = os.environ.get(VISIBLE, "").split(",")
+    if all(name.isdigit() for name in ids):
+        os.environ[VISIBLE] = ",".join(sorted(ids, key=int))
+
+
 def hide_gpus() -> None:
     """Hide all GPUs from this process. Call it before the process asks torch for GPUs."""
     os.environ[VISIBLE] = ""

@@ -249,6 +249,9 @@ class TrainConfig(Section):
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Number of losses of workers or nodes after which training still goes on from the last checkpoint. Preemptions of nodes do not
     count."""
+    hang_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """Minutes that a worker waits for the others in an exchange. Then they count as lost, and the run goes on from its last
+    checkpoint."""
     deterministic: bool = False
     """True if GPUs compute with deterministic algorithms only, so that a resumed run on the same kind of GPUs ends with the same
     weights to the last bit. It costs speed. CPUs always do."""
