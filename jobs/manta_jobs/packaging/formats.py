@@ -44,7 +44,7 @@ def make_formats_on_cluster(
 
 
 def _make_formats(
-    path: Path, texts: list[Text], targets: Targets, logits: Floats, training_texts: list[Text], num_threads: int
+    path: Path, texts: Sequence[Text], targets: Targets, logits: Floats, training_texts: list[Text], num_threads: int
 ) -> None:
     """Make the formats in this process."""
     from manta.inference.onnx_export import make_formats

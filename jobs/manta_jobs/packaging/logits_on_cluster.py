@@ -12,6 +12,7 @@ from manta.storage.object_store import fetch, store
 from manta_jobs.cluster.connection import OneNode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from manta.texts import Text
 
 
-def _logits_of(path: Path, texts: list[Text], num_threads: int) -> Floats:
+def _logits_of(path: Path, texts: Sequence[Text], num_threads: int) -> Floats:
     """Compute an artifact's logits in this process."""
     import torch
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from manta.data.coded import Coded, label_counts
+from manta.data.repeats import conflicts, num_shared
 from manta.errors import InputError
 from manta.labels import RowLabels, names_of
 from manta.texts import has_lone_surrogate, is_empty, text_fault
@@ -13,13 +16,13 @@ from manta.texts import has_lone_surrogate, is_empty, text_fault
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from manta.data.read import Rows
+    from manta.data.collect import Rows
     from manta.texts import Text
 
 LONGEST_SHOWN = 80
 
 
-def checked_labels(rows: Rows, *, separator: str | None = None) -> list[RowLabels]:
+def checked_labels(rows: Rows, *, separator: str | None = None) -> Coded[RowLabels]:
     """Check each text and label, and return the rows' labels as names.
 
     With a `separator`, as in a multilabel task, the labels of a row are a sorted tuple of different names, which may be empty.
@@ -29,20 +32,18 @@ def checked_labels(rows: Rows, *, separator: str | None = None) -> list[RowLabel
     """
     if not rows.texts:
         raise InputError(f"{rows.source}: no rows; it needs texts and labels to work with.")
-    names: list[RowLabels] = []
-    for index, (text, label) in enumerate(zip(rows.texts, rows.labels, strict=True)):
-        if rows.pair_columns:
-            for column, part in zip(rows.pair_columns, text, strict=True):
-                _check_text(part, rows, index, what=f"the text in column {column!r}")
-        else:
-            _check_text(text, rows, index, what="the text")
-        names.append(_checked_label(label, rows, index) if separator is None else _several(label, separator, rows, index))
-    return names
+    labels = Coded.of(rows.labels)
+    faults = {code: fault for code, value in enumerate(labels.values) if (fault := _label_fault(value, separator))}
+    wrong = labels.first(list(faults))
+    _check_texts(rows, None if wrong is None else wrong + 1)  # the first fault counts, and in a row that of the text
+    if wrong is not None:
+        raise InputError(f"{rows.where(wrong)}: {faults[int(labels.codes[wrong])]}; fix or remove the row.")
+    return labels.map(lambda label: _names(label, separator))
 
 
 def has_lists(rows: Rows) -> bool:
     """Tell whether labels come as lists, as those of a multilabel task may."""
-    return any(isinstance(label, list | tuple) for label in rows.labels)
+    return any(isinstance(label, list | tuple) for label in Coded.of(rows.labels).values)
 
 
 def check_classes(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
@@ -51,14 +52,15 @@ def check_classes(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
     Raises:
         InputError: there is only one class, or a class has only one row.
     """
-    counts = Counter(name for row in labels for name in names_of(row))
-    if any(isinstance(row, tuple) for row in labels):
+    coded = Coded.of(labels)
+    counts = label_counts(coded)
+    if any(isinstance(row, tuple) for row in coded.values):
         return _multilabel_warnings(rows, counts)
     if len(counts) == 1:
         raise InputError(f"{rows.source}: every row has the label {labels[0]!r}; a classifier needs at least two.")
     for name, count in counts.items():
         if count == 1:
-            where = rows.where(list(labels).index(name))
+            where = rows.where(coded.codes.tolist().index(coded.values.index(name)))
             raise InputError(f"{where}: the only row with the label {name!r}; add more such rows or remove it.")
     return []
 
@@ -81,13 +83,14 @@ def check_known(rows: Rows, labels: Sequence[RowLabels], known: set[str]) -> Non
     Raises:
         InputError: the message names the first such row.
     """
-    for index, row in enumerate(labels):
-        for name in names_of(row):
-            if name not in known:
-                raise InputError(
-                    f"{rows.where(index)}: the label {name!r} never occurs in the training rows "
-                    f"(they have {_listed(sorted(known))}); fix the label or add training rows."
-                )
+    coded = Coded.of(labels)
+    index = coded.first([code for code, row in enumerate(coded.values) if not known.issuperset(names_of(row))])
+    if index is not None:
+        name = next(name for name in names_of(coded[index]) if name not in known)
+        raise InputError(
+            f"{rows.where(index)}: the label {name!r} never occurs in the training rows "
+            f"(they have {_listed(sorted(known))}); fix the label or add training rows."
+        )
 
 
 def check_conflicts(rows: Rows, labels: Sequence[RowLabels]) -> None:
@@ -96,27 +99,23 @@ def check_conflicts(rows: Rows, labels: Sequence[RowLabels]) -> None:
     Raises:
         InputError: the message names both rows.
     """
-    first: dict[Text, int] = {}
-    for index, text in enumerate(rows.texts):
-        other = first.setdefault(text, index)
-        if labels[other] != labels[index]:
-            raise InputError(
-                f"{rows.where(index)}: the same {'pair of texts' if rows.pair_columns else 'text'} has {_phrase(labels[index])} "
-                f"here and {_phrase(labels[other], short=True)} at {rows.unit} {rows.positions[other]}; decide on one."
-            )
+    coded = Coded.of(labels)
+    _, found = conflicts(rows.texts, coded.codes, most=1)
+    for other, index in found:
+        raise InputError(
+            f"{rows.where(index)}: the same {'pair of texts' if rows.pair_columns else 'text'} has {_phrase(coded[index])} "
+            f"here and {_phrase(coded[other], short=True)} at {rows.unit} {rows.positions[other]}; decide on one."
+        )
 
 
 def overlap_warnings(texts: dict[str, Sequence[Text]]) -> list[str]:
     """Return one sentence for each pair of splits that share texts, with the count. Scores on shared texts are too good."""
     warnings: list[str] = []
-    names = list(texts)
-    for position, left in enumerate(names):
-        for right in names[position + 1 :]:
-            both = set(texts[left]) & set(texts[right])
-            if both:
-                kind = "text pair" if isinstance(next(iter(both)), tuple) else "text"
-                noun = f"{kind} is" if len(both) == 1 else f"{kind}s are"
-                warnings.append(f"{len(both)} {noun} in both {left} and {right}: {right} scores will look better than they are.")
+    for (left, right), num_both in num_shared(texts).items():
+        if num_both:
+            kind = "text pair" if isinstance(texts[left][0], tuple) else "text"
+            noun = f"{kind} is" if num_both == 1 else f"{kind}s are"
+            warnings.append(f"{num_both} {noun} in both {left} and {right}: {right} scores will look better than they are.")
     return warnings
 
 
@@ -137,33 +136,44 @@ def coverage_warnings(counts: dict[str, dict[str, int]]) -> list[str]:
     return warnings
 
 
-def _check_text(text: Any, rows: Rows, index: int, *, what: str) -> None:
-    fault = text_fault(text)
-    if fault is not None:
-        raise InputError(f"{rows.where(index)}: {what} {fault}; fix or remove the row.")
+def _check_texts(rows: Rows, stop: int | None) -> None:
+    """Refuse the first faulty text of the rows before `stop`."""
+    for index, text in enumerate(islice(rows.texts, stop)):
+        value = rows.wrong[1] if rows.wrong is not None and index == rows.wrong[0] else text
+        for place, part in enumerate(value if rows.pair_columns else (value,)):
+            fault = text_fault(part)
+            if fault is not None:
+                what = f"the text in column {rows.pair_columns[place]!r}" if rows.pair_columns else "the text"
+                raise InputError(f"{rows.where(index)}: {what} {fault}; fix or remove the row.")
 
 
-def _checked_label(label: Any, rows: Rows, index: int) -> str:
-    name = _label_name(label)
-    if name is None:
-        if isinstance(label, list | tuple):
-            fault = f"{_shown(label)} is not a word or an integer (lists of labels need model.task multilabel)"
-        else:
-            fault = f"{_shown(label)} is not a word or an integer" if not _is_missing(label) else "the label is missing"
-        raise InputError(f"{rows.where(index)}: {fault}; fix or remove the row.")
-    return name
+def _label_fault(label: Any, separator: str | None) -> str | None:
+    """Return why a value is not a label, or not several, as a phrase; None if it is."""
+    if separator is not None:
+        for part in _parts(label, separator):
+            if _label_name(part) is None:
+                fault = "one of the labels is missing" if _is_missing(part) else f"{_shown(part)} is not a word or an integer"
+                return f"{fault} in {_shown(label)}"
+        return None
+    if _label_name(label) is not None:
+        return None
+    if isinstance(label, list | tuple):
+        return f"{_shown(label)} is not a word or an integer (lists of labels need model.task multilabel)"
+    return f"{_shown(label)} is not a word or an integer" if not _is_missing(label) else "the label is missing"
 
 
-def _several(label: Any, separator: str, rows: Rows, index: int) -> tuple[str, ...]:
+def _names(label: Any, separator: str | None) -> RowLabels:
+    """Return a label without a fault as its name, or as a sorted tuple of the names of several."""
+    if separator is None:
+        return str(_label_name(label))
+    return tuple(sorted({str(_label_name(part)) for part in _parts(label, separator)}))
+
+
+def _parts(label: Any, separator: str) -> Sequence[Any]:
+    """Return the labels of a row of a multilabel task."""
     if label is None or (isinstance(label, str) and is_empty(label)):
         return ()
-    parts = label.split(separator) if isinstance(label, str) else label if isinstance(label, list | tuple) else [label]
-    names = [_label_name(part) for part in parts]
-    for part, name in zip(parts, names, strict=True):
-        if name is None:
-            fault = "one of the labels is missing" if _is_missing(part) else f"{_shown(part)} is not a word or an integer"
-            raise InputError(f"{rows.where(index)}: {fault} in {_shown(label)}; fix or remove the row.")
-    return tuple(sorted({name for name in names if name is not None}))
+    return label.split(separator) if isinstance(label, str) else label if isinstance(label, list | tuple) else [label]
 
 
 def _phrase(labels: RowLabels, *, short: bool = False) -> str:

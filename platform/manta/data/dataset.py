@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from manta.behaviour.run import load_suite
 from manta.data import check, look_alikes
+from manta.data.coded import encoded
 from manta.data.feedback import with_feedback
-from manta.data.read import Rows, read_split, read_splits
+from manta.data.read import read_split, read_splits
 from manta.data.split import Indices, stratified_folds, stratified_split
+from manta.data.stored import taken
 from manta.errors import InputError
-from manta.labels import LabelSpace, RowLabels, Targets
+from manta.labels import LabelSpace, Targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +41,7 @@ NUM_FOLDS = 3
 class Split:
     """Texts or text pairs and their targets: class indices `(rows,)`; for a multilabel task, 0 and 1 `(rows, labels)`."""
 
-    texts: list[Text]
+    texts: Sequence[Text]
     targets: Targets
     columns: dict[str | int, list[Any]] = field(default_factory=dict)
     """Further columns, if `load_labelled` was asked for them."""
@@ -53,7 +55,7 @@ class Split:
 
     def take(self, indices: npt.NDArray[np.int64]) -> Split:
         """Return the rows at `indices`, in their order."""
-        return Split([self.texts[index] for index in indices], self.targets[indices])
+        return Split(taken(self.texts, indices), self.targets[indices])
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class TextDataset:
                 for part in (text,) if isinstance(text, str) else text:
                     content = part.encode("utf-8")
                     digest.update(len(content).to_bytes(8, "big") + content)
-            digest.update(split.targets.tobytes())
+            digest.update(memoryview(np.ascontiguousarray(split.targets)))
         return digest.hexdigest()
 
     def class_counts(self, name: str) -> dict[str, int]:
@@ -125,19 +127,20 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     warnings = [note for split in rows.values() for note in split.notes]
     warnings += look_alikes.label_warnings(found, merged=config.normalize_labels)
     warnings += check.check_classes(rows["train"], named["train"])
-    labels = LabelSpace.from_labels(named["train"], task=task)
+    labels = LabelSpace.from_labels(named["train"].values, task=task)
     for name, split in rows.items():
         check.check_known(split, named[name], set(labels.names))
         check.check_conflicts(split, named[name])
         warnings += look_alikes.text_warnings(split, named[name])
     if config.behaviour is not None:  # find faults now, not at the end of the run
         load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
-    splits = {name: _as_split(split, named[name], labels) for name, split in rows.items()}
+    splits = {name: Split(split.texts, encoded(named[name], labels)) for name, split in rows.items()}
+    del rows, named
     splits = _with_missing_splits(splits, config, num_labels=len(labels.names))
     is_cross_validated = "validation" not in splits
     if config.feedback is not None:
         train = splits["train"]
-        held_out = {text for name, split in splits.items() if name != "train" for text in split.texts}
+        held_out = [split.texts for name, split in splits.items() if name != "train"]
         merged = with_feedback(config.feedback, config, texts=train.texts, targets=train.targets, labels=labels, held_out=held_out)
         splits["train"] = Split(merged.texts, merged.targets)
         warnings += merged.warnings
@@ -164,11 +167,7 @@ def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, colu
         names = look_alikes.respelled(names, {look_alikes.folded(name): name for name in labels.names})
     check.check_known(rows, names, set(labels.names))
     places = [f"{rows.unit} {position}" for position in rows.positions]
-    return Split(rows.texts, labels.encode(names), rows.columns, places, rows.notes)
-
-
-def _as_split(rows: Rows, names: list[RowLabels], labels: LabelSpace) -> Split:
-    return Split(rows.texts, labels.encode(names))
+    return Split(rows.texts, encoded(names, labels), rows.columns, places, rows.notes)
 
 
 def _are_few(train: Split, *, num_labels: int) -> bool:

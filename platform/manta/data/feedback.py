@@ -13,6 +13,7 @@ import numpy as np
 
 from manta.data import check, look_alikes
 from manta.data.read import read_rows
+from manta.data.stored import with_added
 from manta.labels import names_of
 
 if TYPE_CHECKING:
@@ -30,16 +31,24 @@ LONGEST_SHOWN = 60
 class Merged:
     """Training rows with the feedback merged in."""
 
-    texts: list[Text]
+    texts: Sequence[Text]
     targets: Targets
     warnings: tuple[str, ...]
     """Sentences on the texts that were added, left out and given another label."""
 
 
 def with_feedback(
-    location: str, config: DataConfig, *, texts: Sequence[Text], targets: Targets, labels: LabelSpace, held_out: set[Text]
+    location: str,
+    config: DataConfig,
+    *,
+    texts: Sequence[Text],
+    targets: Targets,
+    labels: LabelSpace,
+    held_out: Sequence[Sequence[Text]],
 ) -> Merged:
-    """Return the training rows `texts` with `targets`, merged with the feedback at `location`. Texts in `held_out` are left out.
+    """Return the training rows `texts` with `targets`, merged with the feedback at `location`.
+
+    Texts of the `held_out` splits are left out. All feedback is in memory, unlike the other rows.
 
     Raises:
         InputError: the file is missing or wrong, or has a label that the training rows do not have.
@@ -51,13 +60,14 @@ def with_feedback(
         names = look_alikes.respelled(names, {look_alikes.folded(name): name for name in labels.names})
     check.check_known(rows, names, set(labels.names))
     said = dict(zip(rows.texts, names, strict=True))  # the last feedback on a text counts
-    left_out = [text for text in said if text in held_out]
+    left_out = {text for split in held_out for text in split if text in said}
     for text in left_out:
         del said[text]
     encoded = labels.encode(list(said.values()))
     places: dict[Text, list[int]] = {}
     for index, text in enumerate(texts):
-        places.setdefault(text, []).append(index)
+        if text in said:
+            places.setdefault(text, []).append(index)
     changed: list[tuple[Text, RowLabels]] = []
     merged = targets.copy()
     for (text, label), target in zip(said.items(), encoded, strict=True):
@@ -68,7 +78,7 @@ def with_feedback(
     is_new = np.array([text not in places for text in said], dtype=bool)
     new = [text for text in said if text not in places]
     warnings = _warnings(location, num_added=len(new), num_left_out=len(left_out), changed=changed)
-    return Merged([*texts, *new], np.concatenate([merged, encoded[is_new]]), warnings)
+    return Merged(with_added(texts, new), np.concatenate([merged, encoded[is_new]]), warnings)
 
 
 def _warnings(location: str, *, num_added: int, num_left_out: int, changed: list[tuple[Text, RowLabels]]) -> tuple[str, ...]:

@@ -8,12 +8,15 @@ from collections import Counter, defaultdict
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from manta.data.coded import Coded, label_counts
+from manta.data.repeats import conflicts
 from manta.labels import RowLabels, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from manta.data.read import Rows
+    from manta.data.collect import Rows
+    from manta.texts import Text
 
 MISSING_WORDS = {"NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None"}
 """Words that programs write where a value is missing."""
@@ -27,10 +30,10 @@ def folded(name: str) -> str:
     return str(Decimal(plain).normalize() + 0) if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", plain) else plain
 
 
-def spellings(labels: Iterable[RowLabels]) -> dict[str, Counter[str]]:
+def spellings(labels: Coded[RowLabels]) -> dict[str, Counter[str]]:
     """Return the spellings of each label and the rows of each, by `folded` name."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    for name, count in Counter(name for row in labels for name in names_of(row)).items():
+    for name, count in label_counts(labels).items():
         found[folded(name)][name] = count
     return found
 
@@ -40,13 +43,13 @@ def usual_names(found: dict[str, Counter[str]]) -> dict[str, str]:
     return {key: min(counts, key=lambda name: (-counts[name], name)) for key, counts in found.items()}
 
 
-def respelled(labels: Sequence[RowLabels], names: dict[str, str]) -> list[RowLabels]:
+def respelled(labels: Coded[RowLabels], names: dict[str, str]) -> Coded[RowLabels]:
     """Return the labels of each row with the spelling that `names` has for them, by `folded` name."""
 
     def usual(name: str) -> str:
         return names.get(folded(name), name)
 
-    return [usual(row) if isinstance(row, str) else tuple(sorted({usual(name) for name in row})) for row in labels]
+    return labels.map(lambda row: usual(row) if isinstance(row, str) else tuple(sorted({usual(name) for name in row})))
 
 
 def label_warnings(found: dict[str, Counter[str]], *, merged: bool) -> list[str]:
@@ -78,29 +81,30 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{show(name)} ({_rows(count)})" for name, count in counts.most_common())
 
 
-def text_warnings(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
+def text_warnings(rows: Rows, labels: Coded[RowLabels]) -> list[str]:
     """Return a sentence on texts that differ by case or blanks only and have two labels, and one on words for missing texts."""
-    first: dict[tuple[str, ...], int] = {}
-    conflicts: list[tuple[int, int]] = []
+    num_conflicts, found = conflicts(rows.texts, labels.codes, most=MOST_SHOWN, form=_plain)
     missing: Counter[str] = Counter()
-    for index, text in enumerate(rows.texts):
+    for text in rows.texts:
         parts = (text,) if isinstance(text, str) else text
-        other = first.setdefault(tuple(" ".join(part.casefold().split()) for part in parts), index)
-        if labels[other] != labels[index]:
-            conflicts.append((other, index))
         missing.update(part.strip() for part in parts if len(part) < 10 and part.strip() in MISSING_WORDS)
     warnings = []
-    if conflicts:
-        pairs = "; ".join(_conflict(rows, labels, *pair) for pair in conflicts[:MOST_SHOWN])
-        more = "; …" if len(conflicts) > MOST_SHOWN else ""
+    if found:
+        pairs = "; ".join(_conflict(rows, labels, *pair) for pair in found)
+        more = "; …" if num_conflicts > MOST_SHOWN else ""
         warnings.append(
-            f"{rows.source}: texts that differ from another by case or blanks only and have another label: {len(conflicts):,} "
+            f"{rows.source}: texts that differ from another by case or blanks only and have another label: {num_conflicts:,} "
             f"({pairs}{more}); decide on one."
         )
     if missing:
         listed = ", ".join(f"{word!r} ({_rows(count)})" for word, count in sorted(missing.items()))
         warnings.append(f"{rows.source}: texts that may stand for a missing value: {listed}; remove these rows if they do.")
     return warnings
+
+
+def _plain(text: Text) -> tuple[str, ...]:
+    """Return the form in which texts that differ by case or blanks only are equal."""
+    return tuple(" ".join(part.casefold().split()) for part in ((text,) if isinstance(text, str) else text))
 
 
 def _conflict(rows: Rows, labels: Sequence[RowLabels], one: int, other: int) -> str:

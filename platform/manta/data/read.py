@@ -10,19 +10,19 @@ import importlib.resources
 import json
 import logging
 import sqlite3
-from array import array
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.config import DataConfig, nearest
+from manta.data.collect import Collector, Rows
+from manta.data.stored import CHUNK_ROWS
 from manta.errors import InputError
 from manta.rows.columns import MISSING, field_of, paths_of, position_of
 from manta.rows.delimited import delimited_records, find_heading
 from manta.rows.json_rows import json_records
 from manta.rows.parquet import class_feature, column_at, named_labels, path_of, paths_in
-from manta.rows.text_file import ADVICE, GZIP, KINDS, Kind, Tape, TextFile, kind_of, read_text, reading_notes
+from manta.rows.text_file import ADVICE, BUFFER_BYTES, GZIP, KINDS, Kind, Tape, TextFile, kind_of, read_text
 from manta.storage.urls import open_filesystem
 
 if TYPE_CHECKING:
@@ -35,30 +35,6 @@ SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val",
 SUFFIXES = (*KINDS, *(ending + GZIP for ending in KINDS if ending != ".parquet"))
 FEEDBACK_SUFFIX = ".sqlite"
 """Suffix of the database in which a service stores feedback."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Unchecked texts and labels, with the place of each row."""
-
-    source: str
-    """The file's name in messages."""
-    unit: str
-    """The unit of `positions`: "line" (from 1, the header included) or "row" (from 1)."""
-    texts: list[Any]
-    """One value per row, or a tuple of two if `pair_columns` names two columns."""
-    labels: list[Any]
-    positions: Sequence[int]
-    pair_columns: tuple[str | int, ...] = ()
-    """The two text columns of text pairs; empty for single texts."""
-    columns: dict[str | int, list[Any]] = field(default_factory=dict)
-    """The requested further columns, by name; None if a JSONL row lacks the field."""
-    notes: tuple[str, ...] = ()
-    """Sentences on how the file is read, if not as its name promises."""
-
-    def where(self, index: int) -> str:
-        """Return the place of one row, such as `dev.csv, line 17`."""
-        return f"{self.source}, {self.unit} {self.positions[index]}"
 
 
 def read_splits(config: DataConfig) -> dict[str, Rows]:
@@ -162,7 +138,7 @@ def _read_delimited(file: TextFile, kind: Kind, config: DataConfig, extra: Seque
     )
     if not heading.names:
         raise InputError(f"{file.url}: no rows; {'its first line must name the columns' if config.header else 'it is empty'}.")
-    rows = _Collector(file.url, "line", config, extra, remarks=(file.remark, heading.remark))
+    rows = Collector(file.url, "line", config, extra, remarks=(file.remark, heading.remark))
     advice = "; if another sign is between the fields, set data.delimiter" if len(heading.names) == 1 else ""
     columns = [_column(file.url, name, heading.names, key, has_header=config.header, advice=advice) for key, name in settings]
     needed = max(columns) + 1 if config.header else len(heading.names)
@@ -177,19 +153,19 @@ def _read_delimited(file: TextFile, kind: Kind, config: DataConfig, extra: Seque
                     f"where at least {needed} are needed; check the delimiters and quotes."
                 )
             rows.add([fields[column] for column in columns], record.line)
-    return rows.rows
+    return rows.finished()
 
 
 def _read_json(file: TextFile, kind: Kind, config: DataConfig, extra: Sequence[str | int]) -> Rows:
-    rows = _Collector(file.url, "line", config, extra, remarks=(file.remark,))
+    rows = Collector(file.url, "line", config, extra, remarks=(file.remark,))
     return _collected(rows, ((record.line, record.row) for record in json_records(file, kind)), config, extra)
 
 
 def _collected(
-    rows: _Collector, records: Iterable[tuple[int, dict[str, Any] | str]], config: DataConfig, extra: Sequence[str | int]
+    rows: Collector, records: Iterable[tuple[int, dict[str, Any] | str]], config: DataConfig, extra: Sequence[str | int]
 ) -> Rows:
     """Return the rows of numbered objects. A record that is a string is a fault, which it describes."""
-    source, unit = rows.rows.source, rows.rows.unit
+    source, unit = rows.source, rows.unit
     settings = _column_settings(config)
     known: set[str] = set()
     for position, row in records:
@@ -204,10 +180,11 @@ def _collected(
         further = [field_of(row, str(name)) for name in extra]
         known.update(name for name, value in zip(map(str, extra), further, strict=True) if value is not MISSING)
         rows.add([*values, *(None if value is MISSING else value for value in further)], position)
+    found = rows.finished()
     missing = [name for name in extra if str(name) not in known]
-    if missing and rows.rows.texts:  # some rows may lack it, but not all
+    if missing and found.texts:  # some rows may lack it, but not all
         raise InputError(f"{source}: no row has the field {missing[0]!r} (--slice).")
-    return rows.rows
+    return found
 
 
 def _read_feedback(location: str, split: str, config: DataConfig, extra: Sequence[str | int]) -> Rows:
@@ -218,10 +195,10 @@ def _read_feedback(location: str, split: str, config: DataConfig, extra: Sequenc
     query = "SELECT id, text, label, answer, version, at FROM feedback ORDER BY id"
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute(query).fetchall()
+            found = map(_feedback_record, database.execute(query))
+            return _collected(Collector(location, "row", config, extra), found, config, extra)
     except sqlite3.Error as error:
         raise InputError(f"{location}: not a database of feedback ({error}); check data.{split}.") from None
-    return _collected(_Collector(location, "row", config, extra, remarks=()), map(_feedback_record, found), config, extra)
 
 
 def _feedback_record(row: tuple[int, str, str, str, int, str]) -> tuple[int, dict[str, Any]]:
@@ -232,49 +209,10 @@ def _feedback_record(row: tuple[int, str, str, str, int, str]) -> tuple[int, dic
     return number, {**names, "label": json.loads(label), "answer": json.loads(answer), "version": version, "at": at}
 
 
-class _Collector:
-    """Rows that grow one by one. Equal labels are one object, because there are many rows and few labels."""
-
-    def __init__(self, source: str, unit: str, config: DataConfig, extra: Sequence[str | int], *, remarks: Sequence[str]) -> None:
-        self._positions = array("q")
-        self.rows = Rows(
-            source,
-            unit,
-            [],
-            [],
-            self._positions,
-            _pair_columns(config),
-            {column: [] for column in extra},
-            reading_notes(source, *remarks),
-        )
-        self._num_texts = len(config.text_columns)
-        self._extra = list(self.rows.columns.values())
-        self._labels: dict[str, str] = {}
-
-    def add(self, values: list[Any], position: int) -> None:
-        """Add a row whose values are in the order of `_column_settings`."""
-        rows, num_texts = self.rows, self._num_texts
-        rows.texts.append(values[0] if num_texts == 1 else tuple(values[:num_texts]))
-        label = values[num_texts]
-        rows.labels.append(self._labels.setdefault(label, label) if isinstance(label, str) else label)
-        self._positions.append(position)
-        for column, value in zip(self._extra, values[num_texts + 1 :], strict=True):
-            column.append(value)
-
-
 def _column_settings(config: DataConfig, extra: Sequence[str | int] = ()) -> list[tuple[str, str | int]]:
     """Return setting and column of the text (or of each of a pair's two texts), of the label, and of each further column."""
     texts = [("data.text", column) for column in config.text_columns]
     return [*texts, ("data.label", config.label), *(("--slice", column) for column in extra)]
-
-
-def _pair_columns(config: DataConfig) -> tuple[str | int, ...]:
-    return config.text_columns if len(config.text_columns) == 2 else ()
-
-
-def _texts_of(columns: list[list[Any]]) -> list[Any]:
-    """Return the texts of column-wise rows."""
-    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
 def _place(name: str | int, names: Sequence[str], *, has_header: bool) -> int | None:
@@ -298,23 +236,24 @@ def _read_parquet(location: str, config: DataConfig, extra: Sequence[str | int])
     import pyarrow.parquet as pq
 
     filesystem, path = open_filesystem(location)
+    rows = Collector(location, "row", config, extra)
     try:
         with filesystem.open(path, "rb") as stream:
-            file = pq.ParquetFile(stream)
+            file = pq.ParquetFile(stream, buffer_size=BUFFER_BYTES)
             schema = file.schema_arrow
             paths = [_parquet_path(location, name, schema, key) for key, name in _column_settings(config, extra)]
-            table = file.read(columns=list(dict.fromkeys(schema.names[path[0]] for path in paths)))
-        by_name = [(table.schema.get_field_index(schema.names[path[0]]), *path[1:]) for path in paths]
-        values = [column_at(table, path).to_pylist() for path in by_name]
+            num_texts = len(config.text_columns)
+            features = [None] * num_texts + [class_feature(schema, path) for path in paths[num_texts:]]
+            for batch in file.iter_batches(CHUNK_ROWS, columns=list(dict.fromkeys(schema.names[path[0]] for path in paths))):
+                table = pa.Table.from_batches([batch])
+                by_name = [(table.schema.get_field_index(schema.names[path[0]]), *path[1:]) for path in paths]
+                columns = [column_at(table, path).to_pylist() for path in by_name]
+                rows.add_columns([named_labels(column, feature) for column, feature in zip(columns, features, strict=True)])
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{location}: not a readable Parquet file ({error}).") from None
-    label = len(config.text_columns)
-    values[label:] = [
-        named_labels(column, class_feature(schema, path)) for column, path in zip(values[label:], paths[label:], strict=True)
-    ]
-    return _rows_of(location, values, config, extra)
+    return rows.finished()
 
 
 def _parquet_path(location: str, name: str | int, schema: pa.Schema, key: str) -> tuple[int, ...]:
@@ -324,14 +263,6 @@ def _parquet_path(location: str, name: str | int, schema: pa.Schema, key: str) -
             raise InputError(f"{location}: no column {name!r} ({key}); {nearest(name, list(paths_in(schema)))}")
         return path
     return (_column(location, name, schema.names, key),)
-
-
-def _rows_of(source: str, values: list[list[Any]], config: DataConfig, extra: Sequence[str | int]) -> Rows:
-    """Build rows from columns in the order of `_column_settings`."""
-    num_texts = len(config.text_columns)
-    texts, labels = _texts_of(values[:num_texts]), values[num_texts]
-    columns = dict(zip(extra, values[num_texts + 1 :], strict=True))
-    return Rows(source, "row", texts, labels, range(1, len(labels) + 1), _pair_columns(config), columns)
 
 
 def _hub_splits(source: str) -> dict[str, str]:
@@ -358,10 +289,12 @@ def _read_hub(location: str, split: str, config: DataConfig, extra: Sequence[str
         raise _hub_error(source, error) from None
     names, features = table.column_names, table.features.to_dict()
     wanted = [names[_column(source, value, names, key)] for key, value in _column_settings(config, extra)]
-    label = len(config.text_columns)
-    values = [list(table[name]) for name in wanted]
-    values[label:] = [named_labels(column, features[name]) for column, name in zip(values[label:], wanted[label:], strict=True)]
-    return _rows_of(f"{source} ({stem or split})", values, config, extra)
+    num_texts = len(config.text_columns)
+    kinds = [None] * num_texts + [features[name] for name in wanted[num_texts:]]
+    rows = Collector(f"{source} ({stem or split})", "row", config, extra)
+    for batch in table.select_columns(list(dict.fromkeys(wanted))).iter(CHUNK_ROWS):
+        rows.add_columns([named_labels(batch[name], kind) for name, kind in zip(wanted, kinds, strict=True)])
+    return rows.finished()
 
 
 def _hub_name(source: str) -> tuple[str, str | None]:

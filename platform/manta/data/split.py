@@ -27,8 +27,9 @@ def stratified_split(targets: Targets, *, fraction: float, seed: int) -> tuple[I
     """
     generator = np.random.default_rng(seed)
     chosen = (_drawn_by_label if targets.ndim == 2 else _drawn_by_class)(targets, fraction, generator)
-    kept = np.setdiff1d(np.arange(len(targets)), chosen, assume_unique=True)
-    return kept, chosen
+    is_kept = np.ones(len(targets), dtype=bool)
+    is_kept[chosen] = False
+    return np.flatnonzero(is_kept), chosen
 
 
 def stratified_folds(targets: Targets, *, num_folds: int, seed: int) -> Indices:

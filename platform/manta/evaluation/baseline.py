@@ -18,6 +18,8 @@ from manta.data.split import Indices, stratified_split
 from manta.evaluation.metrics import best_thresholds, classification_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from manta.data import Split, TextDataset
     from manta.labels import LabelSpace
     from manta.texts import Text
@@ -95,11 +97,11 @@ def _at_most(split: Split, limit: int) -> Split:
 class _Features:
     """TF-IDF features of each row. The two texts of a pair have separate columns, as a word means different things in each."""
 
-    def __init__(self, texts: list[Text], *, max_words: int) -> None:
+    def __init__(self, texts: Sequence[Text], *, max_words: int) -> None:
         columns = _columns(texts)
         self._vectorizers = [_fitted_vectorizer(column, max_words=max_words // len(columns) or 1) for column in columns]
 
-    def of(self, texts: list[Text]) -> Any:
+    def of(self, texts: Sequence[Text]) -> Any:
         """Return a sparse matrix `(rows, words)`."""
         from scipy.sparse import hstack
 
@@ -107,7 +109,7 @@ class _Features:
         return hstack([vectorizer.transform(column) for vectorizer, column in parts], format="csr")
 
 
-def _columns(texts: list[Text]) -> list[list[str]]:
+def _columns(texts: Sequence[Text]) -> list[list[str]]:
     if isinstance(texts[0], str):
         return [[str(text) for text in texts]]
     return [[text[side] for text in texts] for side in (0, 1)]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from manta.data.stored import taken
 from manta.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from manta.data import TextDataset
@@ -34,7 +35,7 @@ Hashes = npt.NDArray[np.uint64]
 class FrozenRows:
     """Texts or pairs with their labels by name, and hashes of the texts that their version was trained or selected on."""
 
-    texts: list[Text]
+    texts: Sequence[Text]
     labels: list[RowLabels]
     seen: Hashes
     """Sorted hashes of the version's training and validation texts."""
@@ -54,13 +55,13 @@ class FrozenRows:
         """Return the rows whose text is in none of the given hashes."""
         known = np.isin(text_hashes(self.texts), np.concatenate(others))
         kept = np.flatnonzero(~known)
-        return replace(self, texts=[self.texts[index] for index in kept], labels=[self.labels[index] for index in kept])
+        return replace(self, texts=taken(self.texts, kept), labels=[self.labels[index] for index in kept])
 
     def write(self, folder: Path) -> None:
         """Write the files into a folder."""
         rows = zip(self.texts, self.labels, strict=True)
-        lines = (json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
-        (folder / ROWS_FILE).write_text("".join(lines), encoding="utf-8")
+        with (folder / ROWS_FILE).open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
         np.save(folder / SEEN_FILE, self.seen, allow_pickle=False)
         if self.suite is not None:
             (folder / SUITE_FILE).write_text(self.suite, encoding="utf-8")

@@ -61,7 +61,7 @@ class Measured:
     behaviour: SuiteResult | None
 
 
-def measure_on_cluster(artifact: ModelArtifact, texts: list[Text], *, suite: Suite | None, console: Console) -> Measured:
+def measure_on_cluster(artifact: ModelArtifact, texts: Sequence[Text], *, suite: Suite | None, console: Console) -> Measured:
     """Compute every row and every behaviour test on one node, with a GPU if there is any, and show progress."""
     node = OneNode()
     store(artifact.path)
@@ -73,7 +73,7 @@ def measure_on_cluster(artifact: ModelArtifact, texts: list[Text], *, suite: Sui
     return result.result()
 
 
-def _measure(path: Path, texts: list[Text], suite: Suite | None, num_threads: int, board: Board) -> Measured:
+def _measure(path: Path, texts: Sequence[Text], suite: Suite | None, num_threads: int, board: Board) -> Measured:
     """Measure in this process, as the task on the cluster."""
     import torch
 

@@ -1,0 +1,130 @@
+"""`Rows`, and the `Collector` that takes them one after another from a file: texts and places as Arrow, labels as codes.
+
+So memory hardly grows with the number of rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from manta.data.coded import Coder
+from manta.data.stored import CHUNK_ROWS, BatchWriter, StoredRows
+from manta.rows.text_file import reading_notes
+from manta.texts import has_lone_surrogate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+    from manta.config import DataConfig
+
+CHUNK_CHARACTERS = 2**22
+"""Most characters of texts that are gathered before they are stored."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Unchecked texts and labels, with the place of each row."""
+
+    source: str
+    """The file's name in messages."""
+    unit: str
+    """The unit of `positions`: "line" (from 1, the header included) or "row" (from 1)."""
+    texts: Sequence[Any]
+    """One value per row, or a tuple of two if `pair_columns` names two columns."""
+    labels: Sequence[Any]
+    positions: Sequence[int]
+    pair_columns: tuple[str | int, ...] = ()
+    """The two text columns of text pairs; empty for single texts."""
+    columns: dict[str | int, list[Any]] = field(default_factory=dict)
+    """The requested further columns, by name; None if a JSONL row lacks the field."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the file is read, if not as its name promises."""
+    wrong: tuple[int, Any] | None = None
+    """The first row with a text that is no string, or no Unicode, and what it has. Such a text is None in `texts`."""
+
+    def where(self, index: int) -> str:
+        """Return the place of one row, such as `dev.csv, line 17`."""
+        return f"{self.source}, {self.unit} {self.positions[index]}"
+
+
+class Collector:
+    """Rows that grow one by one: texts and places as Arrow, labels as codes."""
+
+    def __init__(
+        self, source: str, unit: str, config: DataConfig, extra: Sequence[str | int], *, remarks: Sequence[str] = ()
+    ) -> None:
+        self.source, self.unit = source, unit
+        self._pair_columns = config.text_columns if len(config.text_columns) == 2 else ()
+        self._names = ["first", "second"] if self._pair_columns else ["text"]
+        self._notes = reading_notes(source, *remarks)
+        self._writer, self._labels = BatchWriter(), Coder[Any]()
+        self._texts: list[list[Any]] = [[] for _ in self._names]
+        self._positions: list[int] = []
+        self._num_characters = self._num_stored = 0
+        self._wrong: tuple[int, Any] | None = None
+        self._columns: dict[str | int, list[Any]] = {column: [] for column in extra}
+
+    def add(self, values: Sequence[Any], position: int) -> None:
+        """Add a row whose values are in the order of `_column_settings`."""
+        for column, value in zip(self._texts, values, strict=False):
+            column.append(value)
+            self._num_characters += len(value) if isinstance(value, str) else 0
+        num_texts = len(self._texts)
+        self._labels.add(values[num_texts])
+        self._positions.append(position)
+        for column, value in zip(self._columns.values(), values[num_texts + 1 :], strict=True):
+            column.append(value)
+        if len(self._positions) == CHUNK_ROWS or self._num_characters > CHUNK_CHARACTERS:
+            self._store()
+
+    def add_columns(self, columns: Sequence[Sequence[Any]]) -> None:
+        """Add rows that come as columns in the order of `_column_settings`. Their places are counted from 1."""
+        start = 1 + self._num_stored + len(self._positions)
+        for position, values in enumerate(zip(*columns, strict=True), start=start):
+            self.add(values, position)
+
+    def finished(self) -> Rows:
+        """Return all rows."""
+        self._store()
+        batches, labels = self._writer.finished(), self._labels.coded()
+        return Rows(
+            self.source,
+            self.unit,
+            StoredRows(batches, self._names),
+            labels,
+            StoredRows(batches, ["position"]),
+            self._pair_columns,
+            self._columns,
+            self._notes,
+            self._wrong,
+        )
+
+    def _store(self) -> None:
+        """Write the rows that were added last."""
+        import pyarrow as pa
+
+        if not self._positions:
+            return
+        texts = [_stored(column) for column in self._texts]
+        if self._wrong is None and any(column.null_count for column in texts):
+            row = min(column.is_valid().index(False).as_py() for column in texts if column.null_count)
+            values = [column[row] for column in self._texts]
+            self._wrong = self._num_stored + row, values[0] if len(values) == 1 else tuple(values)
+        self._writer.write(pa.record_batch([*texts, pa.array(self._positions, pa.int64())], names=[*self._names, "position"]))
+        self._num_stored += len(self._positions)
+        self._texts, self._positions, self._num_characters = [[] for _ in self._names], [], 0
+
+
+def _stored(texts: list[Any]) -> pa.Array:
+    """Return texts as Arrow; what is no string, or no Unicode, as null."""
+    import pyarrow as pa
+
+    try:
+        if all(isinstance(text, str) for text in texts):
+            return pa.array(texts, pa.large_string())
+    except UnicodeEncodeError:
+        pass
+    return pa.array([text if isinstance(text, str) and not has_lone_surrogate(text) else None for text in texts], pa.large_string())
