@@ -139,12 +139,12 @@ def coverage_warnings(counts: dict[str, dict[str, int]]) -> list[str]:
 def _check_texts(rows: Rows, stop: int | None) -> None:
     """Refuse the first faulty text of the rows before `stop`."""
     for index, text in enumerate(islice(rows.texts, stop)):
-        value = rows.wrong[1] if rows.wrong is not None and index == rows.wrong[0] else text
-        for place, part in enumerate(value if rows.pair_columns else (value,)):
-            fault = text_fault(part)
-            if fault is not None:
-                what = f"the text in column {rows.pair_columns[place]!r}" if rows.pair_columns else "the text"
-                raise InputError(f"{rows.where(index)}: {what} {fault}; fix or remove the row.")
+        if any(map(text_fault, text)) if rows.pair_columns else text_fault(text):
+            value = rows.wrong[1] if rows.wrong is not None and index == rows.wrong[0] else text
+            faults = list(map(text_fault, value if rows.pair_columns else [value]))
+            place = next(place for place, fault in enumerate(faults) if fault)
+            what = f"the text in column {rows.pair_columns[place]!r}" if rows.pair_columns else "the text"
+            raise InputError(f"{rows.where(index)}: {what} {faults[place]}; fix or remove the row.")
 
 
 def _label_fault(label: Any, separator: str | None) -> str | None:

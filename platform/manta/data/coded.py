@@ -13,7 +13,7 @@ import numpy.typing as npt
 from manta.labels import LabelSpace, RowLabels, Targets, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -33,8 +33,7 @@ class Coded(Sequence[T], Generic[T]):
         if isinstance(rows, Coded):
             return rows
         coder: Coder[T] = Coder()
-        for value in rows:
-            coder.add(value)
+        coder.extend(rows)
         return coder.coded()
 
     def __len__(self) -> int:
@@ -71,27 +70,29 @@ class Coded(Sequence[T], Generic[T]):
     def map(self, function: Callable[[T], S]) -> Coded[S]:
         """Return the rows with another value for each value. Equal ones get one code."""
         coder: Coder[S] = Coder()
-        for value in self.values:
-            coder.add(function(value))
+        coder.extend(map(function, self.values))
         new = coder.coded()
         return Coded(self.codes if len(new.values) == len(self.values) else new.codes[self.codes], new.values)
 
 
 class Coder(Generic[T]):
-    """Coded rows that grow one by one."""
+    """Coded rows that grow."""
 
     def __init__(self) -> None:
         self._codes = array("i")
         self._values: list[T] = []
         self._code_of: dict[Any, int] = {}
 
-    def add(self, value: T) -> None:
-        """Add the value of the next row."""
-        key: Any = value if type(value) is str else (type(value), repr(value))
-        code = self._code_of.setdefault(key, len(self._values))
-        if code == len(self._values):
-            self._values.append(value)
-        self._codes.append(code)
+    def extend(self, values: Iterable[T]) -> None:
+        """Add the values of the next rows."""
+        code_of, add = self._code_of, self._codes.append
+        for value in values:
+            key: Any = value if type(value) is str else (type(value), repr(value))
+            code = code_of.get(key)
+            if code is None:
+                code = code_of[key] = len(self._values)
+                self._values.append(value)
+            add(code)
 
     def coded(self) -> Coded[T]:
         """Return all rows."""

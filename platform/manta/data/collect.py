@@ -61,28 +61,25 @@ class Collector:
         self._names = ["first", "second"] if self._pair_columns else ["text"]
         self._notes = reading_notes(source, *remarks)
         self._writer, self._labels = BatchWriter(), Coder[Any]()
-        self._texts: list[list[Any]] = [[] for _ in self._names]
+        self._num_texts, self._num_stored, self._num_characters = len(self._names), 0, 0
+        self._rows: list[Sequence[Any]] = []
         self._positions: list[int] = []
-        self._num_characters = self._num_stored = 0
         self._wrong: tuple[int, Any] | None = None
         self._columns: dict[str | int, list[Any]] = {column: [] for column in extra}
 
     def add(self, values: Sequence[Any], position: int) -> None:
         """Add a row whose values are in the order of `_column_settings`."""
-        for column, value in zip(self._texts, values, strict=False):
-            column.append(value)
-            self._num_characters += len(value) if isinstance(value, str) else 0
-        num_texts = len(self._texts)
-        self._labels.add(values[num_texts])
+        self._rows.append(values)
         self._positions.append(position)
-        for column, value in zip(self._columns.values(), values[num_texts + 1 :], strict=True):
-            column.append(value)
-        if len(self._positions) == CHUNK_ROWS or self._num_characters > CHUNK_CHARACTERS:
+        for text in values[: self._num_texts]:
+            if isinstance(text, str):
+                self._num_characters += len(text)
+        if len(self._rows) == CHUNK_ROWS or self._num_characters > CHUNK_CHARACTERS:
             self._store()
 
     def add_columns(self, columns: Sequence[Sequence[Any]]) -> None:
         """Add rows that come as columns in the order of `_column_settings`. Their places are counted from 1."""
-        start = 1 + self._num_stored + len(self._positions)
+        start = 1 + self._num_stored + len(self._rows)
         for position, values in enumerate(zip(*columns, strict=True), start=start):
             self.add(values, position)
 
@@ -106,19 +103,23 @@ class Collector:
         """Write the rows that were added last."""
         import pyarrow as pa
 
-        if not self._positions:
+        if not self._rows:
             return
-        texts = [_stored(column) for column in self._texts]
-        if self._wrong is None and any(column.null_count for column in texts):
-            row = min(column.is_valid().index(False).as_py() for column in texts if column.null_count)
-            values = [column[row] for column in self._texts]
-            self._wrong = self._num_stored + row, values[0] if len(values) == 1 else tuple(values)
-        self._writer.write(pa.record_batch([*texts, pa.array(self._positions, pa.int64())], names=[*self._names, "position"]))
-        self._num_stored += len(self._positions)
-        self._texts, self._positions, self._num_characters = [[] for _ in self._names], [], 0
+        columns = list(zip(*self._rows, strict=True))
+        texts, labels, further = columns[: self._num_texts], columns[self._num_texts], columns[self._num_texts + 1 :]
+        stored = [_stored(column) for column in texts]
+        if self._wrong is None and any(column.null_count for column in stored):
+            row = min(column.is_valid().index(False).as_py() for column in stored if column.null_count)
+            self._wrong = self._num_stored + row, texts[0][row] if self._num_texts == 1 else tuple(text[row] for text in texts)
+        self._labels.extend(labels)
+        for column, values in zip(self._columns.values(), further, strict=True):
+            column.extend(values)
+        self._writer.write(pa.record_batch([*stored, pa.array(self._positions, pa.int64())], names=[*self._names, "position"]))
+        self._num_stored += len(self._rows)
+        self._rows, self._positions, self._num_characters = [], [], 0
 
 
-def _stored(texts: list[Any]) -> pa.Array:
+def _stored(texts: Sequence[Any]) -> pa.Array:
     """Return texts as Arrow; what is no string, or no Unicode, as null."""
     import pyarrow as pa
 

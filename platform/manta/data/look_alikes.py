@@ -87,7 +87,9 @@ def text_warnings(rows: Rows, labels: Coded[RowLabels]) -> list[str]:
     missing: Counter[str] = Counter()
     for text in rows.texts:
         parts = (text,) if isinstance(text, str) else text
-        missing.update(part.strip() for part in parts if len(part) < 10 and part.strip() in MISSING_WORDS)
+        for part in parts:
+            if len(part) < 10 and part.strip() in MISSING_WORDS:
+                missing[part.strip()] += 1
     warnings = []
     if found:
         pairs = "; ".join(_conflict(rows, labels, *pair) for pair in found)
@@ -102,9 +104,9 @@ def text_warnings(rows: Rows, labels: Coded[RowLabels]) -> list[str]:
     return warnings
 
 
-def _plain(text: Text) -> tuple[str, ...]:
+def _plain(text: Text) -> Text:
     """Return the form in which texts that differ by case or blanks only are equal."""
-    return tuple(" ".join(part.casefold().split()) for part in ((text,) if isinstance(text, str) else text))
+    return " ".join(text.casefold().split()) if isinstance(text, str) else (str(_plain(text[0])), str(_plain(text[1])))
 
 
 def _conflict(rows: Rows, labels: Sequence[RowLabels], one: int, other: int) -> str:

@@ -54,6 +54,9 @@ class Batches:
                 number = int(numbers[start])
                 yield self._batch(number).take(pa.array(rows[start:end] - self._starts[number]))
 
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return (self._batch(number) for number in range(len(self._starts) - 1))
+
     def with_added(self, batch: pa.RecordBatch) -> Batches:
         """Return these batches and another one."""
         return Batches([*self._in_memory, batch], file=self._file, sizes=self._sizes)
@@ -182,9 +185,11 @@ class StoredRows(Sequence[T]):
         return StoredRows(self._batches.with_added(added), self._columns, np.concatenate([rows, new]))
 
     def _all(self) -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(self), CHUNK_ROWS):
-            end = min(start + CHUNK_ROWS, len(self))
-            yield from self._batches.at(np.arange(start, end) if self._rows is None else self._rows[start:end])
+        if self._rows is None:
+            yield from self._batches
+            return
+        for start in range(0, len(self._rows), CHUNK_ROWS):
+            yield from self._batches.at(self._rows[start : start + CHUNK_ROWS])
 
     def _values(self, batch: pa.RecordBatch) -> list[T]:
         columns = [batch.column(name).to_numpy(zero_copy_only=False).tolist() for name in self._columns]
