@@ -181,9 +181,10 @@ class Suite:
 
     def _cases_of_rows(self, test: OfTextsOrRows, rows: Sequence[Text], generator: random.Random) -> list[Case]:
         cases: list[Case] = []
-        for row in generator.sample(list(rows), len(rows)):
+        for index in generator.sample(range(len(rows)), len(rows)):
             if len(cases) == test.num_cases:
                 break
+            row = rows[index]
             changed = self._changed(test, row, len(cases), generator)
             if changed != row:
                 cases.append(Case(row, changed))

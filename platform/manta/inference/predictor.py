@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from manta.labels import Floats, LabelSpace
     from manta.model.forward import Forward
 
+MOST_ROWS = 50_000
+"""Rows whose token ids are in memory at a time."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -84,14 +87,17 @@ class Predictor:
         """Return logits `(texts, labels)` in the order of the texts.
 
         Texts are cut at the length the model was trained with and sorted by length. They run in batches of a limited number of
-        tokens, padding included. `on_rows_done` is called with the number of rows of each finished batch.
+        tokens, padding included. `on_rows_done` is called with the number of rows of each finished batch. At most `MOST_ROWS` are
+        tokenized at a time.
 
         Raises:
             InputError: a pair was given to a model that reads single texts, or the other way round.
         """
         if not texts:
             return np.empty((0, len(self.labels.names)), dtype=np.float32)
-        return self.logits_of(self.tokenise(texts), on_rows_done=on_rows_done)
+        self._check_kind(texts)
+        parts = (texts[start : start + MOST_ROWS] for start in range(0, len(texts), MOST_ROWS))
+        return np.concatenate([self.logits_of(self._tokens(part), on_rows_done=on_rows_done) for part in parts])
 
     def tokenise(self, texts: Sequence[Text]) -> TokenLists:
         """Return the token ids of at least one text or pair, cut at the length the model was trained with.
@@ -99,11 +105,17 @@ class Predictor:
         Raises:
             InputError: a pair was given to a model that reads single texts, or the other way round.
         """
-        manifest = self.artifact.manifest
-        wrong = first_of_wrong_kind(texts, num_texts=manifest.num_texts)
+        self._check_kind(texts)
+        return self._tokens(texts)
+
+    def _check_kind(self, texts: Sequence[Text]) -> None:
+        num_texts = self.artifact.manifest.num_texts
+        wrong = first_of_wrong_kind(texts, num_texts=num_texts)
         if wrong is not None:
-            raise InputError(f"text {wrong + 1} of {len(texts)}: {wrong_kind_sentence(manifest.num_texts)}.")
-        return token_ids(self._tokenizer, texts, max_length=manifest.max_length)
+            raise InputError(f"text {wrong + 1} of {len(texts)}: {wrong_kind_sentence(num_texts)}.")
+
+    def _tokens(self, texts: Sequence[Text]) -> TokenLists:
+        return token_ids(self._tokenizer, texts, max_length=self.artifact.manifest.max_length)
 
     @property
     def batch_tokens(self) -> int:
