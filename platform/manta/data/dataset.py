@@ -116,6 +116,26 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     Raises:
         InputError: the first fault found, with file and line.
     """
+    splits, labels, warnings = _checked_splits(config, task=task)
+    _set_aside(splits, config, num_labels=len(labels.names))
+    is_cross_validated = "validation" not in splits
+    if config.feedback is not None:
+        train = splits["train"]
+        held_out = [split.texts for name, split in splits.items() if name != "train"]
+        merged = with_feedback(config.feedback, config, texts=train.texts, targets=train.targets, labels=labels, held_out=held_out)
+        splits["train"] = Split(merged.texts, merged.targets)
+        warnings += merged.warnings
+    warnings += check.overlap_warnings({name: splits[name].texts for name in SPLITS if name in splits})
+    train, folds = splits["train"], None
+    if is_cross_validated:
+        folds = stratified_folds(train.targets, num_folds=NUM_FOLDS, seed=config.split_seed)
+    dataset = TextDataset(train, splits.get("validation", train), splits["test"], labels, tuple(warnings), folds)
+    missing = check.coverage_warnings({name: dataset.class_counts(name) for name in SPLITS})
+    return replace(dataset, warnings=(*warnings, *missing))
+
+
+def _checked_splits(config: DataConfig, *, task: TaskName) -> tuple[dict[str, Split], LabelSpace, list[str]]:
+    """Read and check the rows of the given splits. Return them with the label space and warnings about them."""
     rows = read_splits(config)
     is_multilabel = task == "multilabel" or (task == "auto" and check.has_lists(rows["train"]))
     separator = config.label_separator if is_multilabel else None
@@ -134,23 +154,7 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
         warnings += look_alikes.text_warnings(split, named[name])
     if config.behaviour is not None:  # find faults now, not at the end of the run
         load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
-    splits = {name: Split(split.texts, encoded(named[name], labels)) for name, split in rows.items()}
-    del rows, named
-    splits = _with_missing_splits(splits, config, num_labels=len(labels.names))
-    is_cross_validated = "validation" not in splits
-    if config.feedback is not None:
-        train = splits["train"]
-        held_out = [split.texts for name, split in splits.items() if name != "train"]
-        merged = with_feedback(config.feedback, config, texts=train.texts, targets=train.targets, labels=labels, held_out=held_out)
-        splits["train"] = Split(merged.texts, merged.targets)
-        warnings += merged.warnings
-    warnings += check.overlap_warnings({name: splits[name].texts for name in SPLITS if name in splits})
-    train, folds = splits["train"], None
-    if is_cross_validated:
-        folds = stratified_folds(train.targets, num_folds=NUM_FOLDS, seed=config.split_seed)
-    dataset = TextDataset(train, splits.get("validation", train), splits["test"], labels, tuple(warnings), folds)
-    missing = check.coverage_warnings({name: dataset.class_counts(name) for name in SPLITS})
-    return replace(dataset, warnings=(*warnings, *missing))
+    return {name: Split(split.texts, encoded(named[name], labels)) for name, split in rows.items()}, labels, warnings
 
 
 def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, columns: Sequence[str | int] = ()) -> Split:
@@ -174,25 +178,22 @@ def _are_few(train: Split, *, num_labels: int) -> bool:
     return len(train) < FEW_TRAINING_ROWS or len(train) < min(FEW_ROWS_PER_LABEL * num_labels, MANY_TRAINING_ROWS)
 
 
-def _with_missing_splits(splits: dict[str, Split], config: DataConfig, *, num_labels: int) -> dict[str, Split]:
+def _set_aside(splits: dict[str, Split], config: DataConfig, *, num_labels: int) -> None:
     """Set training rows aside for the splits that were not given. The test rows are drawn first, so that they never change.
 
     A small training set gets no validation split.
     """
-    result = dict(splits)
     remaining_share = 1.0
     for name, fraction in (("test", config.test_fraction), ("validation", config.validation_share)):
-        needs_folds = config.validation_fraction == "auto" and _are_few(result["train"], num_labels=num_labels)
-        if name not in result and not (name == "validation" and needs_folds):
-            train = result["train"]
-            kept, aside = stratified_split(train.targets, fraction=fraction / remaining_share, seed=config.split_seed)
+        needs_folds = config.validation_fraction == "auto" and _are_few(splits["train"], num_labels=num_labels)
+        if name not in splits and not (name == "validation" and needs_folds):
+            kept, aside = stratified_split(splits["train"].targets, fraction=fraction / remaining_share, seed=config.split_seed)
             if not len(aside):
                 raise InputError(f"{config.train}: too few rows to set any aside for {name}; add rows or give data.{name}.")
-            result["train"], result[name] = train.take(kept), train.take(aside)
+            splits[name], splits["train"] = splits["train"].take(aside), splits["train"].take(kept)
             remaining_share -= fraction
             if name == "validation" and len(aside) > len(kept):
                 raise InputError(
                     f"data.validation_fraction {fraction:g} sets {len(aside):,} rows aside for validation and leaves "
                     f"{len(kept):,} to train on; lower it, or leave it out to have few rows cross-validated."
                 )
-    return result

@@ -55,7 +55,7 @@ def conflicts(
 
 def num_shared(splits: dict[str, Sequence[T]]) -> dict[tuple[str, str], int]:
     """Return the number of different texts that two splits share, for each pair of splits."""
-    hashes = {name: np.unique(_hashes(texts)) for name, texts in splits.items()}
+    hashes = {name: _different(_hashes(texts)) for name, texts in splits.items()}
     return {
         (left, right): _num_in_both(splits[left], splits[right], hashes[left][_among(hashes[left], hashes[right])])
         for left, right in itertools.combinations(splits, 2)
@@ -80,7 +80,15 @@ def _hashes(texts: Sequence[T], form: Callable[[T], Hashable] | None = None) -> 
 def _repeated(hashes: Hashes) -> Hashes:
     """Return the hashes that several rows have, in ascending order."""
     ordered = np.sort(hashes)
-    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    return _different(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def _different(hashes: Hashes) -> Hashes:
+    """Return the different ones of some hashes, in ascending order. Sort them in place, as `numpy.unique` would copy them."""
+    hashes.sort()
+    is_new = np.ones(len(hashes), dtype=bool)
+    np.not_equal(hashes[1:], hashes[:-1], out=is_new[1:])
+    return hashes[is_new]
 
 
 def _rows_of(hashes: Hashes, wanted: Hashes) -> tuple[Indices, Hashes]:

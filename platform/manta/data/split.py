@@ -48,10 +48,11 @@ def stratified_folds(targets: Targets, *, num_folds: int, seed: int) -> Indices:
 
 
 def _drawn_by_class(targets: Targets, fraction: float, generator: np.random.Generator) -> Indices:
-    classes, totals = np.unique(targets, return_counts=True)
-    orders = [generator.permutation(np.flatnonzero(targets == target)) for target in classes]
-    shares = _shares(totals, fraction, len(targets), generator)
-    return np.sort(np.concatenate([rows[:share] for rows, share in zip(orders, shares, strict=True)]))
+    totals = np.bincount(targets)
+    classes = np.flatnonzero(totals)
+    orders = [generator.permutation(np.flatnonzero(targets == target).astype(np.uint32)) for target in classes]
+    shares = _shares(totals[classes], fraction, len(targets), generator)
+    return np.sort(np.concatenate([rows[:share] for rows, share in zip(orders, shares, strict=True)])).astype(np.int64)
 
 
 def _drawn_by_label(targets: Targets, fraction: float, generator: np.random.Generator) -> Indices:

@@ -170,7 +170,7 @@ class StoredRows(Sequence[T]):
 
     def take(self, indices: Indices) -> StoredRows[T]:
         """Return the rows at `indices`, in their order. Nothing is read or copied."""
-        return StoredRows(self._batches, self._columns, indices if self._rows is None else self._rows[indices])
+        return StoredRows(self._batches, self._columns, indices.astype(np.uint32) if self._rows is None else self._rows[indices])
 
     def with_added(self, values: Sequence[T]) -> StoredRows[T]:
         """Return these rows and some further ones, which stay in memory."""
