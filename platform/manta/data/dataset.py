@@ -100,7 +100,7 @@ class TextDataset:
                 for part in (text,) if isinstance(text, str) else text:
                     content = part.encode("utf-8")
                     digest.update(len(content).to_bytes(8, "big") + content)
-            digest.update(memoryview(np.ascontiguousarray(split.targets)))
+            digest.update(np.ascontiguousarray(split.targets).data)
         return digest.hexdigest()
 
     def class_counts(self, name: str) -> dict[str, int]:

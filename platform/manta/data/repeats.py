@@ -56,21 +56,24 @@ def conflicts(
 def num_shared(splits: dict[str, Sequence[T]]) -> dict[tuple[str, str], int]:
     """Return the number of different texts that two splits share, for each pair of splits."""
     hashes = {name: _different(_hashes(texts)) for name, texts in splits.items()}
+    pairs = itertools.combinations(splits, 2)
+    common = {(left, right): hashes[left][_among(hashes[left], hashes[right])] for left, right in pairs}
+    del hashes
+    wanted = _different(np.concatenate([*common.values(), np.empty(0, dtype=np.int64)]))
+    found = {name: _rows_of(_hashes(texts), wanted) for name, texts in splits.items() if len(wanted)}
     return {
-        (left, right): _num_in_both(splits[left], splits[right], hashes[left][_among(hashes[left], hashes[right])])
-        for left, right in itertools.combinations(splits, 2)
+        pair: sum(
+            len(set.intersection(*(_texts_of(splits[name], *found[name], part) for name in pair)))
+            for part in np.array_split(shared, 1 + len(shared) // PART_ROWS)
+            if len(part)
+        )
+        for pair, shared in common.items()
     }
 
 
-def _num_in_both(texts: Sequence[T], others: Sequence[T], common: Hashes) -> int:
-    """Return the number of different texts that both have. Their hashes are among the `common` ones."""
-    num_parts = 1 + len(common) // PART_ROWS
-    found = [(of, *_rows_of(_hashes(of), common)) for of in (texts, others) if len(common)]
-    return sum(
-        len(set.intersection(*(set(taken(of, rows[hashes % num_parts == part])) for of, rows, hashes in found)))
-        for part in range(num_parts)
-        if found
-    )
+def _texts_of(texts: Sequence[T], rows: Indices, hashes: Hashes, wanted: Hashes) -> set[T]:
+    """Return the texts of those of the rows whose hash, of `hashes`, is a wanted one."""
+    return set(taken(texts, rows[_among(hashes, wanted)]))
 
 
 def _hashes(texts: Sequence[T], form: Callable[[T], Hashable] | None = None) -> Hashes:
