@@ -170,7 +170,8 @@ class StoredRows(Sequence[T]):
 
     def take(self, indices: Indices) -> StoredRows[T]:
         """Return the rows at `indices`, in their order. Nothing is read or copied."""
-        return StoredRows(self._batches, self._columns, indices.astype(np.uint32) if self._rows is None else self._rows[indices])
+        places = np.asarray(indices, dtype=np.uint32)
+        return StoredRows(self._batches, self._columns, places if self._rows is None else self._rows[places])
 
     def with_added(self, values: Sequence[T]) -> StoredRows[T]:
         """Return these rows and some further ones, which stay in memory."""
