@@ -59,7 +59,7 @@ def main() -> None:
             load_rows("sample:support"),
             Path(name),
             case="support",
-            overrides=["train.num_epochs=1", "train.zero_stage=2", "train.checkpoint_steps=4", "registry.onnx=false"],
+            overrides=["train.num_epochs=1", "train.zero_stage=2", "train.checkpoint_steps=4", "registry.fast_formats=false"],
             num_rows=NUM_ROWS,
             num_eval_rows=64,
         )

@@ -21,7 +21,7 @@ from predict import with_formats
 from serve_load import Target
 from systems import SystemFailedError, finished
 
-FORMATS = {"manta": ("onnx-fp32", "openvino-fp32"), "manta-int8": ("openvino-int8",)}
+FORMATS = {"manta": ("openvino-fp32",), "manta-int8": ("openvino-int8",)}
 MANTA = [f"{name}{profile}" for name in FORMATS for profile in ("", "-production")]
 NAME = "bench"
 START_LIMIT_S, STOP_LIMIT_S = 240.0, 45.0
@@ -39,7 +39,7 @@ def of_manta(model: Path, name: str, target: Path) -> Path:
     except SystemFailedError:
         if name != "manta":
             raise
-        copy = with_formats(model, (), target.with_name("safetensors"))  # float32 without ONNX
+        copy = with_formats(model, (), target.with_name("safetensors"))  # float32 without OpenVINO
     manifest = json.loads((copy / "manta.json").read_text(encoding="utf-8"))
     manifest["max_length"] = MAX_TOKENS
     (copy / "manta.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -41,7 +41,7 @@ class ServedModel:
         return cls(Predictor(artifact), name=version.name, version=version.version)
 
     def alone(self) -> ServedModel:
-        """Load the same version again. An ONNX graph computes on the calling thread, and so at that thread's priority."""
+        """Load the same version again. OpenVINO computes on the calling thread, and so at that thread's priority."""
         return ServedModel(Predictor(self.artifact, format=self.format, num_threads=1), name=self.name, version=self.version)
 
     @property

@@ -51,7 +51,7 @@ def demo(tiny_model: Path, listens_to_ctrl_c: Callable[[], None], tmp_path_facto
         "train.num_epochs": 1,
         "train.learning_rate": 3e-3,
         "tune.budget.num_trials": 2,
-        "registry.onnx": "false",
+        "registry.fast_formats": "false",
     }
     overrides = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     command = [sys.executable, "-m", "manta.cli", "demo", "--json", "--port", str(ports[0]), "--ui-port", str(ports[1]), *overrides]

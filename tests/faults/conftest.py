@@ -127,7 +127,7 @@ def start(nodes: Nodes, tmp_path: Path, two_classes_large: Path, tiny_model: Pat
                 "model": {"pretrained": model or str(tiny_model), "max_length": 32},
                 "train": train | settings,
                 "tune": tune or {},
-                "registry": {"onnx": False},
+                "registry": {"fast_formats": False},
             }
             Path(arguments[0]).write_text(yaml.safe_dump(document))
         run = Run("train" if tune is None else "tune", *arguments, address=nodes.address, storage=storage, log=log)

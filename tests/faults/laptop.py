@@ -65,7 +65,7 @@ def write_experiment(
         "model": {"pretrained": "./encoder", "max_length": 32},
         "train": settings | train,
         "tune": tune or {},
-        "registry": {"onnx": False},
+        "registry": {"fast_formats": False},
         "storage": str(storage),
     }
     path = folder / f"{name}.yaml"

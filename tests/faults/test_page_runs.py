@@ -72,7 +72,7 @@ def experiment(stack: Stack, model: Path, **train: object) -> str:
             "model": {"pretrained": str(model), "max_length": 32},
             "train": settings | train,
             "tune": {"budget": {"num_trials": 2}, "confirm": None},
-            "registry": {"onnx": False},
+            "registry": {"fast_formats": False},
             "storage": str(stack.storage.root),
         },
         sort_keys=False,

@@ -72,7 +72,7 @@ def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConf
             "data": {"train": str(data), "validation_fraction": 0.1},  # no cross-validation; test_cross_validation.py has it
             "model": {"pretrained": str(model), "max_length": 32, "dropout": 0.0},
             "train": settings | train_settings,
-            "registry": {"onnx": False},  # takes several seconds, however small the model; test_forms.py has it
+            "registry": {"fast_formats": False},  # takes several seconds, however small the model; test_formats.py has it
         }
     )
 

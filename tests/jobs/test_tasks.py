@@ -38,7 +38,7 @@ def experiment(data: Path, model: Path, *, data_settings: dict[str, Any], task: 
             "data": {"train": str(data), "validation_fraction": 0.1, **data_settings},
             "model": {"pretrained": str(model), "max_length": 32, "task": task},
             "train": settings | train_settings,
-            "registry": {"onnx": False},
+            "registry": {"fast_formats": False},
         }
     )
 

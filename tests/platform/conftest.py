@@ -124,8 +124,8 @@ def finished(make_artifact: Callable[..., Made], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def with_formats(make_artifact: Callable[..., Made], tmp_path_factory: pytest.TempPathFactory) -> ModelArtifact:
-    """A model for text pairs with its inference formats (pairs, because then the graph has token types, too); read it only."""
-    from manta.inference.onnx_export import make_formats
+    """A model for text pairs with its inference formats (pairs, because then there are token types, too); read it only."""
+    from manta.inference.conversion import make_formats
     from manta.inference.predictor import Predictor
 
     artifact = make_artifact(tmp_path_factory.mktemp("formats") / "model", "multiclass", num_texts=2).artifact

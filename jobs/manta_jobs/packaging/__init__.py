@@ -1,1 +1,1 @@
-"""Packaging of a trained model into an artifact that can be served: calibration, golden predictions, ONNX, diagnosis."""
+"""Packaging of a trained model into an artifact that can be served: calibration, golden predictions, formats, diagnosis."""

@@ -28,7 +28,7 @@ def make_formats_on_cluster(
     These formats are for CPUs, so CPUs make and measure them, whatever device trained the model. `training_texts` fix the scales of
     8-bit integers.
     """
-    from manta.inference.onnx_export import NUM_CALIBRATION_TEXTS, spread
+    from manta.inference.conversion import NUM_CALIBRATION_TEXTS, spread
 
     if artifact.manifest.formats:
         return artifact
@@ -47,7 +47,7 @@ def _make_formats(
     path: Path, texts: Sequence[Text], targets: Targets, logits: Floats, training_texts: list[Text], num_threads: int
 ) -> None:
     """Make the formats in this process."""
-    from manta.inference.onnx_export import make_formats
+    from manta.inference.conversion import make_formats
 
     artifact = ModelArtifact.load(fetch(path))
     make_formats(artifact, texts=texts, targets=targets, logits=logits, training_texts=training_texts, num_threads=num_threads)

@@ -54,11 +54,11 @@ def finish(
     record: RunRecord,
     console: Console,
     started: float,
-    forms: bool,
+    formats: bool,
 ) -> TrainedModel:
     """Turn the kept checkpoint into an artifact, read the test split once, register, and write the report.
 
-    With `forms`, the artifact also gets its faster inference formats.
+    With `formats`, the artifact also gets its faster inference formats.
     """
     history, dataset = trained.history, prepared.dataset
     record.catch_up(history)
@@ -75,7 +75,7 @@ def finish(
         console=console,
     )
     logits = logits_on_cluster(artifact, dataset.test, console=console)
-    if forms:
+    if formats:
         artifact = make_formats_on_cluster(
             artifact, dataset.test, logits=logits, training_texts=dataset.train.texts, console=console
         )

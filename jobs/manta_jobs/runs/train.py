@@ -74,7 +74,13 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                     look=look_while_waiting(config.train, resources, cluster, console),
                 )
             model = finish(
-                prepared, config, trained=trained, record=record, console=console, started=started, forms=config.registry.onnx
+                prepared,
+                config,
+                trained=trained,
+                record=record,
+                console=console,
+                started=started,
+                formats=config.registry.fast_formats,
             )
     keep(prepared.folder)
     return model

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 JOURNAL_FILE = "trials.jsonl"
 FINISHING_S = 15.0
 """Seconds of a time limit reserved for the work after training: the test rows, the registry and the report."""
-FORMS_S = 25.0
+FORMATS_S = 25.0
 """Seconds of a time limit reserved for making the faster inference formats."""
 
 
@@ -116,10 +116,10 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             record.chosen({name: winner.values[name] for name in config.tune.searched})
             trained = state_of(winner, prepared)
             record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
-            forms = makes_forms(config)
-            if config.registry.onnx and not forms:
+            formats = makes_formats(config)
+            if config.registry.fast_formats and not formats:
                 console.print("No faster formats are made: the time limit is too short for them.")
-            model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started, forms=forms)
+            model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started, formats=formats)
             with working(console, "Writing the report of the search"):
                 page = write_search_report(
                     config,
@@ -213,17 +213,17 @@ class Search:
         workers = self.num_pools * self.config.train.max_workers
         ends = []
         if budget.wall_clock_s is not None:
-            finishing_s = FINISHING_S + (FORMS_S if makes_forms(self.config) else 0.0)
+            finishing_s = FINISHING_S + (FORMATS_S if makes_formats(self.config) else 0.0)
             ends.append(budget.wall_clock_s - min(finishing_s, budget.wall_clock_s / 4))
         if budget.worker_hours is not None:
             ends.append(self._now() + budget.worker_hours * 3600 / workers)
         return min(ends, default=None)
 
 
-def makes_forms(config: ExperimentConfig) -> bool:
+def makes_formats(config: ExperimentConfig) -> bool:
     """Tell whether the winner gets its faster inference formats: not if they would take too much of a short time limit."""
     limit = config.tune.budget.wall_clock_s
-    return config.registry.onnx and (limit is None or limit / 4 >= FINISHING_S + FORMS_S)
+    return config.registry.fast_formats and (limit is None or limit / 4 >= FINISHING_S + FORMATS_S)
 
 
 def as_ended(

@@ -512,8 +512,8 @@ class RegistryConfig(Section):
     set_coverage: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     """Share of new rows whose label set holds the right label; each answer then has such a set, of one label or several. Not for
     tasks with several labels a row. null: no sets."""
-    onnx: bool = True
-    """True if a finished model also gets faster inference formats for CPUs, made from one ONNX graph. They are used only if they
+    fast_formats: bool = True
+    """True if a finished model also gets faster inference formats for CPUs, computed by OpenVINO. They are used only if they
     answer as well as the safetensors on the test rows."""
 
     @model_validator(mode="after")

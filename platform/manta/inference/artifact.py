@@ -21,7 +21,7 @@ from manta.config.yaml_model import faults
 from manta.errors import InputError
 from manta.inference.answer_profile import AnswerProfile
 from manta.inference.calibration import Calibration, uncertain_below
-from manta.inference.formats import FORMAT_FILES, FORMER_FORMATS, InferenceFormat
+from manta.inference.formats import FORMAT_FILES, FORMER_FILES, InferenceFormat
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions
 from manta.labels import LabelSpace, Task
 from manta.storage.folders import disk_errors, write_atomically, written_folder
@@ -87,9 +87,10 @@ class Manifest(BaseModel):
     @classmethod
     def _read_earlier_names(cls, value: Any) -> Any:
         """Read the formats of an earlier version, without those that are no longer computed. Their files stay listed."""
-        if not isinstance(value, dict) or "formats" in value or not isinstance(value.get("forms"), list):
+        records = value.get("formats", value.get("forms")) if isinstance(value, dict) else None
+        if not isinstance(records, list):
             return value
-        kept = [item for item in value["forms"] if not (isinstance(item, dict) and item.get("name") in FORMER_FORMATS)]
+        kept = [item for item in records if not (isinstance(item, dict) and item.get("file") in FORMER_FILES)]
         return {name: item for name, item in value.items() if name != "forms"} | {"formats": kept}
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ import numpy as np
 
 from manta.inference.batches import run_batches
 from manta.inference.formats import FORMAT_FILES, REDUCED_FORMATS, SAFETENSORS, FormatName
-from manta.model.forward import Forward, OnnxForward, OpenVinoForward, TorchForward
+from manta.model.forward import Forward, OpenVinoForward, TorchForward
 from manta.storage.object_store import cache_folder
 from manta.texts import token_ids
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 MIN_ROUNDS = 3
 TIMING_S = 0.7
 """No further round of a format's timing starts after this time."""
-ENGINES = ("torch", "onnxruntime", "openvino")
+ENGINES = ("torch", "openvino")
 
 
 def load_format(path: Path, name: FormatName, *, device: str, num_threads: int) -> Forward:
@@ -51,8 +51,7 @@ def load_format(path: Path, name: FormatName, *, device: str, num_threads: int) 
     """
     if name == "safetensors":
         return TorchForward(path, device=device)
-    engine = OnnxForward if name == "onnx-fp32" else OpenVinoForward
-    return engine(path / FORMAT_FILES[name][0], num_threads=num_threads)
+    return OpenVinoForward(path / FORMAT_FILES[name][0], num_threads=num_threads)
 
 
 def fastest_here(artifact: ModelArtifact, tokenizer: PreTrainedTokenizerBase, *, num_threads: int) -> tuple[FormatName, Forward]:

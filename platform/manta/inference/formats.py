@@ -1,9 +1,9 @@
 """`InferenceFormat`: a faster inference format of a finished model, its comparison with the safetensors, and the verdict.
 
-All are made from one ONNX graph and run on a CPU: `onnx-fp32` and `openvino-fp32` are that graph, computed by ONNX Runtime and by
-OpenVINO; `openvino-int8` has its matrices and activations in 8-bit integers, with scales fixed beforehand.
-`manta.inference.onnx_export` makes them, this module judges them, and `manta.inference.fastest` chooses one where it runs.
-docs/decisions/0017-static-int8-and-what-admits-a-format.md has the figures behind the rule.
+Both are computed by OpenVINO on a CPU: `openvino-fp32` has the same weights; `openvino-int8` has its matrices and activations in
+8-bit integers, with scales fixed beforehand. `manta.inference.conversion` makes them, this module judges them, and
+`manta.inference.fastest` chooses one where it runs. docs/decisions/0017-static-int8-and-what-admits-a-format.md has the figures
+behind the rule.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from pydantic import BaseModel, ConfigDict
 from manta.evaluation.significance import mcnemar
 from manta.labels import Floats, LabelSpace, Targets
 
-FastFormat = Literal["onnx-fp32", "openvino-fp32", "openvino-int8"]
-FormatName = Literal["safetensors", "onnx-fp32", "openvino-fp32", "openvino-int8"]
+FastFormat = Literal["openvino-fp32", "openvino-int8"]
+FormatName = Literal["safetensors", "openvino-fp32", "openvino-int8"]
 SAFETENSORS: FormatName = "safetensors"
 FAST_FORMATS: tuple[FastFormat, ...] = get_args(FastFormat)
 FORMAT_FILES: dict[FastFormat, tuple[str, ...]] = {
-    "onnx-fp32": ("model.onnx",),
-    "openvino-fp32": ("model.onnx",),
+    "openvino-fp32": ("model-fp32.xml", "model-fp32.bin"),
     "openvino-int8": ("model-int8.xml", "model-int8.bin"),
 }
 """The files of each format in the model folder. The engine is given the first, and finds the others beside it."""
 REDUCED_FORMATS: frozenset[FormatName] = frozenset({"openvino-int8"})
 """Formats that compute in fewer bits than fp32."""
-FORMER_FORMATS = ("onnx-int8",)
-"""Formats of earlier versions that are no longer computed: the scores of dynamic int8 depended on the other texts of a batch."""
+FORMER_FORMATS = ("onnx-fp32", "onnx-int8")
+"""Formats of earlier versions that are no longer computed."""
+FORMER_FILES = ("model.onnx", "model-int8.onnx")
+"""The files that earlier versions computed. A format that names one no longer answers, though the file stays in its folder."""
 MAX_ACCURACY_LOSS = 0.005
 """The largest loss of accuracy that is accepted even if it is significant: half a point."""
 SIGNIFICANCE = 0.05

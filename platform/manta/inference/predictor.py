@@ -171,7 +171,7 @@ def chosen_format(artifact: ModelArtifact, name: FormatName | Literal["auto"], *
     if name in {"auto", SAFETENSORS}:
         return SAFETENSORS
     if name in FORMER_FORMATS:
-        raise InputError(f"inference format {name}: no longer computed, as its scores depended on the batch; use auto.")
+        raise InputError(f"inference format {name}: no longer computed; use auto.")
     if name not in FAST_FORMATS:
         raise InputError(f"inference format {name}: unknown; known ones are auto, {SAFETENSORS}, {', '.join(FAST_FORMATS)}.")
     if name not in formats:

@@ -1,7 +1,8 @@
-"""The forward pass of a finished model, from token ids to logits, by torch, ONNX Runtime or OpenVINO."""
+"""The forward pass of a finished model, from token ids to logits, by torch or OpenVINO."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -50,40 +51,13 @@ class TorchForward:
         return logits
 
 
-class OnnxForward:
-    """An ONNX graph on a CPU. It does not load torch's weights."""
-
-    batch_tokens = 256
-
-    def __init__(self, file: Path, *, num_threads: int) -> None:
-        """Load a graph that `manta.inference.onnx_export` wrote."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        # Threads that spin between requests would take the cores from other replicas.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.enable_cpu_mem_arena = False  # it keeps the memory of the longest batch, and is no faster here
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        self._names = {item.name for item in self._session.get_inputs()}
-
-    def __call__(self, tokens: Tokens) -> Floats:
-        """Return logits `(batch, labels)` in fp32."""
-        logits: Floats = self._session.run(["logits"], {name: tokens[name] for name in self._names})[0]
-        return logits
-
-
 class OpenVinoForward:
-    """An ONNX graph on a CPU, computed by OpenVINO. It does not load torch's weights."""
+    """A converted model on a CPU, computed by OpenVINO. It does not load torch's weights."""
 
     batch_tokens = 256
 
     def __init__(self, file: Path, *, num_threads: int) -> None:
-        """Load a graph that `manta.inference.onnx_export` wrote."""
-        import openvino
-
+        """Load a model that `manta.inference.conversion` wrote."""
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": num_threads,
@@ -92,7 +66,7 @@ class OpenVinoForward:
             "ENABLE_CPU_PINNING": False,  # several replicas would be pinned to the same cores
             "CPU_RUNTIME_CACHE_CAPACITY": 64,  # kernels kept for shapes; by default 5,000, and memory grows with each new shape
         }
-        compiled = openvino.Core().compile_model(file, "CPU", settings)
+        compiled = load_openvino().Core().compile_model(file, "CPU", settings)
         self._request = compiled.create_infer_request()
         self._names = [item.any_name for item in compiled.inputs]
 
@@ -101,3 +75,11 @@ class OpenVinoForward:
         self._request.infer({name: tokens[name] for name in self._names}, share_inputs=True)
         logits: Floats = self._request.get_output_tensor(0).data.copy()
         return logits
+
+
+def load_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would tell its makers of every import and conversion. NNCF's is off with it."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it then fails, and both do without it
+    import openvino
+
+    return openvino

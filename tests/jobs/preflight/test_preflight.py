@@ -131,7 +131,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def written(folder: Path, data: Path, model: Path, **train: Any) -> str:
     data_settings = {"train": str(data), "validation_fraction": 0.1}
     document = {"name": "tiny", "data": data_settings, "model": {"pretrained": str(model), "max_length": 32}, "train": train}
-    document["registry"] = {"onnx": False}
+    document["registry"] = {"fast_formats": False}
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return str(path)

@@ -37,7 +37,7 @@ def tickets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -
         "model": {"pretrained": str(tiny_model), "max_length": 32, "dropout": 0.0},
         "train": {"num_epochs": 4, "learning_rate": 3e-3, "cpus_per_worker": 1},
         "data": {"validation_fraction": 0.1},
-        "registry": {"onnx": False},
+        "registry": {"fast_formats": False},
     }
     monkeypatch.setattr(manta, "train", partial(manta.train, **quick), raising=False)
     monkeypatch.setattr(manta, "tune", partial(manta.tune, **quick), raising=False)

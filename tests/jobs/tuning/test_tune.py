@@ -19,7 +19,7 @@ from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
 from manta_jobs.runs.prepare import prepare
 from manta_jobs.runs.train import train
-from manta_jobs.runs.tune import as_ended, makes_forms, no_model_sentence, resume, run, tune
+from manta_jobs.runs.tune import as_ended, makes_formats, no_model_sentence, resume, run, tune
 from manta_jobs.tuning.journal import Confirmation, Journal, Trial, TrialStatus
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def search(data: Path, model: Path, **tune_settings: Any) -> ExperimentConfig:
                 "confirm": {"top_k": 2, "seeds": 1},
             }
             | tune_settings,
-            "registry": {"onnx": False},
+            "registry": {"fast_formats": False},
         }
     )
 
@@ -195,12 +195,12 @@ def test_time_that_is_over_ends_the_trial_and_registers_what_there_is(
     assert tuned.model.version.version == 1
 
 
-def test_a_limit_in_time_that_is_short_leaves_out_the_onnx_forms() -> None:
+def test_a_limit_in_time_that_is_short_leaves_out_the_faster_formats() -> None:
     config = ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}})
-    assert makes_forms(config)
-    assert makes_forms(config.with_values({"tune.budget.wall_clock_s": 160}))
-    assert not makes_forms(config.with_values({"tune.budget.wall_clock_s": 60}))
-    assert not makes_forms(config.with_values({"registry.onnx": False}))
+    assert makes_formats(config)
+    assert makes_formats(config.with_values({"tune.budget.wall_clock_s": 160}))
+    assert not makes_formats(config.with_values({"tune.budget.wall_clock_s": 60}))
+    assert not makes_formats(config.with_values({"registry.fast_formats": False}))
 
 
 def test_a_search_without_a_model_says_why() -> None:

@@ -165,9 +165,9 @@ def test_a_manifest_that_lists_files_elsewhere_is_refused(copied: Path, name: st
 
 def test_a_format_that_names_a_file_elsewhere_is_refused(copied: Path) -> None:
     manifest = json.loads((copied / MANIFEST_FILE).read_text())
-    manifest["formats"] = [{"name": "onnx-fp32", "file": "../model.onnx", "accepted": True, "reason": ""}]
+    manifest["formats"] = [{"name": "openvino-fp32", "file": "../model.xml", "accepted": True, "reason": ""}]
     (copied / MANIFEST_FILE).write_text(json.dumps(manifest))
-    assert "'../model.onnx' is not the name of a file in the model folder" in refusal(copied)
+    assert "'../model.xml' is not the name of a file in the model folder" in refusal(copied)
 
 
 @pytest.mark.parametrize("name", ["config.json", "extra/config.json"])

@@ -64,7 +64,7 @@ def test_the_fastest_is_taken_and_remembered_for_all_processes_of_the_machine(wi
 def test_of_two_processes_that_choose_at_once_the_first_decides(cache: Path) -> None:
     names: Any = [SAFETENSORS, *FAST_FORMATS]
     assert fastest._remember(cache / "key.json", names, best="openvino-int8", seconds={}) == "openvino-int8"
-    assert fastest._remember(cache / "key.json", names, best="onnx-fp32", seconds={}) == "openvino-int8"
+    assert fastest._remember(cache / "key.json", names, best="openvino-fp32", seconds={}) == "openvino-int8"
     assert [path.name for path in cache.iterdir()] == ["key.json"]
 
 
@@ -96,9 +96,9 @@ def test_another_processor_engine_or_architecture_is_timed_anew(
     assert fastest._key(with_formats, names) != here
 
 
-def test_without_openvino_another_format_answers(with_formats: ModelArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_openvino_the_safetensors_answer(with_formats: ModelArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # importing it fails, as where there is no wheel of it
-    assert Predictor(with_formats, device="cpu").format in {SAFETENSORS, "onnx-fp32"}
+    assert Predictor(with_formats, device="cpu").format == SAFETENSORS
     with pytest.raises(InputError, match=r"the inference format openvino-int8 needs a package that is not installed \(.*openvino"):
         Predictor(with_formats, device="cpu", format="openvino-int8")
 
@@ -110,21 +110,21 @@ def test_a_format_that_answers_otherwise_on_this_machine_takes_no_part(
     assert set(seconds_of(with_golden(copied, golden))) == {SAFETENSORS, *FAST_FORMATS}
     turned = tuple(row[::-1] for row in golden.probabilities["openvino-int8"])
     other = GoldenPredictions(texts=golden.texts, probabilities={**golden.probabilities, "openvino-int8": turned})
-    assert set(seconds_of(with_golden(copied, other))) == {SAFETENSORS, "onnx-fp32", "openvino-fp32"}
+    assert set(seconds_of(with_golden(copied, other))) == {SAFETENSORS, "openvino-fp32"}
     assert "the inference format openvino-int8 of desk is not used: " in caplog.text
     assert "of its 4 golden predictions come out otherwise as openvino-int8" in caplog.text
 
 
 def test_a_format_that_does_not_load_takes_no_part(copied: ModelArtifact) -> None:
     (copied.path / "model-int8.xml").write_bytes(b"no graph")
-    assert set(seconds_of(copied)) == {SAFETENSORS, "onnx-fp32", "openvino-fp32"}
+    assert set(seconds_of(copied)) == {SAFETENSORS, "openvino-fp32"}
 
 
 @pytest.mark.parametrize(
     ("name", "on_cpu", "message"),
     [
-        ("onnx-fp16", True, "inference format onnx-fp16: unknown; known ones are auto, safetensors, onnx-fp32, openvino-fp32"),
-        ("onnx-int8", True, "inference format onnx-int8: no longer computed, as its scores depended on the batch; use auto"),
+        ("onnx-fp16", True, "inference format onnx-fp16: unknown; known ones are auto, safetensors, openvino-fp32, openvino-int8"),
+        ("onnx-fp32", True, "inference format onnx-fp32: no longer computed; use auto"),
         ("openvino-fp32", False, "runs on a CPU only"),
     ],
 )
@@ -145,41 +145,58 @@ def test_a_model_without_formats_says_so_and_times_nothing(finished: dict[str, A
 
 
 def test_threads_follow_torchs(with_formats: ModelArtifact) -> None:
-    forward: Any = Predictor(with_formats, device="cpu", format="onnx-fp32")._forward
-    assert forward._session.get_session_options().intra_op_num_threads == torch.get_num_threads() == 1
+    forward: Any = Predictor(with_formats, device="cpu", format="openvino-fp32")._forward
+    assert forward._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads() == 1
     forward = Predictor(with_formats, device="cpu", format="openvino-int8", num_threads=2)._forward
     assert forward._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == 2
 
 
-def test_an_artifact_of_an_earlier_version_is_served_in_its_other_formats(copied: ModelArtifact) -> None:
-    """Its dynamic int8 stays in the folder, checked by its sha256, and answers nothing."""
+FIGURES = {"accepted": True, "reason": "", "num_rows": 40, "accuracy": 1.0, "reference_accuracy": 1.0, "examples_per_s": 900.0}
+FORMER_RECORDS = {
+    "forms": [  # as long as int8 was dynamic
+        {"name": "onnx-fp32", "file": "model.onnx", "agreement": 1.0, "reference_examples_per_s": 90.0, **FIGURES},
+        {"name": "onnx-int8", "file": "model-int8.onnx", "agreement": 1.0, "reference_examples_per_s": 90.0, **FIGURES},
+    ],
+    "formats": [  # as long as OpenVINO read the ONNX graph
+        {"name": "onnx-fp32", "file": "model.onnx", **FIGURES},
+        {"name": "openvino-fp32", "file": "model.onnx", **FIGURES},
+        {"name": "openvino-int8", "file": "model-int8.xml", **FIGURES},
+    ],
+}
+
+
+@pytest.mark.parametrize(("key", "remaining"), [("forms", []), ("formats", ["openvino-int8"])])
+def test_an_artifact_of_an_earlier_version_is_served_in_its_other_formats(
+    copied: ModelArtifact, key: str, remaining: list[str]
+) -> None:
+    """Its ONNX graphs stay in the folder, checked by their sha256, and answer nothing."""
     from manta.inference.artifact import MANIFEST_FILE, file_sha256
 
     manifest = json.loads((copied.path / MANIFEST_FILE).read_text())
-    for name in FORMAT_FILES["openvino-int8"]:
+    for name in FORMAT_FILES["openvino-fp32"] if remaining else (file for files in FORMAT_FILES.values() for file in files):
         (copied.path / name).unlink()
         del manifest["files"][name]
-    (copied.path / "model-int8.onnx").write_bytes(b"a graph of dynamic int8")
-    manifest["files"]["model-int8.onnx"] = file_sha256(copied.path / "model-int8.onnx")
-    figures = {"num_rows": 40, "accuracy": 1.0, "reference_accuracy": 1.0, "agreement": 1.0, "examples_per_s": 900.0}
-    manifest["forms"] = [
-        {"name": name, "file": file, "accepted": True, "reason": "", "reference_examples_per_s": 90.0, **figures}
-        for name, file in (("onnx-fp32", "model.onnx"), ("onnx-int8", "model-int8.onnx"))
-    ]
+    records = FORMER_RECORDS[key]
     del manifest["formats"]
-    golden = {"format": 1, "texts": [PAIRS[0]], "probabilities": {"safetensors": [[0.2, 0.3, 0.5]], "onnx-int8": [[0.2, 0.3, 0.5]]}}
+    manifest[key] = records
+    rows = [[0.2, 0.3, 0.5]]
+    golden = {"format": 1, "texts": [PAIRS[0]], "probabilities": {"safetensors": rows} | {item["name"]: rows for item in records}}
     (copied.path / "golden.json").write_text(json.dumps(golden))
-    manifest["files"]["golden.json"] = file_sha256(copied.path / "golden.json")
+    (copied.path / "model.onnx").write_bytes(b"a graph")
+    (copied.path / "model-int8.onnx").write_bytes(b"a graph of dynamic int8")
+    for name in ("golden.json", "model.onnx", "model-int8.onnx"):
+        manifest["files"][name] = file_sha256(copied.path / name)
     (copied.path / MANIFEST_FILE).write_text(json.dumps(manifest))
     old = ModelArtifact.load(copied.path)
-    assert [item.name for item in old.manifest.formats] == ["onnx-fp32"]
+    assert [item.name for item in old.manifest.formats] == remaining
     loaded = old.golden()
     assert loaded is not None
-    assert set(loaded.probabilities) == {SAFETENSORS}
-    assert Predictor(old, device="cpu").format in {SAFETENSORS, "onnx-fp32"}
-    assert Predictor(old, device="cpu", format="onnx-fp32").predict(PAIRS[:2])
-    with pytest.raises(InputError, match="onnx-int8: no longer computed"):
-        Predictor(old, device="cpu", format="onnx-int8")  # type: ignore[arg-type]
-    (copied.path / "model-int8.onnx").write_bytes(b"altered")
-    with pytest.raises(InputError, match=r"model-int8\.onnx: altered"):
+    assert not {"onnx-fp32", "onnx-int8"} & {*loaded.probabilities}
+    assert Predictor(old, device="cpu").format in {SAFETENSORS, *remaining}
+    with pytest.raises(InputError, match="onnx-fp32: no longer computed"):
+        Predictor(old, device="cpu", format="onnx-fp32")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="this model has no inference format openvino-fp32"):
+        Predictor(old, device="cpu", format="openvino-fp32")
+    (copied.path / "model.onnx").write_bytes(b"altered")
+    with pytest.raises(InputError, match=r"model\.onnx: altered"):
         ModelArtifact.load(copied.path)

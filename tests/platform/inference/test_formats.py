@@ -84,7 +84,7 @@ def test_of_several_labels_all_must_agree() -> None:
     reference, mine = np.full((10, 2), 3.0), np.full((10, 2), 3.0)
     mine[0, 1] = -3.0
     found = judged(
-        "onnx-fp32", Measured(mine, 0.0, 1.0, 1), reference=reference, targets=np.ones((10, 2), dtype=np.int8), labels=labels
+        "openvino-fp32", Measured(mine, 0.0, 1.0, 1), reference=reference, targets=np.ones((10, 2), dtype=np.int8), labels=labels
     )
     assert (found.agreement, found.accuracy, found.reference_accuracy, found.max_logit_difference) == (0.9, 0.9, 1.0, 6.0)
     assert found.probability_change == pytest.approx(0.0905, abs=1e-4)

@@ -1,4 +1,4 @@
-"""Export of a finished model to an ONNX graph, and the faster formats made from it, compared on the model's test rows.
+"""Conversion of a finished model to OpenVINO, in fp32 and in 8-bit integers, and the comparison of both on its test rows.
 
 Accepted formats are added to the model's folder.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import shutil
 import time
 import warnings
@@ -16,16 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manta.inference.artifact import WEIGHTS_FILE, ModelArtifact, with_formats
+from manta.inference.artifact import ModelArtifact, with_formats
 from manta.inference.batches import run_batches
 from manta.inference.fastest import load_format
 from manta.inference.formats import FAST_FORMATS, FORMAT_FILES, FastFormat, InferenceFormat, Measured, judged, unmade
+from manta.model.forward import load_openvino
 from manta.storage.folders import disk_errors, partial_beside
 from manta.texts import token_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import torch
 
     from manta.labels import Floats, Targets
     from manta.model.forward import Forward
@@ -37,8 +39,6 @@ NEIGHBOUR_ROWS = 64
 """Number of these rows that are also computed alone and in another order."""
 NUM_CALIBRATION_TEXTS = 100
 """Number of training texts whose activations fix the scales of 8-bit integers."""
-MAX_GRAPH_BYTES = 2 * 1024**3 - 64 * 1024**2
-"""Maximum size of one ONNX file, because protobuf ends at 2 GiB."""
 
 
 def make_formats(
@@ -86,18 +86,20 @@ class Trial:
         self._tokens = self._tokenised(texts)
 
     def formats(self, folder: Path, *, training_texts: Sequence[Text]) -> list[InferenceFormat]:
-        """Make every format as a file in `folder` and judge it. The graph is exported once, and the others are made from it."""
-        graph, reduced = (folder / FORMAT_FILES[name][0] for name in ("onnx-fp32", "openvino-int8"))
+        """Make every format as files in `folder` and judge it. The model is converted once, and int8 is made from the result."""
+        from manta.model.encoder import load_finished
+
+        whole, reduced = (folder / FORMAT_FILES[name][0] for name in FAST_FORMATS)
         try:
-            export_graph(self._artifact.path, graph, names=(*self._tokens, "attention_mask"))
-        except Exception as error:  # noqa: BLE001  # an exporter may raise any error; the model is then served without these formats
-            return [unmade(name, f"it could not be made ({_first_line(error)})") for name in FAST_FORMATS]
-        reason = ""
+            convert(load_finished(self._artifact.path), whole, names=(*self._tokens, "attention_mask"))
+        except Exception as error:  # noqa: BLE001  # tracing may raise any error; the model is then served without these formats
+            return [unmade(name, f"it could not be made ({_reason(error)})") for name in FAST_FORMATS]
         try:
-            quantize_graph(graph, reduced, batches=self._single_rows(self._tokenised(training_texts)))
+            quantize(whole, reduced, batches=self._single_rows(self._tokenised(training_texts)))
         except Exception as error:  # noqa: BLE001  # as above
-            reason = f"it could not be made ({_first_line(error)})"
-        return [unmade(name, reason) if reason and name == "openvino-int8" else self._judged(name, folder) for name in FAST_FORMATS]
+            refused = unmade("openvino-int8", f"it could not be made ({_reason(error)})")
+            return [self._judged("openvino-fp32", folder), refused]
+        return [self._judged(name, folder) for name in FAST_FORMATS]
 
     def _judged(self, name: FastFormat, folder: Path) -> InferenceFormat:
         try:
@@ -107,7 +109,7 @@ class Trial:
             seconds = time.perf_counter() - started
             change = self._neighbour_change(forward, logits)
         except Exception as error:  # noqa: BLE001  # an engine may raise any error
-            return unmade(name, f"it does not run ({_first_line(error)})")
+            return unmade(name, f"it does not run ({_reason(error)})")
         size = sum((folder / file).stat().st_size for file in FORMAT_FILES[name])
         found = Measured(logits, change, examples_per_s=len(logits) / seconds, size_bytes=size)
         return judged(name, found, reference=self._reference, targets=self._targets, labels=self._labels)
@@ -136,85 +138,69 @@ class Trial:
         ]
 
 
-def export_graph(folder: Path, file: Path, *, names: Sequence[str]) -> None:
-    """Write the model of a folder as an ONNX graph of any batch size and length, with inputs `names` and output `logits`.
+def convert(model: torch.nn.Module, file: Path, *, names: Sequence[str]) -> None:
+    """Write a classifier as an OpenVINO model of any batch size and length: `file` (.xml) and its weights in fp32 beside it (.bin).
+
+    `model` takes token tensors `names`, each `(batch, tokens)`, and returns logits `(batch, labels)`, alone or as `.logits`. It is
+    traced once with an example (`torch.jit.trace`), so its Python code may not branch on the values or the shapes of its inputs.
 
     Raises:
-        ValueError: its weights are larger than one ONNX file can be.
-        Exception: any error of the exporter on an architecture that it does not support.
+        Exception: any error of the tracer or of OpenVINO on an architecture that they do not support.
     """
     import torch
 
-    from manta.model.encoder import load_finished
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
 
-    size = (folder / WEIGHTS_FILE).stat().st_size
-    if size > MAX_GRAPH_BYTES:
-        raise ValueError(f"weights of {size / 1e9:.1f} GB do not fit an ONNX file, which holds 2 GB")
-    model = load_finished(folder)
-    example = {name: torch.ones((2, 8), dtype=torch.int64) for name in names}
-    dynamic = torch.export.Dim.DYNAMIC
-    with _quiet_exporter():
-        program: Any = torch.onnx.export(
-            model,
-            kwargs=example,
-            dynamo=True,
-            output_names=["logits"],
-            dynamic_shapes={name: {0: dynamic, 1: dynamic} for name in names},
-            verbose=False,
+        def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
+            output = self.model(**dict(zip(names, tokens, strict=True)))
+            return output if isinstance(output, torch.Tensor) else output.logits
+
+    openvino = load_openvino()
+    example = tuple(torch.ones((2, 8), dtype=torch.int64) for _ in names)
+    with warnings.catch_warnings(), _same_logging(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracer lists what it takes for constant; the comparison decides
+        traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+            Logits().eval(), example, check_trace=False
         )
-        program.save(file, external_data=False)
+        graph = openvino.convert_model(traced, example_input=example, input=[openvino.PartialShape([-1, -1])] * len(names))
+    for port, name in zip(graph.inputs, names, strict=True):
+        port.get_tensor().set_names({name})
+    openvino.save_model(graph, file, compress_to_fp16=False)
 
 
-def quantize_graph(source: Path, file: Path, *, batches: list[dict[str, Any]]) -> None:
-    """Write the graph of `source` with 8-bit integers in its matrix products, weights and activations, by NNCF.
+def quantize(source: Path, file: Path, *, batches: list[dict[str, Any]]) -> None:
+    """Write the model of `source` with 8-bit integers in its matrix products, weights and activations, by NNCF.
 
     The scales are fixed by the activations of `batches`, so a text's scores do not depend on the texts beside it. Large values that
     a few channels of BERT's activations have (Bondarenko et al., 2021, https://arxiv.org/abs/2109.12948) are moved into the weights
     first (SmoothQuant; Xiao et al., 2023, https://arxiv.org/abs/2211.10438).
     """
-    import openvino
-
+    openvino = load_openvino()
     model = openvino.Core().read_model(source)
-    with silent_nncf() as nncf:
+    with _same_logging(), redirect_stdout(io.StringIO()):  # of progress bars
+        import nncf
+
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         dataset = nncf.Dataset(batches)
         model = nncf.quantize(model, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(batches))
     openvino.save_model(model, file, compress_to_fp16=False)
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Suppress messages of the exporter about missing packages, passes that were not run, and torch's own deprecated calls."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+def _same_logging() -> Iterator[None]:
+    """Keep the logging of the process: a failed conversion leaves the root logger changed, and NNCF sets its own logger class."""
+    root, logger_class = logging.getLogger(), logging.getLoggerClass()
+    level, filters, handlers = root.level, [*root.filters], [*root.handlers]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
+        yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.setLoggerClass(logger_class)
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
-@contextmanager
-def silent_nncf() -> Iterator[Any]:
-    """Import NNCF without its telemetry, which would send data to its makers, and without its messages and progress bars."""
-    kept, logger_class = os.environ.get("NNCF_CI"), logging.getLoggerClass()
-    os.environ["NNCF_CI"] = "1"
-    try:
-        with redirect_stdout(io.StringIO()):
-            import nncf
-
-            nncf.set_log_level(logging.ERROR)
-            yield nncf
-    finally:
-        logging.setLoggerClass(logger_class)  # NNCF sets its own for the whole process
-        if kept is None:
-            del os.environ["NNCF_CI"]
-        else:
-            os.environ["NNCF_CI"] = kept
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
