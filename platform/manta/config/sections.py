@@ -516,6 +516,14 @@ class RegistryConfig(Section):
     """True if a finished model also gets faster inference formats for CPUs, computed by OpenVINO. They are used only if they
     answer as well as the safetensors on the test rows."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_name(cls, value: Any) -> Any:
+        """Read the config of a run of an earlier version, which calls `fast_formats` `onnx`."""
+        if not isinstance(value, dict) or "onnx" not in value or "fast_formats" in value:
+            return value
+        return {("fast_formats" if name == "onnx" else name): item for name, item in value.items()}
+
     @model_validator(mode="after")
     def _guarantee_has_a_target(self) -> RegistryConfig:
         if self.guarantee is not None and self.target_precision is None:

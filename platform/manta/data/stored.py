@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from manta.errors import RunError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from manta.data.split import Indices
+
+    Places = npt.NDArray[np.integer[Any]]
 
 T = TypeVar("T")
 CHUNK_ROWS = 4096
@@ -43,7 +46,7 @@ class Batches:
         """Number of rows of all batches."""
         return int(self._starts[-1])
 
-    def at(self, rows: Indices) -> Iterator[pa.RecordBatch]:
+    def at(self, rows: Places) -> Iterator[pa.RecordBatch]:
         """Yield the rows at the indices `rows`, in their order, in one or several batches."""
         import pyarrow as pa
 
@@ -129,7 +132,7 @@ def _folder_named() -> Iterator[None]:
 class StoredRows(Sequence[T]):
     """The values of one column of some batches, or those of several columns as tuples. A slice of it is a list."""
 
-    def __init__(self, batches: Batches, columns: Sequence[str], rows: Indices | None = None) -> None:
+    def __init__(self, batches: Batches, columns: Sequence[str], rows: Places | None = None) -> None:
         """Take all rows, or those at the indices `rows`, in their order."""
         self._batches, self._columns, self._rows = batches, columns, rows
 

@@ -64,6 +64,11 @@ def test_a_target_precision_that_no_share_can_be_is_refused(value: object) -> No
     assert RegistryConfig.model_validate({"target_precision": None}).target_precision is None
 
 
+def test_the_earlier_name_of_fast_formats_is_read() -> None:
+    assert not RegistryConfig.model_validate({"onnx": False}).fast_formats
+    assert RegistryConfig.model_validate({"onnx": True}) == RegistryConfig()
+
+
 def test_a_guarantee_without_a_target_is_refused() -> None:
     with pytest.raises(ValidationError, match="guarantee needs a target_precision"):
         RegistryConfig.model_validate({"target_precision": None, "guarantee": 0.9})
