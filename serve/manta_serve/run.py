@@ -140,21 +140,24 @@ def _start(arguments: ServeArguments, ingress: Ingress, *, version: RegisteredVe
         serve.start(http_options=HTTPOptions(host=host, port=ingress.proxy_port))
     except Exception as error:
         place = f"{ingress.host}:{ingress.proxy_port}"
-        _refuse_taken(error, place)
+        _refuse_taken(str(error), place)
         raise RunError(f"Ray Serve did not start at {place} ({last_cause(error)}).") from error
     try:
         serve.run(build(arguments), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        _refuse_taken(error, f"{ingress.host}:{arguments.serve.port}")
+        # The error names the deployment only; the deployment has the traceback of each process, and the reason at its end.
+        found = serve.status().applications.get(APPLICATION)
+        told = "\n".join([str(error), *(item.message for item in (found.deployments.values() if found else ()))]).strip()
         serve.delete(APPLICATION)
-        *_, reason = (str(error).strip() or repr(error)).splitlines()  # what comes before is the traceback of each process
-        raise RunError(f"{version.name} version {version.version} did not start: {reason.strip()}") from error
+        _refuse_taken(told, f"{ingress.host}:{arguments.serve.port}")
+        reason = told.splitlines()[-1].strip()
+        raise RunError(f"{version.name} version {version.version} did not start: {reason}") from error
 
 
-def _refuse_taken(error: Exception, place: str) -> None:
-    """Refuse the port if the error says that it is taken: another process was quicker than our own check."""
-    if any(words in str(error) for words in PORT_IS_TAKEN):
-        raise InputError(f"{place} is taken; choose another with --port.") from error
+def _refuse_taken(told: str, place: str) -> None:
+    """Refuse the port if Ray's error says that it is taken: another process was quicker than our own check."""
+    if any(words in told for words in PORT_IS_TAKEN):
+        raise InputError(f"{place} is taken; choose another with --port.") from None
 
 
 def _drain(notice_s: float) -> None:
