@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from manta.data.encode import EncodedSplit
+from manta_jobs.training.gpu_speedups import made_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from manta.config import TrainConfig
@@ -33,6 +34,16 @@ class Share:
     weight: float
     """Factor for the mean loss of these rows. With it, the mean over workers and micro-batches is the mean over the global
     batch."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The rows of one forward and backward pass, in the machine's memory."""
+
+    share: Share
+    inputs: dict[str, torch.Tensor]
+    """Token ids, attention mask and, for pairs, token types, each `(rows, tokens)`."""
+    targets: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -107,16 +118,35 @@ class WorkerRows:
         self.train, self.validation = _splits(folder, folds=folds, fold=fold)
         self.batches = TrainingBatches(self.train.lengths, config.batch_size, config.seed)
         self._pad_id, self._device = pad_id, device
+        self._is_on_gpu = device.type == "cuda"
 
-    def load(self, rows: Rows) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Return token ids and attention masks `(rows, tokens)` of some training rows, and their labels, on the device."""
-        padded = self.train.padded(rows, pad_id=self._pad_id)
-        inputs = {name: torch.from_numpy(array).to(self._device) for name, array in padded.items()}
-        return inputs, torch.from_numpy(self.train.targets[rows]).to(self._device)
+    def steps(self, batches: list[Rows], *, rank: int, world_size: int, num_micro: int) -> Generator[list[Pass]]:
+        """Yield the passes of this worker in each of some global batches, in order. For a GPU, a thread reads them ahead."""
+        parts = (
+            [self._read(share) for share in shares(batch, rank=rank, world_size=world_size, num_micro=num_micro)]
+            for batch in batches
+        )
+        return made_ahead(parts) if self._is_on_gpu else parts
+
+    def on_device(self, part: Pass) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return the inputs and targets of a pass on the device. A GPU copies them while the host goes on."""
+        inputs = {name: tensor.to(self._device, non_blocking=True) for name, tensor in part.inputs.items()}
+        return inputs, part.targets.to(self._device, non_blocking=True)
 
     def load_longest(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Return the same for the row with the most tokens."""
-        return self.load(np.argmax(self.train.lengths, keepdims=True))
+        """Return inputs and target of the row with the most tokens, on the device."""
+        return self.on_device(self._read(Share(np.argmax(self.train.lengths, keepdims=True), 1.0)))
+
+    def _read(self, share: Share) -> Pass:
+        """Read rows. For a GPU, leave out a mask without padding, see `gpu_speedups`, and pin the memory for its copies."""
+        padded = self.train.padded(share.rows, pad_id=self._pad_id)
+        if self._is_on_gpu and padded["attention_mask"].all():
+            del padded["attention_mask"]
+        inputs = {name: torch.from_numpy(array) for name, array in padded.items()}
+        targets = torch.from_numpy(self.train.targets[share.rows])
+        if self._is_on_gpu:
+            inputs, targets = {name: tensor.pin_memory() for name, tensor in inputs.items()}, targets.pin_memory()
+        return Pass(share, inputs, targets)
 
 
 def _splits(folder: Path, *, folds: Rows | None, fold: int | None) -> tuple[EncodedSplit, EncodedSplit]:

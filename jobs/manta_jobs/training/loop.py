@@ -7,7 +7,7 @@ import math
 import os
 import random
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from manta.model.loss import ClassificationLoss, TrainedClassifier, resolve_clas
 from manta.model.seen_rows import train_seen_rows
 from manta.storage.object_store import fetch, here, url_of
 from manta_jobs.training import memory
-from manta_jobs.training.batches import Rows, WorkerRows, num_micro_batches, shares
+from manta_jobs.training.batches import Pass, Rows, WorkerRows, num_micro_batches
 from manta_jobs.training.checkpoints import (
     WEIGHTS_FILE,
     TrainingState,
@@ -39,6 +39,7 @@ from manta_jobs.training.checkpoints import (
 from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.distribution import WorkRecord, agreed_hash, gathered_facts, node_id, process_group
 from manta_jobs.training.engine import agreed_precision, build_engine, full_weights, schedule
+from manta_jobs.training.gpu_speedups import read_no_masks
 from manta_jobs.training.optimizer_state import (
     Saver,
     restore,
@@ -49,7 +50,7 @@ from manta_jobs.training.validation import all_logits, cross_validate, steps_of_
 from manta_jobs.training.zero import end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from deepspeed import DeepSpeedEngine
 
@@ -158,6 +159,8 @@ class Training:
         compute_deterministically(setup.config.train.deterministic)
         # Ray returns a GPU if the node declares one, even if torch cannot use it.
         self.device = ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
+        if self.device.type == "cuda":
+            read_no_masks()
         found = agreed_checkpoint(Path(setup.checkpoints)) if fold is None else None
         self.state = found[1] if found else TrainingState()
         self.state.precision = agreed_precision(setup.config.train, before=self.state.precision)
@@ -197,36 +200,38 @@ class Training:
 
     def run(self, *, report: Callable[[dict[str, Any]], bool]) -> None:
         """Run the training loop. `report` takes each epoch's metrics and returns whether to continue, the same on all workers."""
-        state = self.state
+        state, rank, world_size = self.state, dist.get_rank(), dist.get_world_size()
         with memory.exhaustion_named(self.micro_batch_size):
             while not state.finished:
-                batches = self.rows.batches.epoch(state.epoch)
-                for batch in batches[state.batch :]:
-                    self.train_step(batch)
-                    self.look_up()
-                    if self.out_of_time:
-                        break
+                batches = self.rows.batches.epoch(state.epoch)[state.batch :]
+                with closing(self.rows.steps(batches, rank=rank, world_size=world_size, num_micro=self.num_micro)) as steps:
+                    for _ in batches:
+                        self.train_step(steps)
+                        self.look_up()
+                        if self.out_of_time:
+                            break
                 metrics = self.finish_epoch()
                 if not report(metrics):
                     break
         self.saver.wait()
 
-    def train_step(self, batch: Rows) -> None:
-        """Make one optimizer step on a global batch: forward and backward on this worker's rows, then AdamW's update."""
+    def train_step(self, steps: Iterator[list[Pass]]) -> None:
+        """Make the next optimizer step: forward and backward on this worker's rows of a global batch, then AdamW's update."""
         started, watch = time.perf_counter(), self.record.watch
-        rank, world_size = dist.get_rank(), dist.get_world_size()
-        seed_step(self.config.seed, step=self.state.step, rank=rank)
+        seed_step(self.config.seed, step=self.state.step, rank=dist.get_rank())
         self.updates.set_rate(self.state.step)
         mean_loss = torch.zeros((), device=self.device)
-        for share in shares(batch, rank=rank, world_size=world_size, num_micro=self.num_micro):
+        with watch("data"):
+            passes = next(steps)
+        for part in passes:
             with watch("data"):
-                inputs, targets = self.rows.load(share.rows)
+                inputs, targets = self.rows.on_device(part)
             with watch("forward"):
-                loss = self.engine(labels=targets, **inputs)["loss"] * share.weight
+                loss = self.engine(labels=targets, **inputs)["loss"] * part.share.weight
             with watch("backward"):
                 self.engine.backward(loss)
             mean_loss += loss.detach() / self.num_micro
-            self.record.micro_batch(self.engine, num_rows=len(share.rows) if share.weight else 0)
+            self.record.micro_batch(self.engine, num_rows=len(part.share.rows) if part.share.weight else 0)
             with watch("backward"):
                 self.updates.reduce()
             with watch("step"):
