@@ -7,13 +7,21 @@ import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import pytest
+import ray.train
+import torch
 from ray.train import RunConfig
 from ray.train.v2._internal.execution.controller.controller import TrainController
 
+from manta.console import people_console
+from manta_jobs.runs.prepare import prepare
+from manta_jobs.training import loop
+from manta_jobs.training.loop import Training, WorkerSetup
 from manta_jobs.training.progress import Board, RunProgress
 from manta_jobs.training.resizing import SaveBeforeResize
 
 from ..conftest import experiment
+from .engines import in_processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,3 +98,46 @@ def test_only_a_run_with_a_range_of_workers_has_it(two_classes: Path, tiny_model
         )
         kinds[num_workers] = [type(callback) for callback in trainer.run_config.callbacks]
     assert kinds == {2: [Recovery], (1, 2): [Recovery, SaveBeforeResize]}
+
+
+def interrupted_and_whole(rank: int, folder: str) -> None:
+    """Stop a training of two workers some steps after Ray wanted a checkpoint, resume it, and train the same without a stop."""
+    ray.train.get_context = lambda: SimpleNamespace(get_local_world_size=lambda: 2)
+    ray.train.get_preemption_info = lambda: None
+    loop.PREEMPTION_LOOK_EVERY_S = 0.0
+    loop.LOG_EVERY_STEPS = 2
+    prepared, board = torch.load(f"{folder}/setup.pt", weights_only=False), Board()
+
+    def training(name: str) -> Training:
+        return Training(WorkerSetup(**prepared, checkpoints=f"{folder}/{name}", num_threads=1, board=board, run_name=name))
+
+    stopped = training("stopped")
+    steps = stopped.rows.steps(stopped.rows.batches.epoch(0), rank=rank, world_size=2, num_micro=stopped.num_micro)
+    for number in range(5):
+        if number == 3 and rank == 0:
+            board.want_checkpoint("stopped")
+        stopped.train_step(steps)
+        stopped.look_up()
+    is_wanted = board.is_checkpoint_wanted("stopped")
+    stopped.close()
+    found = []
+    for name in ("stopped", "whole"):
+        again = training(name)
+        again.run(report=lambda _metrics: True)
+        found.append((again.state.resumed, [epoch["weights_sha256"] for epoch in again.state.history]))
+        again.close()
+    torch.save((is_wanted, found), f"{folder}/{rank}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_workers_save_when_they_are_asked_and_nothing_is_lost(two_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = experiment(two_classes, tiny_model, num_workers=(1, 2), zero_stage=1, checkpoint_minutes=1000.0)
+    prepared = prepare(config, verb="train", console=people_console())
+    data = prepared.data
+    setup = {"config": prepared.config, "labels": data.labels, "data_folder": str(data.folder), "pad_id": data.pad_id}
+    torch.save(setup, tmp_path / "setup.pt")
+    (is_wanted, ((resumed, hashes), (_, expected))), _ = in_processes(interrupted_and_whole, tmp_path, num_workers=2)
+    assert not is_wanted
+    assert resumed == [4]
+    assert hashes == expected
