@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from manta.data.stored import RowSequence
 from manta.labels import LabelSpace, RowLabels, Targets, names_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ S = TypeVar("S")
 Codes = npt.NDArray[np.int32]
 
 
-class Coded(Sequence[T], Generic[T]):
+class Coded(RowSequence[T]):
     """Values of rows by code, as in Arrow's dictionary encoding. 1, 1.0 and True are different values."""
 
     def __init__(self, codes: Codes, values: list[T]) -> None:
@@ -50,13 +51,6 @@ class Coded(Sequence[T], Generic[T]):
 
     def __getitem__(self, index: int | slice) -> T | Coded[T]:
         return Coded(self.codes[index], self.values) if isinstance(index, slice) else self.values[self.codes[index]]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str):
-            return NotImplemented
-        return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def counts(self) -> dict[T, int]:
         """Return the number of rows of each value, in the order of the first rows."""

@@ -6,10 +6,10 @@ So memory hardly grows with the number of rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from manta.data.coded import Coder
-from manta.data.stored import CHUNK_ROWS, BatchWriter, StoredRows
+from manta.data.stored import CHUNK_ROWS, BatchWriter, RowSequence, StoredRows
 from manta.rows.text_file import reading_notes
 from manta.texts import has_lone_surrogate
 
@@ -48,6 +48,27 @@ class Rows:
     def where(self, index: int) -> str:
         """Return the place of one row, such as `dev.csv, line 17`."""
         return f"{self.source}, {self.unit} {self.positions[index]}"
+
+
+class Places(RowSequence[str]):
+    """The place of each row in its file, such as `line 17`."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._unit, self._positions = rows.unit, rows.positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [f"{self._unit} {position}" for position in self._positions[index]]
+        return f"{self._unit} {self._positions[index]}"
 
 
 class Collector:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from manta.behaviour.run import load_suite
 from manta.data import check, look_alikes
 from manta.data.coded import encoded
+from manta.data.collect import Places
 from manta.data.feedback import with_feedback
 from manta.data.read import read_split, read_splits
 from manta.data.split import Indices, stratified_folds, stratified_split
@@ -45,7 +46,7 @@ class Split:
     targets: Targets
     columns: dict[str | int, list[Any]] = field(default_factory=dict)
     """Further columns, if `load_labelled` was asked for them."""
-    places: list[str] = field(default_factory=list)
+    places: Sequence[str] = ()
     """Place of each row in its file, such as `line 17`; only for rows of `load_labelled`."""
     notes: tuple[str, ...] = ()
     """Sentences on how the file is read; only for rows of `load_labelled`."""
@@ -170,8 +171,7 @@ def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, colu
     if config.normalize_labels:
         names = look_alikes.respelled(names, {look_alikes.folded(name): name for name in labels.names})
     check.check_known(rows, names, set(labels.names))
-    places = [f"{rows.unit} {position}" for position in rows.positions]
-    return Split(rows.texts, encoded(names, labels), rows.columns, places, rows.notes)
+    return Split(rows.texts, encoded(names, labels), rows.columns, Places(rows), rows.notes)
 
 
 def _are_few(train: Split, *, num_labels: int) -> bool:

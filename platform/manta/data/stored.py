@@ -13,23 +13,33 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from manta.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy.typing as npt
     import pyarrow as pa
 
     from manta.data.split import Indices
 
-    Places = npt.NDArray[np.integer[Any]]
-
+    AnyIndices = npt.NDArray[np.integer[Any]]
 T = TypeVar("T")
 CHUNK_ROWS = 4096
 MOST_BYTES_IN_MEMORY = 2**24
 """The size of all batches from which they are written to a file: 16 MiB."""
+
+
+class RowSequence(Sequence[T]):
+    """Values of rows that are made when they are asked for. It is equal to any sequence of the same values."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class Batches:
@@ -46,7 +56,7 @@ class Batches:
         """Number of rows of all batches."""
         return int(self._starts[-1])
 
-    def at(self, rows: Places) -> Iterator[pa.RecordBatch]:
+    def at(self, rows: AnyIndices) -> Iterator[pa.RecordBatch]:
         """Yield the rows at the indices `rows`, in their order, in one or several batches."""
         import pyarrow as pa
 
@@ -67,9 +77,10 @@ class Batches:
     def _batch(self, number: int) -> pa.RecordBatch:
         if self._file is None or number >= len(self._sizes):
             return self._in_memory[number - len(self._sizes)]
-        if self._last is None or self._last[0] != number:
-            self._last = number, self._file.get_batch(number)
-        return self._last[1]
+        last = self._last
+        if last is None or last[0] != number:
+            last = self._last = number, self._file.get_batch(number)
+        return last[1]
 
 
 class BatchWriter:
@@ -129,10 +140,10 @@ def _folder_named() -> Iterator[None]:
         raise RunError(f"{folder}: no room for the rows ({error}); free some, or name another folder in TMPDIR.") from None
 
 
-class StoredRows(Sequence[T]):
+class StoredRows(RowSequence[T]):
     """The values of one column of some batches, or those of several columns as tuples. A slice of it is a list."""
 
-    def __init__(self, batches: Batches, columns: Sequence[str], rows: Places | None = None) -> None:
+    def __init__(self, batches: Batches, columns: Sequence[str], rows: AnyIndices | None = None) -> None:
         """Take all rows, or those at the indices `rows`, in their order."""
         self._batches, self._columns, self._rows = batches, columns, rows
 
@@ -159,13 +170,6 @@ class StoredRows(Sequence[T]):
             raise IndexError(f"row {place} of {len(self)}")
         place %= len(self)
         return self[place : place + 1][0]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str):
-            return NotImplemented
-        return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the rows themselves, as their file is of this process only."""
