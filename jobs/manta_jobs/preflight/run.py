@@ -191,7 +191,9 @@ def examine(
         *checks.check_head(config, dataset.labels),
         checks.check_tokens(sample, max_length=config.model.max_length),
     ]
-    found.append(checks.check_encoder(config, dataset.labels, sample, size))
+    found.append(checks.check_method(config))
+    if config.train.method != "linear":
+        found.append(checks.check_encoder(config, dataset.labels, sample, size))
     workers, resources = checks.check_workers(config, cluster)
     found.append(workers)
     at_once: int | None = None

@@ -36,6 +36,8 @@ class RunProgress:
     done_steps: int = 0
     phase: str = "starting"
     num_workers: int = 1
+    unit: str = "steps"
+    """What `total_steps` counts."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
     messages: list[str] = field(default_factory=list)
@@ -310,7 +312,7 @@ def phase_phrase(run: RunProgress, num_epochs: int) -> str:
 
 def steps_phrase(run: RunProgress) -> str:
     """Return the steps done, such as `30/90 steps`."""
-    return f"{run.done_steps}/{run.total_steps} steps"
+    return f"{run.done_steps}/{run.total_steps} {run.unit}"
 
 
 def _eta(run: RunProgress, countdown: Countdown) -> str:

@@ -145,7 +145,7 @@ def export_graph(folder: Path, file: Path, *, names: Sequence[str]) -> None:
     """
     import torch
 
-    from manta.model.encoder import load_finished
+    from manta.model.finished import load_finished
 
     size = (folder / WEIGHTS_FILE).stat().st_size
     if size > MAX_GRAPH_BYTES:
