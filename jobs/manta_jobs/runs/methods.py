@@ -112,17 +112,24 @@ def run_methods(prepared: PreparedRun, *, board: Board, console: Console, resume
     method = prepared.config.train.method
     linear = None if method == "full" else run_linear(prepared, console=console)
     if method == "linear":
-        return Outcome(linear=linear)
+        outcome = Outcome(linear=linear)
+        show(outcome, prepared, console)
+        return outcome
     started = time.monotonic()
     trained = run_full(prepared, linear, board=board, console=console, resume_command=resume_command)
     full_s = time.monotonic() - started
     lead = None if linear is None else read_lead(prepared.folder.path / CHECKPOINTS)
     outcome = Outcome(linear, trained, lead, full_s)
     if linear is not None:
-        for rung in outcome.rungs(prepared):
-            console.print(rung.sentence(), markup=False)
-        console.print(outcome.sentence(), markup=False)
+        show(outcome, prepared, console)
     return outcome
+
+
+def show(outcome: Outcome, prepared: PreparedRun, console: Console) -> None:
+    """Print a line for each method, and last which one is kept and why, if there was a choice."""
+    for line in (*(rung.sentence() for rung in outcome.rungs(prepared)), outcome.sentence()):
+        if line:
+            console.print(line, markup=False)
 
 
 def run_linear(prepared: PreparedRun, *, console: Console) -> LinearModel:

@@ -1,12 +1,14 @@
 """The method `linear`: every row is embedded once by the frozen encoder, then a logistic regression learns from the embeddings.
 
-Its strength is chosen by the loss on rows that it was not fitted to: the validation rows, or, for few rows, each fold's by a fit
-on the other folds. Then it is fitted to all training rows. The embeddings are on disk before the regression begins, so an
-interrupted run does not compute them again.
+The strength of its penalty is chosen by the loss on rows that a fit has not seen: the validation rows, or, for few rows, those of
+each fold by a fit on the other folds. The loss is that of calibrated probabilities, as a strong penalty makes a regression modest.
+Then it is fitted to all training rows. The embeddings are on disk before the regression begins, so an interrupted run does not
+compute them again.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -18,8 +20,9 @@ import torch
 
 from manta.cluster.gpus import hide_gpus, hide_unassigned_gpus
 from manta.data.encode import EncodedSplit
-from manta.evaluation.metrics import classification_metrics
+from manta.evaluation.metrics import row_losses
 from manta.inference.batches import token_batches
+from manta.inference.calibration import fit_temperature
 from manta.model.loss import resolve_class_weights
 from manta.model.pooled import load_encoder
 from manta.model.regression import Regression, fit_regression
@@ -29,8 +32,10 @@ from manta_jobs.training.progress import UPDATE_EVERY_S, Board, RunProgress
 from manta_jobs.training.validation import read_logits, write_logits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from manta.config import ExperimentConfig
     from manta.labels import Floats, Targets
@@ -41,8 +46,8 @@ if TYPE_CHECKING:
 LINEAR_FOLDER = "linear"
 """Folder of a run that holds the embeddings and the fitted regression."""
 MODEL_FILE = "linear.npz"
-STRENGTHS = (1.0, 10.0, 100.0)
-"""Inverse strengths of the L2 penalty (scikit-learn's C) that are tried, the strongest penalty first."""
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Inverse strengths of the L2 penalty (scikit-learn's C), the strongest penalty first. They are tried until the loss rises."""
 BATCH_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens of a batch, padding included."""
 
@@ -149,28 +154,53 @@ class Embedder:
         return np.asarray(result)
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One strength, with the calibrated logits of rows that a fit with it has not seen."""
+
+    strength: float
+    temperature: float
+    logits: Floats
+    """Shape `(rows, outputs)`, divided by the temperature."""
+    losses: npt.NDArray[np.float64]
+    """The loss of each of these rows in nats."""
+
+
 def fitted(
     embeddings: dict[str, Floats], targets: dict[str, Targets], config: ExperimentConfig, data: TokenizedData
 ) -> tuple[Regression, float, Floats]:
-    """Return the regression of all training rows, its strength, and logits of the rows that chose the strength.
-
-    Strengths are tried in their order until the loss on rows that a fit has not seen rises.
-    """
+    """Return the regression of all training rows, its strength, and logits `(rows, outputs)` of rows that it has not seen."""
     weights = resolve_class_weights(config.train, data.labels, targets["train"])
     truth = targets["train" if data.folds is not None else "validation"]
-    losses: list[float] = []
-    best: tuple[Fit, float, Floats] | None = None
+    attempts: list[Attempt] = []
     for strength in STRENGTHS:
         fit: Fit = partial(fit_regression, labels=data.labels, strength=strength, class_weights=weights)
         logits = unseen_logits(embeddings, targets["train"], data, fit)
-        losses.append(classification_metrics(logits, truth, labels=data.labels)["loss"])
-        if best is not None and losses[-1] >= losses[-2]:
+        temperature = fit_temperature(logits, truth, labels=data.labels)
+        losses = row_losses(data.labels.probabilities(logits / temperature), truth)
+        attempts.append(Attempt(strength, temperature, logits / temperature, losses))
+        if len(attempts) > 1 and losses.mean() > attempts[-2].losses.mean():
             break
-        best = (fit, strength, logits)
-    if best is None:
-        raise ValueError("no strengths to try")
-    fit, strength, logits = best
-    return fit(embeddings["train"], targets["train"]), strength, logits
+    best = chosen(attempts)
+    regression = fit_regression(
+        embeddings["train"], targets["train"], labels=data.labels, strength=best.strength, class_weights=weights
+    )
+    return regression.scaled(1 / best.temperature), best.strength, best.logits
+
+
+def chosen(attempts: Sequence[Attempt]) -> Attempt:
+    """Return the attempt with the strongest penalty whose loss is within a standard error of the lowest.
+
+    This is the rule of Breiman et al. (1984, Classification and Regression Trees). The standard error is that of the difference
+    on the same rows. With few rows the lowest loss is often a matter of chance.
+    """
+    lowest = min(attempts, key=lambda attempt: float(attempt.losses.mean()))
+
+    def is_within(attempt: Attempt) -> bool:
+        difference = attempt.losses - lowest.losses
+        return float(difference.mean()) <= float(difference.std()) / math.sqrt(len(difference))
+
+    return next(attempt for attempt in attempts if attempt is lowest or is_within(attempt))
 
 
 def unseen_logits(embeddings: dict[str, Floats], targets: Targets, data: TokenizedData, fit: Fit) -> Floats:

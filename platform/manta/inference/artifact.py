@@ -121,6 +121,13 @@ class Manifest(BaseModel):
         )
 
     @property
+    def is_linear(self) -> bool:
+        """True for a linear model, whose folder has the layout of sentence-transformers (`manta.model.pooled`)."""
+        from manta.model.pooled import MODULES_FILE
+
+        return MODULES_FILE in self.files
+
+    @property
     def uncertain_below(self) -> float:
         """The confidence (`LabelSpace.confidence`) below which an answer is uncertain."""
         return uncertain_below(self.calibration.abstain_below if self.calibration else None, task=self.task)

@@ -27,6 +27,10 @@ class Regression:
     bias: npt.NDArray[np.float64]
     """Shape `(outputs,)`."""
 
+    def scaled(self, factor: float) -> Regression:
+        """Return the regression whose logits are `factor` times these."""
+        return Regression(self.weights * factor, self.bias * factor)
+
     def logits(self, features: Any) -> Matrix:
         """Return logits `(rows, outputs)` of features `(rows, features)`, which may be a sparse matrix."""
         return np.asarray(features @ self.weights.T + self.bias)
