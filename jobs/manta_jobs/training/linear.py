@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 LINEAR_FOLDER = "linear"
 """Folder of a run that holds the embeddings and the fitted regression."""
 MODEL_FILE = "linear.npz"
-STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""Inverse strengths of the L2 penalty (scikit-learn's C), the strongest penalty first. They are tried until the loss rises."""
+STRENGTHS = (1.0, 10.0, 100.0)
+"""Inverse strengths of the L2 penalty (scikit-learn's C) for embeddings of length 1, the strongest penalty first. They are tried
+until the loss rises. For longer embeddings they are divided by the mean square of the length, so that scale does not matter."""
 BATCH_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens of a batch, padding included."""
 
@@ -158,7 +159,6 @@ class Embedder:
 class Attempt:
     """One strength, with the calibrated logits of rows that a fit with it has not seen."""
 
-    strength: float
     temperature: float
     logits: Floats
     """Shape `(rows, outputs)`, divided by the temperature."""
@@ -170,37 +170,39 @@ def fitted(
     embeddings: dict[str, Floats], targets: dict[str, Targets], config: ExperimentConfig, data: TokenizedData
 ) -> tuple[Regression, float, Floats]:
     """Return the regression of all training rows, its strength, and logits `(rows, outputs)` of rows that it has not seen."""
-    weights = resolve_class_weights(config.train, data.labels, targets["train"])
+    rows, labels = embeddings["train"], data.labels
+    weights = resolve_class_weights(config.train, labels, targets["train"])
+    scale = float((rows**2).sum(axis=1).mean())
+    fits: list[Fit] = [
+        partial(fit_regression, labels=labels, strength=strength / scale, class_weights=weights) for strength in STRENGTHS
+    ]
     truth = targets["train" if data.folds is not None else "validation"]
     attempts: list[Attempt] = []
-    for strength in STRENGTHS:
-        fit: Fit = partial(fit_regression, labels=data.labels, strength=strength, class_weights=weights)
+    for fit in fits:
         logits = unseen_logits(embeddings, targets["train"], data, fit)
-        temperature = fit_temperature(logits, truth, labels=data.labels)
-        losses = row_losses(data.labels.probabilities(logits / temperature), truth)
-        attempts.append(Attempt(strength, temperature, logits / temperature, losses))
+        temperature = fit_temperature(logits, truth, labels=labels)
+        losses = row_losses(labels.probabilities(logits / temperature), truth)
+        attempts.append(Attempt(temperature, logits / temperature, losses))
         if len(attempts) > 1 and losses.mean() > attempts[-2].losses.mean():
             break
-    best = chosen(attempts)
-    regression = fit_regression(
-        embeddings["train"], targets["train"], labels=data.labels, strength=best.strength, class_weights=weights
-    )
-    return regression.scaled(1 / best.temperature), best.strength, best.logits
+    index = chosen([attempt.losses for attempt in attempts])
+    best = attempts[index]
+    return fits[index](rows, targets["train"]).scaled(1 / best.temperature), STRENGTHS[index], best.logits
 
 
-def chosen(attempts: Sequence[Attempt]) -> Attempt:
-    """Return the attempt with the strongest penalty whose loss is within a standard error of the lowest.
+def chosen(losses: Sequence[npt.NDArray[np.float64]]) -> int:
+    """Return which strength to take, from the losses `(rows,)` of each: the first within a standard error of the lowest.
 
     This is the rule of Breiman et al. (1984, Classification and Regression Trees). The standard error is that of the difference
     on the same rows. With few rows the lowest loss is often a matter of chance.
     """
-    lowest = min(attempts, key=lambda attempt: float(attempt.losses.mean()))
+    lowest = min(losses, key=lambda found: float(found.mean()))
 
-    def is_within(attempt: Attempt) -> bool:
-        difference = attempt.losses - lowest.losses
+    def is_within(found: npt.NDArray[np.float64]) -> bool:
+        difference = found - lowest
         return float(difference.mean()) <= float(difference.std()) / math.sqrt(len(difference))
 
-    return next(attempt for attempt in attempts if attempt is lowest or is_within(attempt))
+    return next(index for index, found in enumerate(losses) if is_within(found))
 
 
 def unseen_logits(embeddings: dict[str, Floats], targets: Targets, data: TokenizedData, fit: Fit) -> Floats:

@@ -34,7 +34,7 @@ STEPS_OF_ANY_RUN, STEPS_PER_LABEL, MOST_STEPS = 30, 12, 1000
 varies with the seed (Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
 EPOCHS = (3, 30)
 FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
-LINEAR_BELOW_ROWS_PER_LABEL = 50
+LINEAR_BELOW_ROWS_PER_LABEL = 200
 """Training rows per label, on average, from which on the method `auto` is full; see docs/decisions/0019-linear-or-full.md."""
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """The factors by which the default search goes below and above the rule's learning rate."""
