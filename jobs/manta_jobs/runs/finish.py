@@ -80,7 +80,10 @@ def finish(
         record.catch_up(trained.history)
         artifact, validation_logits = fine_tuned_artifact(prepared, config, trained)
     elif linear is not None:
-        artifact, validation_logits = linear_artifact(prepared, config, linear), linear.logits
+        held_out = classification_metrics(linear.logits, dataset.validation.targets, labels=dataset.labels)
+        num_epochs = 0 if outcome.trained is None else len(outcome.trained.history)  # of a fine-tuning that is not kept
+        record.catch_up([{"epoch": num_epochs + 1, **held_out}])
+        artifact, validation_logits = linear_artifact(prepared, config, linear, held_out=held_out), linear.logits
     else:
         raise ValueError("a run without a model cannot be finished")
     artifact = calibrate_artifact(
@@ -199,17 +202,18 @@ def kept_artifact(prepared: PreparedRun, config: ExperimentConfig, *, kept: dict
     )
 
 
-def linear_artifact(prepared: PreparedRun, config: ExperimentConfig, linear: LinearModel) -> ModelArtifact:
+def linear_artifact(
+    prepared: PreparedRun, config: ExperimentConfig, linear: LinearModel, *, held_out: Mapping[str, Any]
+) -> ModelArtifact:
     """Return the artifact of a linear model. Write it unless an interrupted run has already written it."""
     labels = prepared.data.labels
     head = linear_layer(linear.regression, is_binary=labels.task == "binary")
-    metrics = classification_metrics(linear.logits, prepared.dataset.validation.targets, labels=labels)
     return written_before(prepared) or write_linear_artifact(
         prepared.folder.artifact,
         model=PooledClassifier(load_encoder(config.model), head),
         tokenizer=load_tokenizer(config.model),
         labels=labels,
-        facts=facts_of(prepared, config, held_out=metrics),
+        facts=facts_of(prepared, config, held_out=held_out),
     )
 
 

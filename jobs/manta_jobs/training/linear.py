@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -238,5 +239,5 @@ def read_linear(folder: Path) -> LinearModel | None:
         with np.load(fetch(folder / MODEL_FILE), allow_pickle=False) as found:
             numbers = {name: float(found[name]) for name in ("strength", "embed_s", "fit_s")}
             return LinearModel(Regression(found["weights"], found["bias"]), logits=found["logits"], **numbers)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, BadZipFile):
         return None
