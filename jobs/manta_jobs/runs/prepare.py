@@ -18,6 +18,7 @@ from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_
 from manta_jobs.runs.given_rows import with_rows_kept
 from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER
+from manta_jobs.training.linear import LINEAR_FOLDER
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
 
 
-OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, "ray")
+OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, LINEAR_FOLDER, "ray")
 """Names in a run's folder that its workers and Ray write. The driver fetches only what it needs of them."""
 
 
