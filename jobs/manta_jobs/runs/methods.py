@@ -58,7 +58,7 @@ class Outcome:
     @property
     def method(self) -> Literal["linear", "full"]:
         """The method whose model is kept."""
-        return "linear" if self.trained is None or (self.lead is not None and self.lead.is_decided) else "full"
+        return "linear" if self.trained is None or (self.lead is not None and self.lead.is_enough) else "full"
 
     @property
     def kept_linear(self) -> LinearModel | None:

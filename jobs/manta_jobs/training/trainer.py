@@ -152,7 +152,7 @@ def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState | None:
     except (TrainingFailedError, ControllerError) as error:
         raise failure(error) from error
     found, lead = latest_checkpoint(checkpoints), read_lead(checkpoints)
-    if found is None and lead is not None and lead.is_decided:
+    if found is None and lead is not None and lead.is_enough:
         return None
     if found is None or not found[1].finished:
         raise RunError(f"training ended without its last checkpoint in {checkpoints}; is that folder shared by all nodes?")

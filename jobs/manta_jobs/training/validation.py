@@ -103,7 +103,7 @@ def cross_validate(
             lead = rival.lead_in_folds(parts, folds)
             if dist.get_rank() == 0:
                 write_lead(folder, lead)
-            if lead.is_decided:
+            if lead.is_enough:
                 raise LinearLeadsError
     held_out = joined(parts, folds)
     if dist.get_rank() == 0:

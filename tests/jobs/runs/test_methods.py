@@ -232,13 +232,32 @@ def test_fine_tuning_is_spared_where_linear_leads_clearly_and_so_it_is_after_an_
 
 
 @pytest.mark.timeout(400)
+def test_on_validation_rows_both_are_trained_and_compared(three_classes: Path, tiny_model: Path) -> None:
+    config = experiment(
+        three_classes, tiny_model, method="auto", num_epochs=2, learning_rate=1e-7, data={"validation_fraction": 0.3}
+    )
+    model = train(config, console=people_console())
+    outcome = model.outcome
+    assert outcome.method == "linear"
+    assert outcome.trained is not None
+    assert outcome.lead is not None
+    report, lead = json.loads(model.run.report_path.read_text()), outcome.lead
+    rungs = report["methods"]["rungs"]
+    assert [rung["num_rows"] for rung in rungs] == [lead.num_rows, lead.num_rows]
+    right = [rung["metrics"]["accuracy"] * lead.num_rows for rung in rungs]
+    assert right == pytest.approx([lead.linear_right, lead.full_right])
+    assert model.artifact.manifest.is_linear
+    assert "spared" not in outcome.sentence()
+
+
+@pytest.mark.timeout(400)
 def test_full_is_kept_where_linear_does_not_lead(two_classes: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both get nearly all rows right."""
     config = experiment(two_classes, tiny_model, method="auto", num_epochs=12, learning_rate=5e-3)
     model = train(config.with_values({"data.test_fraction": 0.5}), console=people_console())
     assert model.outcome.method == "full"
     assert model.outcome.lead is not None
-    assert model.outcome.lead.is_whole
+    assert model.outcome.lead.num_rows == 80
     assert "Kept: full." in " ".join(capsys.readouterr().err.split())
     assert not model.artifact.manifest.is_linear
     assert model.fit is not None

@@ -28,20 +28,19 @@ def logits_of(num_right: int, *, num_rows: int = 90, first: int = 0) -> np.ndarr
 
 
 @pytest.mark.parametrize(
-    ("linear", "full", "errors", "is_decided"),
+    ("linear", "full", "errors", "is_enough"),
     [
         (80, 60, 20 / 20**0.5, True),
-        (61, 60, 1.0, False),  # a standard error, and no more
-        (62, 60, 2 / 2**0.5, True),
+        (61, 60, 1.0, True),  # on validation rows, where both had the same rows to learn from, any lead is enough
         (60, 60, 0.0, False),
         (60, 80, -(20**0.5), False),
     ],
 )
-def test_the_lead_is_counted_in_rows_that_only_one_has_right(linear: int, full: int, errors: float, is_decided: bool) -> None:
+def test_the_lead_is_counted_in_rows_that_only_one_has_right(linear: int, full: int, errors: float, is_enough: bool) -> None:
     lead = Rival(logits_of(linear), TARGETS, ABC).lead(logits_of(full))
     assert (lead.linear_right, lead.full_right, lead.num_rows) == (linear, full, 90)
     assert lead.errors == pytest.approx(errors)
-    assert lead.is_decided == is_decided
+    assert lead.is_enough == is_enough
 
 
 def test_rows_that_both_have_right_say_nothing() -> None:
@@ -58,10 +57,12 @@ def test_after_some_folds_the_lead_must_be_larger() -> None:
         return [np.stack([early, logits_of(num_right, num_rows=30)]) for _ in range(num_folds)]  # the last epoch counts
 
     slight, clear = rival.lead_in_folds(parts(24, 1), folds), rival.lead_in_folds(parts(20, 1), folds)
-    assert (slight.num_rows, slight.full_right, slight.is_whole, slight.is_decided) == (30, 24, False, False)
-    assert (clear.full_right, clear.is_whole, clear.is_decided) == (20, False, True)
+    assert (slight.num_rows, slight.full_right, slight.needed, slight.is_enough) == (30, 24, 3.0, False)
+    assert (clear.full_right, clear.needed, clear.is_enough) == (20, 3.0, True)
     whole = rival.lead_in_folds(parts(29, 3), folds)
-    assert (whole.num_rows, whole.full_right, whole.is_whole, whole.is_decided) == (90, 87, True, True)
+    assert (whole.num_rows, whole.full_right, whole.needed, whole.is_enough) == (90, 87, 1.0, True)
+    within = Rival(logits_of(88), TARGETS, ABC).lead_in_folds(parts(29, 3), folds)
+    assert (within.errors, within.is_enough) == (pytest.approx(1 / within.num_differing**0.5), False)
 
 
 def test_a_row_of_several_labels_is_right_if_each_is() -> None:
@@ -73,12 +74,12 @@ def test_a_row_of_several_labels_is_right_if_each_is() -> None:
 
 def test_the_outcome_keeps_one_model_and_says_why(tmp_path: Path) -> None:
     state = TrainingState(finished=True)
-    led = Outcome(trained=state, lead=Lead(90, 40, 60, 30), full_s=1.0)
+    led = Outcome(trained=state, lead=Lead(90, 40, 60, 30, 1.0), full_s=1.0)
     assert (led.method, led.kept_trained, led.kept_linear) == ("full", state, None)
     assert led.sentence() == "Kept: full. Linear has 40 of 90 held-out rows right, full 60."
-    slight = Outcome(trained=state, lead=Lead(90, 61, 60, 4))
+    slight = Outcome(trained=state, lead=Lead(90, 61, 60, 4, 1.0))
     assert slight.sentence().endswith("full 60, a lead of 0.5 standard errors, which may be chance.")
-    write_lead(tmp_path, Lead(30, 29, 9, 20, is_whole=False))
+    write_lead(tmp_path, Lead(30, 29, 9, 20, 3.0))
     spared = Outcome(lead=read_lead(tmp_path))
     assert spared.method == "linear"
     assert spared.sentence() == (
