@@ -7,14 +7,15 @@ Every system gets the same rows, drawn by the seed (`quality_cases.py`), and the
 - `setfit`         SetFit with its defaults; 150 steps where there are more than 20 classes; only with up to 32 rows a class
 - `trainer-5e-5x3` Hugging Face Trainer, batches of like length, learning rate 5e-5, 3 epochs, last epoch; `trainer-2e-4x5` likewise
 - `plain-loop`     AdamW at 2e-4, last epoch; 20, 10, 5 epochs at 8, 32, 128 rows a class, 3 with more
-- `manta`          `manta train` as it comes: it sets validation rows aside by itself, the others train on every row
+- `manta`          `manta train` as it comes: it sets validation rows aside by itself, the others train on every row. Labels tell
+                   its versions apart: `before` and `after` fine-tune only, `ladder` has `train.method: auto`
 - `manta-tuned`    `manta tune` as it comes
 - `bad-start`      `manta train` with learning rate 1e-3 and no dropout; only when asked for
 
 Each result is one line of `benchmarks/results/quality.jsonl`, written as soon as it is known. What is there is not run again, so
 an interrupted benchmark goes on where it stopped. Everything takes hours on two cores; choose with --cases, --systems and --seeds.
 
-    python benchmarks/quality.py --data DIR --peers-python .venv-peers/bin/python --label after
+    python benchmarks/quality.py --data DIR --peers-python .venv-peers/bin/python --label ladder
     python benchmarks/quality.py --data DIR --checkout ../older --label before --systems manta
     python benchmarks/quality.py --table --markdown
 """
@@ -59,7 +60,7 @@ def parsed_arguments() -> argparse.Namespace:
         "--seeds", type=lambda text: [int(part) for part in parted(text)], help="such as 0,1,2; by case unless given"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file of results (%(default)s)")
-    parser.add_argument("--label", default="after", help="names this set of Manta's results (%(default)s)")
+    parser.add_argument("--label", default="ladder", help="names this set of Manta's results (%(default)s)")
     parser.add_argument("--peers-python", help="interpreter with setfit and sentence-transformers, for frozen and setfit")
     parser.add_argument("--python", help="interpreter of another environment that runs Manta; PYTHONPATH is not handed on to it")
     parser.add_argument("--checkout", type=Path, help="run the Manta of this checkout, with the same interpreter or with --python")

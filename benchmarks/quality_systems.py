@@ -146,6 +146,10 @@ def manta_figures(report: dict[str, Any]) -> dict[str, Any]:
     folds_s = report.get("folds_s")  # of a cross-validation, which comes before
     before_s = float(folds_s or 0.0)
     train_s = before_s + sum(seconds) if is_known else None
+    methods = report.get("methods")
+    rungs = (methods or {}).get("rungs") or []
+    if any(rung["method"] == "linear" for rung in rungs):
+        train_s = sum(float(rung["seconds"]) for rung in rungs)
     kept_s = None
     if is_known and kept is not None:
         numbered = zip(history, seconds, strict=True)
@@ -160,7 +164,7 @@ def manta_figures(report: dict[str, Any]) -> dict[str, Any]:
         "num_validation_rows": num_rows.get("validation"),
         "learning_rate": train.get("learning_rate"),
         "zero_stage": (report.get("distribution") or {}).get("zero_stage", train.get("zero_stage")),
-        "methods": report.get("methods"),
+        "methods": methods,
     }
 
 

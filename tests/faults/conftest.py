@@ -120,7 +120,14 @@ def start(nodes: Nodes, tmp_path: Path, two_classes_large: Path, tiny_model: Pat
         storage, log = tmp_path / name, tmp_path / f"{name}.log"
         arguments = ["--resume", resume] if resume else [str(tmp_path / f"{name}.yaml")]
         if resume is None:
-            train = {"num_workers": 2, "cpus_per_worker": 1, "num_epochs": 3, "batch_size": 16, "learning_rate": 1e-3}
+            train = {
+                "method": "full",
+                "num_workers": 2,
+                "cpus_per_worker": 1,
+                "num_epochs": 3,
+                "batch_size": 16,
+                "learning_rate": 1e-3,
+            }
             document = {
                 "name": "survivor",
                 "data": {"train": str(data or two_classes_large)},

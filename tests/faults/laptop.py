@@ -58,7 +58,7 @@ def write_experiment(
     """An experiment with its rows and encoder beside it; its path."""
     shutil.copy(data, folder / "rows.csv")
     shutil.copytree(model, folder / "encoder")
-    settings = {"num_workers": 2, "cpus_per_worker": 1, "learning_rate": 1e-3, "num_epochs": 2, "batch_size": 16}
+    settings = {"method": "full", "num_workers": 2, "cpus_per_worker": 1, "learning_rate": 1e-3, "num_epochs": 2, "batch_size": 16}
     document = {
         "name": name,
         "data": {"train": "rows.csv"},

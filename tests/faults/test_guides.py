@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[2] / "docs"
 MANTA = shlex.join(COMMAND)
-QUICK = {"train": {"num_epochs": 1, "learning_rate": 1e-3, "cpus_per_worker": 1}, "registry": {"fast_formats": False}}
+QUICK = {
+    "train": {"method": "full", "num_epochs": 1, "learning_rate": 1e-3, "cpus_per_worker": 1},
+    "registry": {"fast_formats": False},
+}
 """Settings that a test adds to the experiments of a tutorial, besides the tiny encoder."""
 TUTORIALS = [["quickstart.md"], ["tutorials/tickets.md", "tutorials/corrections.md"], ["tutorials/cluster.md"]]
 """Pages that go on from one another."""

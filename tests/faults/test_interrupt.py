@@ -39,7 +39,7 @@ def test_ctrl_c_leaves_no_process_and_exits_130(
     experiment.write_text(
         f"name: long\ndata: {{train: {two_classes}, validation_fraction: 0.1}}\n"
         f"model: {{pretrained: {tiny_model}, max_length: 32}}\n"
-        f"train: {{num_workers: {num_workers}, num_epochs: 5000, batch_size: 16}}\n"
+        f"train: {{method: full, num_workers: {num_workers}, num_epochs: 5000, batch_size: 16}}\n"
     )
     log = tmp_path / "stderr"
     with log.open("w") as errors:

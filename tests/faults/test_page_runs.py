@@ -64,7 +64,7 @@ def visit(stack: Stack) -> Iterator[Visit]:
 
 
 def experiment(stack: Stack, model: Path, **train: object) -> str:
-    settings = {"cpus_per_worker": 1, "num_epochs": 1, "batch_size": 16}
+    settings = {"method": "full", "cpus_per_worker": 1, "num_epochs": 1, "batch_size": 16}
     return yaml.safe_dump(
         {
             "name": "support",

@@ -59,6 +59,7 @@ class Outcome:
 def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConfig:
     """A run of two workers on a tiny model, without dropout, and in float32 on any hardware: its numbers are compared."""
     settings = {
+        "method": "full",  # tests/jobs/runs/test_methods.py has the others
         "precision": "fp32",
         "num_workers": 2,
         "learning_rate": 3e-3,

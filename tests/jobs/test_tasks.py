@@ -31,7 +31,7 @@ ONE_SCREEN = 24
 
 
 def experiment(data: Path, model: Path, *, data_settings: dict[str, Any], task: str, **train_settings: Any) -> ExperimentConfig:
-    settings = {"num_workers": 2, "batch_size": 16, "cpus_per_worker": 1}
+    settings = {"method": "full", "num_workers": 2, "batch_size": 16, "cpus_per_worker": 1}
     return ExperimentConfig.model_validate(
         {
             "name": "tiny",

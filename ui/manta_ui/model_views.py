@@ -164,7 +164,7 @@ def _facts(version: Version, report: Mapping[str, Any]) -> list[tuple[str, str]]
     facts = [("made (UTC)", moment(version.created_ms)), ("run", version.lineage.get("run", ""))]
     facts += [(words, version.lineage.get(key, "")[:MOST_CHARACTERS]) for key, words in LINEAGE]
     facts += [(name.rsplit(".", 1)[-1].replace("_", " "), settings.get(name, "")) for name in SETTINGS]
-    facts += [("MLflow run", version.run_id)]
+    facts += [("method", str(report.get("method") or "")), ("MLflow run", version.run_id)]
     facts += [("package", version.lineage.get("package_version", "")), ("model folder", str(report.get("artifact") or ""))]
     return [(name, value) for name, value in facts if value]
 

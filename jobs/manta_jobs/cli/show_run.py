@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from manta.console import duration, people_table
 from manta.storage.object_store import shown
-from manta_jobs.packaging.diagnosis import SHORT, baseline_comparison, losing_paragraph
+from manta_jobs.packaging.diagnosis import SHORT, baseline_comparison, losing_paragraph, lost_by_linear
 from manta_jobs.registry.promotion import outcome_lines, refusal_commands
 from manta_jobs.reporting.figures import SHOWN_METRICS
 from manta_jobs.tuning.confirm import why_it_stays
@@ -44,7 +44,8 @@ def show_verdict(model: TrainedModel, console: Console) -> None:
     console.print(verdict_line(model))
     for line in (*map(escape, model.promotion.notes), *outcome_lines(model.promotion)):
         console.print(line)
-    show_fit(model.fit, console)
+    if model.fit is not None:
+        show_fit(model.fit, console)
     if model.artifact.manifest.calibration is not None:
         for sentence in model.artifact.manifest.calibration.sentences()[1:]:
             console.print(sentence)
@@ -57,12 +58,16 @@ def verdict_line(model: TrainedModel) -> str:
     words, rows = SHORT.get(metric, metric), f"{model.num_test_rows:,} test rows"
     if compared is None:
         return f"{model.version} is finished: {words} {model.artifact.manifest.metrics[metric]:.4f} on {rows}."
-    lost = losing_paragraph(
-        compared,
-        model.config,
-        model.fit,
-        num_classes=len(model.artifact.manifest.labels),
-        num_steps=int(model.history[-1]["step"]),
+    lost = (
+        lost_by_linear(compared)
+        if model.fit is None
+        else losing_paragraph(
+            compared,
+            model.config,
+            model.fit,
+            num_classes=len(model.artifact.manifest.labels),
+            num_steps=int(model.history[-1]["step"]),
+        )
     )
     if lost is not None:
         return f"[yellow]Not better than the baseline:[/] {lost}"
@@ -92,9 +97,14 @@ def model_table(model: TrainedModel, *, report: str) -> Table:
             continue
         beside = f"   TF-IDF {baseline.test[key]:.4f}" if baseline is not None else ""
         table.add_row(f"test {words}", f"{metrics[key]:.4f}{beside}")
-    rate, dropout = train.peak_learning_rate, model.config.model.dropout
-    table.add_row("settings", f"learning rate {rate:.3g}, {len(model.history)} epochs, dropout {dropout:.3g}")
-    table.add_row("took", f"{duration(model.wall_s)} with {distribution_phrase(model.distribution)}")
+    linear = model.outcome.kept_linear
+    if linear is not None:
+        table.add_row("settings", f"method linear: frozen encoder, regression with C {linear.strength:g}")
+        table.add_row("took", duration(model.wall_s))
+    else:
+        rate, dropout = train.peak_learning_rate, model.config.model.dropout
+        table.add_row("settings", f"learning rate {rate:.3g}, {len(model.history)} epochs, dropout {dropout:.3g}")
+        table.add_row("took", f"{duration(model.wall_s)} with {distribution_phrase(model.distribution)}")
     table.add_row("model folder", shown(model.artifact.path))
     table.add_row("report", report)
     return table
@@ -149,7 +159,8 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
         "baseline": model.preflight.get("baseline"),
         "artifact": shown(model.artifact.path),
         "report": shown(model.run.path / "report.json"),
-        "fit": asdict(model.fit),
+        "fit": None if model.fit is None else asdict(model.fit),
+        "method": model.outcome.method,
         "wall_s": round(model.wall_s, 1),
     }
 

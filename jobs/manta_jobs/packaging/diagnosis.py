@@ -182,18 +182,30 @@ def losing_paragraph(
     compared: BaselineComparison, config: ExperimentConfig, fit: Fit, *, num_classes: int, num_steps: int
 ) -> str | None:
     """Return a paragraph that says that fine-tuning does not beat the baseline, and why; None if it does."""
+    lost = _lost(compared, "Fine-tuning")
+    if lost is None or compared.is_perfect:
+        return lost
+    return f"{lost} {_why(config, fit, num_classes=num_classes, num_steps=num_steps)}"
+
+
+def lost_by_linear(compared: BaselineComparison) -> str | None:
+    """Return a paragraph that says that a linear model does not beat the baseline; None if it does."""
+    lost = _lost(compared, "The linear model")
+    if lost is None or compared.is_perfect:
+        return lost
+    return f"{lost} With more rows, train.method full may; another model.pretrained may suit these texts better."
+
+
+def _lost(compared: BaselineComparison, who: str) -> str | None:
     if compared.is_beaten:
         return None
-    words = SHORT.get(compared.metric, compared.metric)
     if compared.is_perfect:
-        return (
-            "Fine-tuning and TF-IDF with logistic regression both get every test row right: single words tell the labels already."
-        )
-    lost = (
-        f"Fine-tuning does not beat TF-IDF with logistic regression here: test {words} {compared.model:.4f} against "
+        return f"{who} and TF-IDF with logistic regression both get every test row right: single words tell the labels already."
+    words = SHORT.get(compared.metric, compared.metric)
+    return (
+        f"{who} does not beat TF-IDF with logistic regression here: test {words} {compared.model:.4f} against "
         f"{compared.baseline:.4f}."
     )
-    return f"{lost} {_why(config, fit, num_classes=num_classes, num_steps=num_steps)}"
 
 
 def _why(config: ExperimentConfig, fit: Fit, *, num_classes: int, num_steps: int) -> str:

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from manta.config.starting_point import LINEAR_BELOW_ROWS_PER_LABEL
 from manta.console import bytes_phrase, duration
 from manta.errors import InputError, without_passwords
 from manta.model.encoder import head_sentence
@@ -99,6 +100,17 @@ def check_head(config: ExperimentConfig, labels: LabelSpace) -> list[Check]:
     """Say whether the head of an earlier fine-tuning goes on; empty if the checkpoint brings none."""
     words = head_sentence(config.model, labels)
     return [Check("head", "OK", words)] if words else []
+
+
+def check_method(config: ExperimentConfig) -> Check:
+    """Say which methods the run will try."""
+    words = {
+        "linear": "linear: each text is embedded once by the frozen encoder, and a logistic regression learns from the embeddings.",
+        "full": "full: the encoder is fine-tuned.",
+        "auto": f"auto: linear first, then full, as there are fewer than {LINEAR_BELOW_ROWS_PER_LABEL} training rows per label; "
+        "full ends early where linear leads clearly.",
+    }
+    return Check("method", "OK", words[config.train.method])
 
 
 def check_encoder(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample, size: ModelSize) -> Check:

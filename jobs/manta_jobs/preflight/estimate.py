@@ -247,11 +247,15 @@ def estimate_time(
     """Estimate the time from the probe's pace. `runs_at_once` is the number of parallel runs of a search; None without one.
 
     With k folds, a cross-validation trains k times on (k - 1)/k of the rows and once on all of them: on k times the rows in total.
+    The method linear computes every row once, as an evaluation does.
     """
     steps = math.ceil(num_train_rows / config.train.batch_size)
     epoch_s = (steps * probe.update_s + num_train_rows * probe.train_s_per_row / world_size) * max(1, num_folds)
     epoch_s += num_validation_rows * probe.evaluation_s_per_row / world_size
-    run_s = probe.startup_s + longest_epochs(config, searched=False) * epoch_s
+    num_held_out = 0 if num_folds else num_validation_rows
+    embed_s = (num_train_rows + num_held_out) * probe.evaluation_s_per_row
+    full_s = longest_epochs(config, searched=False) * epoch_s
+    run_s = probe.startup_s + {"linear": embed_s, "full": full_s, "auto": embed_s + full_s}[config.train.method]
     search_s: float | None = None
     price = config.train.cost_per_hour
     search_cost: float | None = None

@@ -191,7 +191,9 @@ def examine(
         *checks.check_head(config, dataset.labels),
         checks.check_tokens(sample, max_length=config.model.max_length),
     ]
-    found.append(checks.check_encoder(config, dataset.labels, sample, size))
+    found.append(checks.check_method(config))
+    if config.train.method != "linear":
+        found.append(checks.check_encoder(config, dataset.labels, sample, size))
     workers, resources = checks.check_workers(config, cluster)
     found.append(workers)
     at_once: int | None = None
@@ -207,14 +209,16 @@ def examine(
     if resources is None:
         return Preflight(tuple(found))
     place = Placement(nodes, resources, min(config.train.max_workers, num_workers_at_once(resources, nodes)), at_once)
-    memory, said = checked_memory(inputs, size, sample, place, available=place.available_bytes())
-    found.append(said)
+    memory: MemoryEstimate | None = None
+    if config.train.method != "linear":  # which holds one batch at a time, without gradients
+        memory, said = checked_memory(inputs, size, sample, place, available=place.available_bytes())
+        found.append(said)
     time, pace = None, None
     if probe is not None and not num_workers_at_once(resources, cluster.living):
         found.append(Check("time", "warning", "the time is not known: no node that a worker could be timed on is there yet."))
     elif probe is not None and not has_fault(found):
         timed, pace, time = probed(inputs, sample, place, probe)
-        if pace is not None and pace.device_bytes is not None:
+        if pace is not None and pace.device_bytes is not None and memory is not None:
             memory, found[-1] = checked_memory(inputs, size, sample, place, available=pace.device_bytes)
         found.append(timed)
     if has_fault(found):

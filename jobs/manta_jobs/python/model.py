@@ -76,7 +76,7 @@ class Model:
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """The losses and metrics of each epoch of its training, in order.
+        """The losses and metrics of each epoch of its training, in order. A linear model has none.
 
         Raises:
             InputError: its run is not on this machine.

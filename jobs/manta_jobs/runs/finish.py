@@ -12,16 +12,25 @@ from manta.console import working
 from manta.data.dataset import NUM_FOLDS
 from manta.data.encode import seen_tokens
 from manta.errors import RunError
-from manta.inference.artifact import MANIFEST_FILE, ModelArtifact, with_card, with_metrics, write_artifact
+from manta.evaluation.metrics import classification_metrics
+from manta.inference.artifact import (
+    MANIFEST_FILE,
+    ModelArtifact,
+    with_card,
+    with_metrics,
+    write_artifact,
+    write_linear_artifact,
+)
 from manta.model.adapt import adapt, merged
 from manta.model.encoder import build_model, load_model_config, load_tokenizer
+from manta.model.pooled import PooledClassifier, linear_layer, load_encoder
 from manta.model.seen_rows import train_seen_rows, with_whole_embedding
 from manta.registry.frozen_rows import FrozenRows
 from manta.registry.model_card import model_card
 from manta.registry.models import ModelRegistry
 from manta.storage.object_store import discard, fetch, shown
 from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
-from manta_jobs.packaging.diagnosis import assess_fit, baseline_comparison, compared_with_one_worker, guessing_loss
+from manta_jobs.packaging.diagnosis import Fit, assess_fit, baseline_comparison, compared_with_one_worker, guessing_loss
 from manta_jobs.packaging.formats import make_formats_on_cluster
 from manta_jobs.packaging.golden import record_golden_on_cluster
 from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
@@ -35,13 +44,18 @@ from manta_jobs.training.tracking import CURVES_FILE, RunRecord
 from manta_jobs.training.validation import held_out_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from rich.console import Console
 
     from manta.config import ExperimentConfig
+    from manta.labels import Floats
+    from manta_jobs.runs.methods import Outcome
     from manta_jobs.runs.prepare import PreparedRun
     from manta_jobs.training.batches import TokenizedData
     from manta_jobs.training.checkpoints import TrainingState
+    from manta_jobs.training.linear import LinearModel
 
 NUM_EXAMPLES = 8
 
@@ -50,23 +64,28 @@ def finish(
     prepared: PreparedRun,
     config: ExperimentConfig,
     *,
-    trained: TrainingState,
+    outcome: Outcome,
     record: RunRecord,
     console: Console,
     started: float,
     formats: bool,
 ) -> TrainedModel:
-    """Turn the kept checkpoint into an artifact, read the test split once, register, and write the report.
+    """Turn the kept model into an artifact, read the test split once, register, and write the report.
 
     With `formats`, the artifact also gets its faster inference formats.
     """
-    history, dataset = trained.history, prepared.dataset
-    record.catch_up(history)
-    kept = kept_epoch(history, config.train)
-    artifact = kept_artifact(prepared, config, kept=kept)
-    validation_logits = None
-    if dataset.folds is not None:
-        validation_logits = held_out_logits(fetch(Path(kept["checkpoint"]).parent), num_epochs=int(kept["epoch"]))
+    dataset, linear, trained = prepared.dataset, outcome.kept_linear, outcome.kept_trained
+    validation_logits: Floats | None
+    if trained is not None:
+        record.catch_up(trained.history)
+        artifact, validation_logits = fine_tuned_artifact(prepared, config, trained)
+    elif linear is not None:
+        held_out = classification_metrics(linear.logits, dataset.validation.targets, labels=dataset.labels)
+        num_epochs = 0 if outcome.trained is None else len(outcome.trained.history)  # of a fine-tuning that is not kept
+        record.catch_up([{"epoch": num_epochs + 1, **held_out}])
+        artifact, validation_logits = linear_artifact(prepared, config, linear, held_out=held_out), linear.logits
+    else:
+        raise ValueError("a run without a model cannot be finished")
     artifact = calibrate_artifact(
         artifact,
         dataset.validation,
@@ -84,20 +103,13 @@ def finish(
     artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
     artifact = with_card(artifact, model_card(artifact, num_rows=dataset.num_rows))
     before = kept_preflight(prepared.folder)
-    compared = baseline_comparison(before, artifact.manifest.metrics, metric=config.train.metric)
-    fit = assess_fit(
-        history,
-        config,
-        best_epoch=int(kept["epoch"]),
-        guess_loss=guessing_loss(dataset.class_counts("train").values(), num_rows=len(dataset.train), task=dataset.labels.task),
-        usual=usual_values(config, dataset=dataset, encoder=load_model_config(config.model, dataset.labels)),
-        num_train_rows=len(dataset.train),
-        loses=compared is not None and not compared.is_beaten and not compared.is_perfect,
-    )
+    fit = None if trained is None else fit_of(prepared, config, trained, artifact=artifact, before=before)
+    history = [] if trained is None else trained.history
     with working(console, "Drawing the curves and registering the model"):
-        write_curves(
-            history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch
-        )
+        if fit is not None:
+            write_curves(
+                history, record.steps, prepared.folder.path / CURVES_FILE, title=prepared.folder.name, best_epoch=fit.best_epoch
+            )
         registry = ModelRegistry(prepared.storage)
         version = registry.version_of_run(artifact.manifest.name, prepared.folder.name) or registry.register(
             artifact, run_id=record.run_id, frozen=frozen_rows(prepared)
@@ -105,7 +117,9 @@ def finish(
     with working(console, "Comparing with the champion"):
         promotion = settle(registry, version, config, artifact=artifact)
     version = registry.get(version.name, version=version.version)
-    facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)
+    facts: dict[str, Any] = {}
+    if trained is not None:
+        facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)
     wall_s = time.monotonic() - started
     prepared.folder.write_report(
         {
@@ -113,6 +127,7 @@ def finish(
             "model": version.name,
             "version": version.version,
             "promotion": promotion.to_dict(),
+            **outcome.to_dict(prepared),
             "metrics": artifact.manifest.metrics,
             "labels": artifact.manifest.labels,
             "task": artifact.manifest.task,
@@ -125,9 +140,9 @@ def finish(
             "chosen": prepared.folder.read_facts().get("chosen", ""),
             "num_rows": dataset.num_rows,
             "num_folds": 0 if dataset.folds is None else NUM_FOLDS,
-            "folds_s": round(trained.folds_s, 1),
-            "best_epoch": fit.best_epoch,
-            "fit": asdict(fit),
+            "folds_s": 0.0 if trained is None else round(trained.folds_s, 1),
+            "best_epoch": None if fit is None else fit.best_epoch,
+            "fit": None if fit is None else asdict(fit),
             "history": history,
             "distribution": facts,
             "data_hash": artifact.manifest.data_hash,
@@ -137,7 +152,24 @@ def finish(
         }
     )
     return TrainedModel(
-        prepared.folder, config, artifact, version, promotion, history, fit, facts, before, len(dataset.test), wall_s
+        prepared.folder, config, artifact, version, promotion, outcome, history, fit, facts, before, len(dataset.test), wall_s
+    )
+
+
+def fit_of(
+    prepared: PreparedRun, config: ExperimentConfig, trained: TrainingState, *, artifact: ModelArtifact, before: dict[str, Any]
+) -> Fit:
+    """Return the diagnosis of a fine-tuning. `before` is what `preflight.json` says."""
+    dataset = prepared.dataset
+    compared = baseline_comparison(before, artifact.manifest.metrics, metric=config.train.metric)
+    return assess_fit(
+        trained.history,
+        config,
+        best_epoch=int(kept_epoch(trained.history, config.train)["epoch"]),
+        guess_loss=guessing_loss(dataset.class_counts("train").values(), num_rows=len(dataset.train), task=dataset.labels.task),
+        usual=usual_values(config, dataset=dataset, encoder=load_model_config(config.model, dataset.labels)),
+        num_train_rows=len(dataset.train),
+        loses=compared is not None and not compared.is_beaten and not compared.is_perfect,
     )
 
 
@@ -147,30 +179,65 @@ def frozen_rows(prepared: PreparedRun) -> FrozenRows:
     return FrozenRows.of(prepared.dataset, suite=None if suite is None else suite.read_text(encoding="utf-8"))
 
 
+def fine_tuned_artifact(
+    prepared: PreparedRun, config: ExperimentConfig, trained: TrainingState
+) -> tuple[ModelArtifact, Floats | None]:
+    """Return the artifact of a fine-tuning, and its logits of the training rows if these were cross-validated."""
+    kept = kept_epoch(trained.history, config.train)
+    artifact = kept_artifact(prepared, config, kept=kept)
+    if prepared.dataset.folds is None:
+        return artifact, None
+    return artifact, held_out_logits(fetch(Path(kept["checkpoint"]).parent), num_epochs=int(kept["epoch"]))
+
+
 def kept_artifact(prepared: PreparedRun, config: ExperimentConfig, *, kept: dict[str, Any]) -> ModelArtifact:
     """Return the artifact of the kept epoch's checkpoint. Write it unless an interrupted run has already written it."""
+    return written_before(prepared) or write_artifact(
+        prepared.folder.artifact,
+        weights=plain_weights(fetch(Path(kept["checkpoint"])), config, prepared.data),
+        model_config=load_model_config(config.model, prepared.data.labels),
+        tokenizer=load_tokenizer(config.model),
+        labels=prepared.data.labels,
+        facts=facts_of(prepared, config, held_out=kept),
+    )
+
+
+def linear_artifact(
+    prepared: PreparedRun, config: ExperimentConfig, linear: LinearModel, *, held_out: Mapping[str, Any]
+) -> ModelArtifact:
+    """Return the artifact of a linear model. Write it unless an interrupted run has already written it."""
+    labels = prepared.data.labels
+    head = linear_layer(linear.regression, is_binary=labels.task == "binary")
+    return written_before(prepared) or write_linear_artifact(
+        prepared.folder.artifact,
+        model=PooledClassifier(load_encoder(config.model), head),
+        tokenizer=load_tokenizer(config.model),
+        labels=labels,
+        facts=facts_of(prepared, config, held_out=held_out),
+    )
+
+
+def written_before(prepared: PreparedRun) -> ModelArtifact | None:
+    """Return the artifact that an interrupted run has already written; None without one."""
     if (prepared.folder.artifact / MANIFEST_FILE).exists():
         return ModelArtifact.recover(prepared.folder.artifact)
     discard(prepared.folder.artifact)  # parts that a lost driver had put into an object store
-    facts = {
+    return None
+
+
+def facts_of(prepared: PreparedRun, config: ExperimentConfig, *, held_out: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the manifest about the run. `held_out` are the metrics on rows that the model was not trained on."""
+    return {
         "name": config.registered_name,
         "num_texts": len(config.data.text_columns),
         "max_length": config.model.max_length,
-        "metrics": {f"validation_{key}": float(kept[key]) for key in ("accuracy", "f1_macro", "loss")},
+        "metrics": {f"validation_{key}": float(held_out[key]) for key in ("accuracy", "f1_macro", "loss")},
         "examples": prepared.dataset.test.texts[:NUM_EXAMPLES],
         "data_hash": prepared.dataset.content_hash,
         "config": config.document(),
         "run": prepared.folder.name,
         "pretrained": config.model.pretrained,
     }
-    return write_artifact(
-        prepared.folder.artifact,
-        weights=plain_weights(fetch(Path(kept["checkpoint"])), config, prepared.data),
-        model_config=load_model_config(config.model, prepared.data.labels),
-        tokenizer=load_tokenizer(config.model),
-        labels=prepared.data.labels,
-        facts=facts,
-    )
 
 
 def plain_weights(checkpoint: Path, config: ExperimentConfig, data: TokenizedData) -> dict[str, torch.Tensor]:

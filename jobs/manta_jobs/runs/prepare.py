@@ -18,6 +18,7 @@ from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_
 from manta_jobs.runs.given_rows import with_rows_kept
 from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER
+from manta_jobs.training.linear import LINEAR_FOLDER
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
 
 
-OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, "ray")
+OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, LINEAR_FOLDER, "ray")
 """Names in a run's folder that its workers and Ray write. The driver fetches only what it needs of them."""
 
 
@@ -48,6 +49,8 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
         InputError: something is wrong, or cannot work on the cluster of the run; nothing has been written.
         RunError: no cluster responds at the address.
     """
+    if verb == "tune":
+        config = for_search(config)
     with working(console, f"Reading {config.data.train}"):
         inputs = load_inputs(config)
     config = inputs.config
@@ -68,6 +71,17 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
         data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
         store(folder.path)
     return PreparedRun(config, inputs.storage, folder, inputs.dataset, data)
+
+
+def for_search(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the config of a search, which fine-tunes in every trial.
+
+    Raises:
+        InputError: the config asks for a linear model.
+    """
+    if config.train.method == "linear":
+        raise InputError("train.method is linear, which has nothing to search; use manta train, or remove it for a search.")
+    return config.with_values({"train.method": "full"})
 
 
 def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from manta_jobs.packaging.diagnosis import Fit
     from manta_jobs.registry.promotion import Promotion
     from manta_jobs.reporting.evaluation.assessment import Assessment
+    from manta_jobs.runs.methods import Outcome
     from manta_jobs.tuning.journal import Confirmation, Trial
 
 
@@ -30,12 +31,14 @@ class TrainedModel:
     version: RegisteredVersion
     promotion: Promotion
     """Decision on whether the version became the champion, with the reason."""
+    outcome: Outcome
+    """The methods that were tried, and which of them gave the model."""
     history: list[dict[str, Any]]
-    """The metrics of each epoch."""
-    fit: Fit
-    """Comparison of training and validation, with advice on what to try."""
+    """The metrics of each epoch; empty for a linear model."""
+    fit: Fit | None
+    """For a fine-tuned model, a comparison of training and validation, with advice on what to try."""
     distribution: dict[str, Any]
-    """Distribution of the work over workers, as `report.json` has it."""
+    """Distribution of the work over workers, as `report.json` has it; empty for a linear model."""
     preflight: dict[str, Any]
     """Facts known before the run started, as `preflight.json` has them."""
     num_test_rows: int

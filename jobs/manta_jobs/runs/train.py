@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from manta_jobs.cluster.connection import connected_if_needed, fit_workers, interruptible, present_cluster
+from manta_jobs.cluster.connection import connected_if_needed
 from manta_jobs.cluster.losses import losses_named
-from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.runs.finish import finish
+from manta_jobs.runs.methods import run_methods
 from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
 from manta_jobs.training.checkpoints import CHECKPOINTS
-from manta_jobs.training.progress import Board, shown_progress
+from manta_jobs.training.progress import Board
 from manta_jobs.training.tracking import RunRecord
-from manta_jobs.training.trainer import fit, run_trainer, workers_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,13 +50,9 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
     """Train a prepared run from its last checkpoint, or from the start if there is none, and finish it."""
     config = prepared.config
     resume_command = f"manta train --resume {prepared.folder.handle}"
-    with connected_if_needed(address, num_workers=config.train.max_workers), losses_named(resume_command):
+    num_workers = 1 if config.train.method == "linear" else config.train.max_workers
+    with connected_if_needed(address, num_workers=num_workers), losses_named(resume_command):
         board = Board()
-        cluster = present_cluster(config.train)
-        resources = fit_workers(config.train, cluster)
-        trainer = run_trainer(
-            prepared.data, config, board=board, resources=resources, folder=prepared.folder.path, name=CHECKPOINTS
-        )
         with RunRecord(
             prepared.folder,
             prepared.storage,
@@ -66,17 +61,11 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             new_steps=new_steps(board),
             history=lambda: board.history(CHECKPOINTS),
         ) as record:
-            console.print(f"Training on {workers_phrase(config)}; if it is interrupted: {resume_command}")
-            with shown_progress(board, console, num_epochs=config.train.planned_epochs):
-                trained = interruptible(
-                    lambda: fit(trainer, prepared.folder.path / CHECKPOINTS),
-                    console=console,
-                    look=look_while_waiting(config.train, resources, cluster, console),
-                )
+            outcome = run_methods(prepared, board=board, console=console, resume_command=resume_command)
             model = finish(
                 prepared,
                 config,
-                trained=trained,
+                outcome=outcome,
                 record=record,
                 console=console,
                 started=started,

@@ -25,6 +25,7 @@ from manta_jobs.cluster.connection import (
 from manta_jobs.cluster.losses import losses_named
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.runs.finish import finish
+from manta_jobs.runs.methods import Outcome
 from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
 from manta_jobs.runs.results import TunedModel
 from manta_jobs.training.checkpoints import OPTIMIZER_FILE, TRIALS_FOLDER, WEIGHTS_FILE, checkpoint_name, saved_steps
@@ -119,7 +120,8 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             formats = makes_formats(config)
             if config.registry.fast_formats and not formats:
                 console.print("No faster formats are made: the time limit is too short for them.")
-            model = finish(prepared, best_config, trained=trained, record=record, console=console, started=started, formats=formats)
+            outcome = Outcome(trained=trained)
+            model = finish(prepared, best_config, outcome=outcome, record=record, console=console, started=started, formats=formats)
             with working(console, "Writing the report of the search"):
                 page = write_search_report(
                     config,

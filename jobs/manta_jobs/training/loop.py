@@ -36,6 +36,7 @@ from manta_jobs.training.checkpoints import (
     kept_epoch,
     latest_checkpoint,
 )
+from manta_jobs.training.choice import LinearLeadsError, Rival, write_lead
 from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.distribution import WorkRecord, agreed_hash, gathered_facts, node_id, process_group
 from manta_jobs.training.engine import agreed_precision, build_engine, full_weights, schedule
@@ -85,6 +86,8 @@ class WorkerSetup:
     run_name: str
     folds: Rows | None = None
     """The fold of each training row `(rows,)`; None if the run is not cross-validated."""
+    rival: Rival | None = None
+    """The linear model that training must beat; None if there is no choice."""
     seconds: float | None = None
     """Time until training must end. The epoch under way then ends early and is evaluated."""
 
@@ -96,14 +99,18 @@ def train_worker(arguments: dict[str, Any]) -> None:
     if setup.config.train.use_gpu is False:  # of a worker in the command's own process, which Ray assigns nothing
         hide_gpus()
     kept = install_quick_dropout()  # noqa: F841  # kept until training ends
-    with process_group():
+    with process_group(), suppress(LinearLeadsError):
         training = begun(setup)
         training.say_zero_stage()
         training.run(report=reported)
 
 
 def begun(setup: WorkerSetup) -> Training:
-    """Return the run's training, ready to run. If the rows are cross-validated, train the folds first."""
+    """Return the run's training, ready to run. If the rows are cross-validated, train the folds first.
+
+    Raises:
+        LinearLeadsError: the folds have shown that the rival is better.
+    """
     ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
     if setup.folds is None:
         return Training(setup, ends_at=ends_at)
@@ -113,6 +120,7 @@ def begun(setup: WorkerSetup) -> Training:
         setup.folds,
         ends_at=ends_at,
         train_fold=lambda fold, fold_ends_at: fold_logits(setup, fold, ends_at=fold_ends_at),
+        rival=setup.rival,
     )
     took_s = time.monotonic() - started
     training = Training(setup, ends_at=ends_at, held_out=held_out)
@@ -310,6 +318,8 @@ class Training:
         state.history.append(metrics)
         kept = kept_epoch(state.history, self.config)
         state.best_step = kept["step"]
+        if kept is metrics and self.setup.folds is None and self.setup.rival is not None and dist.get_rank() == 0:
+            write_lead(Path(self.setup.checkpoints), self.setup.rival.lead(self.logits))
         state.epoch, state.batch, state.loss_sum, state.train_s = state.epoch + 1, 0, 0.0, 0.0
         patience = self.config.early_stopping if self.fold is None else None
         is_patient = patience is None or epochs_without_gain(state.history, self.config) < patience

@@ -38,6 +38,8 @@ class RunProgress:
     num_workers: int = 1
     micro_batch_size: int = 0
     """Rows that a worker computes at a time; 0 before the workers have started."""
+    unit: str = "steps"
+    """What `total_steps` counts."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
     messages: list[str] = field(default_factory=list)
@@ -350,7 +352,7 @@ def phase_phrase(run: RunProgress, num_epochs: int) -> str:
 
 def steps_phrase(run: RunProgress) -> str:
     """Return the steps done, such as `30/90 steps`."""
-    return f"{run.done_steps}/{run.total_steps} steps"
+    return f"{run.done_steps}/{run.total_steps} {run.unit}"
 
 
 def _eta(run: RunProgress, countdown: Countdown) -> str:

@@ -38,6 +38,21 @@ class ExperimentConfig(Section):
         check_space(self, tune=self.tune, document=self.document())
         return self
 
+    @model_validator(mode="after")
+    def _linear_trains_no_encoder(self) -> ExperimentConfig:
+        train = self.train
+        without_effect = {
+            "model.lora": self.model.lora is not None,
+            "train.early_stopping": train.early_stopping is not None,
+            "train.label_smoothing": train.label_smoothing > 0,
+            "train.focal_gamma": train.focal_gamma > 0,
+            "train.deepspeed": bool(train.deepspeed),
+        }
+        for name, is_set in without_effect.items():
+            if train.method == "linear" and is_set:
+                raise ValueError(f"train.method linear fine-tunes nothing, so {name} has no effect; remove one of the two")
+        return self
+
     @property
     def registered_name(self) -> str:
         """The name under which versions of this run's model are registered."""

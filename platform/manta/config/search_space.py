@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 READ_ONCE = {"model.pretrained", "model.task", "model.max_length"}
 """Settings for reading and tokenizing the texts, which happens once for all trials."""
 NO_PROPERTY_OF_A_MODEL = {
-    *("train.num_workers", "train.use_gpu", "train.cpus_per_worker"),
+    *("train.method", "train.num_workers", "train.use_gpu", "train.cpus_per_worker"),
     *("train.checkpoint_steps", "train.checkpoint_minutes", "train.max_failures", "train.cost_per_hour", "train.tensorboard"),
 }
 MEASURE = "train.metric"

@@ -34,6 +34,8 @@ STEPS_OF_ANY_RUN, STEPS_PER_LABEL, MOST_STEPS = 30, 12, 1000
 varies with the seed (Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
 EPOCHS = (3, 30)
 FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
+LINEAR_BELOW_ROWS_PER_LABEL = 200
+"""Training rows per label, on average, from which on the method `auto` is full; see docs/decisions/0019-linear-or-full.md."""
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """The factors by which the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)
@@ -58,6 +60,8 @@ def resolved(
 ) -> ExperimentConfig:
     """Return the config with a number for each `auto` of learning rate and epochs, and with a search space.
 
+    With many rows per label, the method is full in place of auto; with few, both methods are still to be tried.
+
     `num_rows` are the training rows; `hidden_size` and `num_layers` are the encoder's. In a multilabel task, each label has two
     classes: it applies or not. Values that the config sets itself stay.
     """
@@ -75,6 +79,8 @@ def resolved(
     )
     own_rate = rate if config.train.learning_rate == "auto" else config.train.learning_rate
     values: dict[str, object] = {"train.num_epochs": epochs, "train.learning_rate": own_rate}
+    if config.train.method == "auto" and num_rows >= LINEAR_BELOW_ROWS_PER_LABEL * num_labels:
+        values["train.method"] = "full"
     if config.tune.space is None:
         space = default_space(rate, own_rate=own_rate, own_dropout=config.model.dropout)
         values["tune.space"] = {name: ranges.model_dump(exclude_none=True) for name, ranges in space.items()}
@@ -116,6 +122,8 @@ def choice_sentence(config: ExperimentConfig, chosen: ExperimentConfig, *, num_r
 
     `classes` is a phrase such as `8 classes`.
     """
+    if config.train.method == "linear":
+        return ""
     epochs = chosen.train.planned_epochs
     parts: list[str] = []
     if config.train.learning_rate == "auto":

@@ -130,6 +130,9 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     train, folds = splits["train"], None
     if is_cross_validated:
         folds = stratified_folds(train.targets, num_folds=NUM_FOLDS, seed=config.split_seed)
+        if not folds.any():
+            lack = "no label has a second training row, so nothing can be validated"
+            raise InputError(f"{config.train}: {lack}; add a row, or give data.validation.")
     dataset = TextDataset(train, splits.get("validation", train), splits["test"], labels, tuple(warnings), folds)
     missing = check.coverage_warnings({name: dataset.class_counts(name) for name in SPLITS})
     return replace(dataset, warnings=(*warnings, *missing))

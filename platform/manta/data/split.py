@@ -36,7 +36,7 @@ def stratified_folds(targets: Targets, *, num_folds: int, seed: int) -> Indices:
     """Return the fold of each row, from 0, shape `(rows,)`, for a cross-validation.
 
     Each label gives every fold its share of rows, as in `stratified_split`. A label with fewer rows than folds is missing in some
-    folds.
+    folds. If all labels are that rare, there are fewer folds; with one row of each, a single one.
     """
     folds = np.full(len(targets), num_folds - 1, dtype=np.int64)
     left = np.arange(len(targets))
@@ -44,7 +44,7 @@ def stratified_folds(targets: Targets, *, num_folds: int, seed: int) -> Indices:
         kept, drawn = stratified_split(targets[left], fraction=1 / (num_folds - fold), seed=seed + fold)
         folds[left[drawn]] = fold
         left = left[kept]
-    return folds
+    return np.unique(folds, return_inverse=True)[1].astype(np.int64)
 
 
 def _drawn_by_class(targets: Targets, fraction: float, generator: np.random.Generator) -> Indices:

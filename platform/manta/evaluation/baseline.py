@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from manta.data.split import Indices, stratified_split
 from manta.evaluation.metrics import best_thresholds, classification_metrics
+from manta.model.regression import fit_regression
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +37,6 @@ MANY_ROWS = 10_000
 """From this number of training rows on, words and pairs that stand in a single row are left out: they teach little and take most of
 the memory."""
 INVERSE_REGULARIZATION = 10.0
-MAX_ITERATIONS = 2000
-CERTAIN = 20.0
-"""The logit of a label that all training rows have; its negative is the logit of a label that none has."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,8 @@ def _fitted_vectorizer(texts: list[str], *, max_words: int) -> Any:
 
 
 def _held_out_logits(train: Split, folds: Indices, labels: LabelSpace) -> Logits:
-    """Return logits of the training rows `(rows, labels)`. Those of each fold come from a fit on the other folds."""
-    logits = np.zeros((len(train), len(labels.names)))
+    """Return logits of the training rows `(rows, outputs)`. Those of each fold come from a fit on the other folds."""
+    logits = np.zeros((len(train), labels.num_logits))
     for fold in np.unique(folds):
         rows = np.flatnonzero(folds == fold)
         others = train.take(np.flatnonzero(folds != fold))
@@ -137,37 +135,7 @@ def _held_out_logits(train: Split, folds: Indices, labels: LabelSpace) -> Logits
 
 
 def _fitted_logits(train: Split, others: dict[str, Split], labels: LabelSpace) -> dict[str, Logits]:
-    """Fit on `train` and return the logits of the other splits `(rows, labels)`. A multilabel task has one regression per label."""
+    """Fit on `train` and return the logits of the other splits `(rows, outputs)`."""
     features = _Features(train.texts, max_words=max(1, MAX_WEIGHTS // labels.num_logits))
-    fitted, targets = features.of(train.texts), train.targets
-    scored = {name: features.of(split.texts) for name, split in others.items()}
-    if labels.task != "multilabel":
-        regression = _Regression(fitted, targets)
-        return {name: regression.logits(rows, num_labels=len(labels.names)) for name, rows in scored.items()}
-    regressions = [_Regression(fitted, column) for column in targets.T]
-    no_or_yes = {name: [regression.logits(rows, num_labels=2) for regression in regressions] for name, rows in scored.items()}
-    return {name: np.stack([pair[:, 1] - pair[:, 0] for pair in pairs], axis=1) for name, pairs in no_or_yes.items()}
-
-
-class _Regression:
-    """Logistic regression that also accepts rows with a single label, as a sample of a rare label's rows may be."""
-
-    def __init__(self, features: Any, targets: npt.NDArray[Any]) -> None:
-        from sklearn.linear_model import LogisticRegression
-        from threadpoolctl import threadpool_limits
-
-        self._classes = np.unique(targets)
-        self._model: Any = None
-        if len(self._classes) > 1:
-            with threadpool_limits(1):  # several threads wait for each other ten times longer than one thread computes
-                self._model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=MAX_ITERATIONS).fit(features, targets)
-
-    def logits(self, rows: Any, *, num_labels: int) -> Logits:
-        """Return logits `(rows, num_labels)`; a label that is not among the targets has a very low one."""
-        logits = np.full((rows.shape[0], num_labels), -CERTAIN)
-        if self._model is None:
-            logits[:, self._classes] = CERTAIN
-            return logits
-        scores = self._model.decision_function(rows)
-        logits[:, self._classes] = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
-        return logits
+    regression = fit_regression(features.of(train.texts), train.targets, labels=labels, strength=INVERSE_REGULARIZATION)
+    return {name: regression.logits(features.of(split.texts)) for name, split in others.items()}

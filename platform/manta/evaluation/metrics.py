@@ -29,7 +29,7 @@ def classification_metrics(logits: Floats, targets: Targets, *, labels: LabelSpa
 
     probabilities = labels.probabilities(logits)
     predicted = labels.decide(probabilities)
-    result = {"accuracy": float(accuracy_score(targets, predicted)), "loss": _mean_loss(probabilities, targets)}
+    result = {"accuracy": float(accuracy_score(targets, predicted)), "loss": float(row_losses(probabilities, targets).mean())}
     for average in AVERAGES:
         precision, recall, f1, _ = precision_recall_fscore_support(
             targets, predicted, labels=np.arange(len(labels.names)), average=average, zero_division=0.0
@@ -93,9 +93,11 @@ def _best_threshold(probabilities: npt.NDArray[np.float64], truth: npt.NDArray[n
     return float(candidates[best[np.argmin(np.abs(candidates[best] - DEFAULT_THRESHOLD))]])
 
 
-def _mean_loss(probabilities: npt.NDArray[np.float64], targets: Targets) -> float:
+def row_losses(probabilities: npt.NDArray[np.float64], targets: Targets) -> npt.NDArray[np.float64]:
+    """Return the cross-entropy of each row in nats `(rows,)`; for a multilabel task, the mean over its labels."""
     if targets.ndim == 2:
         of_truth = np.where(targets > 0, probabilities, 1.0 - probabilities)
     else:
         of_truth = probabilities[np.arange(len(targets)), targets]
-    return float(-np.log(np.clip(of_truth, 1e-12, None)).mean())
+    losses = -np.log(np.clip(of_truth, 1e-12, None))
+    return np.asarray(losses.reshape(len(targets), -1).mean(axis=1))

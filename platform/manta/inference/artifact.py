@@ -1,4 +1,4 @@
-"""`ModelArtifact`: a model folder that loads offline on a CPU, with Manta or with plain `transformers`.
+"""`ModelArtifact`: a model folder that loads offline on a CPU, with Manta, and with plain `transformers` or sentence-transformers.
 
 It holds `model.safetensors`, `config.json`, the tokenizer, a model card, `manta.json`, golden predictions
 (`manta.inference.golden`) and sometimes the weights in faster formats (`manta.inference.formats`), but no pickle. It is written
@@ -28,10 +28,12 @@ from manta.storage.folders import disk_errors, write_atomically, written_folder
 from manta.texts import NumTexts, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from manta.model.pooled import PooledClassifier
 
 
 MANIFEST_FILE = "manta.json"
@@ -118,6 +120,13 @@ class Manifest(BaseModel):
             tuple(self.thresholds) if self.thresholds else None,
             self.calibration.temperature if self.calibration else 1.0,
         )
+
+    @property
+    def is_linear(self) -> bool:
+        """True for a linear model, whose folder has the layout of sentence-transformers (`manta.model.pooled`)."""
+        from manta.model.pooled import MODULES_FILE
+
+        return MODULES_FILE in self.files
 
     @property
     def uncertain_below(self) -> float:
@@ -228,7 +237,7 @@ def write_artifact(
     labels: LabelSpace,
     facts: dict[str, Any],
 ) -> ModelArtifact:
-    """Write the artifact's folder from a model's complete weights.
+    """Write the artifact's folder from a fine-tuned model's complete weights.
 
     A binary head of one logit becomes its exact two-logit equivalent (see `manta.model.encoder.two_logit_head`). `facts` are the
     fields of `Manifest` that are not derived here.
@@ -241,10 +250,36 @@ def write_artifact(
 
     from manta.model.encoder import two_logit_head
 
-    with written_folder(target) as partial:
+    def model_files(folder: Path) -> None:
         tensors = two_logit_head(weights, model_config) if labels.task == "binary" else weights
-        save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
-        _plain_config(model_config, labels).save_pretrained(partial)
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        _plain_config(model_config, labels).save_pretrained(folder)
+
+    return _written(target, model_files, tokenizer=tokenizer, labels=labels, facts=facts)
+
+
+def write_linear_artifact(
+    target: Path, *, model: PooledClassifier, tokenizer: PreTrainedTokenizerBase, labels: LabelSpace, facts: dict[str, Any]
+) -> ModelArtifact:
+    """Write the artifact's folder from a linear model, in the layout of `manta.model.pooled`; otherwise as `write_artifact`."""
+    from manta.model.pooled import write_pooled
+
+    def model_files(folder: Path) -> None:
+        write_pooled(model, folder, max_length=facts["max_length"])
+
+    return _written(target, model_files, tokenizer=tokenizer, labels=labels, facts=facts)
+
+
+def _written(
+    target: Path,
+    model_files: Callable[[Path], None],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: LabelSpace,
+    facts: dict[str, Any],
+) -> ModelArtifact:
+    with written_folder(target) as partial:
+        model_files(partial)
         tokenizer.save_pretrained(partial)
         files = {str(file.relative_to(partial)): file_sha256(file) for file in sorted(partial.rglob("*")) if file.is_file()}
         manifest = Manifest(

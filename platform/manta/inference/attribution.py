@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from manta.labels import LabelSpace
+    from manta.model.pooled import PooledClassifier
     from manta.texts import Text
 
 STEPS = (8, 16, 32, 64, 128)
@@ -80,9 +81,9 @@ class Attributor:
         """Load the safetensors of a model folder on the CPU, regardless of the inference format that answers."""
         from transformers import AutoTokenizer
 
-        from manta.model.encoder import load_finished
+        from manta.model.finished import load_finished
 
-        self._model: PreTrainedModel = load_finished(folder).requires_grad_(False)
+        self._model = load_finished(folder).requires_grad_(False)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._labels, self._max_length = labels, max_length
 
@@ -104,7 +105,7 @@ class Attributor:
 
 
 def explain(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PooledClassifier,
     tokenizer: PreTrainedTokenizerBase,
     text: Text,
     *,
@@ -147,7 +148,9 @@ def explain(
     return Explanation(label, words, log_odds=here, baseline_log_odds=there, error=error, num_steps=num_steps)
 
 
-def _embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _embeddings(
+    model: PreTrainedModel | PooledClassifier, tokenizer: PreTrainedTokenizerBase, encoded: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return word embeddings `(tokens, hidden)` of the text and of its baseline, which keeps only the special tokens."""
     ids = torch.tensor(encoded["input_ids"])
     special = torch.tensor(encoded["special_tokens_mask"], dtype=torch.bool)

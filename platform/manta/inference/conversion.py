@@ -87,7 +87,7 @@ class Trial:
 
     def formats(self, folder: Path, *, training_texts: Sequence[Text]) -> list[InferenceFormat]:
         """Make every format as files in `folder` and judge it. The model is converted once, and int8 is made from the result."""
-        from manta.model.encoder import load_finished
+        from manta.model.finished import load_finished
 
         whole, reduced = (folder / FORMAT_FILES[name][0] for name in FAST_FORMATS)
         try:

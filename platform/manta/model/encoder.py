@@ -97,7 +97,7 @@ def _sha256(file: Path) -> str:
 
 
 @contextmanager
-def _load_errors(name: str) -> Iterator[None]:
+def load_errors(name: str) -> Iterator[None]:
     """Turn errors of the hub's client, the file readers and the architecture's code into one sentence.
 
     Code that comes with a model is never run.
@@ -154,7 +154,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
             f"model.pretrained: {config.pretrained} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
             "save the model's own tokenizer in the same folder."
         )
-    with _load_errors(config.pretrained), quiet_transformers():
+    with load_errors(config.pretrained), quiet_transformers():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, padding_side="right", trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         raise InputError(
@@ -171,11 +171,7 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
         InputError: the model cannot be found, or `max_length` exceeds its position embeddings.
     """
     result = _pretrained_config(config.pretrained)
-    positions = getattr(result, "max_position_embeddings", None)
-    if positions is not None and result.model_type in PADDED_POSITIONS:
-        positions -= result.pad_token_id + 1
-    if positions is not None and 0 < positions < config.max_length:
-        raise InputError(f"model.max_length {config.max_length} is more than the {positions} tokens {config.pretrained} can read.")
+    check_length(result, config)
     result.num_labels = labels.num_logits
     # transformers selects the loss by this name: BCE on each logit, or cross-entropy over classes.
     result.problem_type = "single_label_classification" if labels.task == "multiclass" else "multi_label_classification"
@@ -186,11 +182,24 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
     return result
 
 
+def check_length(encoder: PretrainedConfig, config: ModelConfig) -> None:
+    """Check that an encoder can read as many tokens as `max_length`.
+
+    Raises:
+        InputError: it has fewer position embeddings.
+    """
+    positions = getattr(encoder, "max_position_embeddings", None)
+    if positions is not None and encoder.model_type in PADDED_POSITIONS:
+        positions -= encoder.pad_token_id + 1
+    if positions is not None and 0 < positions < config.max_length:
+        raise InputError(f"model.max_length {config.max_length} is more than the {positions} tokens {config.pretrained} can read.")
+
+
 def _pretrained_config(name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
     source = pretrained_source(name)
-    with _load_errors(name), quiet_transformers():
+    with load_errors(name), quiet_transformers():
         config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     return config
 
@@ -272,7 +281,7 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     keeps_head = _keeps_head(_pretrained_config(config.pretrained), labels)
     if keeps_head:
         model_config.num_labels = len(labels.names)
-    with _load_errors(config.pretrained), quiet_transformers():
+    with load_errors(config.pretrained), quiet_transformers():
         model: PreTrainedModel
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             pretrained_source(config.pretrained),
@@ -301,21 +310,6 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     return model
 
 
-def load_finished(folder: Path) -> PreTrainedModel:
-    """Load the safetensors of a finished model's folder for inference, in float32 on the CPU. Only [CLS] is computed in full."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    from manta.model.adapt import compute_only_cls
-
-    with quiet_transformers():
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        ).eval()
-    compute_only_cls(model)
-    return model
-
-
 def check_architecture(config: ModelConfig, labels: LabelSpace) -> None:
     """Refuse an architecture that is no classifier or that `model.dropout` does not fully reach. No weights are read.
 
@@ -327,7 +321,7 @@ def check_architecture(config: ModelConfig, labels: LabelSpace) -> None:
 
     # A rate that no architecture has by default shows a dropout that keeps its own.
     unusual = load_model_config(config.model_copy(update={"dropout": UNUSUAL_DROPOUT}), labels)
-    with _load_errors(config.pretrained), torch.device("meta"):
+    with load_errors(config.pretrained), torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(unusual, trust_remote_code=False)
     _check_dropout(model, UNUSUAL_DROPOUT)
 

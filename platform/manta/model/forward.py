@@ -36,7 +36,7 @@ class TorchForward:
 
     def __init__(self, folder: Path, *, device: str) -> None:
         """Load the weights of a model folder."""
-        from manta.model.encoder import load_finished
+        from manta.model.finished import load_finished
 
         if device != "cpu":
             self.batch_tokens = 2048

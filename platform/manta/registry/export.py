@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def export_model(artifact: ModelArtifact, to: Path) -> Path:
-    """Write the model to the folder `to`, which `transformers.pipeline("text-classification", to)` loads, and return it.
+    """Write the model to the folder `to` and return it.
+
+    `transformers.pipeline("text-classification", to)` loads it; a linear model, `sentence_transformers.SentenceTransformer(to)`.
 
     The folder has the format of model hubs: weights, config, tokenizer and a model card. With `manta.json` it is also an artifact.
     Every file's sha256 is checked.

@@ -114,7 +114,7 @@ def _front_matter(manifest: Manifest, *, base: str, licence: str | None, languag
     ]
     facts = ModelCardData(
         model_name=manifest.name,
-        library_name="transformers",
+        library_name="sentence-transformers" if manifest.is_linear else "transformers",
         pipeline_tag="text-classification",
         tags=["text-classification", "manta"],
         metrics=[name for name in ("accuracy", "f1") if any(key.startswith(name) for key in manifest.metrics)],
@@ -129,16 +129,32 @@ def _front_matter(manifest: Manifest, *, base: str, licence: str | None, languag
 def _summary(manifest: Manifest, base: str) -> str:
     what = "pairs of texts" if manifest.num_texts == 2 else "texts"
     several = "any number of" if manifest.task == "multilabel" else "one of"
-    return f"Gives {what} {several} {len(manifest.labels)} labels. It is {base}, fine-tuned by Manta in run `{manifest.run}`."
+    made = "fine-tuned" if not manifest.is_linear else "unchanged, with a logistic regression on its embeddings, made"
+    return f"Gives {what} {several} {len(manifest.labels)} labels. It is {base}, {made} by Manta in run `{manifest.run}`."
 
 
 def _use(manifest: Manifest) -> str:
+    if manifest.is_linear:
+        return _use_of_linear(manifest)
     text = '{"text": "…", "text_pair": "…"}' if manifest.num_texts == 2 else '"…"'
     return (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", DIR, top_k=None)\nclassify({text}, truncation=True, '
         f"max_length={manifest.max_length})\n```\n\n`DIR` is this folder. Thresholds, calibration and faster formats are used by "
         "Manta's own `Predictor`; plain `transformers` gives the probabilities of the weights as they are."
+    )
+
+
+def _use_of_linear(manifest: Manifest) -> str:
+    text = '("…", "…")' if manifest.num_texts == 2 else '"…"'
+    turns = "1 / (1 + np.exp(-logits))" if manifest.task == "multilabel" else "scipy.special.softmax(logits, axis=1)"
+    imports = "import numpy as np" if manifest.task == "multilabel" else "import scipy.special"
+    return (
+        f"## Use\n\n```python\n{imports}\nfrom sentence_transformers import SentenceTransformer\n\n"
+        f"logits = SentenceTransformer(DIR).encode([{text}])  # one column for each label, in the order below\n"
+        f"probabilities = {turns}\n```\n\n`DIR` is this folder, in the layout of sentence-transformers: encoder, pooling and a "
+        "dense layer whose outputs are the logits. Thresholds, calibration and faster formats are used by Manta's own `Predictor`; "
+        "the logits of this folder are those of the weights as they are."
     )
 
 

@@ -35,7 +35,7 @@ def tickets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -
         pd.DataFrame(rows_of(LABELS, 240, seed=seed), columns=["message", "topic"]).to_csv(name, index=False)
     quick: dict[str, Any] = {
         "model": {"pretrained": str(tiny_model), "max_length": 32, "dropout": 0.0},
-        "train": {"num_epochs": 4, "learning_rate": 3e-3, "cpus_per_worker": 1},
+        "train": {"method": "full", "num_epochs": 4, "learning_rate": 3e-3, "cpus_per_worker": 1},
         "data": {"validation_fraction": 0.1},
         "registry": {"fast_formats": False},
     }

@@ -18,12 +18,14 @@ from manta.cluster.ports import free_ports
 from manta.console import people_console
 from manta.errors import InputError
 from manta.inference.artifact import ModelArtifact
+from manta.inference.predictor import Predictor
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
 from manta.storage.object_store import fetch, names, store
 from manta_jobs.runs import tune as job
 from manta_jobs.runs.prepare import prepare
 from manta_jobs.runs.train import resume, train
+from manta_jobs.training.linear import LINEAR_FOLDER
 
 from ...platform.registry.test_tracking import mlflow_server
 from ..conftest import experiment
@@ -100,6 +102,18 @@ def test_a_run_leaves_everything_in_the_bucket(
     version = registry.get("tiny")
     assert version.run == folder.name
     assert registry.fetch(version).manifest == model.artifact.manifest
+
+
+def test_a_linear_run_leaves_everything_in_the_bucket(
+    ray_cluster: None, storage: Storage, node_cache: Path, three_classes: Path, tiny_model: Path
+) -> None:
+    model = train(experiment(three_classes, tiny_model, method="linear"), console=people_console())
+    assert names(model.run.path / LINEAR_FOLDER) == ["linear.npz", "train.npy", "validation.npy"]
+    assert {"modules.json", "2_Dense", "manta.json"} <= set(names(model.run.artifact))
+    forget(storage, node_cache)
+    found = ModelRegistry(storage).fetch(model.version)
+    assert found.manifest.is_linear
+    assert Predictor(found, device="cpu").predict(["where is my parcel"])[0].label in found.manifest.labels
 
 
 @slow

@@ -134,6 +134,27 @@ def test_a_batch_has_a_row_for_every_worker() -> None:
         TrainConfig(batch_size=3, num_workers=4)
 
 
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"model": {"lora": {"rank": 4}}}, "model.lora"),
+        ({"train": {"early_stopping": 2}}, "train.early_stopping"),
+        ({"train": {"label_smoothing": 0.1}}, "train.label_smoothing"),
+        ({"train": {"focal_gamma": 2}}, "train.focal_gamma"),
+        ({"train": {"deepspeed": {"communication_data_type": "fp16"}}}, "train.deepspeed"),
+    ],
+)
+def test_what_only_fine_tuning_knows_is_refused_for_a_linear_model(values: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValidationError, match=f"method linear fine-tunes nothing, so {name} has no effect"):
+        ExperimentConfig.model_validate(with_method("linear", values))
+    for method in ("auto", "full"):
+        assert ExperimentConfig.model_validate(with_method(method, values)).train.method == method
+
+
+def with_method(method: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "desk", "data": {"train": "rows.csv"}, **values, "train": {**values.get("train", {}), "method": method}}
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "f1_macro", "loss"])
 def test_only_the_loss_is_better_when_lower(metric: str) -> None:
     assert TrainConfig.model_validate({"metric": metric}).metric_mode == ("min" if metric == "loss" else "max")
@@ -199,7 +220,7 @@ def test_a_search_over_what_a_field_cannot_be_is_refused(space: dict[str, Any], 
         *("name", "storage", "data.train", "data.split_seed", "tune.seed", "tune.budget.num_trials"),
         *("registry.promote", "serve.port"),
         *("train.num_workers", "train.use_gpu", "train.cpus_per_worker", "train.max_failures", "train.checkpoint_minutes"),
-        *("train.checkpoint_steps", "train.cost_per_hour", "train.tensorboard"),
+        *("train.checkpoint_steps", "train.cost_per_hour", "train.tensorboard", "train.method"),
     ],
 )
 def test_what_is_no_property_of_a_model_is_not_searched(name: str) -> None:

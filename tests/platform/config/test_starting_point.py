@@ -49,6 +49,14 @@ def test_bert_base_gets_its_usual_rates(num_rows: int, num_labels: int, usual: t
     assert usual[0] <= config.train.peak_learning_rate <= usual[1]
 
 
+@pytest.mark.parametrize(
+    ("given", "num_rows", "method"),
+    [("auto", 1599, "auto"), ("auto", 1600, "full"), ("linear", 1600, "linear"), ("full", 8, "full")],
+)
+def test_many_rows_a_label_are_fine_tuned_without_a_try_of_the_linear_model(given: str, num_rows: int, method: str) -> None:
+    assert of_minilm(experiment(train__method=given), num_rows=num_rows, num_labels=8).train.method == method
+
+
 def test_small_data_is_trained_for_more_epochs() -> None:
     epochs = [auto_epochs(num_rows, num_labels=4, batch_size=32) for num_rows in (32, 128, 512, 1_000, 4_000, 400_000)]
     assert epochs == [30, 20, 5, 3, 3, 3]

@@ -1,0 +1,103 @@
+"""The choice between the methods `linear` and `full`, by rows that neither model was trained on.
+
+docs/decisions/0019-linear-or-full.md has the measurements behind the three numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manta.storage.folders import write_atomically
+from manta.storage.object_store import fetch, store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from manta.labels import Floats, LabelSpace, Targets
+    from manta_jobs.training.batches import Rows
+
+LEAD_FILE = "lead.json"
+"""File in the folder of a run's checkpoints: the latest comparison of the two methods."""
+LEAD_ON_VALIDATION, LEAD_IN_FOLDS, LEAD_IN_SOME_FOLDS = 0.0, 1.0, 3.0
+"""Standard errors that the lead of `linear` must exceed for it to be kept: on validation rows, in all folds, and after some of the
+folds, when the rest of the fine-tuning is spared. A fold lacks a third of the rows, which costs fine-tuning more than a regression.
+"""
+
+
+class LinearLeadsError(Exception):
+    """Signal that fine-tuning ends before its last training, because the linear model is better."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The linear model that a fine-tuned one must beat, as the workers know it."""
+
+    logits: Floats
+    """Logits `(rows, outputs)` of the validation rows; of a cross-validated run, of the training rows by fits without them."""
+    targets: Targets
+    """The targets of the same rows."""
+    labels: LabelSpace
+
+    def lead(self, full: Floats, rows: Rows | None = None) -> Lead:
+        """Compare with the logits `(rows, outputs)` of the fine-tuned model, for all rows or for those at `rows`."""
+        chosen = np.arange(len(self.targets)) if rows is None else rows
+        mine, theirs = (self._right(logits, chosen) for logits in (self.logits[chosen], full))
+        return Lead(len(chosen), int(mine.sum()), int(theirs.sum()), int((mine != theirs).sum()), needed=LEAD_ON_VALIDATION)
+
+    def lead_in_folds(self, parts: Sequence[Floats], folds: Rows) -> Lead:
+        """Compare in the first folds, of which `parts` are the logits `(epochs, rows, outputs)`. The last epoch counts."""
+        rows = np.flatnonzero(folds < len(parts))
+        full = np.empty((len(folds), parts[0].shape[2]))
+        for fold, logits in enumerate(parts):
+            full[folds == fold] = logits[-1]
+        needed = LEAD_IN_FOLDS if len(parts) > int(folds.max()) else LEAD_IN_SOME_FOLDS
+        return dataclasses.replace(self.lead(full[rows], rows), needed=needed)
+
+    def _right(self, logits: Floats, rows: Rows) -> np.ndarray:
+        same = self.labels.decide(self.labels.probabilities(logits)) == self.targets[rows]
+        return np.asarray(same.reshape(len(same), -1).all(axis=1))
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Comparison of the two methods on the same rows. In a multilabel task, a row is right if every label is."""
+
+    num_rows: int
+    linear_right: int
+    full_right: int
+    num_differing: int
+    """Rows that only one of the two has right."""
+    needed: float
+    """Standard errors that a lead of `linear` must exceed for it to be kept."""
+
+    @property
+    def errors(self) -> float:
+        """The lead of `linear` in standard errors of a difference by chance (McNemar); below 0 if `full` leads."""
+        return (self.linear_right - self.full_right) / math.sqrt(max(1, self.num_differing))
+
+    @property
+    def is_enough(self) -> bool:
+        """True if `linear` is kept."""
+        return self.errors > self.needed
+
+
+def write_lead(folder: Path, lead: Lead) -> None:
+    """Write the comparison into the folder of a run's checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / LEAD_FILE, json.dumps(dataclasses.asdict(lead)) + "\n")
+    store(folder / LEAD_FILE)
+
+
+def read_lead(folder: Path) -> Lead | None:
+    """Return the comparison that `write_lead` wrote; None if there is none."""
+    try:
+        return Lead(**json.loads(fetch(folder / LEAD_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,243 @@
+"""The method `linear`: every row is embedded once by the frozen encoder, then a logistic regression learns from the embeddings.
+
+The strength of its penalty is chosen by the loss on rows that a fit has not seen: the validation rows, or, for few rows, those of
+each fold by a fit on the other folds. The loss is that of calibrated probabilities, as a strong penalty makes a regression modest.
+Then it is fitted to all training rows. The embeddings are on disk before the regression begins, so an interrupted run does not
+compute them again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from manta.cluster.gpus import hide_gpus, hide_unassigned_gpus
+from manta.data.encode import EncodedSplit
+from manta.evaluation.metrics import row_losses
+from manta.inference.batches import token_batches
+from manta.inference.calibration import fit_temperature
+from manta.model.loss import resolve_class_weights
+from manta.model.pooled import load_encoder
+from manta.model.regression import Regression, fit_regression
+from manta.storage.object_store import fetch, here, store
+from manta_jobs.training.engine import resolve_precision
+from manta_jobs.training.progress import UPDATE_EVERY_S, Board, RunProgress
+from manta_jobs.training.validation import read_logits, write_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from manta.config import ExperimentConfig
+    from manta.labels import Floats, Targets
+    from manta_jobs.training.batches import TokenizedData
+
+    Fit = Callable[[Floats, Targets], Regression]
+
+LINEAR_FOLDER = "linear"
+"""Folder of a run that holds the embeddings and the fitted regression."""
+MODEL_FILE = "linear.npz"
+STRENGTHS = (1.0, 10.0, 100.0)
+"""Inverse strengths of the L2 penalty (scikit-learn's C) for embeddings of length 1, the strongest penalty first. They are tried
+until the loss rises. For longer embeddings they are divided by the mean square of the length, so that scale does not matter."""
+BATCH_TOKENS = {"cpu": 512, "cuda": 2048}
+"""Tokens of a batch, padding included."""
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """A regression on embeddings, and its logits of rows that it was not fitted to."""
+
+    regression: Regression
+    strength: float
+    logits: Floats
+    """Logits `(rows, outputs)` of the validation rows; of a cross-validated run, of the training rows, each by a fit without it."""
+    embed_s: float
+    fit_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the embedding and of all fits."""
+        return self.embed_s + self.fit_s
+
+
+@dataclass(frozen=True)
+class LinearSetup:
+    """Settings and paths of the method for the process that computes it."""
+
+    config: ExperimentConfig
+    data: TokenizedData
+    folder: Path
+    """Folder of its files, readable by the driver."""
+    num_threads: int
+    board: Board
+
+
+def train_linear(setup: LinearSetup) -> LinearModel:
+    """Embed the rows and fit the regression in this process; what is on disk already is not computed again."""
+    found = read_linear(setup.folder)
+    if found is not None:
+        return found
+    hide_unassigned_gpus()
+    if setup.config.train.use_gpu is False:
+        hide_gpus()
+    torch.set_num_threads(setup.num_threads)
+    data_folder = fetch(setup.data.folder)
+    splits = {name: EncodedSplit(data_folder / f"{name}.arrow") for name in split_names(setup.data)}
+    started = time.monotonic()
+    embeddings = embedded(setup, splits)
+    embed_s = time.monotonic() - started
+    regression, strength, logits = fitted(
+        embeddings, {name: split.targets for name, split in splits.items()}, setup.config, setup.data
+    )
+    model = LinearModel(regression, strength, logits, embed_s=embed_s, fit_s=time.monotonic() - started - embed_s)
+    write_linear(setup.folder, model)
+    return model
+
+
+def split_names(data: TokenizedData) -> tuple[str, ...]:
+    """Return the names of the splits that the method reads."""
+    return ("train",) if data.folds is not None else ("train", "validation")
+
+
+def embedded(setup: LinearSetup, splits: dict[str, EncodedSplit]) -> dict[str, Floats]:
+    """Return embeddings `(rows, hidden)` of each split. Each is written to disk before the next one begins."""
+    total, done, found = sum(map(len, splits.values())), 0, {}
+    setup.board.started(LINEAR_FOLDER, RunProgress(total, phase="embedding", unit="rows"), after_step=0)
+    encoder: Any = None
+    for name, split in splits.items():
+        path = setup.folder / f"{name}.npy"
+        vectors = read_logits(path)
+        if vectors is None or len(vectors) != len(split):
+            encoder = encoder or Embedder(setup)
+            vectors = encoder.of(split, num_before=done)
+            write_logits(here(path), vectors)
+        found[name], done = vectors, done + len(split)
+    return found
+
+
+class Embedder:
+    """The frozen encoder on this process's device."""
+
+    def __init__(self, setup: LinearSetup) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._encoder = load_encoder(setup.config.model).to(self._device)
+        self._precision = resolve_precision(setup.config.train)
+        self._pad_id, self._board = setup.data.pad_id, setup.board
+        self._told = time.monotonic()
+
+    def of(self, split: EncodedSplit, *, num_before: int) -> Floats:
+        """Return embeddings `(rows, hidden)` in float32. `num_before` rows of other splits are done already."""
+        result: Any = None
+        done = num_before
+        dtype = torch.float16 if self._precision == "fp16" else torch.bfloat16
+        for rows in token_batches(split.lengths, max_tokens=BATCH_TOKENS[self._device.type]):
+            inputs = {name: torch.from_numpy(ids).to(self._device) for name, ids in split.padded(rows, pad_id=self._pad_id).items()}
+            with torch.inference_mode(), torch.autocast(self._device.type, dtype=dtype, enabled=self._precision != "fp32"):
+                vectors = self._encoder(**inputs).float().cpu().numpy()
+            if result is None:
+                result = np.empty((len(split), vectors.shape[1]), dtype=np.float32)
+            result[rows] = vectors
+            done += len(rows)
+            if time.monotonic() - self._told > UPDATE_EVERY_S:
+                self._told = time.monotonic()
+                self._board.update(LINEAR_FOLDER, done_steps=done, phase="embedding")
+        self._board.update(LINEAR_FOLDER, done_steps=done, phase="fitting the regression")
+        return np.asarray(result)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One strength, with the calibrated logits of rows that a fit with it has not seen."""
+
+    temperature: float
+    logits: Floats
+    """Shape `(rows, outputs)`, divided by the temperature."""
+    losses: npt.NDArray[np.float64]
+    """The loss of each of these rows in nats."""
+
+
+def fitted(
+    embeddings: dict[str, Floats], targets: dict[str, Targets], config: ExperimentConfig, data: TokenizedData
+) -> tuple[Regression, float, Floats]:
+    """Return the regression of all training rows, its strength, and logits `(rows, outputs)` of rows that it has not seen."""
+    rows, labels = embeddings["train"], data.labels
+    weights = resolve_class_weights(config.train, labels, targets["train"])
+    scale = float((rows**2).sum(axis=1).mean())
+    fits: list[Fit] = [
+        partial(fit_regression, labels=labels, strength=strength / scale, class_weights=weights) for strength in STRENGTHS
+    ]
+    truth = targets["train" if data.folds is not None else "validation"]
+    attempts: list[Attempt] = []
+    for fit in fits:
+        logits = unseen_logits(embeddings, targets["train"], data, fit)
+        temperature = fit_temperature(logits, truth, labels=labels)
+        losses = row_losses(labels.probabilities(logits / temperature), truth)
+        attempts.append(Attempt(temperature, logits / temperature, losses))
+        if len(attempts) > 1 and losses.mean() > attempts[-2].losses.mean():
+            break
+    index = chosen([attempt.losses for attempt in attempts])
+    best = attempts[index]
+    return fits[index](rows, targets["train"]).scaled(1 / best.temperature), STRENGTHS[index], best.logits
+
+
+def chosen(losses: Sequence[npt.NDArray[np.float64]]) -> int:
+    """Return which strength to take, from the losses `(rows,)` of each: the first within a standard error of the lowest.
+
+    This is the rule of Breiman et al. (1984, Classification and Regression Trees). The standard error is that of the difference
+    on the same rows. With few rows the lowest loss is often a matter of chance.
+    """
+    lowest = min(losses, key=lambda found: float(found.mean()))
+
+    def is_within(found: npt.NDArray[np.float64]) -> bool:
+        difference = found - lowest
+        return float(difference.mean()) <= float(difference.std()) / math.sqrt(len(difference))
+
+    return next(index for index, found in enumerate(losses) if is_within(found))
+
+
+def unseen_logits(embeddings: dict[str, Floats], targets: Targets, data: TokenizedData, fit: Fit) -> Floats:
+    """Return logits `(rows, outputs)` of the validation rows, or of all training rows, each by a fit to the other folds."""
+    rows = embeddings["train"]
+    if data.folds is None:
+        return fit(rows, targets).logits(embeddings["validation"])
+    logits: Floats = np.empty((len(rows), data.labels.num_logits))
+    for fold in np.unique(data.folds):
+        is_out = data.folds == fold
+        logits[is_out] = fit(rows[~is_out], targets[~is_out]).logits(rows[is_out])
+    return logits
+
+
+def write_linear(folder: Path, model: LinearModel) -> None:
+    """Write the model to a file, completely or not at all, and to the object store if the folder mirrors one."""
+    folder = here(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {"strength": model.strength, "embed_s": model.embed_s, "fit_s": model.fit_s}
+    arrays = {"weights": model.regression.weights, "bias": model.regression.bias, "logits": model.logits}
+    unfinished = folder / f".{MODEL_FILE}.partial"
+    with unfinished.open("wb") as file:
+        np.savez(file, **arrays, **numbers)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(folder / MODEL_FILE)
+    store(folder / MODEL_FILE)
+
+
+def read_linear(folder: Path) -> LinearModel | None:
+    """Return the model that `write_linear` wrote; None if there is none or it is damaged."""
+    try:
+        with np.load(fetch(folder / MODEL_FILE), allow_pickle=False) as found:
+            numbers = {name: float(found[name]) for name in ("strength", "embed_s", "fit_s")}
+            return LinearModel(Regression(found["weights"], found["bias"]), logits=found["logits"], **numbers)
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return None

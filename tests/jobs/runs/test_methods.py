@@ -1,0 +1,302 @@
+"""The methods of a run: a linear model is whole in every way that a fine-tuned one is, and `auto` keeps the better of the two."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from safetensors.numpy import load_file
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
+
+from manta.config import ExperimentConfig
+from manta.console import people_console
+from manta.data.encode import EncodedSplit
+from manta.errors import InputError
+from manta.evaluation.metrics import classification_metrics
+from manta.inference.artifact import ModelArtifact
+from manta.inference.attribution import Attributor
+from manta.inference.predictor import Predictor
+from manta.registry.export import export_model
+from manta.registry.models import ModelRegistry
+from manta.storage.folders import Storage
+from manta_jobs.batch_prediction import predict
+from manta_jobs.cli.show_run import show_trained, trained_result
+from manta_jobs.registry.promotion import promote
+from manta_jobs.runs.train import resume, train
+from manta_jobs.runs.tune import tune
+from manta_jobs.training.linear import LINEAR_FOLDER, MODEL_FILE
+from manta_serve.api import create_api
+from manta_serve.served_model import ServedModel
+
+from ...conftest import rows_of, write_csv
+from ...serve.untrained import service_of
+
+if TYPE_CHECKING:
+    from manta_jobs.runs.results import TrainedModel
+
+TEXTS = ["where is my parcel", "the invoice card was charged twice", "password", "hello it is late still locked"]
+
+
+def experiment(rows: Path, encoder: Path, **settings: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate(
+        {
+            "name": "desk",
+            "data": {"train": str(rows)} | settings.pop("data", {}),
+            "model": {"pretrained": str(encoder), "max_length": 32, "dropout": 0.0} | settings.pop("model", {}),
+            "train": {
+                "method": "linear",
+                "batch_size": 16,
+                "precision": "fp32",
+                "use_gpu": False,
+                "cpus_per_worker": 1,
+                **settings,
+            },
+            "registry": {"fast_formats": False},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def sentence_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny encoder as a sentence encoder: the mean of its tokens, scaled to length 1."""
+    folder = tmp_path_factory.mktemp("sentence") / "encoder"
+    shutil.copytree(tiny_model, folder)
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [{"idx": at, "name": str(at), "path": path, "type": f"x.{kind}"} for at, (path, kind) in enumerate(kinds.items())]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def linear(three_classes: Path, sentence_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    """A finished run of the method linear, with its faster formats."""
+    storage = tmp_path_factory.mktemp("linear") / "storage"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANTA_STORAGE", str(storage))
+        config = experiment(three_classes, sentence_encoder, data={"test_fraction": 0.25}).with_values(
+            {"registry.fast_formats": True, "storage": str(storage)}
+        )
+        return train(config, console=people_console())
+
+
+def by_hand(folder: Path, texts: list[str]) -> np.ndarray:
+    """The logits of a linear model's folder by plain torch and transformers, one text at a time."""
+    encoder, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    dense = load_file(folder / "3_Dense" / "model.safetensors")
+    found = []
+    for text in texts:
+        with torch.inference_mode():
+            states = encoder(**tokenizer(text, return_tensors="pt", truncation=True, max_length=32)).last_hidden_state[0]
+        vector = states.mean(dim=0)
+        found.append(torch.from_numpy(dense["linear.weight"]) @ (vector / vector.norm()) + torch.from_numpy(dense["linear.bias"]))
+    return torch.stack(found).numpy()
+
+
+def test_every_way_to_ask_gives_the_same_logits(linear: TrainedModel, tmp_path: Path) -> None:
+    artifact = linear.artifact
+    expected = by_hand(artifact.path, TEXTS)
+    folder = export_model(artifact, tmp_path / "exported")
+    plain = SentenceTransformer(str(folder), device="cpu", local_files_only=True).encode(TEXTS)
+    np.testing.assert_allclose(plain, expected, rtol=0, atol=1e-4)
+    accepted = [item.name for item in artifact.manifest.formats if item.accepted]
+    assert "openvino-fp32" in accepted
+    for name in ("safetensors", *(name for name in accepted if name.endswith("fp32"))):
+        found = Predictor(artifact, device="cpu", format=name).logits(TEXTS)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4, err_msg=name)
+
+    probabilities = artifact.manifest.label_space.probabilities(expected)
+    served = ServedModel(Predictor(artifact, device="cpu", format="safetensors"), name="desk", version=1)
+    with TestClient(create_api(service_of(served))) as client:
+        answers = client.post("/v1/classify", json={"texts": TEXTS}).json()["predictions"]
+    scores = [[answer["scores"][label] for label in artifact.manifest.labels] for answer in answers]
+    np.testing.assert_allclose(scores, probabilities, rtol=0, atol=1e-4)
+
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    predict(str(artifact.path), str(rows), out=out, text_columns=["text"], overwrite=False, console=people_console())
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    np.testing.assert_allclose([line["score"] for line in lines], probabilities.max(axis=1), rtol=0, atol=1e-3)
+
+
+def test_its_folder_says_how_to_load_it_and_holds_no_code(linear: TrainedModel) -> None:
+    card = (linear.artifact.path / "README.md").read_text()
+    assert "library_name: sentence-transformers" in card
+    assert "SentenceTransformer(DIR).encode" in card
+    assert {file.suffix for file in linear.artifact.path.rglob("*") if file.is_file()} <= {
+        *(".json", ".safetensors", ".md", ".txt", ".onnx", ".xml", ".bin")
+    }
+    assert json.loads((linear.artifact.path / "config.json").read_text())["architectures"] == ["BertModel"]
+    assert ModelArtifact.load(linear.artifact.path).golden() is not None
+
+
+def test_its_figures_are_of_rows_that_it_was_not_fitted_to(linear: TrainedModel) -> None:
+    report = json.loads(linear.run.report_path.read_text())
+    assert report["method"] == report["methods"]["rungs"][0]["method"] == "linear"
+    assert report["methods"]["rungs"][0]["num_rows"] == report["num_rows"]["train"] == 180
+    assert report["metrics"]["accuracy"] > 0.9
+    assert (report["history"], report["fit"], report["distribution"]) == ([], None, {})
+    model = linear.outcome.kept_linear
+    assert model is not None
+    plain = type(linear.artifact.manifest.label_space)(tuple(report["labels"]), "multiclass")
+    train_rows = np.load(linear.run.path / LINEAR_FOLDER / "train.npy")
+    seen = model.regression.logits(train_rows)
+    targets = EncodedSplit(linear.run.path / "data" / "train.arrow").targets
+    fitted, held_out = (classification_metrics(logits, targets, labels=plain) for logits in (seen, model.logits))
+    assert held_out["loss"] > fitted["loss"]
+    assert report["methods"]["rungs"][0]["metrics"]["loss"] == pytest.approx(held_out["loss"])
+
+
+def test_it_explains_its_answers(linear: TrainedModel) -> None:
+    manifest = linear.artifact.manifest
+    attributor = Attributor(linear.artifact.path, labels=manifest.label_space, max_length=manifest.max_length)
+    explanation = attributor.explain("the parcel was late", label="delivery")
+    assert explanation.complete
+    assert [word.text for word in explanation.words] == ["the", "parcel", "was", "late"]
+
+
+def test_what_it_shows_at_the_end_has_no_words_of_fine_tuning(linear: TrainedModel, capsys: pytest.CaptureFixture[str]) -> None:
+    show_trained(linear, people_console(), experiment=None)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "method linear: frozen encoder, regression with C" in said
+    assert "epochs" not in said
+    assert trained_result(linear)["method"] == "linear"
+
+
+def test_the_gate_compares_two_of_them(linear: TrainedModel) -> None:
+    assert linear.promotion.action == "first"
+    registry = ModelRegistry(Storage.resolve(linear.config.storage))
+    promotion = promote(registry, registry.register(linear.artifact, run_id=linear.version.run_id))
+    assert promotion.action == "refused"
+    assert promotion.verdict is not None
+    assert [line.name for line in promotion.verdict.failing] == ["accuracy", "McNemar"]  # it is no better than itself
+
+
+def test_an_interrupted_run_computes_nothing_twice(linear: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANTA_STORAGE", str(linear.config.storage))
+    folder = linear.run.path
+    embeddings, model = folder / LINEAR_FOLDER / "train.npy", folder / LINEAR_FOLDER / MODEL_FILE
+    weights = (linear.artifact.path / "3_Dense" / "model.safetensors").read_bytes()
+    kept = shutil.copytree(folder, folder.with_name("kept"))
+    written = embeddings.stat().st_mtime_ns, model.stat().st_mtime_ns
+
+    linear.run.report_path.unlink()
+    shutil.rmtree(linear.artifact.path)
+    resume(linear.run.name, console=people_console())  # killed after the regression
+    assert (embeddings.stat().st_mtime_ns, model.stat().st_mtime_ns) == written
+
+    linear.run.report_path.unlink()
+    shutil.rmtree(linear.artifact.path)
+    model.unlink()
+    resume(linear.run.name, console=people_console())  # killed after the embedding
+    assert embeddings.stat().st_mtime_ns == written[0]
+    assert (linear.artifact.path / "3_Dense" / "model.safetensors").read_bytes() == weights
+    shutil.rmtree(folder)
+    kept.rename(folder)
+
+
+@pytest.mark.timeout(400)
+def test_fine_tuning_is_spared_where_linear_leads_clearly_and_so_it_is_after_an_interruption(
+    three_classes: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One row more a label than the rule takes for many, and a learning rate at which nothing is learned."""
+    few = experiment(three_classes, tiny_model, method="auto", num_epochs=1, learning_rate=1e-7)
+    few = few.with_values({"data.test_fraction": 0.5})
+    model = train(few, console=people_console())
+    said = " ".join(capsys.readouterr().err.split())
+    assert model.outcome.method == "linear"
+    assert "so the rest of the fine-tuning was spared" in said
+    assert "Method full: accuracy 0." in said
+    report = json.loads(model.run.report_path.read_text())
+    assert [rung["method"] for rung in report["methods"]["rungs"]] == ["linear", "full"]
+    assert report["methods"]["rungs"][1]["num_rows"] == 39  # a third of the rows: one fold was trained
+    assert not list((model.run.path / "checkpoints").glob("step-*"))
+
+    model.run.report_path.unlink()
+    shutil.rmtree(model.artifact.path)
+    fold = model.run.path / "checkpoints" / "fold-1.npy"
+    before = fold.stat().st_mtime_ns
+    again = resume(model.run.name, console=people_console())
+    assert again.outcome.method == "linear"
+    assert fold.stat().st_mtime_ns == before
+
+
+@pytest.mark.timeout(400)
+def test_on_validation_rows_both_are_trained_and_compared(three_classes: Path, tiny_model: Path) -> None:
+    config = experiment(
+        three_classes, tiny_model, method="auto", num_epochs=2, learning_rate=1e-7, data={"validation_fraction": 0.3}
+    )
+    model = train(config, console=people_console())
+    outcome = model.outcome
+    assert outcome.method == "linear"
+    assert outcome.trained is not None
+    assert outcome.lead is not None
+    report, lead = json.loads(model.run.report_path.read_text()), outcome.lead
+    rungs = report["methods"]["rungs"]
+    assert [rung["num_rows"] for rung in rungs] == [lead.num_rows, lead.num_rows]
+    right = [rung["metrics"]["accuracy"] * lead.num_rows for rung in rungs]
+    assert right == pytest.approx([lead.linear_right, lead.full_right])
+    assert model.artifact.manifest.is_linear
+    assert "spared" not in outcome.sentence()
+
+
+@pytest.mark.timeout(400)
+def test_full_is_kept_where_linear_does_not_lead(two_classes: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both get nearly all rows right."""
+    config = experiment(two_classes, tiny_model, method="auto", num_epochs=12, learning_rate=5e-3)
+    model = train(config.with_values({"data.test_fraction": 0.5}), console=people_console())
+    assert model.outcome.method == "full"
+    assert model.outcome.lead is not None
+    assert model.outcome.lead.num_rows == 80
+    assert "Kept: full." in " ".join(capsys.readouterr().err.split())
+    assert not model.artifact.manifest.is_linear
+    assert model.fit is not None
+
+
+def test_a_row_of_each_label_is_refused_and_one_more_is_enough(tiny_model: Path, two_classes: Path, tmp_path: Path) -> None:
+    rows = write_csv(tmp_path / "few.csv", rows_of(["delivery", "billing"], 4))
+    with pytest.raises(InputError, match=r"few\.csv: no label has a second training row"):
+        train(experiment(rows, tiny_model), console=people_console())  # the test split takes one of two
+    model = train(experiment(rows, tiny_model, data={"test": str(two_classes)}), console=people_console())
+    assert model.outcome.method == "linear"
+
+
+def test_a_search_of_linear_models_is_refused(three_classes: Path, tiny_model: Path, own_storage: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.method is linear, which has nothing to search"):
+        tune(experiment(three_classes, tiny_model), console=people_console())
+    assert not own_storage.exists()
+
+
+@pytest.mark.parametrize(("task", "separator"), [("multilabel", ";"), ("binary", "|")])
+def test_other_tasks(task: str, separator: str, several_labels: Path, two_classes: Path, tiny_model: Path) -> None:
+    data = several_labels if task == "multilabel" else two_classes
+    config = experiment(
+        data, tiny_model, data={"label_separator": separator}, model={"task": task}, class_weights="balanced", method="linear"
+    )
+    model = train(config, console=people_console())
+    manifest = model.artifact.manifest
+    assert manifest.metrics["f1_macro"] > 0.6
+    assert (manifest.thresholds is not None) == (task == "multilabel")
+    logits = Predictor(model.artifact, device="cpu", format="safetensors").logits(TEXTS)
+    assert logits.shape == (4, len(manifest.labels))
+    if task == "binary":
+        assert not logits[:, 0].any()  # the two-logit equivalent
+
+
+@pytest.mark.timeout(400)
+def test_a_cluster_gives_the_same_model(
+    ray_cluster: None, linear: TrainedModel, three_classes: Path, sentence_encoder: Path
+) -> None:
+    model = train(experiment(three_classes, sentence_encoder, data={"test_fraction": 0.25}), console=people_console())
+    mine, theirs = (load_file(run.artifact.path / "3_Dense" / "model.safetensors") for run in (model, linear))
+    np.testing.assert_allclose(mine["linear.weight"], theirs["linear.weight"], rtol=0, atol=1e-3)
