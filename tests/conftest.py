@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
-        if "faults" in item.path.parts:
+        if "faults" in item.path.relative_to(config.rootpath).parts:
             item.add_marker(pytest.mark.faults)
 
 
