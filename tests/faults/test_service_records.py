@@ -1,4 +1,4 @@
-"""What a service writes down behind HAProxy and behind Ray's proxy: clients that leave, and every request until SIGTERM ends it."""
+"""What a service writes down behind HAProxy: clients that leave, and every request until SIGTERM ends it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,6 @@ pytestmark = pytest.mark.timeout(560)
 LABELS = LabelSpace.from_labels(["account", "billing", "delivery"])
 SLOW = json.dumps({"texts": ["the parcel is late " * 20] * 256}).encode()
 SHORT = {"texts": ["where is my parcel"]}
-SETTINGS = {
-    "behind HAProxy": ("production", "{log_requests: true}"),
-    "behind a proxy": ("laptop", "{log_requests: true, num_replicas: 2}"),
-}
 
 
 class Service(NamedTuple):
@@ -42,7 +38,7 @@ class Service(NamedTuple):
     key: str
 
     def files(self) -> list[Path]:
-        """The logs of the replicas, where docs/operations.md says that they are."""
+        """The logs of the replica, where docs/operations.md says that they are."""
         replicas = [item for item in processes_of(self.process) if "ServeReplica" in " ".join(item.cmdline())]
         files = [Path(f"/proc/{item.pid}/fd/2").readlink() for item in replicas]
         assert all(file.match("/tmp/ray/session_*/logs/worker-*.err") for file in files)  # noqa: S108
@@ -64,17 +60,16 @@ class Service(NamedTuple):
             return None, headers["X-Request-ID"]
 
 
-@pytest.fixture(params=SETTINGS)
-def service(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path) -> Iterator[Service]:
+@pytest.fixture
+def service(tiny_model: Path, tmp_path: Path) -> Iterator[Service]:
     storage = Storage(tmp_path / "storage")
     tracker, registry = RunTracker(storage), ModelRegistry(storage)
     tracker.start("run", experiment="desk", config={})
     registry.register(artifact_of(tiny_model, tmp_path / "run", labels=LABELS), run_id=tracker.run_id)
     registry.set_champion(registry.get("desk", version=1))
-    profile, settings = SETTINGS[request.param]
     experiment, (port,), key = tmp_path / "desk.yaml", free_ports(1), KeyStore(storage).create("ada")
-    experiment.write_text(f"name: desk\ndata: {{train: x.csv}}\nserve: {settings}\nstorage: {storage.root}\n")
-    arguments = (str(experiment), "--port", str(port), "--profile", profile)
+    experiment.write_text(f"name: desk\ndata: {{train: x.csv}}\nserve: {{log_requests: true}}\nstorage: {storage.root}\n")
+    arguments = (str(experiment), "--port", str(port), "--profile", "production")
     with running(*arguments, storage=storage, log=tmp_path / "log") as process:
         yield Service(process, port, key)
 
