@@ -60,7 +60,7 @@ def check_classes(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
         raise InputError(f"{rows.source}: every row has the label {labels[0]!r}; a classifier needs at least two.")
     for name, count in counts.items():
         if count == 1:
-            where = rows.where(coded.codes.tolist().index(coded.values.index(name)))
+            where = rows.where(int((coded.codes == coded.values.index(name)).argmax()))
             raise InputError(f"{where}: the only row with the label {name!r}; add more such rows or remove it.")
     return []
 

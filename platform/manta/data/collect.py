@@ -89,7 +89,7 @@ class Collector:
         self._columns: dict[str | int, list[Any]] = {column: [] for column in extra}
 
     def add(self, values: Sequence[Any], position: int) -> None:
-        """Add a row whose values are in the order of `_column_settings`."""
+        """Add a row: its text or two texts, its label, and its values of the further columns."""
         self._rows.append(values)
         self._positions.append(position)
         for text in values[: self._num_texts]:
@@ -99,7 +99,7 @@ class Collector:
             self._store()
 
     def add_columns(self, columns: Sequence[Sequence[Any]]) -> None:
-        """Add rows that come as columns in the order of `_column_settings`. Their places are counted from 1."""
+        """Add rows that come as columns, in the same order. Their places are counted from 1."""
         start = 1 + self._num_stored + len(self._rows)
         for position, values in enumerate(zip(*columns, strict=True), start=start):
             self.add(values, position)

@@ -22,7 +22,7 @@ from manta.rows.columns import MISSING, field_of, paths_of, position_of
 from manta.rows.delimited import delimited_records, find_heading
 from manta.rows.json_rows import json_records
 from manta.rows.parquet import class_feature, column_at, named_labels, path_of, paths_in
-from manta.rows.text_file import ADVICE, BUFFER_BYTES, GZIP, KINDS, Kind, Tape, TextFile, kind_of, read_text
+from manta.rows.text_file import ADVICE, GZIP, KINDS, Kind, Tape, TextFile, kind_of, read_text
 from manta.storage.urls import open_filesystem
 
 if TYPE_CHECKING:
@@ -239,16 +239,18 @@ def _read_parquet(location: str, config: DataConfig, extra: Sequence[str | int])
     rows = Collector(location, "row", config, extra)
     try:
         with filesystem.open(path, "rb") as stream:
-            file = pq.ParquetFile(stream, buffer_size=BUFFER_BYTES)
+            file = pq.ParquetFile(stream)
             schema = file.schema_arrow
             paths = [_parquet_path(location, name, schema, key) for key, name in _column_settings(config, extra)]
             num_texts = len(config.text_columns)
             features = [None] * num_texts + [class_feature(schema, path) for path in paths[num_texts:]]
-            for batch in file.iter_batches(CHUNK_ROWS, columns=list(dict.fromkeys(schema.names[path[0]] for path in paths))):
-                table = pa.Table.from_batches([batch])
-                by_name = [(table.schema.get_field_index(schema.names[path[0]]), *path[1:]) for path in paths]
-                columns = [column_at(table, path).to_pylist() for path in by_name]
-                rows.add_columns([named_labels(column, feature) for column, feature in zip(columns, features, strict=True)])
+            wanted = list(dict.fromkeys(schema.names[path[0]] for path in paths))
+            for group in range(file.num_row_groups):  # over all at once, `iter_batches` keeps what it has read of those before
+                for batch in file.iter_batches(CHUNK_ROWS, row_groups=[group], columns=wanted):
+                    table = pa.Table.from_batches([batch])
+                    by_name = [(table.schema.get_field_index(schema.names[path[0]]), *path[1:]) for path in paths]
+                    columns = [column_at(table, path).to_pylist() for path in by_name]
+                    rows.add_columns([named_labels(column, feature) for column, feature in zip(columns, features, strict=True)])
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
