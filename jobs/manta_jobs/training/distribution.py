@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._seconds: dict[str, float] = defaultdict(float)
-        self._pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._pending: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -50,18 +50,19 @@ class Stopwatch:
         end.record()
         self._pending.append((phase, begin, end))
         if len(self._pending) > MOST_PENDING_EVENTS:
-            self._collect()
+            self._collect(wait=False)
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of each phase so far."""
-        self._collect()
+        """Return the seconds of each phase so far, after the device has done its work."""
+        self._collect(wait=True)
         return {phase: round(self._seconds[phase], 3) for phase in PHASES}
 
-    def _collect(self) -> None:
-        for phase, begin, end in self._pending:
+    def _collect(self, *, wait: bool) -> None:
+        """Add up the phases that the device has done; with `wait`, all of them."""
+        while self._pending and (wait or self._pending[0][2].query()):  # type: ignore[no-untyped-call]
+            phase, begin, end = self._pending.popleft()
             end.synchronize()
             self._seconds[phase] += begin.elapsed_time(end) / 1000
-        self._pending.clear()
 
 
 class WorkRecord:

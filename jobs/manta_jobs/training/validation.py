@@ -40,15 +40,16 @@ def all_logits(engine: DeepSpeedEngine, split: EncodedSplit, *, pad_id: int) -> 
     """Return logits `(rows, outputs)` of the whole split in its own order, computed by all workers and gathered on each."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     batches = evaluation_batches(split.lengths, batch_size=EVALUATION_BATCH_SIZE, rank=rank, world_size=world_size)
-    mine: list[tuple[Rows, Floats]] = []
+    computed: list[tuple[Rows, torch.Tensor]] = []
     engine.eval()
     with torch.inference_mode():
         for rows, counts in batches:
             padded = split.padded(rows, pad_id=pad_id)
             logits = engine(**{name: torch.from_numpy(array).to(engine.device) for name, array in padded.items()})["logits"]
             if counts:
-                mine.append((rows, logits.float().cpu().numpy()))
+                computed.append((rows, logits.float()))
     engine.train()
+    mine = [(rows, logits.cpu().numpy()) for rows, logits in computed]  # once all are computed: a GPU is never waited for before
     gathered: list[list[tuple[Rows, Floats]]] = [[] for _ in range(world_size)]
     dist.all_gather_object(gathered, mine)
     return in_order([part for parts in gathered for part in parts], num_rows=len(split))

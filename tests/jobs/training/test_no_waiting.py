@@ -22,6 +22,7 @@ from manta.model.adapt import compute_only_cls
 from manta.model.encoder import build_model, load_tokenizer
 from manta.model.loss import ClassificationLoss, TrainedClassifier
 from manta_jobs.training.batches import WorkerRows, shares
+from manta_jobs.training.distribution import MOST_PENDING_EVENTS, Stopwatch
 from manta_jobs.training.engine import build_engine
 from manta_jobs.training.gpu_speedups import made_ahead, read_no_masks
 from manta_jobs.training.loop import seed_step
@@ -156,3 +157,36 @@ def test_the_reading_thread_passes_errors_on_and_ends_when_it_is_no_longer_neede
     endless.close()
     assert threading.active_count() == before
     assert list(made_ahead(range(10))) == list(range(10))
+
+
+class Event:
+    """Stands where an event of a GPU does that is two calls behind the host."""
+
+    now, num_waits = 0, 0
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        self.at = 0
+
+    def record(self) -> None:
+        Event.now += 1
+        self.at = Event.now
+
+    def query(self) -> bool:
+        return self.at < Event.now - 2
+
+    def synchronize(self) -> None:
+        Event.num_waits += not self.query()
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1000.0 * (end.at - self.at)
+
+
+def test_measuring_the_phases_waits_only_for_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    watch = Stopwatch(torch.device("cuda"))
+    for _ in range(2 * MOST_PENDING_EVENTS):
+        with watch("forward"):
+            pass
+    assert Event.num_waits == 0
+    assert watch.seconds()["forward"] == 2 * MOST_PENDING_EVENTS
+    assert Event.num_waits > 0
