@@ -98,8 +98,14 @@ def gather_moments(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
     return {
         f"{moment}.{name}": value
         for moment in MOMENTS
-        for name, value in _gather_whole(engine, lambda part, key=moment: state[part.flat][key]).items()  # type: ignore[misc]
+        for name, value in _gather_whole(engine, lambda part, key=moment: _held(state, part, key)).items()  # type: ignore[misc]
     }
+
+
+def _held(state: dict[torch.Tensor, dict[str, torch.Tensor]], part: Fragment, moment: str) -> torch.Tensor:
+    """Return a moment from the optimizer's state: zeros if it has made no update, because all steps were skipped."""
+    held = state[part.flat]
+    return held[moment] if moment in held else torch.zeros_like(part.flat.detach())
 
 
 def gather_master_weights(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:

@@ -134,6 +134,23 @@ def test_fp16_resumes_exactly_after_a_skipped_step(tmp_path: Path) -> None:
         assert torch.equal(*facts["weights"]), f"ZeRO {stage}"
 
 
+def first_step_skipped(rank: int, folder: str) -> None:
+    found = {}
+    for stage in STAGES:
+        engine = engine_of(stage)
+        step(engine, updates_of(engine), 0, factor=float("nan"))
+        found[stage] = sum(moment.abs().sum().item() for moment in gather_moments(engine).values())
+        engine.destroy()
+    torch.save(found, f"{folder}/{rank}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_checkpoint_before_the_first_update_has_moments_of_zero(tmp_path: Path) -> None:
+    (found,) = in_processes(first_step_skipped, tmp_path, num_workers=1)
+    assert found == dict.fromkeys(STAGES, 0.0)
+
+
 @pytest.mark.parametrize("task", ["multiclass", "binary"])
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_the_focal_loss_of_a_row_that_is_wholly_right_has_finite_gradients(task: str, gamma: float) -> None:
