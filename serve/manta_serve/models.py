@@ -174,6 +174,8 @@ class ServedModels:
             self._loader.forget_refusals()
             self._drop_deleted(standing)
             before = self._due, self._current, self._candidate
+            if standing.reload != self._standing.reload:
+                self._renew()
             self._take_champion(standing)
             self._take_candidate(standing)
             self._standing = standing  # only after everything was tried
@@ -186,6 +188,16 @@ class ServedModels:
                 self._loader.forget(decision.version)
                 if self._extra is not None:
                     self._extra.drop(decision.version)
+
+    def _renew(self) -> None:
+        """Load champion and candidate again if inference formats have joined them."""
+        current, candidate = self._current, self._candidate
+        renewed = self._loader.renewed(current)
+        with self._switching:
+            if self._current is current:
+                self._current = renewed
+        if candidate is not None:
+            self._candidate = renewed if candidate is current else self._loader.renewed(candidate)
 
     def _is_overdue(self) -> bool:
         """Tell whether this replica is still loading a champion with which the other replicas already answer.

@@ -96,6 +96,22 @@ class VersionLoader:
             logger.warning("version %d of %s is refused: %s", version, self._name, reason, exc_info=error.__cause__)
             return None
 
+    def renewed(self, model: ServedModel) -> ServedModel:
+        """Return a loaded version with the inference formats that have joined it since; the same if there are none.
+
+        Raises:
+            RunError: the registry cannot be reached.
+        """
+        from manta.registry.models import ModelRegistry
+
+        registry = ModelRegistry(self._storage)
+        try:
+            artifact = registry.fetch(registry.get(self._name, version=model.version))
+        except InputError:  # it is gone from the registry, and goes on answering here
+            return model
+        same = artifact.manifest.formats == model.manifest.formats
+        return model if same else self.load_or_refuse(model.version) or model
+
     def load(self, version: int) -> ServedModel:
         """Load a version, warm it up and check it.
 

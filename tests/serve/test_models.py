@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from manta.config import ServeConfig, TrafficConfig
 from manta.errors import InputError
 from manta.inference.artifact import WEIGHTS_FILE, ModelArtifact, with_golden
+from manta.inference.conversion import make_formats
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.registry.decisions import Action, Decision
 from manta.registry.models import ModelRegistry
@@ -128,6 +130,32 @@ def test_what_does_not_load_is_refused_with_its_reason_until_a_reload(
     assert (models.current.version, models.refused) == (2, [])
     unknown = CliRunner().invoke(serve, ["reload", "nobody"])
     assert isinstance(unknown.exception, InputError)
+
+
+def test_formats_that_join_a_version_are_taken_by_a_running_service(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(tmp_path / "storage")
+    tracker = RunTracker(storage)
+    tracker.start("run", experiment="desk", config={})
+    artifact = artifact_of(tiny_model, tmp_path / "run", labels=LABELS, seed=0)
+    artifact = with_golden(artifact, record_golden(artifact, TEXTS))
+    registry = ModelRegistry(storage)
+    version = registry.register(artifact, run_id=tracker.run_id)
+    registry.set_champion(version)
+    models = ServedModels(storage, "desk")
+    before = models.current
+    assert before.format == "safetensors"
+    registry.request_reload("desk")
+    assert models.look() is False  # nothing has joined
+    logits = Predictor(artifact, device="cpu").logits(TEXTS)
+    made = make_formats(artifact, texts=TEXTS, targets=logits.argmax(axis=1), logits=logits, training_texts=TEXTS, num_threads=1)
+    registry.add_formats(version, made)
+    monkeypatch.setattr("manta.inference.fastest._Timing.of", lambda self, names: {"openvino-int8": 1.0, "safetensors": 2.0})
+    assert models.look() is True
+    assert (models.current.version, models.current.format) == (1, "openvino-int8")
+    assert models.refused == []
+    assert before.classify(TEXTS)[0].label == models.current.classify(TEXTS)[0].label
 
 
 def test_a_deleted_version_answers_no_more(storage: Storage, registry: ModelRegistry) -> None:

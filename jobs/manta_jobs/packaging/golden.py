@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from manta.console import working
 from manta.inference.artifact import ModelArtifact, with_golden
 from manta.inference.formats import SAFETENSORS, FormatName
-from manta.inference.golden import GOLDEN_FILE, GoldenPredictions, spread_rows
+from manta.inference.golden import GOLDEN_FILE, GoldenPredictions, rounded, spread_rows
 from manta.storage.object_store import fetch, store
 from manta_jobs.cluster.connection import OneNode
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 500
 """Most characters of a golden text. Longer texts are cut, because their answers need not be right."""
-DECIMALS = 6
 
 
 def record_golden_on_cluster(artifact: ModelArtifact, split: Split, *, logits: Floats, console: Console) -> ModelArtifact:
@@ -54,8 +55,7 @@ def record_golden(artifact: ModelArtifact, texts: Sequence[Text]) -> GoldenPredi
     probabilities: dict[FormatName, tuple[tuple[float, ...], ...]] = {}
     for name in names:
         predictor = Predictor(artifact, device="cpu", format=name)
-        rows = [predictor.labels.probabilities(predictor.logits([text]))[0] for text in cut]
-        probabilities[name] = tuple(tuple(round(float(value), DECIMALS) for value in row) for row in rows)
+        probabilities[name] = rounded(np.concatenate([predictor.labels.probabilities(predictor.logits([text])) for text in cut]))
     return GoldenPredictions(texts=cut, probabilities=probabilities)
 
 

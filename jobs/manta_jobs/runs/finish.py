@@ -72,7 +72,7 @@ def finish(
 ) -> TrainedModel:
     """Turn the kept model into an artifact, read the test split once, register, and write the report.
 
-    With `formats`, the artifact also gets its faster inference formats.
+    With `formats`, the registered version also gets its faster inference formats.
     """
     dataset, linear, trained = prepared.dataset, outcome.kept_linear, outcome.kept_trained
     validation_logits: Floats | None
@@ -94,10 +94,6 @@ def finish(
         console=console,
     )
     logits = logits_on_cluster(artifact, dataset.test, console=console)
-    if formats:
-        artifact = make_formats_on_cluster(
-            artifact, dataset.test, logits=logits, training_texts=dataset.train.texts, console=console
-        )
     artifact = record_golden_on_cluster(artifact, dataset.test, logits=logits, console=console)
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
     artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
@@ -114,8 +110,17 @@ def finish(
         version = registry.version_of_run(artifact.manifest.name, prepared.folder.name) or registry.register(
             artifact, run_id=record.run_id, frozen=frozen_rows(prepared)
         )
-    with working(console, "Comparing with the champion"):
-        promotion = settle(registry, version, config, artifact=artifact)
+    # A first version needs no comparison and serves at once; a later one is compared in the formats that it will serve in.
+    promotion = None if registry.with_alias(version.name, "champion") else settle(registry, version, config, artifact=artifact)
+    console.print(f"{version} is registered{' and can be served' if promotion and promotion.promoted else ''}.")
+    if formats:
+        artifact = make_formats_on_cluster(
+            artifact, dataset.test, logits=logits, training_texts=dataset.train.texts, console=console
+        )
+        registry.add_formats(version, artifact)
+    if promotion is None:
+        with working(console, "Comparing with the champion"):
+            promotion = settle(registry, version, config, artifact=artifact)
     version = registry.get(version.name, version=version.version)
     facts: dict[str, Any] = {}
     if trained is not None:

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 MANIFEST_FILE = "manta.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
-ADDED_FILES = (CARD_FILE, GOLDEN_FILE, *(file for files in FORMAT_FILES.values() for file in files))
+ALL_FORMAT_FILES = tuple(file for files in FORMAT_FILES.values() for file in files)
+ADDED_FILES = (CARD_FILE, GOLDEN_FILE, *ALL_FORMAT_FILES)
 """Files that are added to a folder that is already complete without them."""
 RECORDED_PACKAGES = ("manta-platform", "torch", "transformers", "tokenizers", "deepspeed", "ray")
 
@@ -181,7 +182,8 @@ class ModelArtifact:
             return None
         file = self.path / GOLDEN_FILE
         try:
-            return GoldenPredictions.model_validate_json(file.read_text(encoding="utf-8"))
+            recorded = GoldenPredictions.model_validate_json(file.read_text(encoding="utf-8"))
+            return recorded.with_formats({item.name: item.golden for item in self.manifest.formats if item.golden is not None})
         except (OSError, ValueError):
             raise InputError(f"{file}: damaged or of another version; fetch the model again.") from None
 
@@ -217,12 +219,16 @@ def _check_own_code(path: Path) -> None:
 
 
 def _unlisted(path: Path, manifest: Manifest) -> list[str]:
-    """Return the files that are not in the manifest and that a loader might read. Hidden and half-written files are left out."""
+    """Return the files that are not in the manifest and that a loader might read.
+
+    Hidden and half-written files are left out, and so are those of formats: they join a folder before its manifest lists them, and
+    until then nothing reads them.
+    """
     found = (file.relative_to(path) for file in sorted(path.rglob("*")) if not file.is_dir())
     return [
         str(name)
         for name in found
-        if str(name) not in (MANIFEST_FILE, *manifest.files)
+        if str(name) not in (MANIFEST_FILE, *manifest.files, *ALL_FORMAT_FILES)
         and name.suffix != ".partial"
         and not any(part.startswith(".") for part in name.parts)
     ]

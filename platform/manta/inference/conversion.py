@@ -19,6 +19,7 @@ from manta.inference.artifact import ModelArtifact, with_formats
 from manta.inference.batches import run_batches
 from manta.inference.fastest import load_format
 from manta.inference.formats import FAST_FORMATS, FORMAT_FILES, FastFormat, InferenceFormat, Measured, judged, unmade
+from manta.inference.golden import rounded
 from manta.model.forward import load_openvino
 from manta.storage.folders import disk_errors, partial_beside
 from manta.texts import token_ids
@@ -84,6 +85,8 @@ class Trial:
         self._labels = artifact.manifest.label_space
         self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path, trust_remote_code=False)
         self._tokens = self._tokenised(texts)
+        golden = artifact.golden()
+        self._golden = [] if golden is None else self._single_rows(self._tokenised(golden.texts))
 
     def formats(self, folder: Path, *, training_texts: Sequence[Text]) -> list[InferenceFormat]:
         """Make every format as files in `folder` and judge it. The model is converted once, and int8 is made from the result."""
@@ -108,10 +111,17 @@ class Trial:
             logits = run_batches(forward, self._tokenizer, self._tokens, num_labels=len(self._labels.names))
             seconds = time.perf_counter() - started
             change = self._neighbour_change(forward, logits)
+            golden = np.concatenate([forward(row) for row in self._golden]) if self._golden else None
         except Exception as error:  # noqa: BLE001  # an engine may raise any error
             return unmade(name, f"it does not run ({_reason(error)})")
         size = sum((folder / file).stat().st_size for file in FORMAT_FILES[name])
-        found = Measured(logits, change, examples_per_s=len(logits) / seconds, size_bytes=size)
+        found = Measured(
+            logits,
+            change,
+            examples_per_s=len(logits) / seconds,
+            size_bytes=size,
+            golden=None if golden is None else rounded(self._labels.probabilities(golden)),
+        )
         return judged(name, found, reference=self._reference, targets=self._targets, labels=self._labels)
 
     def _neighbour_change(self, forward: Forward, logits: Floats) -> float:

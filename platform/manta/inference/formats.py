@@ -69,6 +69,8 @@ class InferenceFormat(BaseModel):
     reference_examples_per_s: float | None = None
     """Throughput of the safetensors in the same measurement; recorded by earlier versions only."""
     size_bytes: int | None = None
+    golden: tuple[tuple[float, ...], ...] | None = None
+    """Its probabilities for the texts of the golden predictions, `(texts, labels)`, each text computed alone."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Measured:
     """See `InferenceFormat.neighbour_change`."""
     examples_per_s: float
     size_bytes: int
+    golden: tuple[tuple[float, ...], ...] | None = None
+    """See `InferenceFormat.golden`."""
 
 
 def judged(name: FastFormat, found: Measured, *, reference: Floats, targets: Targets, labels: LabelSpace) -> InferenceFormat:
@@ -113,6 +117,7 @@ def judged(name: FastFormat, found: Measured, *, reference: Floats, targets: Tar
         max_logit_difference=float(np.abs(found.logits - reference).max(initial=0.0)),
         examples_per_s=round(found.examples_per_s, 1),
         size_bytes=found.size_bytes,
+        golden=None if faults else found.golden,
     )
 
 

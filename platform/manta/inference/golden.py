@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from manta.inference.formats import FORMER_FORMATS, FormatName
+from manta.inference.formats import FORMER_FORMATS, FastFormat, FormatName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,8 @@ NUM_GOLDEN = 16
 TOLERANCE = 1e-3
 """The largest accepted difference between a probability in fp32 and the recorded one. Processors and versions differ in
 rounding."""
+DECIMALS = 6
+"""Decimals of a recorded probability."""
 REDUCED_TOLERANCE = 0.03
 """The same for int8, where a difference in the last bit may round an activation to the next integer, and for the reduced precision
 of a GPU. A wrong model differs by more on some of the texts."""
@@ -52,6 +54,14 @@ class GoldenPredictions(BaseModel):
             raise ValueError("there must be one row of probabilities for each text")
         return self
 
+    def with_formats(self, golden: dict[FastFormat, tuple[tuple[float, ...], ...]]) -> GoldenPredictions:
+        """Return these predictions with those of further inference formats for the same texts.
+
+        Raises:
+            ValueError: a format has another number of rows.
+        """
+        return GoldenPredictions(texts=self.texts, probabilities={**self.probabilities, **golden})
+
     def fault(self, probabilities: Floats, *, format: FormatName, reduced: bool) -> str | None:
         """Return what is wrong with the probabilities `(texts, labels)` of a loaded format; None if they match the recorded ones.
 
@@ -74,6 +84,11 @@ class GoldenPredictions(BaseModel):
             f"{num_wrong} of its {len(self.texts)} golden predictions come out otherwise as {format}: "
             f"a probability is off by {difference.max():.4f}, more than {tolerance}"
         )
+
+
+def rounded(probabilities: Floats) -> tuple[tuple[float, ...], ...]:
+    """Return probabilities `(texts, labels)` as they are recorded."""
+    return tuple(tuple(round(float(value), DECIMALS) for value in row) for row in probabilities)
 
 
 def spread_rows(decided: Sequence[object], *, count: int = NUM_GOLDEN) -> list[int]:

@@ -15,7 +15,6 @@ from huggingface_hub import EvalResult, ModelCardData, hf_hub_download
 
 from manta.config.yaml_text import read_yaml
 from manta.errors import InputError, without_passwords
-from manta.inference.artifact import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,7 +42,6 @@ def model_card(artifact: ModelArtifact, *, num_rows: Mapping[str, int] | None = 
         f"## Results on the test rows\n\n{_metrics(manifest, validation=False)}",
         f"On the validation rows (cross-validated where none were set aside):\n\n{_metrics(manifest, validation=True)}",
         _calibration(getattr(manifest, "calibration", None)),
-        _formats(manifest, (artifact.path / WEIGHTS_FILE).stat().st_size),
         _training(manifest),
         _limits(manifest, language),
         _licence(manifest, base, licence),
@@ -174,33 +172,6 @@ def _calibration(calibration: Any) -> str:
         return ""
     rows = [(key, _shown(value)) for key, value in _flat(calibration.model_dump())]
     return f"## Calibration\n\n{_table(('what', 'value'), rows)}"
-
-
-def _formats(manifest: Manifest, reference_bytes: int) -> str:
-    if not manifest.formats:
-        return ""
-    head = ("format", "accepted", "rows", "accuracy", "agreement", "mean change of probability", "examples/s on a CPU", "MB")
-    compared = next((item for item in manifest.formats if item.num_rows), manifest.formats[0])
-    rows: list[tuple[str, ...]] = [
-        (
-            "safetensors",
-            "reference",
-            *map(_shown, (compared.num_rows, compared.reference_accuracy)),
-            "",
-            "",
-            "",
-            _mb(reference_bytes),
-        )
-    ]
-    for item in manifest.formats:
-        facts = (item.num_rows, item.accuracy, item.agreement, item.probability_change, item.examples_per_s)
-        rows.append((item.name, "yes" if item.accepted else "no", *map(_shown, facts), _mb(item.size_bytes)))
-    refused = [f"- {item.name}: {item.reason}" for item in manifest.formats if not item.accepted]
-    return "\n\n".join(["## Inference formats", _table(head, rows), *(["Refused:\n\n" + "\n".join(refused)] if refused else [])])
-
-
-def _mb(size_bytes: int | None) -> str:
-    return f"{size_bytes / 1e6:.1f}" if size_bytes else ""
 
 
 def _training(manifest: Manifest) -> str:

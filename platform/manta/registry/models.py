@@ -2,6 +2,7 @@
 
 By default, MLflow uses a SQLite file and a folder under the storage; if MLFLOW_TRACKING_URI is set, it uses that tracking server. A
 version is created last, after everything that belongs to it is stored. So every visible version can be loaded.
+Inference formats may join it later; its other files never change.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from manta.config import TrainConfig
-from manta.errors import InputError
-from manta.inference.artifact import MANIFEST_FILE, ModelArtifact
+from manta.errors import InputError, RunError
+from manta.inference.artifact import MANIFEST_FILE, Manifest, ModelArtifact
+from manta.inference.formats import FORMAT_FILES
 from manta.registry.decisions import CROWNING, Decision, read_decisions
 from manta.registry.frozen_rows import ROWS_FILE, FrozenRows
 from manta.registry.lineage import lineage_tags
 from manta.registry.tracking import PARENT_TAG, existing_database, open_mlflow, store_errors, tracking_server
 from manta.storage import audit
-from manta.storage.folders import Storage, names_a_folder
+from manta.storage.folders import Storage, names_a_folder, partial_beside, write_atomically
 from manta.storage.object_store import discard
 
 if TYPE_CHECKING:
@@ -124,6 +126,26 @@ class ModelRegistry:
             if candidate is None or not is_worse(new, self._described(candidate, ())):
                 self._set_alias(manifest.name, CANDIDATE, version.version)
         return self.get(manifest.name, version=int(version.version))
+
+    def add_formats(self, version: RegisteredVersion, artifact: ModelArtifact) -> None:
+        """Let the inference formats of an artifact join the version that was registered from it, and services take them.
+
+        The manifest counts them, so it comes last: whatever interrupts this leaves the version as it was.
+
+        Raises:
+            RunError: the store cannot be reached or refuses.
+        """
+        added = {file for item in artifact.manifest.formats if item.accepted for file in FORMAT_FILES[item.name]}
+        with store_errors(f"the faster formats in {artifact.path} could not be added to {version} at {self.uri}"):
+            for name in (*sorted(added), MANIFEST_FILE):
+                if self._is_local:
+                    file = _local_path(version.source) / name
+                    partial = partial_beside(file)
+                    shutil.copyfile(artifact.path / name, partial)
+                    partial.replace(file)
+                else:
+                    self._client.log_artifact(version.run_id, str(artifact.path / name), ARTIFACT_FOLDER)
+        self.request_reload(version.name)
 
     def get(self, name: str, *, version: int | None = None, alias: str = CHAMPION) -> RegisteredVersion:
         """Return one version by number, else by alias.
@@ -313,7 +335,7 @@ class ModelRegistry:
         kept = self._fetched(version)
         if kept.is_dir():
             try:
-                return ModelArtifact.load(kept)
+                return self._with_joined(version, ModelArtifact.load(kept))
             except InputError:
                 shutil.rmtree(kept)
         if not self.has_artifact(version):
@@ -323,6 +345,19 @@ class ModelRegistry:
             with suppress(FileExistsError, NotADirectoryError):  # another process was quicker
                 folder.rename(kept)
         return ModelArtifact.load(kept)
+
+    def _with_joined(self, version: RegisteredVersion, kept: ModelArtifact) -> ModelArtifact:
+        """Return a kept artifact with the formats that have joined its version since it was fetched."""
+        with suppress(RunError), self._downloaded(version, f"{ARTIFACT_FOLDER}/{MANIFEST_FILE}") as file:
+            text = file.read_text(encoding="utf-8")
+            if text == (kept.path / MANIFEST_FILE).read_text(encoding="utf-8"):
+                return kept
+            for name in set(Manifest.model_validate_json(text).files) - set(kept.manifest.files):
+                with self._downloaded(version, f"{ARTIFACT_FOLDER}/{name}") as added:
+                    added.replace(kept.path / name)
+            write_atomically(kept.path / MANIFEST_FILE, text)
+            return ModelArtifact.load(kept.path)
+        return kept
 
     def frozen_rows(self, version: RegisteredVersion) -> FrozenRows | None:
         """Return the test rows that were stored with a version, or None.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from manta.config.file import write_config
 from manta.console import people_console
 from manta.data import load_dataset
 from manta.inference.artifact import ModelArtifact
@@ -19,7 +20,7 @@ from manta_jobs.packaging.formats import make_formats_on_cluster
 from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
 from manta_jobs.runs.train import train
 
-from ..conftest import experiment
+from ..conftest import experiment, ran_without_cluster
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,6 @@ def test_a_run_leaves_formats_that_answer_alike_and_a_card(
             assert np.abs(found - expected).max() <= max(1e-4, 1.5 * (item.max_logit_difference or 0.0))
     card = (artifact.path / "README.md").read_text()
     assert f"| test rows | {len(test)} |" in card
-    assert "| openvino-fp32 | yes |" in card
     assert json.loads((model.run.path / "report.json").read_text())["metrics"] == manifest.metrics
 
     # A run that is gone on with neither makes them again nor answers by them where the safetensors are meant.
@@ -63,3 +63,48 @@ def test_a_run_leaves_formats_that_answer_alike_and_a_card(
     assert again == ModelArtifact.load(model.artifact.path)
     assert {path.name: path.stat().st_mtime_ns for path in model.artifact.path.glob("model-*")} == before
     np.testing.assert_allclose(logits_on_cluster(again, test, console=people_console()), expected, rtol=0, atol=1e-5)
+
+
+KILLED_AFTER_REGISTRATION = """
+import os, signal, sys
+from pathlib import Path
+
+from manta.config.file import load_config
+from manta.console import people_console
+from manta_jobs.runs import finish
+from manta_jobs.runs.train import train
+
+finish.make_formats_on_cluster = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+train(load_config(Path(sys.argv[1])), console=people_console())
+"""
+RESUMED = """
+import sys
+
+from manta.console import people_console
+from manta_jobs.runs.train import resume
+
+resume(sys.argv[1], console=people_console())
+"""
+
+
+@pytest.mark.timeout(400)
+def test_a_version_serves_before_its_formats_join_it(
+    two_classes: Path, tiny_model: Path, own_storage: Path, tmp_path: Path
+) -> None:
+    config = experiment(two_classes, tiny_model, num_workers=1, num_epochs=1).with_values({"registry.fast_formats": True})
+    path = tmp_path / "experiment.yaml"
+    write_config(config, path)
+    with pytest.raises(AssertionError, match=r"tiny@1 is registered and can be served\.\s+assert -9"):
+        ran_without_cluster("-c", KILLED_AFTER_REGISTRATION, str(path), folder=tmp_path)
+    registry = ModelRegistry(Storage(own_storage))
+    version = registry.get("tiny")
+    assert registry.fetch(version).manifest.formats == ()
+
+    ran_without_cluster("-c", RESUMED, version.run, folder=tmp_path)
+    artifact = registry.fetch(registry.get("tiny"))
+    assert [item.name for item in artifact.manifest.formats] == list(FAST_FORMATS)
+    assert artifact.manifest.formats[0].accepted
+    golden = artifact.golden()
+    assert golden is not None
+    assert {"safetensors", "openvino-fp32"} <= {*golden.probabilities}
+    assert [item.version for item in registry.versions("tiny")] == [1]

@@ -198,8 +198,8 @@ def test_time_that_is_over_ends_the_trial_and_registers_what_there_is(
 def test_a_limit_in_time_that_is_short_leaves_out_the_faster_formats() -> None:
     config = ExperimentConfig.model_validate({"name": "x", "data": {"train": "x.csv"}})
     assert makes_formats(config)
-    assert makes_formats(config.with_values({"tune.budget.wall_clock_s": 160}))
-    assert not makes_formats(config.with_values({"tune.budget.wall_clock_s": 60}))
+    assert makes_formats(config.with_values({"tune.budget.wall_clock_s": 128}))
+    assert not makes_formats(config.with_values({"tune.budget.wall_clock_s": 127}))
     assert not makes_formats(config.with_values({"registry.fast_formats": False}))
 
 

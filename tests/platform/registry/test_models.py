@@ -21,6 +21,9 @@ from manta.cluster.ports import free_ports
 from manta.data.dataset import Split, TextDataset
 from manta.errors import InputError, RunError
 from manta.inference.artifact import WEIGHTS_FILE, ModelArtifact
+from manta.inference.conversion import make_formats
+from manta.inference.formats import FORMAT_FILES
+from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.registry.decisions import Decision, line_of_champions
 from manta.registry.frozen_rows import SEEN_FILE, FrozenRows, text_hashes
@@ -70,6 +73,13 @@ def register(
         registry.set_champion(version)
     tracker.finish("FINISHED")
     return registry.get(version.name, version=version.version)
+
+
+def formats_made(artifact: ModelArtifact) -> ModelArtifact:
+    """The artifact with its faster formats, which answer as the safetensors do."""
+    texts = ["my parcel", "the card was charged", "please now"] * 4
+    logits = Predictor(artifact, device="cpu", format="safetensors").logits(texts)
+    return make_formats(artifact, texts=texts, targets=logits.argmax(axis=1), logits=logits, training_texts=texts, num_threads=1)
 
 
 def refused(registry: ModelRegistry, name: str, **wanted: Any) -> str:
@@ -158,6 +168,26 @@ def test_a_fetched_artifact_is_the_registered_one(registry: ModelRegistry, stora
     fetched = registry.fetch(registry.get(version.name))
     assert fetched.manifest == artifact.manifest
     assert fetched.path != artifact.path
+
+
+def test_formats_join_a_registered_version(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact) -> None:
+    version = register(registry, storage, artifact, promote=True)
+    registered = registry.fetch(version)
+    weights = registered.path / WEIGHTS_FILE
+    before = weights.stat()
+    made = formats_made(artifact)
+    fp32, *_ = FORMAT_FILES["openvino-fp32"]
+    shutil.copyfile(made.path / fp32, registered.path / fp32)  # a copy that broke off before the manifest
+    assert registry.fetch(version) == registered
+    registry.add_formats(version, made)
+    joined = registry.fetch(version)
+    assert joined.manifest == made.manifest
+    assert [item.accepted for item in joined.manifest.formats] == [True, True]
+    assert {file.name for file in joined.path.iterdir()} == {file.name for file in made.path.iterdir()}
+    after = weights.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)  # services have it mapped
+    assert registry.standing(version.name).reload is not None
+    assert Predictor(joined, device="cpu", format="openvino-int8").predict(["my parcel"])
 
 
 def test_an_altered_artifact_is_not_fetched(registry: ModelRegistry, storage: Storage, artifact: ModelArtifact) -> None:
@@ -493,6 +523,13 @@ def test_a_server_keeps_versions_rows_and_decisions(
         weights = fetched.path / WEIGHTS_FILE
         weights.write_bytes(b"")  # what was kept is damaged: fetched anew
         assert registry.fetch(third).path == fetched.path
+        elsewhere = Storage(tmp_path / "third")
+        ModelRegistry(elsewhere).fetch(third)
+        registry.add_formats(third, formats_made(artifact))
+        for place in (registry, ModelRegistry(elsewhere)):  # also where it was kept without them
+            joined = place.fetch(third)
+            assert [item.accepted for item in joined.manifest.formats] == [True, True]
+            assert Predictor(joined, device="cpu", format="openvino-int8").predict(["my parcel"])
         assert len(registry.decisions("desk")) == 6
 
         assert "no version 9" in refused(registry, "desk", version=9)
