@@ -18,7 +18,7 @@ from manta.inference.artifact import ModelArtifact, with_golden
 from manta.inference.conversion import convert, make_formats, quantize
 from manta.inference.formats import FAST_FORMATS, FORMAT_FILES, InferenceFormat
 from manta.inference.predictor import Predictor
-from manta.model.encoder import load_finished
+from manta.model.finished import load_finished
 from manta.model.forward import OpenVinoForward, load_openvino
 from manta_jobs.packaging.golden import record_golden
 
@@ -160,7 +160,7 @@ def test_a_model_that_cannot_be_converted_keeps_the_reason(
 
     artifact = make_artifact(tmp_path / "model", "multiclass").artifact
     logits = Predictor(artifact, device="cpu").logits(TEXTS)
-    monkeypatch.setattr("manta.model.encoder.load_finished", lambda folder: Unknown())
+    monkeypatch.setattr("manta.model.finished.load_finished", lambda folder: Unknown())
     root = logging.getLogger()
     before = (root.level, [*root.filters], [*root.handlers])
     made = make_formats(artifact, texts=TEXTS, targets=logits.argmax(axis=1), logits=logits, training_texts=TEXTS, num_threads=1)

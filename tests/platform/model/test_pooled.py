@@ -12,7 +12,9 @@ import torch
 
 from manta.config import ModelConfig
 from manta.errors import InputError
+from manta.inference.conversion import convert
 from manta.model.finished import load_finished
+from manta.model.forward import OpenVinoForward
 from manta.model.pooled import PooledClassifier, PooledEncoder, Pooling, linear_layer, load_encoder, pooling_of, write_pooled
 from manta.model.regression import Regression
 
@@ -77,6 +79,10 @@ def test_padding_changes_nothing_and_what_is_written_is_read(pooling: Pooling, t
     torch.testing.assert_close(again, together, rtol=0, atol=1e-6)
     torch.testing.assert_close(embedded, together, rtol=0, atol=1e-6)
     assert read.config.architectures == ["BertModel"]
+    convert(read, tmp_path / "model.xml", names=("input_ids", "attention_mask"))
+    forward = OpenVinoForward(tmp_path / "model.xml", num_threads=1)
+    computed = forward({"input_ids": IDS.numpy(), "attention_mask": MASK.numpy()})
+    np.testing.assert_allclose(computed, together.numpy(), rtol=0, atol=1e-5)
 
 
 def test_one_logit_becomes_two_with_the_same_probability() -> None:
