@@ -112,7 +112,7 @@ def write_splits(drawn: dict[str, Split], folder: Path) -> dict[str, str]:
 
 def num_tokens_of(texts: list[str], config: ExperimentConfig) -> np.ndarray:
     """Tokens of each text as the model reads it, `(texts,)`."""
-    ids = load_tokenizer(config.model)(texts, truncation=True, max_length=config.model.max_length)["input_ids"]
+    ids = load_tokenizer(config.model)(list(texts), truncation=True, max_length=config.model.max_length)["input_ids"]
     return np.array([len(row) for row in ids], dtype=np.int64)
 
 
