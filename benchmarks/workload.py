@@ -55,7 +55,8 @@ def write_workload(
         InputError: an override is no setting of Manta.
     """
     drawn = drawn_rows(dataset, num_rows=num_rows, num_eval_rows=num_eval_rows)
-    config = build_config({"name": case, "data": write_splits(drawn, folder)}, source="the workload", overrides=overrides)
+    document = {"name": case, "data": write_splits(drawn, folder), "train": {"method": "full"}}  # what is timed is fine-tuning
+    config = build_config(document, source="the workload", overrides=overrides)
     labels = LabelSpace.from_labels([str(target) for target in drawn["train"].targets])
     width = load_model_config(config.model, labels).hidden_size
     config = resolved(config, num_rows=len(drawn["train"]), num_labels=len(labels.names), hidden_size=width)  # the same for all

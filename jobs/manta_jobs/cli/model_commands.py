@@ -130,7 +130,7 @@ def export(
     to: Annotated[Path, typer.Option(help="New folder to write to.", metavar="DIR")],
     json: JsonOption = False,
 ) -> None:
-    """Write a version with its model card to a folder that plain transformers can load."""
+    """Write a version with its model card to a folder that plain transformers (or sentence-transformers) can load."""
     from manta.registry.export import export_model
 
     registry = _registry()

@@ -149,7 +149,7 @@ def run_full(
     config, dataset = prepared.config, prepared.dataset
     cluster = present_cluster(config.train)
     resources = fit_workers(config.train, cluster)
-    rival = None if linear is None else Rival(linear.logits, dataset.validation.targets, dataset.labels)
+    rival = None if linear is None else Rival.of(linear.logits, dataset.validation.targets, labels=dataset.labels)
     folder = prepared.folder.path
     trainer = run_trainer(prepared.data, config, board=board, resources=resources, folder=folder, name=CHECKPOINTS, rival=rival)
     console.print(f"Training on {workers_phrase(config)}; if it is interrupted: {resume_command}")

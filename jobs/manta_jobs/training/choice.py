@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from manta.labels import Floats, LabelSpace, Targets
     from manta_jobs.training.batches import Rows
 
@@ -39,16 +41,21 @@ class LinearLeadsError(Exception):
 class Rival:
     """The linear model that a fine-tuned one must beat, as the workers know it."""
 
-    logits: Floats
-    """Logits `(rows, outputs)` of the validation rows; of a cross-validated run, of the training rows by fits without them."""
+    right: npt.NDArray[np.bool_]
+    """For each validation row `(rows,)` if the linear model has it right; of a cross-validated run, for each training row."""
     targets: Targets
     """The targets of the same rows."""
     labels: LabelSpace
 
+    @classmethod
+    def of(cls, logits: Floats, targets: Targets, *, labels: LabelSpace) -> Rival:
+        """Take the linear model's logits `(rows, outputs)` of rows that it was not fitted to."""
+        return cls(right_rows(logits, targets, labels=labels), targets, labels)
+
     def lead(self, full: Floats, rows: Rows | None = None) -> Lead:
         """Compare with the logits `(rows, outputs)` of the fine-tuned model, for all rows or for those at `rows`."""
         chosen = np.arange(len(self.targets)) if rows is None else rows
-        mine, theirs = (self._right(logits, chosen) for logits in (self.logits[chosen], full))
+        mine, theirs = self.right[chosen], right_rows(full, self.targets[chosen], labels=self.labels)
         return Lead(len(chosen), int(mine.sum()), int(theirs.sum()), int((mine != theirs).sum()), needed=LEAD_ON_VALIDATION)
 
     def lead_in_folds(self, parts: Sequence[Floats], folds: Rows) -> Lead:
@@ -59,10 +66,6 @@ class Rival:
             full[folds == fold] = logits[-1]
         needed = LEAD_IN_FOLDS if len(parts) > int(folds.max()) else LEAD_IN_SOME_FOLDS
         return dataclasses.replace(self.lead(full[rows], rows), needed=needed)
-
-    def _right(self, logits: Floats, rows: Rows) -> np.ndarray:
-        same = self.labels.decide(self.labels.probabilities(logits)) == self.targets[rows]
-        return np.asarray(same.reshape(len(same), -1).all(axis=1))
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,12 @@ class Lead:
     def is_enough(self) -> bool:
         """True if `linear` is kept."""
         return self.errors > self.needed
+
+
+def right_rows(logits: Floats, targets: Targets, *, labels: LabelSpace) -> npt.NDArray[np.bool_]:
+    """Tell for each row if the answer of its logits is right `(rows,)`; in a multilabel task, if every label is."""
+    same = labels.decide(labels.probabilities(logits)) == targets
+    return np.asarray(same.reshape(len(same), -1).all(axis=1))
 
 
 def write_lead(folder: Path, lead: Lead) -> None:

@@ -37,20 +37,20 @@ def logits_of(num_right: int, *, num_rows: int = 90, first: int = 0) -> np.ndarr
     ],
 )
 def test_the_lead_is_counted_in_rows_that_only_one_has_right(linear: int, full: int, errors: float, is_enough: bool) -> None:
-    lead = Rival(logits_of(linear), TARGETS, ABC).lead(logits_of(full))
+    lead = Rival.of(logits_of(linear), TARGETS, labels=ABC).lead(logits_of(full))
     assert (lead.linear_right, lead.full_right, lead.num_rows) == (linear, full, 90)
     assert lead.errors == pytest.approx(errors)
     assert lead.is_enough == is_enough
 
 
 def test_rows_that_both_have_right_say_nothing() -> None:
-    shifted = Rival(logits_of(60, first=30), TARGETS, ABC).lead(logits_of(60))
+    shifted = Rival.of(logits_of(60, first=30), TARGETS, labels=ABC).lead(logits_of(60))
     assert (shifted.num_differing, shifted.errors) == (60, 0.0)
 
 
 def test_after_some_folds_the_lead_must_be_larger() -> None:
     folds = np.repeat([0, 1, 2], 30)
-    rival = Rival(logits_of(90), TARGETS, ABC)
+    rival = Rival.of(logits_of(90), TARGETS, labels=ABC)
 
     def parts(num_right: int, num_folds: int) -> list[np.ndarray]:
         early = logits_of(0, num_rows=30)
@@ -61,14 +61,14 @@ def test_after_some_folds_the_lead_must_be_larger() -> None:
     assert (clear.full_right, clear.needed, clear.is_enough) == (20, 3.0, True)
     whole = rival.lead_in_folds(parts(29, 3), folds)
     assert (whole.num_rows, whole.full_right, whole.needed, whole.is_enough) == (90, 87, 1.0, True)
-    within = Rival(logits_of(88), TARGETS, ABC).lead_in_folds(parts(29, 3), folds)
+    within = Rival.of(logits_of(88), TARGETS, labels=ABC).lead_in_folds(parts(29, 3), folds)
     assert (within.errors, within.is_enough) == (pytest.approx(1 / within.num_differing**0.5), False)
 
 
 def test_a_row_of_several_labels_is_right_if_each_is() -> None:
     labels = LabelSpace(("a", "b"), "multilabel")
     targets = np.array([[1, 0], [1, 1]], dtype=np.int8)
-    lead = Rival(np.array([[1.0, -1.0], [1.0, 1.0]]), targets, labels).lead(np.array([[1.0, 1.0], [1.0, 1.0]]))
+    lead = Rival.of(np.array([[1.0, -1.0], [1.0, 1.0]]), targets, labels=labels).lead(np.array([[1.0, 1.0], [1.0, 1.0]]))
     assert (lead.linear_right, lead.full_right) == (2, 1)
 
 
