@@ -94,9 +94,9 @@ class Outcome:
         counts = f"linear has {lead.linear_right:,} of {lead.num_rows:,} held-out rows right, full {lead.full_right:,}"
         if self.method == "linear":
             spared = "" if self.trained is not None else ", so the rest of the fine-tuning was spared"
-            return f"Kept: linear. {counts[0].upper()}{counts[1:]}: a lead of {lead.errors:.1f} standard errors{spared}."
-        why = f", a lead of {lead.errors:.1f} standard errors, which may be chance" if lead.errors > 0 else ""
-        return f"Kept: full. {counts[0].upper()}{counts[1:]}{why}."
+            which = f"a lead of {lead.errors:.1f} standard errors" if lead.errors > 0 else "no more than chance gives"
+            return f"Kept: linear. {counts[0].upper()}{counts[1:]}: {which}{spared}."
+        return f"Kept: full. {counts[0].upper()}{counts[1:]}: a lead of {-lead.errors:.1f} standard errors."
 
     def to_dict(self, prepared: PreparedRun) -> dict[str, Any]:
         """Return the entries of `report.json` about the methods."""

@@ -1,6 +1,6 @@
 """The choice between the methods `linear` and `full`, by rows that neither model was trained on.
 
-docs/decisions/0019-linear-or-full.md has the measurements behind the three numbers.
+docs/decisions/0019-linear-or-full.md has the measurements behind the two numbers.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 LEAD_FILE = "lead.json"
 """File in the folder of a run's checkpoints: the latest comparison of the two methods."""
-LEAD_ON_VALIDATION, LEAD_IN_FOLDS, LEAD_IN_SOME_FOLDS = 0.0, 1.0, 3.0
-"""Standard errors that the lead of `linear` must exceed for it to be kept: on validation rows, in all folds, and after some of the
-folds, when the rest of the fine-tuning is spared. A fold lacks a third of the rows, which costs fine-tuning more than a regression.
-"""
+KEPT_ABOVE = -1.0
+"""`linear` is kept unless `full` leads by a standard error: of models that are equal by what is known, the simpler."""
+SPARED_ABOVE = 1.0
+"""Standard errors of a lead of `linear` after some of the folds above which the rest of the fine-tuning is spared."""
 
 
 class LinearLeadsError(Exception):
@@ -56,7 +56,7 @@ class Rival:
         """Compare with the logits `(rows, outputs)` of the fine-tuned model, for all rows or for those at `rows`."""
         chosen = np.arange(len(self.targets)) if rows is None else rows
         mine, theirs = self.right[chosen], right_rows(full, self.targets[chosen], labels=self.labels)
-        return Lead(len(chosen), int(mine.sum()), int(theirs.sum()), int((mine != theirs).sum()), needed=LEAD_ON_VALIDATION)
+        return Lead(len(chosen), int(mine.sum()), int(theirs.sum()), int((mine != theirs).sum()), needed=KEPT_ABOVE)
 
     def lead_in_folds(self, parts: Sequence[Floats], folds: Rows) -> Lead:
         """Compare in the first folds, of which `parts` are the logits `(epochs, rows, outputs)`. The last epoch counts."""
@@ -64,7 +64,7 @@ class Rival:
         full = np.empty((len(folds), parts[0].shape[2]))
         for fold, logits in enumerate(parts):
             full[folds == fold] = logits[-1]
-        needed = LEAD_IN_FOLDS if len(parts) > int(folds.max()) else LEAD_IN_SOME_FOLDS
+        needed = KEPT_ABOVE if len(parts) > int(folds.max()) else SPARED_ABOVE
         return dataclasses.replace(self.lead(full[rows], rows), needed=needed)
 
 
@@ -78,7 +78,7 @@ class Lead:
     num_differing: int
     """Rows that only one of the two has right."""
     needed: float
-    """Standard errors that a lead of `linear` must exceed for it to be kept."""
+    """Standard errors that the lead of `linear` must exceed for it to be kept."""
 
     @property
     def errors(self) -> float:

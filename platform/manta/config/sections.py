@@ -184,8 +184,8 @@ class TrainConfig(Section):
 
     method: Literal["auto", "linear", "full"] = "auto"
     """`full` fine-tunes all of the encoder that learns. `linear` leaves it frozen and fits a logistic regression to its embeddings,
-    in seconds. `auto` tries both with few rows per label and keeps `linear` if it is clearly better on rows held out. A search
-    always takes `full`."""
+    in seconds. `auto` tries both with few rows per label and keeps `linear` unless `full` is better on held-out rows by more than
+    chance. A search always takes `full`."""
     num_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
     """Number of Ray Train workers, one process each; on GPUs, one GPU each. [min, max] takes as many in this range as the cluster
     has, and goes on with fewer if a node is lost."""

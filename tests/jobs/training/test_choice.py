@@ -32,7 +32,6 @@ def logits_of(num_right: int, *, num_rows: int = 90, first: int = 0) -> np.ndarr
     [
         (80, 60, 20 / 20**0.5, True),
         (61, 60, 1.0, True),  # on validation rows, where both had the same rows to learn from, any lead is enough
-        (60, 60, 0.0, False),
         (60, 80, -(20**0.5), False),
     ],
 )
@@ -48,21 +47,22 @@ def test_rows_that_both_have_right_say_nothing() -> None:
     assert (shifted.num_differing, shifted.errors) == (60, 0.0)
 
 
-def test_after_some_folds_the_lead_must_be_larger() -> None:
+def test_after_some_folds_linear_must_lead_for_the_rest_to_be_spared() -> None:
     folds = np.repeat([0, 1, 2], 30)
-    rival = Rival.of(logits_of(90), TARGETS, labels=ABC)
 
-    def parts(num_right: int, num_folds: int) -> list[np.ndarray]:
-        early = logits_of(0, num_rows=30)
-        return [np.stack([early, logits_of(num_right, num_rows=30)]) for _ in range(num_folds)]  # the last epoch counts
+    def lead(linear: int, full: int, *, num_folds: int) -> Lead:
+        """With as many rows right of all 90, and of the 30 of each fold. The first rows of a fold are right in both."""
+        parts = [np.stack([logits_of(0, num_rows=30), logits_of(full, num_rows=30)])] * num_folds  # the last epoch counts
+        right = np.concatenate([logits_of(linear, num_rows=30)] * 3)
+        return Rival.of(right, TARGETS, labels=ABC).lead_in_folds(parts, folds)
 
-    slight, clear = rival.lead_in_folds(parts(24, 1), folds), rival.lead_in_folds(parts(20, 1), folds)
-    assert (slight.num_rows, slight.full_right, slight.needed, slight.is_enough) == (30, 24, 3.0, False)
-    assert (clear.full_right, clear.needed, clear.is_enough) == (20, 3.0, True)
-    whole = rival.lead_in_folds(parts(29, 3), folds)
-    assert (whole.num_rows, whole.full_right, whole.needed, whole.is_enough) == (90, 87, 1.0, True)
-    within = Rival.of(logits_of(88), TARGETS, labels=ABC).lead_in_folds(parts(29, 3), folds)
-    assert (within.errors, within.is_enough) == (pytest.approx(1 / within.num_differing**0.5), False)
+    slight, clear = lead(25, 24, num_folds=1), lead(26, 24, num_folds=1)
+    assert (slight.num_rows, slight.errors, slight.is_enough) == (30, 1.0, False)
+    assert (clear.linear_right, clear.full_right, clear.is_enough) == (26, 24, True)
+    assert lead(24, 24, num_folds=2).is_enough is False
+    equal, beaten = lead(24, 24, num_folds=3), lead(24, 25, num_folds=3)
+    assert (equal.num_rows, equal.errors, equal.is_enough) == (90, 0.0, True)
+    assert (beaten.errors, beaten.is_enough) == (pytest.approx(-(3**0.5)), False)
 
 
 def test_a_row_of_several_labels_is_right_if_each_is() -> None:
@@ -74,12 +74,13 @@ def test_a_row_of_several_labels_is_right_if_each_is() -> None:
 
 def test_the_outcome_keeps_one_model_and_says_why(tmp_path: Path) -> None:
     state = TrainingState(finished=True)
-    led = Outcome(trained=state, lead=Lead(90, 40, 60, 30, 1.0), full_s=1.0)
+    led = Outcome(trained=state, lead=Lead(90, 40, 60, 25, -1.0), full_s=1.0)
     assert (led.method, led.kept_trained, led.kept_linear) == ("full", state, None)
-    assert led.sentence() == "Kept: full. Linear has 40 of 90 held-out rows right, full 60."
-    slight = Outcome(trained=state, lead=Lead(90, 61, 60, 4, 1.0))
-    assert slight.sentence().endswith("full 60, a lead of 0.5 standard errors, which may be chance.")
-    write_lead(tmp_path, Lead(30, 29, 9, 20, 3.0))
+    assert led.sentence() == "Kept: full. Linear has 40 of 90 held-out rows right, full 60: a lead of 4.0 standard errors."
+    equal = Outcome(trained=state, lead=Lead(90, 60, 61, 9, -1.0))
+    assert equal.method == "linear"
+    assert equal.sentence().endswith("full 61: no more than chance gives.")
+    write_lead(tmp_path, Lead(30, 29, 9, 20, 1.0))
     spared = Outcome(lead=read_lead(tmp_path))
     assert spared.method == "linear"
     assert spared.sentence() == (
