@@ -1,6 +1,6 @@
 """The choice between the methods `linear` and `full`, by rows that neither model was trained on.
 
-docs/decisions/0019-linear-or-full.md has the measurements behind the two numbers.
+docs/decisions/0022-linear-or-full.md has the measurements behind the two numbers.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ varies with the seed (Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). E
 EPOCHS = (3, 30)
 FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
 LINEAR_BELOW_ROWS_PER_LABEL = 200
-"""Training rows per label, on average, from which on the method `auto` is full; see docs/decisions/0019-linear-or-full.md."""
+"""Training rows per label, on average, from which on the method `auto` is full; see docs/decisions/0022-linear-or-full.md."""
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """The factors by which the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)
