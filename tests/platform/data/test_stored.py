@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import resource
 import tempfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,21 +83,23 @@ def test_no_rows_are_none() -> None:
     assert (len(nothing), list(nothing), bool(nothing)) == (0, [], False)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file of this process may be larger than a kilobyte, as on a disk that is full."""
+    """No file of this process may grow beyond a kilobyte, as on a disk that is full. That includes the test runner's output."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_named(small_files: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "MOST_BYTES_IN_MEMORY", 100)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     writer = BatchWriter()
     large = pa.record_batch({"text": pa.array(["a text of some length"] * 10_000)})
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(RunError) as caught, small_files():
         writer.write(large)
     assert str(caught.value).startswith(f"{tmp_path}: no room for the rows (")
     assert str(caught.value).endswith("; free some, or name another folder in TMPDIR.")
