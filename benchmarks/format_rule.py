@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from manta.inference.artifact import ModelArtifact
-from manta.inference.formats import Measured, judged
+from manta.inference.formats import FormatRun, judged
 from manta.inference.predictor import Predictor
 from manta.labels import Floats, LabelSpace, Targets
 
@@ -76,7 +76,7 @@ def refusals(logits: Floats, reference: Floats, targets: Targets, *, labels: Lab
     before = now = 0
     for _ in range(NUM_SAMPLES):
         rows = generator.choice(len(targets), size=num_rows, replace=False)
-        sample = Measured(logits[rows], neighbour_change=0.0, examples_per_s=1.0, size_bytes=1)
+        sample = FormatRun(logits[rows], neighbour_change=0.0, examples_per_s=1.0, size_bytes=1)
         record = judged("openvino-int8", sample, reference=reference[rows], targets=targets[rows], labels=labels)
         loss = (record.reference_accuracy or 0.0) - (record.accuracy or 0.0)
         before += (record.agreement or 0.0) < 0.99 or loss > 0.005 + 1e-9

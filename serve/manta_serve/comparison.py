@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from manta_serve.served_model import ServedModel
     from manta_serve.service import Service
     from manta_serve.service_metrics import ServiceMetrics
-    from manta_serve.shadow import Comparison
+    from manta_serve.shadow import ShadowComparison
 
 
 class AnswersFigures(BaseModel):
@@ -52,7 +52,7 @@ class ShadowFigures(BaseModel):
     candidate_ms: Annotated[float | None, Field(description="The same alone, on one thread and at low priority.")]
 
     @classmethod
-    def of(cls, comparison: Comparison) -> ShadowFigures:
+    def of(cls, comparison: ShadowComparison) -> ShadowFigures:
         """Return the figures of a comparison."""
         count = comparison.num_texts
 

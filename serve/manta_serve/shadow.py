@@ -32,7 +32,7 @@ BUSY_LOOK_S = 0.005
 logger = logging.getLogger(__name__)
 
 
-class Comparison:
+class ShadowComparison:
     """Comparison of champion and candidate on the same texts."""
 
     def __init__(self, *, champion: int, candidate: int) -> None:
@@ -89,7 +89,7 @@ class Shadow:
         self._runner: _Runner | None = None
 
     @property
-    def comparison(self) -> Comparison | None:
+    def comparison(self) -> ShadowComparison | None:
         """Comparison of the current champion and candidate; None if there is no candidate."""
         runner = self._follow()
         return None if runner is None else runner.comparison
@@ -134,7 +134,7 @@ class _Runner:
 
     def __init__(self, champion: ServedModel, candidate: ServedModel, *, is_busy: Callable[[], bool]) -> None:
         self.champion, self.candidate = champion, candidate
-        self.comparison = Comparison(champion=champion.version, candidate=candidate.version)
+        self.comparison = ShadowComparison(champion=champion.version, candidate=candidate.version)
         self._is_busy = is_busy
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()

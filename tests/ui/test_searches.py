@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from manta_ui.search_views import charts_html, scatter_of, search_line, styles_of, trials_html
-from manta_ui.searches import Mean, Search, Trial, results_of
+from manta_ui.searches import Mean, Search, ShownTrial, results_of
 from manta_ui.tracking_client import Run
 
 from .recorded import write_results
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 RATES = {"train.learning_rate": "0.001"}
 TRIALS = (
-    Trial("trial-001", "done", RATES, (0.7,), (1.0,), 0.7, ""),
-    Trial("trial-002", "done", RATES, (0.9,), (1.0,), 0.9, ""),
-    Trial("trial-002-seed-1", "done", RATES, (0.95,), (1.0,), 0.95, ""),
+    ShownTrial("trial-001", "done", RATES, (0.7,), (1.0,), 0.7, ""),
+    ShownTrial("trial-002", "done", RATES, (0.9,), (1.0,), 0.9, ""),
+    ShownTrial("trial-002-seed-1", "done", RATES, (0.95,), (1.0,), 0.95, ""),
 )
 
 
@@ -52,7 +52,9 @@ def test_while_it_runs_a_run_with_another_seed_does_not_lead() -> None:
 
 
 def test_the_best_trials_have_a_colour_and_every_trial_a_line_with_its_name() -> None:
-    many = tuple(Trial(f"trial-{index:03d}", "done", RATES, (0.1, index / 10), (1.0, 0.5), index / 10, "") for index in range(9))
+    many = tuple(
+        ShownTrial(f"trial-{index:03d}", "done", RATES, (0.1, index / 10), (1.0, 0.5), index / 10, "") for index in range(9)
+    )
     run = Run("1", "desk-tune-20260101-120000-abcd", "FINISHED", 0, None, {}, {}, {})
     found = Search(run, "accuracy", many, "")
     charts = charts_html(found)

@@ -13,7 +13,7 @@ from manta_ui.tables import Cell, figure_cell, table_html
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from manta_ui.searches import Mean, Search, Trial
+    from manta_ui.searches import Mean, Search, ShownTrial
 
 PREFERRED = ("train.learning_rate", "model.dropout")
 """The settings that the scatter shows first, if they were searched."""
@@ -102,7 +102,7 @@ def scatter_of(search: Search) -> str:
     )
 
 
-def curves_of(search: Search, label: str, values_of: Callable[[Trial], Sequence[float]]) -> str:
+def curves_of(search: Search, label: str, values_of: Callable[[ShownTrial], Sequence[float]]) -> str:
     """Draw a figure after each epoch, with a line for each trial. The best trials have colors, and any stands out if pointed at."""
     styles = styles_of(search)
     drawn = [trial for trial in search.ranked if any(map(math.isfinite, values_of(trial)))]
@@ -140,13 +140,13 @@ def short_name(setting: str) -> str:
     return setting.rsplit(".", 1)[-1].replace("_", " ")
 
 
-def _title(trial: Trial, search: Search) -> str:
+def _title(trial: ShownTrial, search: Search) -> str:
     values = ", ".join(f"{short_name(name)} {_shown(trial, name)}" for name in search.settings if name in trial.values)
     score = "no result yet" if trial.score is None else f"validation {search.metric} {trial.score:.4f}"
     return f"{trial.name}: {values}; {score}; {trial.state}"
 
 
-def _result(trial: Trial, search: Search) -> str:
+def _result(trial: ShownTrial, search: Search) -> str:
     """Return the result that decides about a trial: its mean over other seeds, if it was confirmed."""
     mean = search.means.get(trial.name)
     if mean is None:
@@ -158,7 +158,7 @@ def _mean_cell(mean: Mean | None) -> Cell:
     return Cell("", sorts_as=-math.inf) if mean is None else Cell(f"{mean.value:.4f} ± {mean.std:.4f}", sorts_as=mean.value)
 
 
-def _state_cell(trial: Trial) -> Cell:
+def _state_cell(trial: ShownTrial) -> Cell:
     if trial.reason:
         return Cell(f"{trial.state}: {trial.reason}", kind="manta-wide manta-bad")
     return Cell(trial.state, kind=KINDS.get(trial.state, ""))
@@ -172,11 +172,11 @@ def _axis(name: str, values: list[float]) -> Axis:
     return Axis.around(short_name(name), values, is_log=name in ON_LOG_AXES and min(values) > 0)
 
 
-def _value_cell(trial: Trial, name: str) -> Cell:
+def _value_cell(trial: ShownTrial, name: str) -> Cell:
     value = trial.number(name)
     return Cell(trial.values.get(name, "")) if value is None else figure_cell(value)
 
 
-def _shown(trial: Trial, name: str) -> str:
+def _shown(trial: ShownTrial, name: str) -> str:
     value = trial.number(name)
     return trial.values[name] if value is None else number(value)

@@ -21,7 +21,7 @@ STATES = {"RUNNING": "training", "FINISHED": "done", "FAILED": "failed"}
 
 
 @dataclass(frozen=True)
-class Trial:
+class ShownTrial:
     """One training run of a search."""
 
     name: str
@@ -67,7 +67,7 @@ class Search:
     run: Run
     metric: str
     """The validation metric that ranks the trials."""
-    trials: tuple[Trial, ...]
+    trials: tuple[ShownTrial, ...]
     """In the order in which they began."""
     best_config: str
     """The winner's whole config as YAML; empty until the search is over."""
@@ -82,13 +82,13 @@ class Search:
         return self.metric == "loss"
 
     @property
-    def ranked(self) -> list[Trial]:
+    def ranked(self) -> list[ShownTrial]:
         """Trials with a score, best first."""
         sign = 1 if self.lower_is_better else -1
         return sorted((trial for trial in self.trials if trial.score is not None), key=lambda trial: sign * (trial.score or 0.0))
 
     @property
-    def best(self) -> Trial | None:
+    def best(self) -> ShownTrial | None:
         """The trial that won; while the search runs, the leading one. A run with another seed is no trial of its own."""
         recorded = next((trial for trial in self.trials if trial.name == self.winner), None)
         return recorded or next((trial for trial in self.ranked if trial.is_drawn), None)
@@ -125,7 +125,7 @@ def results_of(content: bytes | None) -> tuple[str, dict[str, Mean]]:
     return str(found["winner"]), means
 
 
-def _trial(tracking: TrackingClient, run: Run, *, search: Run, metric: str) -> Trial:
+def _trial(tracking: TrackingClient, run: Run, *, search: Run, metric: str) -> ShownTrial:
     history = tuple(tracking.history(run, f"validation/{metric}"))
     losses = history if metric == "loss" else tuple(tracking.history(run, "validation/loss"))
     known = [value for value in history if math.isfinite(value)]
@@ -133,4 +133,6 @@ def _trial(tracking: TrackingClient, run: Run, *, search: Run, metric: str) -> T
     best = min if metric == "loss" else max
     score = None if not known else best(known) if "train.early_stopping" in search.settings | run.settings else known[-1]
     name = run.name.removeprefix(f"{search.name}-")
-    return Trial(name, state, run.settings, history, losses, score, run.tags.get("manta.error", "") if state == "failed" else "")
+    return ShownTrial(
+        name, state, run.settings, history, losses, score, run.tags.get("manta.error", "") if state == "failed" else ""
+    )

@@ -52,7 +52,7 @@ class ChunkCounts(BaseModel):
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnswerColumns:
     """The added columns, with one value per row; None where there is no answer."""
 
     label: list[str | None]
@@ -97,7 +97,7 @@ class Classifier:
         )
         return content, counts
 
-    def _added(self, answers: Answers) -> pa.Table:
+    def _added(self, answers: AnswerColumns) -> pa.Table:
         import pyarrow as pa
 
         columns = {
@@ -149,13 +149,13 @@ def _on_this_node(file: InputFile) -> InputFile:
     return file.model_copy(update={"url": str(fetch(path))}) if url_of(path) else file
 
 
-def answer(rows: Rows, predictor: Predictor, text_columns: tuple[str, ...]) -> Answers:
+def answer(rows: Rows, predictor: Predictor, text_columns: tuple[str, ...]) -> AnswerColumns:
     """Return the model's answer for each valid text and an error for each other row. Equal texts are computed once."""
     errors = [fault or _fault(text, text_columns) for text, fault in zip(rows.texts, rows.faults, strict=True)]
     texts: list[Text] = list(dict.fromkeys(text for text, error in zip(rows.texts, errors, strict=True) if error is None))
     found: dict[Text, Prediction] = dict(zip(texts, predictor.predict(texts), strict=True))
     predictions = [found[text] if error is None else None for text, error in zip(rows.texts, errors, strict=True)]
-    return Answers(
+    return AnswerColumns(
         label=[None if item is None else item.label for item in predictions],
         labels=[None if item is None else list(item.labels) for item in predictions],
         score=[None if item is None else item.score for item in predictions],

@@ -56,7 +56,7 @@ class OnRows:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VersionComparison:
     """The differences between two versions."""
 
     first: RegisteredVersion
@@ -80,7 +80,7 @@ class Comparison:
         }
 
 
-def compare_versions(registry: ModelRegistry, first: RegisteredVersion, second: RegisteredVersion) -> Comparison:
+def compare_versions(registry: ModelRegistry, first: RegisteredVersion, second: RegisteredVersion) -> VersionComparison:
     """Compare two versions, on the rows of the champion if one of them is, else of the first version that has any.
 
     Raises:
@@ -94,7 +94,9 @@ def compare_versions(registry: ModelRegistry, first: RegisteredVersion, second: 
         on_rows = _on_rows(registry, first, second)
     except InputError as error:
         fault = str(error)
-    return Comparison(first, second, {key: pair for key, pair in settings.items() if pair[0] != pair[1]}, same, on_rows, fault)
+    return VersionComparison(
+        first, second, {key: pair for key, pair in settings.items() if pair[0] != pair[1]}, same, on_rows, fault
+    )
 
 
 def _on_rows(registry: ModelRegistry, first: RegisteredVersion, second: RegisteredVersion) -> OnRows:
@@ -125,7 +127,7 @@ def _disagreement(both: SideBySide, a: Answers, b: Answers, row: int) -> Disagre
     )
 
 
-def show_comparison(comparison: Comparison, console: Console) -> None:
+def show_comparison(comparison: VersionComparison, console: Console) -> None:
     """Print the metrics, the differences in settings and data, and the rows on which the versions disagree."""
     first, second = comparison.first, comparison.second
     table = people_table("", str(first), str(second), "difference", title="Each on its own test rows")
@@ -147,7 +149,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         console.print(f"[yellow]{escape(comparison.fault)}[/]")
 
 
-def _show_rows(comparison: Comparison, rows: OnRows, console: Console) -> None:
+def _show_rows(comparison: VersionComparison, rows: OnRows, console: Console) -> None:
     first, second = comparison.first, comparison.second
     console.print(
         f"On {rows.num_rows:,} test rows of {rows.rows_of}: accuracy {rows.accuracy[0]:.4f} and {rows.accuracy[1]:.4f}; "

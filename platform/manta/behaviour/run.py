@@ -42,7 +42,7 @@ MOST_FAILURES_SHOWN = 5
 EXAMPLE = "tests: [{name: …, kind: …, texts: […]}]"
 
 
-class Answer(Protocol):
+class BehaviourAnswer(Protocol):
     """A predictor's answer for one text, such as `manta.inference.predictor.Prediction`."""
 
     @property
@@ -57,7 +57,7 @@ class Answer(Protocol):
 class PredictsTexts(Protocol):
     """An object that predicts labels of texts, such as `manta.inference.predictor.Predictor`."""
 
-    def predict(self, texts: Sequence[Text]) -> Sequence[Answer]:
+    def predict(self, texts: Sequence[Text]) -> Sequence[BehaviourAnswer]:
         """Return an answer for each text or pair."""
 
 
@@ -265,14 +265,14 @@ def run_suite(suite: Suite, predictor: PredictsTexts, *, texts: Sequence[Text] =
     )
 
 
-def _result(test: AnyTest, cases: list[Case], answers: Mapping[Text, Answer]) -> BehaviourResult:
+def _result(test: AnyTest, cases: list[Case], answers: Mapping[Text, BehaviourAnswer]) -> BehaviourResult:
     found = [_failure(test, case, answers) for case in cases]
     failures = [failure for failure in found if failure is not None]
     shown_failures = tuple(failures[:MOST_FAILURES_SHOWN])
     return BehaviourResult(test.name, test.kind, len(cases), len(failures), test.max_failures, shown_failures)
 
 
-def _failure(test: AnyTest, case: Case, answers: Mapping[Text, Answer]) -> Failure | None:
+def _failure(test: AnyTest, case: Case, answers: Mapping[Text, BehaviourAnswer]) -> Failure | None:
     """Return the failure of one case, or None if the case passes."""
     before = answers[case.text]
     after = before if case.changed is None else answers[case.changed]

@@ -18,7 +18,7 @@ import numpy as np
 from manta.inference.artifact import ModelArtifact, with_formats
 from manta.inference.batches import run_batches
 from manta.inference.fastest import load_format
-from manta.inference.formats import FAST_FORMATS, FORMAT_FILES, FastFormat, InferenceFormat, Measured, judged, unmade
+from manta.inference.formats import FAST_FORMATS, FORMAT_FILES, FastFormat, FormatRun, InferenceFormat, judged, unmade
 from manta.inference.golden import rounded
 from manta.model.forward import load_openvino
 from manta.storage.folders import disk_errors, partial_beside
@@ -64,7 +64,7 @@ def make_formats(
     torch.set_num_threads(num_threads)
     rows = spread(len(texts), count=MAX_ROWS)
     try:
-        trial = Trial(artifact, [texts[row] for row in rows], targets[rows], logits[rows], num_threads)
+        trial = FormatTrial(artifact, [texts[row] for row in rows], targets[rows], logits[rows], num_threads)
         return with_formats(artifact, trial.formats(folder, training_texts=training_texts), folder=folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -75,7 +75,7 @@ def spread(num_rows: int, *, count: int) -> list[int]:
     return [int(row) for row in np.unique(np.linspace(0, num_rows - 1, num=min(num_rows, count)).round())]
 
 
-class Trial:
+class FormatTrial:
     """The comparison of inference formats with the safetensors on the same rows."""
 
     def __init__(self, artifact: ModelArtifact, texts: list[Text], targets: Targets, logits: Floats, num_threads: int) -> None:
@@ -115,7 +115,7 @@ class Trial:
         except Exception as error:  # noqa: BLE001  # an engine may raise any error
             return unmade(name, f"it does not run ({_reason(error)})")
         size = sum((folder / file).stat().st_size for file in FORMAT_FILES[name])
-        found = Measured(
+        found = FormatRun(
             logits,
             change,
             examples_per_s=len(logits) / seconds,

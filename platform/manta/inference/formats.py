@@ -74,7 +74,7 @@ class InferenceFormat(BaseModel):
 
 
 @dataclass(frozen=True)
-class Measured:
+class FormatRun:
     """Result of running an inference format on test rows."""
 
     logits: Floats
@@ -87,7 +87,7 @@ class Measured:
     """See `InferenceFormat.golden`."""
 
 
-def judged(name: FastFormat, found: Measured, *, reference: Floats, targets: Targets, labels: LabelSpace) -> InferenceFormat:
+def judged(name: FastFormat, found: FormatRun, *, reference: Floats, targets: Targets, labels: LabelSpace) -> InferenceFormat:
     """Return the record of a format that was run on the rows of the safetensors' logits `reference`, `(rows, labels)`."""
     if not np.isfinite(found.logits).all():
         return unmade(name, "some logits are no numbers").model_copy(update={"num_rows": len(targets)})

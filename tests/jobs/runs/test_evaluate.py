@@ -20,7 +20,7 @@ from manta.errors import InputError, RunError
 from manta.inference.artifact import ModelArtifact, write_artifact
 from manta.labels import LabelSpace
 from manta_jobs.reporting.evaluation.assessment import Assessment, Subject, assess
-from manta_jobs.reporting.evaluation.measure import Latency, Measured
+from manta_jobs.reporting.evaluation.measure import Latency, Measurement
 from manta_jobs.reporting.evaluation.report import check_target, write_report
 from manta_jobs.reporting.evaluation.sections import worst_sentence
 from manta_jobs.reporting.evaluation.slices import Slice, checked_patterns, slices_of, wilson_interval, worst_slice
@@ -47,7 +47,7 @@ def assessment_of(
     logits = np.log(wanted / (1 - wanted)) if labels.task == "multilabel" else np.log(wanted)
     texts = [f"text {row}" for row in range(len(wanted))] if texts is None else texts
     split = Split(texts, np.asarray(targets), facts.get("columns", {}), [f"line {row + 2}" for row in range(len(wanted))])
-    measured = Measured(logits, LATENCY, facts.get("behaviour"))
+    measured = Measurement(logits, LATENCY, facts.get("behaviour"))
     return assess(SUBJECT, split, measured, labels=labels, patterns=facts.get("patterns", {}))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from manta.inference.formats import InferenceFormat, Measured, judged, unmade
+from manta.inference.formats import FormatRun, InferenceFormat, judged, unmade
 from manta.labels import LabelSpace
 
 SPACE = LabelSpace(("a", "b"), "multiclass")
@@ -19,7 +19,7 @@ def judge(
     mine: list[int], reference: list[int], targets: list[int], *, margin: float = 0.05, neighbour_change: float = 0.0
 ) -> InferenceFormat:
     """Judge two-class answers, by default so near to a tie that another answer changes the probabilities little."""
-    found = Measured(logits_of(mine, margin), neighbour_change, 200.0, 1)
+    found = FormatRun(logits_of(mine, margin), neighbour_change, 200.0, 1)
     return judged("openvino-int8", found, reference=logits_of(reference, margin), targets=np.array(targets), labels=SPACE)
 
 
@@ -55,7 +55,7 @@ def test_probabilities_that_change_too_much_are_refused_though_the_answers_are_t
     targets = [0, 1] * 50
     reference = logits_of(targets, 2.0)
     for factor, accepted in ((1.1, True), (1.2, False)):
-        mine = Measured(factor * reference, 0.0, 1.0, 1)
+        mine = FormatRun(factor * reference, 0.0, 1.0, 1)
         found = judged("openvino-int8", mine, reference=reference, targets=np.array(targets), labels=SPACE)
         assert (found.accepted, found.agreement) == (accepted, 1.0), found.reason
     assert "a row's probabilities change by 0.0360 on average, more than 0.02" in found.reason
@@ -67,7 +67,7 @@ def test_the_temperature_counts() -> None:
     reference = logits_of(targets.tolist(), 2.0)
     hot = LabelSpace(SPACE.names, SPACE.task, temperature=5.0)
     assert judged(
-        "openvino-int8", Measured(1.2 * reference, 0.0, 1.0, 1), reference=reference, targets=targets, labels=hot
+        "openvino-int8", FormatRun(1.2 * reference, 0.0, 1.0, 1), reference=reference, targets=targets, labels=hot
     ).accepted
 
 
@@ -84,7 +84,7 @@ def test_of_several_labels_all_must_agree() -> None:
     reference, mine = np.full((10, 2), 3.0), np.full((10, 2), 3.0)
     mine[0, 1] = -3.0
     found = judged(
-        "openvino-fp32", Measured(mine, 0.0, 1.0, 1), reference=reference, targets=np.ones((10, 2), dtype=np.int8), labels=labels
+        "openvino-fp32", FormatRun(mine, 0.0, 1.0, 1), reference=reference, targets=np.ones((10, 2), dtype=np.int8), labels=labels
     )
     assert (found.agreement, found.accuracy, found.reference_accuracy, found.max_logit_difference) == (0.9, 0.9, 1.0, 6.0)
     assert found.probability_change == pytest.approx(0.0905, abs=1e-4)
@@ -92,7 +92,7 @@ def test_of_several_labels_all_must_agree() -> None:
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:
-    broken = Measured(np.full((4, 2), np.nan), 0.0, 1.0, 1)
+    broken = FormatRun(np.full((4, 2), np.nan), 0.0, 1.0, 1)
     found = judged("openvino-int8", broken, reference=logits_of([0] * 4), targets=np.zeros(4, int), labels=SPACE)
     assert (found.accepted, found.num_rows, found.reason) == (False, 4, "some logits are no numbers")
     assert InferenceFormat.model_validate_json(found.model_dump_json()) == found

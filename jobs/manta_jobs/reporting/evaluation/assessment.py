@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from manta.data import Split
     from manta.labels import Floats, LabelSpace, Targets
     from manta.texts import Text
-    from manta_jobs.reporting.evaluation.measure import Latency, Measured
+    from manta_jobs.reporting.evaluation.measure import Latency, Measurement
 
 NUM_MISTAKES = 25
 NUM_CONFUSIONS = 12
@@ -125,7 +125,7 @@ class Assessment:
 
 
 def assess(
-    subject: Subject, split: Split, measured: Measured, *, labels: LabelSpace, patterns: Mapping[str, re.Pattern[str]]
+    subject: Subject, split: Split, measured: Measurement, *, labels: LabelSpace, patterns: Mapping[str, re.Pattern[str]]
 ) -> Assessment:
     """Compute all figures of an evaluation from the model's logits on a split."""
     probabilities = labels.probabilities(measured.logits)

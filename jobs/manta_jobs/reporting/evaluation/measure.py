@@ -53,7 +53,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Measurements that the cluster returned."""
 
     logits: Floats
@@ -61,7 +61,7 @@ class Measured:
     behaviour: SuiteResult | None
 
 
-def measure_on_cluster(artifact: ModelArtifact, texts: Sequence[Text], *, suite: Suite | None, console: Console) -> Measured:
+def measure_on_cluster(artifact: ModelArtifact, texts: Sequence[Text], *, suite: Suite | None, console: Console) -> Measurement:
     """Compute every row and every behaviour test on one node, with a GPU if there is any, and show progress."""
     node = OneNode()
     store(artifact.path)
@@ -73,7 +73,7 @@ def measure_on_cluster(artifact: ModelArtifact, texts: Sequence[Text], *, suite:
     return result.result()
 
 
-def _measure(path: Path, texts: Sequence[Text], suite: Suite | None, num_threads: int, board: Board) -> Measured:
+def _measure(path: Path, texts: Sequence[Text], suite: Suite | None, num_threads: int, board: Board) -> Measurement:
     """Measure in this process, as the task on the cluster."""
     import torch
 
@@ -91,7 +91,7 @@ def _measure(path: Path, texts: Sequence[Text], suite: Suite | None, num_threads
     board.update(RUN, done_steps=len(texts), phase="single texts")
     latency = _latency(predictor, texts, rows_per_s=rows_per_s, num_threads=num_threads)
     board.update(RUN, done_steps=len(texts), phase="behaviour tests")
-    return Measured(logits, latency, None if suite is None else run_suite(suite, predictor, texts=texts))
+    return Measurement(logits, latency, None if suite is None else run_suite(suite, predictor, texts=texts))
 
 
 class _Report:
@@ -141,11 +141,11 @@ def _device_name(device: torch.device) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
-def _waits(result: Future[Measured]) -> bool:
+def _waits(result: Future[Measurement]) -> bool:
     return not wait([result], timeout=UPDATE_EVERY_S).done
 
 
-def _show_bar(result: Future[Measured], board: Board, console: Console) -> None:
+def _show_bar(result: Future[Measurement], board: Board, console: Console) -> None:
     columns = (TextColumn("Evaluating {task.description}"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"))
     until = time.monotonic() + SHOWN_AFTER_S
     while _waits(result):
@@ -161,7 +161,7 @@ def _show_bar(result: Future[Measured], board: Board, console: Console) -> None:
                 bars.update(bar, description=run.phase, completed=run.done_steps)
 
 
-def _show_lines(result: Future[Measured], board: Board, console: Console) -> None:
+def _show_lines(result: Future[Measurement], board: Board, console: Console) -> None:
     started, countdown = time.monotonic(), Countdown()
     while _waits(result):
         run = board.snapshot().get(RUN)

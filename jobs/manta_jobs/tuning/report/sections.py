@@ -24,7 +24,7 @@ SCHEDULERS = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BaselineVerdict:
     """The fine-tuned model beside the baseline."""
 
     is_better: bool
@@ -131,7 +131,7 @@ def compared_metric(config: ExperimentConfig, test_metrics: dict[str, float], ba
 
 def comparison_of(
     results: SearchResults, *, test_metrics: dict[str, float], baseline_metrics: dict[str, float] | None
-) -> Comparison | None:
+) -> BaselineVerdict | None:
     """Compare the fine-tuned model with the baseline; None without a baseline."""
     key = compared_metric(results.config, test_metrics, baseline_metrics)
     if baseline_metrics is None or key not in test_metrics or key not in baseline_metrics:
@@ -140,8 +140,8 @@ def comparison_of(
     gain = baseline - tuned if key == "loss" else tuned - baseline
     name, figures = key.replace("_", " "), f"{tuned:.4f} against {baseline:.4f}"
     if gain > 0:
-        return Comparison(True, f"Fine-tuning beats {BASELINE} by {gain:.4f} in test {name}: {figures}.")
-    return Comparison(
+        return BaselineVerdict(True, f"Fine-tuning beats {BASELINE} by {gain:.4f} in test {name}: {figures}.")
+    return BaselineVerdict(
         False,
         f"Fine-tuning does not beat {BASELINE} in test {name}: {figures}. The simpler model is the better choice, unless "
         "more epochs, a higher learning rate or another encoder turn that around.",
