@@ -141,7 +141,7 @@ def test_a_batch_has_a_row_for_every_worker() -> None:
         ({"train": {"early_stopping": 2}}, "train.early_stopping"),
         ({"train": {"label_smoothing": 0.1}}, "train.label_smoothing"),
         ({"train": {"focal_gamma": 2}}, "train.focal_gamma"),
-        ({"train": {"deepspeed": {"communication_data_type": "fp16"}}}, "train.deepspeed"),
+        ({"train": {"deepspeed": {"prescale_gradients": True}}}, "train.deepspeed"),
     ],
 )
 def test_what_only_fine_tuning_knows_is_refused_for_a_linear_model(values: dict[str, Any], name: str) -> None:
