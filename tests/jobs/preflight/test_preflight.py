@@ -231,7 +231,9 @@ def test_preflight_then_a_run_that_shows_estimate_and_baseline(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("manta_jobs.preflight.probe.TRAIN_S", 0.5)
-    path = written(tmp_path, three_classes, tiny_model, num_workers=2, cpus_per_worker=1, num_epochs=1, learning_rate=1e-6)
+    path = written(
+        tmp_path, three_classes, tiny_model, method="full", num_workers=2, cpus_per_worker=1, num_epochs=1, learning_rate=1e-6
+    )
     assert run(monkeypatch, "preflight", path, "--json", "--set", "model.max_length=5", "--set", "train.cost_per_hour=2") == 0
     output = capsys.readouterr()
     answer = json.loads(output.out)
