@@ -159,6 +159,8 @@ def convert(model: torch.nn.Module, file: Path, *, names: Sequence[str]) -> None
     """
     import torch
 
+    from manta.model.encoder import quiet_transformers
+
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -170,7 +172,8 @@ def convert(model: torch.nn.Module, file: Path, *, names: Sequence[str]) -> None
 
     openvino = load_openvino()
     example = tuple(torch.ones((2, 8), dtype=torch.int64) for _ in names)
-    with warnings.catch_warnings(), _same_logging(), torch.inference_mode():
+    # The tracer reads every attribute, of which transformers logs some.
+    with warnings.catch_warnings(), _same_logging(), quiet_transformers(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracer lists what it takes for constant; the comparison decides
         traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
             Logits().eval(), example, check_trace=False

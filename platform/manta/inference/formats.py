@@ -37,7 +37,7 @@ MAX_ACCURACY_LOSS = 0.005
 SIGNIFICANCE = 0.05
 MAX_PROBABILITY_CHANGE = 0.02
 """The largest accepted change of a row's calibrated probabilities, on the average of the rows."""
-MAX_NEIGHBOUR_CHANGE = 1e-3
+MAX_NEIGHBOUR_CHANGE = 0.01
 """The largest accepted change of a probability when the same text is computed alone instead of in a batch."""
 
 
