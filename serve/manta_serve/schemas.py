@@ -304,7 +304,7 @@ class Abstention(BaseModel):
 
 
 class LabelSets(BaseModel):
-    """How often the label sets of the answers hold the right label."""
+    """Coverage and size of the label sets of the answers."""
 
     coverage: Annotated[float, Field(description="Share of sets that were to hold it.")]
     test_coverage: Annotated[float | None, Field(description="Share of sets that hold it on the test rows.")]

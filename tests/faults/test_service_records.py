@@ -1,10 +1,9 @@
-"""What a service writes down behind HAProxy: clients that leave, and every request until SIGTERM ends it."""
+"""Records of a service behind HAProxy: clients that leave are counted, and every request until SIGTERM is logged."""
 
 from __future__ import annotations
 
 import json
 import signal
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +18,7 @@ from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
 from manta_serve.keys import KeyStore
 
-from ..serve.running import processes_of, running, until
+from ..serve.running import leave, processes_of, running, until
 from ..serve.untrained import artifact_of
 
 if TYPE_CHECKING:
@@ -84,15 +83,8 @@ def test_clients_that_leave_are_counted_and_no_line_is_lost_at_the_end(service: 
     head = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Authorization: Bearer {service.key}\r\n"
     whole = f"{head}Content-Length: {len(SLOW)}\r\n\r\n".encode() + SLOW
-    for sent, leaves in ((whole, True), (whole, False), (whole[:300], True), (whole[:300], False)):
-        client = socket.create_connection(("127.0.0.1", service.port), timeout=60)
-        client.sendall(sent)
-        if leaves:
-            client.close()
-        else:  # it says only that nothing more will come
-            client.shutdown(socket.SHUT_WR)
-            client.recv(100)
-            client.close()
+    for sent, at_once in ((whole, True), (whole, False), (whole[:300], True), (whole[:300], False)):
+        leave(service.port, sent, at_once=at_once)
     until(lambda: service.gone() == 4, what="four clients that left", limit_s=60)
 
     with ThreadPoolExecutor(8) as clients:

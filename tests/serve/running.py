@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -50,6 +51,15 @@ def until(condition: object, *, what: str, limit_s: float = WAIT_S) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
+
+
+def leave(port: int, sent: bytes, *, at_once: bool) -> None:
+    """Send a part of a request or all of it, and leave: at once, or after saying only that nothing more will come."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(sent)
+        if not at_once:
+            client.shutdown(socket.SHUT_WR)
+            client.recv(100)
 
 
 def processes_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

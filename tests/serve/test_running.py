@@ -18,7 +18,7 @@ from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
 
-from .running import documented, listening, processes_of, running, until
+from .running import documented, leave, listening, processes_of, running, until
 from .untrained import artifact_of
 
 if TYPE_CHECKING:
@@ -118,15 +118,8 @@ def gone(service: Service) -> float:
 def test_clients_that_leave_are_counted_and_no_fault(service: Service) -> None:
     before = gone(service)
     whole = HEAD + f"Content-Length: {len(SLOW)}\r\n\r\n".encode() + SLOW
-    for sent, leaves in ((whole, True), (whole, False), (whole[:200], True), (whole[:200], False)):
-        client = socket.create_connection(("127.0.0.1", service.port), timeout=60)
-        client.sendall(sent)
-        if leaves:
-            client.close()
-        else:  # it says only that nothing more will come
-            client.shutdown(socket.SHUT_WR)
-            client.recv(100)
-            client.close()
+    for sent, at_once in ((whole, True), (whole, False), (whole[:200], True), (whole[:200], False)):
+        leave(service.port, sent, at_once=at_once)
     until(lambda: gone(service) == before + 4, what="four clients that left", limit_s=60)
     log = service.log()
     assert [file.name for file in (log, *log.parent.glob("serve/*.log")) if "raceback" in file.read_text()] == []

@@ -46,9 +46,9 @@ MOST_WAITING = 5
 """Attempts for one name that may wait; more are refused at once."""
 MOST_NAMES = 10_000
 CALM_S = 60.0
-"""The audit log tells of unknown names once in this time, so that nobody fills the disk with made-up ones."""
+"""Seconds between two audit records of unknown names, so that nobody fills the disk with made-up ones."""
 UNKNOWN = "an unknown name"
-"""What the audit log has in the place of a name that is not in the file: people type passwords there, too."""
+"""Stands in the audit log for a name that is not in the file, because people type passwords there, too."""
 
 
 class Account(BaseModel):

@@ -57,7 +57,7 @@ class ModelInfo:
     guarantee: float | None
     """Probability with which `target_precision` holds; None if it holds on average."""
     set_coverage: float | None
-    """Share of label sets that were to hold the right label; None for a model without label sets."""
+    """Wanted share of label sets that hold the right label; None for a model without label sets."""
     takes_feedback: bool
     candidate: int | None
     """The version that is tried on a share of the requests; None if there is none."""

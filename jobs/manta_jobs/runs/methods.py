@@ -46,7 +46,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the methods of a run gave. At least one of the two models is there."""
+    """Result of the methods of a run. At least one of the two models is there."""
 
     linear: LinearModel | None = None
     trained: TrainingState | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from manta.inference.calibration import row_decisions
 from manta.storage.folders import write_atomically
 from manta.storage.object_store import fetch, store
 
@@ -50,12 +51,13 @@ class Rival:
     @classmethod
     def of(cls, logits: Floats, targets: Targets, *, labels: LabelSpace) -> Rival:
         """Take the linear model's logits `(rows, outputs)` of rows that it was not fitted to."""
-        return cls(right_rows(logits, targets, labels=labels), targets, labels)
+        return cls(row_decisions(labels.probabilities(logits), targets, labels=labels)[1], targets, labels)
 
     def lead(self, full: Floats, rows: Rows | None = None) -> Lead:
         """Compare with the logits `(rows, outputs)` of the fine-tuned model, for all rows or for those at `rows`."""
         chosen = np.arange(len(self.targets)) if rows is None else rows
-        mine, theirs = self.right[chosen], right_rows(full, self.targets[chosen], labels=self.labels)
+        mine = self.right[chosen]
+        _, theirs = row_decisions(self.labels.probabilities(full), self.targets[chosen], labels=self.labels)
         return Lead(len(chosen), int(mine.sum()), int(theirs.sum()), int((mine != theirs).sum()), needed=KEPT_ABOVE)
 
     def lead_in_folds(self, parts: Sequence[Floats], folds: Rows) -> Lead:
@@ -89,12 +91,6 @@ class Lead:
     def is_enough(self) -> bool:
         """True if `linear` is kept."""
         return self.errors > self.needed
-
-
-def right_rows(logits: Floats, targets: Targets, *, labels: LabelSpace) -> npt.NDArray[np.bool_]:
-    """Tell for each row if the answer of its logits is right `(rows,)`; in a multilabel task, if every label is."""
-    same = labels.decide(labels.probabilities(logits)) == targets
-    return np.asarray(same.reshape(len(same), -1).all(axis=1))
 
 
 def write_lead(folder: Path, lead: Lead) -> None:

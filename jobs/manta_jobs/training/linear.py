@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from manta.cluster.gpus import hide_gpus, hide_unassigned_gpus
+from manta.cluster.gpus import hide_unassigned_gpus
 from manta.data.encode import EncodedSplit
 from manta.evaluation.metrics import row_losses
 from manta.inference.batches import token_batches
@@ -88,9 +88,7 @@ def train_linear(setup: LinearSetup) -> LinearModel:
     found = read_linear(setup.folder)
     if found is not None:
         return found
-    hide_unassigned_gpus()
-    if setup.config.train.use_gpu is False:
-        hide_gpus()
+    hide_unassigned_gpus(use_gpu=setup.config.train.use_gpu)
     torch.set_num_threads(setup.num_threads)
     data_folder = fetch(setup.data.folder)
     splits = {name: EncodedSplit(data_folder / f"{name}.arrow") for name in split_names(setup.data)}

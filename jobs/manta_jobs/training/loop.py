@@ -18,7 +18,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from manta.cluster.gpus import hide_gpus, hide_unassigned_gpus
+from manta.cluster.gpus import hide_unassigned_gpus
 from manta.data.encode import seen_tokens
 from manta.evaluation.metrics import METRIC_NAMES, classification_metrics
 from manta.model.adapt import adapt, compute_only_cls
@@ -95,9 +95,7 @@ class WorkerSetup:
 def train_worker(arguments: dict[str, Any]) -> None:
     """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
     setup: WorkerSetup = arguments["setup"]
-    hide_unassigned_gpus()
-    if setup.config.train.use_gpu is False:  # of a worker in the command's own process, which Ray assigns nothing
-        hide_gpus()
+    hide_unassigned_gpus(use_gpu=setup.config.train.use_gpu)
     kept = install_quick_dropout()  # noqa: F841  # kept until training ends
     with process_group(), suppress(LinearLeadsError):
         training = begun(setup)

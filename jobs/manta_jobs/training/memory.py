@@ -25,9 +25,9 @@ BACKWARD_FACTOR = 1.5
 # The rest stays free for other processes on the machine and for fragmentation.
 USABLE_SHARE = 0.85
 NUM_BUCKETS, SMALLEST_BUCKET = 8, 2_000_000
-"""Exchanges that the gradients of a step are spread over on GPUs, and the fewest numbers of one: smaller ones only cost latency."""
+"""On GPUs: the number of exchanges for the gradients of one step, and the smallest size of one, below which latency dominates."""
 LIVE_BUCKETS = 2
-"""Buckets' worth of parameters that ZeRO 3 keeps gathered."""
+"""Parameters that ZeRO 3 keeps gathered, as a multiple of the bucket size."""
 WHOLE_BUCKET = 500_000_000
 """The most numbers that DeepSpeed copies together for an exchange at ZeRO 0."""
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "status_alloc_failed", "bad_alloc")

@@ -39,7 +39,7 @@ class RunProgress:
     micro_batch_size: int = 0
     """Rows that a worker computes at a time; 0 before the workers have started."""
     unit: str = "steps"
-    """What `total_steps` counts."""
+    """The unit of `total_steps`."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
     messages: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A checkpoint before Ray Train restarts the workers of a run in another number.
+"""A checkpoint before Ray Train restarts a run with another number of workers.
 
 When a cluster has grown, Ray Train shuts all workers down at once and starts more. Its controller calls this callback first, which
 asks the workers for a checkpoint and waits for it, so that no work is lost. The callback's classes are for developers of Ray, which

@@ -63,7 +63,7 @@ class Updates:
         self.counts[3] *= skipped
 
     def reset(self) -> None:
-        """Begin a new count of steps. The skipped steps in a row go on."""
+        """Count losses and steps from zero again, but keep the number of skipped steps in a row."""
         self.counts[:3].zero_()
 
     @property

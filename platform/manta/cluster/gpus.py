@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Literal
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def hide_unassigned_gpus() -> None:
-    """Hide all GPUs from this process if it is a worker of Ray without an assigned GPU.
+def hide_unassigned_gpus(*, use_gpu: bool | Literal["auto"] = "auto") -> None:
+    """Hide all GPUs from this process if it is a worker of Ray without an assigned GPU, or if `train.use_gpu` is False.
 
-    Call it before the process asks torch for GPUs. A process outside of Ray keeps what it sees.
+    Call it before the process asks torch for GPUs. Otherwise a process outside of Ray keeps what it sees.
     """
     ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized() and not ray.get_gpu_ids():
-        hide_gpus()
+    if use_gpu is False or (ray is not None and ray.is_initialized() and not ray.get_gpu_ids()):
+        os.environ[VISIBLE] = ""
 
 
 def order_gpus() -> None:
@@ -31,8 +32,3 @@ def order_gpus() -> None:
     ids = os.environ.get(VISIBLE, "").split(",")
     if all(name.isdigit() for name in ids):
         os.environ[VISIBLE] = ",".join(sorted(ids, key=int))
-
-
-def hide_gpus() -> None:
-    """Hide all GPUs from this process. Call it before the process asks torch for GPUs."""
-    os.environ[VISIBLE] = ""

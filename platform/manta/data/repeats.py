@@ -1,4 +1,4 @@
-"""Texts that occur again: found by 64-bit hashes, of which the numbers of all rows fit into memory, and then compared themselves.
+"""Repeated texts: found by 64-bit hashes, which fit into memory for all rows, and then compared as texts.
 
 Two texts with the same hash never count as the same. The texts that are compared are in memory in parts of limited size.
 """
@@ -72,7 +72,7 @@ def num_shared(splits: dict[str, Sequence[T]]) -> dict[tuple[str, str], int]:
 
 
 def _texts_of(texts: Sequence[T], rows: Indices, hashes: Hashes, wanted: Hashes) -> set[T]:
-    """Return the texts of those of the rows whose hash, of `hashes`, is a wanted one."""
+    """Return the texts of the rows whose hash is a wanted one. `hashes` has one hash per row."""
     return set(taken(texts, rows[_among(hashes, wanted)]))
 
 
@@ -87,7 +87,7 @@ def _repeated(hashes: Hashes) -> Hashes:
 
 
 def _different(hashes: Hashes) -> Hashes:
-    """Return the different ones of some hashes, in ascending order. Sort them in place, as `numpy.unique` would copy them."""
+    """Return the distinct hashes in ascending order. They are sorted in place, because `numpy.unique` would copy them."""
     hashes.sort()
     is_new = np.ones(len(hashes), dtype=bool)
     np.not_equal(hashes[1:], hashes[:-1], out=is_new[1:])
@@ -111,7 +111,7 @@ def _among(hashes: Hashes, wanted: Hashes) -> npt.NDArray[np.bool_]:
 
 
 def _with_several_codes(hashes: Hashes, codes: Codes) -> Hashes:
-    """Return the hashes of which the rows have several codes, in ascending order."""
+    """Return the hashes whose rows have several codes, in ascending order."""
     order = np.argsort(hashes, kind="stable")
     hashes, codes = hashes[order], codes[order]
     starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))

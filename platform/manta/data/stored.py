@@ -1,4 +1,4 @@
-"""Columns of many rows as Arrow batches: in memory while they are small, else in a temporary file that goes with the process.
+"""Columns of many rows as Arrow batches: in memory while they are small, else in a temporary file, gone when the process ends.
 
 `BatchWriter` takes batches one after another. `StoredRows` reads their values again, some thousand at a time, so that the Python
 objects of all rows never exist at once.

@@ -1,4 +1,4 @@
-"""Promises about answers: a precision that holds with a stated confidence, and label sets that hold the right label so often.
+"""Guarantees about answers: a precision that holds with a stated probability, and label sets with a stated coverage.
 
 Both are made on rows that the model was not trained on, and hold for new rows drawn like those. docs/calibration.md says what is
 promised, docs/decisions/0019-which-guarantee.md compares the rules.
@@ -50,7 +50,7 @@ def guaranteed_threshold(
 
 
 def label_set_threshold(probabilities: Floats, targets: Targets, *, coverage: float) -> float | None:
-    """Return the probability from which a label belongs to the answer's label set, so that a share of sets has the right label.
+    """Return the probability from which a label is in the label set, so that the share `coverage` of sets holds the right one.
 
     `probabilities` are `(rows, labels)`, `targets` are class indices `(rows,)`. The threshold is a quantile of the right labels'
     probabilities (split conformal prediction with the least ambiguous sets, Sadinle et al., 2019,

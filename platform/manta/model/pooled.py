@@ -33,7 +33,7 @@ POOLING_MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "m
 
 @dataclass(frozen=True)
 class Pooling:
-    """The step from an encoder's token states to one vector for a text."""
+    """Pooling: how token states become one vector for a text."""
 
     mode: Literal["mean", "cls"] = "mean"
     """The mean over all tokens that are no padding, or the state of the first one."""

@@ -128,7 +128,7 @@ class ModelRegistry:
         return self.get(manifest.name, version=int(version.version))
 
     def add_formats(self, version: RegisteredVersion, artifact: ModelArtifact) -> None:
-        """Let the inference formats of an artifact join the version that was registered from it, and services take them.
+        """Add an artifact's inference formats to the version that was registered from it, and ask services to load them.
 
         The manifest counts them, so it comes last: whatever interrupts this leaves the version as it was.
 
