@@ -78,7 +78,7 @@ def matmul(num_threads: int) -> dict[str, Any]:
     """The best of several large square products (n^3 multiply-adds), in bfloat16 where the hardware computes in it."""
     import torch
 
-    from manta_jobs.training.engine import computes_bf16
+    from manta_jobs.training.engine.build import computes_bf16
 
     torch.set_num_threads(num_threads)
     on_gpu = torch.cuda.is_available()

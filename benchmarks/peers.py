@@ -21,7 +21,7 @@ from machine import synchronize
 from manta.config import ExperimentConfig
 from manta.config.file import load_config
 from manta.model.encoder import build_model, load_tokenizer, pretrained_source, set_dropout
-from manta_jobs.training.engine import computes_bf16
+from manta_jobs.training.engine.build import computes_bf16
 
 EVALUATION_BATCH_SIZE = 64  # as Manta's
 TextFunction = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]

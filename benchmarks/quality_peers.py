@@ -106,7 +106,7 @@ def trainer(task: Task, *, learning_rate: float, num_epochs: int) -> dict[str, A
     import torch
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-    from manta_jobs.training.engine import computes_bf16
+    from manta_jobs.training.engine.build import computes_bf16
 
     tokenizer, encoded = tokenized(task)
     arguments = TrainingArguments(
@@ -149,7 +149,7 @@ def plain_loop(task: Task) -> dict[str, Any]:
     from transformers import DataCollatorWithPadding, get_linear_schedule_with_warmup
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
-    from manta_jobs.training.engine import computes_bf16
+    from manta_jobs.training.engine.build import computes_bf16
 
     tokenizer, encoded = tokenized(task)
     collator, lengths = DataCollatorWithPadding(tokenizer), [len(row["input_ids"]) for row in encoded["train"]]

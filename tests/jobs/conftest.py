@@ -23,7 +23,7 @@ from manta.storage.folders import Storage
 from manta_jobs.cluster.connection import interruptible
 from manta_jobs.runs.prepare import PreparedRun, prepare
 from manta_jobs.training.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
-from manta_jobs.training.cpu_speedups import install_quick_dropout
+from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training, WorkerSetup, reported
 from manta_jobs.training.progress import Board
 from manta_jobs.training.validation import all_logits
@@ -94,7 +94,7 @@ def train_all(arguments: dict[str, Any]) -> None:
 
 def _let_the_cpu_compute_in_fp16() -> None:
     """DeepSpeed refuses fp16 on processors without fast half precision; slow is good enough here."""
-    from manta_jobs.training.zero import import_deepspeed
+    from manta_jobs.training.engine.zero import import_deepspeed
 
     import_deepspeed()
     from deepspeed.accelerator import get_accelerator

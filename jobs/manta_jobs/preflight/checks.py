@@ -26,7 +26,7 @@ from manta_jobs.preflight.estimate import (
 )
 from manta_jobs.preflight.tokens import TokenSample, histogram
 from manta_jobs.preflight.trial import try_encoder
-from manta_jobs.training.memory import FLOAT32
+from manta_jobs.training.engine.memory import FLOAT32
 from manta_jobs.tuning.samplers import grid_points
 
 if TYPE_CHECKING:

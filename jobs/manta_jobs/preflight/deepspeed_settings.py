@@ -45,7 +45,7 @@ def check_deepspeed(train: TrainConfig) -> None:
 
 def main() -> None:
     """Read the settings as JSON from stdin, and write the first fault, if there is one, as JSON to stdout."""
-    from manta_jobs.training.zero import import_deepspeed
+    from manta_jobs.training.engine.zero import import_deepspeed
 
     logging.disable(logging.CRITICAL)
     import_deepspeed()

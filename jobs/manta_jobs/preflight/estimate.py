@@ -12,7 +12,7 @@ from manta.errors import InputError
 from manta.model.adapt import adapt
 from manta.model.encoder import pretrained_source
 from manta_jobs.training.checkpoints import NUM_NEWEST_KEPT
-from manta_jobs.training.memory import (
+from manta_jobs.training.engine.memory import (
     BACKWARD_FACTOR,
     FLOAT32,
     USABLE_SHARE,

@@ -135,7 +135,7 @@ def measure(setup: ProbeSetup) -> ProbeResult:
     """Run the probe's task: build the model as a worker does, then time it."""
     import torch
 
-    from manta_jobs.training.cpu_speedups import install_quick_dropout
+    from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
 
     hide_unassigned_gpus()
     kept = install_quick_dropout()  # noqa: F841  # kept until the probe ends
@@ -200,7 +200,7 @@ def _train(
     """Train for `seconds`, but at least one step; return the seconds per row, the seconds per update, and the rows."""
     import torch
 
-    from manta_jobs.training.engine import resolve_precision
+    from manta_jobs.training.engine.build import resolve_precision
 
     precision = resolve_precision(setup.config.train)
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16

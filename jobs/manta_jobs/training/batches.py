@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from manta.data.encode import EncodedSplit
-from manta_jobs.training.gpu_speedups import made_ahead
+from manta_jobs.training.engine.gpu_speedups import made_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

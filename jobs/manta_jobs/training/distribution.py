@@ -15,9 +15,9 @@ import ray
 import torch
 import torch.distributed as dist
 
-from manta_jobs.training.engine import full_weights
-from manta_jobs.training.memory import peak_bytes
-from manta_jobs.training.zero import gradient_bytes, import_deepspeed, state_bytes
+from manta_jobs.training.engine.build import full_weights
+from manta_jobs.training.engine.memory import peak_bytes
+from manta_jobs.training.engine.zero import gradient_bytes, import_deepspeed, state_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

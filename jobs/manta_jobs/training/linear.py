@@ -28,7 +28,7 @@ from manta.model.loss import resolve_class_weights
 from manta.model.pooled import load_encoder
 from manta.model.regression import Regression, fit_regression
 from manta.storage.object_store import fetch, here, store
-from manta_jobs.training.engine import resolve_precision
+from manta_jobs.training.engine.build import resolve_precision
 from manta_jobs.training.progress import UPDATE_EVERY_S, Board, RunProgress
 from manta_jobs.training.validation import read_logits, write_logits
 

@@ -26,7 +26,6 @@ from manta.model.encoder import build_model, dropout_rates
 from manta.model.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
 from manta.model.seen_rows import train_seen_rows
 from manta.storage.object_store import fetch, here, url_of
-from manta_jobs.training import memory
 from manta_jobs.training.batches import Pass, Rows, WorkerRows, num_micro_batches
 from manta_jobs.training.checkpoints import (
     WEIGHTS_FILE,
@@ -37,18 +36,19 @@ from manta_jobs.training.checkpoints import (
     latest_checkpoint,
 )
 from manta_jobs.training.choice import LinearLeadsError, Rival, write_lead
-from manta_jobs.training.cpu_speedups import install_quick_dropout
 from manta_jobs.training.distribution import WorkRecord, agreed_hash, gathered_facts, node_id, process_group
-from manta_jobs.training.engine import agreed_precision, build_engine, full_weights, schedule
-from manta_jobs.training.gpu_speedups import read_no_masks
-from manta_jobs.training.optimizer_state import (
+from manta_jobs.training.engine import memory
+from manta_jobs.training.engine.build import agreed_precision, build_engine, full_weights, schedule
+from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
+from manta_jobs.training.engine.gpu_speedups import read_no_masks
+from manta_jobs.training.engine.optimizer_state import (
     Saver,
     restore,
 )
+from manta_jobs.training.engine.updates import MOST_SKIPPED, Updates
+from manta_jobs.training.engine.zero import end
 from manta_jobs.training.progress import Board, Part, StepReporter
-from manta_jobs.training.updates import MOST_SKIPPED, Updates
 from manta_jobs.training.validation import all_logits, cross_validate, steps_of_parts
-from manta_jobs.training.zero import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from ray.train import UserCallback
 
 from manta.errors import RunError
 from manta_jobs.cluster.losses import WorkersLostError, advice, ran_out_of_memory, reason
-from manta_jobs.training.memory import OutOfMemory, is_out_of_memory
+from manta_jobs.training.engine.memory import OutOfMemory, is_out_of_memory
 
 if TYPE_CHECKING:
     from manta_jobs.training.progress import Board

@@ -21,7 +21,7 @@ from manta.errors import RunError
 from manta.storage.object_store import fetch, store
 from manta_jobs.training.batches import Rows, evaluation_batches
 from manta_jobs.training.choice import LinearLeadsError, write_lead
-from manta_jobs.training.memory import free_memory
+from manta_jobs.training.engine.memory import free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

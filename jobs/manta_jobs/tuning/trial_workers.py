@@ -20,9 +20,9 @@ from ray.train import UserCallback
 
 from manta.cluster.gpus import hide_unassigned_gpus
 from manta.errors import InputError, RunError
-from manta_jobs.training.cpu_speedups import install_quick_dropout
+from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
+from manta_jobs.training.engine.memory import free_memory
 from manta_jobs.training.loop import Training, WorkerSetup, begun
-from manta_jobs.training.memory import free_memory
 from manta_jobs.training.progress import Board
 from manta_jobs.training.recovery import first_line, halved, is_own_error, lost_phrase, own_sentence
 from manta_jobs.training.trainer import build_trainer, worker_setup

@@ -164,7 +164,7 @@ def test_the_counted_activations_are_about_those_that_a_pass_keeps(tiny_model: P
 
     from manta.model.encoder import build_model
     from manta.model.loss import ClassificationLoss, TrainedClassifier
-    from manta_jobs.training.memory import bytes_per_row
+    from manta_jobs.training.engine.memory import bytes_per_row
 
     labels, config = LabelSpace(("a", "b", "c"), "multiclass"), ModelConfig(pretrained=str(tiny_model), max_length=32)
     model = TrainedClassifier(

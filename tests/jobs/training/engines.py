@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from manta.config import TrainConfig
-from manta_jobs.training.engine import build_engine
-from manta_jobs.training.zero import import_deepspeed
+from manta_jobs.training.engine.build import build_engine
+from manta_jobs.training.engine.zero import import_deepspeed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from manta.config import TrainConfig
-from manta_jobs.training import engine
-from manta_jobs.training.engine import deepspeed_config, schedule
+from manta_jobs.training.engine import build as engine
+from manta_jobs.training.engine.build import deepspeed_config, schedule
+from manta_jobs.training.engine.zero import restore_scaler, scaler_state
 from manta_jobs.training.loop import compute_deterministically
-from manta_jobs.training.zero import restore_scaler, scaler_state
 
 
 def rates(num_steps: int, **settings: Any) -> list[float]:

@@ -10,9 +10,9 @@ import torch.distributed as dist
 
 from manta.config import TrainConfig
 from manta.errors import InputError
-from manta_jobs.training import memory
-from manta_jobs.training.engine import deepspeed_config
-from manta_jobs.training.memory import FLOAT32, Room, bucket_size, buffer_bytes
+from manta_jobs.training.engine import memory
+from manta_jobs.training.engine.build import deepspeed_config
+from manta_jobs.training.engine.memory import FLOAT32, Room, bucket_size, buffer_bytes
 
 from .engines import STAGES, engine_of, in_processes, rows_of
 from .test_updates import updates_of

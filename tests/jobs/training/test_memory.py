@@ -10,9 +10,9 @@ from manta.labels import LabelSpace
 from manta.model.encoder import build_model
 from manta.model.loss import ClassificationLoss, TrainedClassifier
 from manta_jobs.cluster import connection
-from manta_jobs.training import memory
 from manta_jobs.training.checkpoints import TrainingState
-from manta_jobs.training.memory import (
+from manta_jobs.training.engine import memory
+from manta_jobs.training.engine.memory import (
     Room,
     agreed_micro_batch_size,
     agreed_zero_stage,

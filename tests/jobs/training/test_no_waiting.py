@@ -23,8 +23,8 @@ from manta.model.encoder import build_model, load_tokenizer
 from manta.model.loss import ClassificationLoss, TrainedClassifier
 from manta_jobs.training.batches import WorkerRows, shares
 from manta_jobs.training.distribution import MOST_PENDING_EVENTS, Stopwatch
-from manta_jobs.training.engine import build_engine
-from manta_jobs.training.gpu_speedups import made_ahead, read_no_masks
+from manta_jobs.training.engine.build import build_engine
+from manta_jobs.training.engine.gpu_speedups import made_ahead, read_no_masks
 from manta_jobs.training.loop import seed_step
 
 from .engines import in_processes

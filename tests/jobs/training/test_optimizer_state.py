@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from manta_jobs.training.optimizer_state import read_part
-from manta_jobs.training.zero import Fragment
+from manta_jobs.training.engine.optimizer_state import read_part
+from manta_jobs.training.engine.zero import Fragment
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from manta_jobs.training.cpu_speedups import bernoulli_, install_quick_dropout
+from manta_jobs.training.engine.cpu_speedups import bernoulli_, install_quick_dropout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

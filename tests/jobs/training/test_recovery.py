@@ -8,7 +8,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from manta.errors import RunError
 from manta_jobs.cluster.losses import WorkersLostError, losses_named
-from manta_jobs.training.memory import OutOfMemory, exhaustion_named
+from manta_jobs.training.engine.memory import OutOfMemory, exhaustion_named
 from manta_jobs.training.recovery import Recovery, first_line, is_own_error
 from manta_jobs.training.trainer import failure
 

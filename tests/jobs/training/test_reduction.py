@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from manta_jobs.training.cpu_speedups import MIN_ROWS, average_gradients
+from manta_jobs.training.engine.cpu_speedups import MIN_ROWS, average_gradients
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,10 +15,10 @@ from manta.config.file import write_config
 from manta.labels import LabelSpace
 from manta.model.loss import ClassificationLoss
 from manta_jobs.training.checkpoints import WEIGHTS_FILE, TrainingState, write_checkpoint
-from manta_jobs.training.engine import full_weights
-from manta_jobs.training.optimizer_state import gather_master_weights, gather_moments, restore
-from manta_jobs.training.updates import Updates
-from manta_jobs.training.zero import scaler_state
+from manta_jobs.training.engine.build import full_weights
+from manta_jobs.training.engine.optimizer_state import gather_master_weights, gather_moments, restore
+from manta_jobs.training.engine.updates import Updates
+from manta_jobs.training.engine.zero import scaler_state
 
 from ..conftest import experiment, ran_without_cluster
 from .engines import STAGES, engine_of, in_processes, rows_of

@@ -18,7 +18,7 @@ from manta.console import people_console
 from manta.errors import RunError
 from manta.model.adapt import is_unread
 from manta_jobs.runs.train import train
-from manta_jobs.training.memory import OutOfMemory
+from manta_jobs.training.engine.memory import OutOfMemory
 from manta_jobs.training.progress import Board
 from manta_jobs.training.recovery import Recovery
 from manta_jobs.training.trainer import fit_here

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from manta.config import TrainConfig
-from manta_jobs.training import zero
-from manta_jobs.training.engine import deepspeed_config
+from manta_jobs.training.engine import zero
+from manta_jobs.training.engine.build import deepspeed_config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from manta_jobs.training.memory import free_memory
+from manta_jobs.training.engine.memory import free_memory
+from manta_jobs.training.engine.zero import end
 from manta_jobs.training.progress import Board
-from manta_jobs.training.zero import end
 from manta_jobs.tuning import trial_workers
 from manta_jobs.tuning.trial_queue import Assignment
 

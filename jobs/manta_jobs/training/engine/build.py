@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from manta.model.adapt import parameter_groups
-from manta_jobs.training.memory import LIVE_BUCKETS, bucket_size
-from manta_jobs.training.zero import exchange_in, import_deepspeed, stay_at_lowest_scale
+from manta_jobs.training.engine.memory import LIVE_BUCKETS, bucket_size
+from manta_jobs.training.engine.zero import exchange_in, import_deepspeed, stay_at_lowest_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 from manta_jobs.training.checkpoints import OPTIMIZER_FILE, WEIGHTS_FILE, CheckpointWriter, TrainingState
-from manta_jobs.training.engine import full_weights
-from manta_jobs.training.zero import Fragment, fragments, restore_scaler, scaler_state
+from manta_jobs.training.engine.build import full_weights
+from manta_jobs.training.engine.zero import Fragment, fragments, restore_scaler, scaler_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable

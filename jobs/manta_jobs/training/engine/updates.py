@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from manta_jobs.training.cpu_speedups import average_gradients, reduces_itself
+from manta_jobs.training.engine.cpu_speedups import average_gradients, reduces_itself
 
 if TYPE_CHECKING:
     from collections.abc import Callable
