@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from manta_ui.search_views import charts_html, scatter_of, search_line, styles_of, trials_html
-from manta_ui.searches import Mean, Search, ShownTrial, results_of
-from manta_ui.tracking_client import Run
+from manta_ui.searches import Mean, RecordedSearch, ShownTrial, results_of
+from manta_ui.tracking_client import TrackedRun
 
 from .recorded import write_results
 
@@ -24,9 +24,9 @@ TRIALS = (
 )
 
 
-def search(status: str = "FINISHED", **recorded: object) -> Search:
-    run = Run("1", "desk-tune-20260101-120000-abcd", status, 0, None, {}, {}, {})
-    return Search(run, "accuracy", TRIALS, "", **recorded)  # type: ignore[arg-type]
+def search(status: str = "FINISHED", **recorded: object) -> RecordedSearch:
+    run = TrackedRun("1", "desk-tune-20260101-120000-abcd", status, 0, None, {}, {}, {})
+    return RecordedSearch(run, "accuracy", TRIALS, "", **recorded)  # type: ignore[arg-type]
 
 
 def test_the_trial_that_the_search_chose_is_the_best_everywhere(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_the_best_trials_have_a_colour_and_every_trial_a_line_with_its_name() ->
     many = tuple(
         ShownTrial(f"trial-{index:03d}", "done", RATES, (0.1, index / 10), (1.0, 0.5), index / 10, "") for index in range(9)
     )
-    run = Run("1", "desk-tune-20260101-120000-abcd", "FINISHED", 0, None, {}, {}, {})
-    found = Search(run, "accuracy", many, "")
+    run = TrackedRun("1", "desk-tune-20260101-120000-abcd", "FINISHED", 0, None, {}, {}, {})
+    found = RecordedSearch(run, "accuracy", many, "")
     charts = charts_html(found)
     for metric in ("accuracy", "loss"):
         assert f"Validation {metric} by epoch, all trials" in charts

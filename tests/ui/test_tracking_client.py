@@ -16,7 +16,7 @@ from manta_ui.model_views import version_html, versions_html
 from manta_ui.searches import read_search
 from manta_ui.services import Services
 from manta_ui.tabs import models, tuning
-from manta_ui.tracking_client import NothingRecordedError, Run, TrackingClient, TrackingError, TrackingStartingError, Version
+from manta_ui.tracking_client import NothingRecordedError, TrackedRun, TrackingClient, TrackingError, TrackingStartingError, Version
 from manta_ui.tracking_server import TrackingServer
 
 from .recorded import EVIL, SEARCH, record_search, record_versions
@@ -152,7 +152,7 @@ def test_a_password_of_the_server_is_neither_shown_nor_sent_with_a_job() -> None
 
 
 def test_an_auto_stage_is_shown_with_the_one_that_ran() -> None:
-    run = Run("1", "run", "FINISHED", 0, 1, metrics={}, settings={"train.zero_stage": "auto"}, tags={})
+    run = TrackedRun("1", "run", "FINISHED", 0, 1, metrics={}, settings={"train.zero_stage": "auto"}, tags={})
     version = Version("desk", 1, (), 0, lineage={}, run_id="1", run=run)
     assert "1 (auto)" in version_html(version, {"distribution": {"zero_stage": 1}}, "")
     assert ">auto<" in version_html(version, {}, "")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STOPS_WITHIN_S = 30.0
 
 
-class LocalCluster:
+class PageCluster:
     """The cluster. As a context manager, it stops at the end; it also ends if the page is killed.
 
     Its jobs use the same storage as the page.
@@ -36,7 +36,7 @@ class LocalCluster:
         self._process: subprocess.Popen[bytes] | None = None
         self._api: JobsApi | None = None
 
-    def __enter__(self) -> LocalCluster:
+    def __enter__(self) -> PageCluster:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from manta.registry.decisions import Decision
-    from manta_ui.tracking_client import Model, Version
+    from manta_ui.tracking_client import TrackedModel, Version
 
 MOST_CHARACTERS = 16
 """Characters of a hash that are shown; `manta models show` shows all of it."""
@@ -75,7 +75,7 @@ def verdict_html(lines: Sequence[Mapping[str, Any]], *, champion: str, candidate
     return table_html("verdict", ["gate", "line", champion, candidate, "bound", "in words"], rows, caption=title) if rows else ""
 
 
-def decisions_html(model: Model) -> str:
+def decisions_html(model: TrackedModel) -> str:
     """Return the decisions about a model's versions, newest first."""
     rows = [
         [
@@ -92,7 +92,7 @@ def decisions_html(model: Model) -> str:
     return table_html("decisions", headings, rows, caption=f"Decisions about {model.name}, newest first") if rows else ""
 
 
-def last_verdict(model: Model, version: int) -> Decision | None:
+def last_verdict(model: TrackedModel, version: int) -> Decision | None:
     """Return the last decision about a version for which the gate was run; None if there is none."""
     return next((item for item in reversed(model.decisions) if item.version == version and item.figures), None)
 

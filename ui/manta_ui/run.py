@@ -22,7 +22,7 @@ from manta.storage.urls import check_scheme
 from manta_ui.accounts import Accounts
 from manta_ui.client import ServeClient
 from manta_ui.cluster_jobs import ClusterJobs
-from manta_ui.local_cluster import LocalCluster
+from manta_ui.local_cluster import PageCluster
 from manta_ui.services import Services
 from manta_ui.sessions import Sessions
 from manta_ui.tracking_client import TrackingClient
@@ -161,10 +161,10 @@ def jobs_of(settings: PageSettings) -> Iterator[ClusterJobs | None]:
     if not (address or settings.cluster or os.environ.get("MANTA_CLUSTER")):
         address = os.environ.get("RAY_ADDRESS", "")
         if not address.startswith(HTTP):  # Ray's other addresses accept no jobs
-            if not (is_loopback(settings.host) and LocalCluster.can_start()):
+            if not (is_loopback(settings.host) and PageCluster.can_start()):
                 yield None
                 return
-            with LocalCluster(Storage.resolve(None)) as cluster:
+            with PageCluster(Storage.resolve(None)) as cluster:
                 yield ClusterJobs(cluster.api, is_up=cluster.is_up)
             return
     api = JobsApi(connection(cluster=settings.cluster, address=address, token_file=settings.token_file))

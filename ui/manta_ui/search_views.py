@@ -13,7 +13,7 @@ from manta_ui.tables import Cell, figure_cell, table_html
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from manta_ui.searches import Mean, Search, ShownTrial
+    from manta_ui.searches import Mean, RecordedSearch, ShownTrial
 
 PREFERRED = ("train.learning_rate", "model.dropout")
 """The settings that the scatter shows first, if they were searched."""
@@ -24,7 +24,7 @@ ON_LOG_AXES = {"train.learning_rate", "train.weight_decay"}
 KINDS = {"failed": "manta-bad", "done": "manta-good", "stopped early": "manta-faint", "not run": "manta-faint"}
 
 
-def search_line(search: Search) -> str:
+def search_line(search: RecordedSearch) -> str:
     """Return the progress of a search in one sentence."""
     ended = sum(trial.state != "training" for trial in search.trials)
     began = f"began {moment(search.run.started_ms)} UTC"
@@ -38,7 +38,7 @@ def search_line(search: Search) -> str:
     return f"{search.run.name} ({began}) is {how}{leader}."
 
 
-def trials_html(search: Search) -> str:
+def trials_html(search: RecordedSearch) -> str:
     """Return a table of all trials, best first, then those without a result. A click on a heading sorts it."""
     ordered = [*search.ranked, *(trial for trial in search.trials if trial.score is None)]
     settings, styles = search.settings, styles_of(search)
@@ -60,7 +60,7 @@ def trials_html(search: Search) -> str:
     return table_html("trials", headings, rows, caption=caption, marked=marked)
 
 
-def charts_html(search: Search) -> str:
+def charts_html(search: RecordedSearch) -> str:
     """Return the curves of all trials and the scatter, side by side if there is room."""
     metric = f"validation {search.metric}"
     parts = [curves_of(search, metric, lambda trial: trial.history)]
@@ -70,7 +70,7 @@ def charts_html(search: Search) -> str:
     return f'<div class="manta-grid-of-charts">{"".join(parts)}</div>' if any(parts) else ""
 
 
-def scatter_of(search: Search) -> str:
+def scatter_of(search: RecordedSearch) -> str:
     """Draw two searched settings against each other, colored by the metric. A single setting is drawn against the metric."""
     drawn = [trial for trial in search.trials if trial.is_drawn]
     numeric = [name for name in search.settings if drawn and all(trial.number(name) is not None for trial in drawn)]
@@ -102,7 +102,7 @@ def scatter_of(search: Search) -> str:
     )
 
 
-def curves_of(search: Search, label: str, values_of: Callable[[ShownTrial], Sequence[float]]) -> str:
+def curves_of(search: RecordedSearch, label: str, values_of: Callable[[ShownTrial], Sequence[float]]) -> str:
     """Draw a figure after each epoch, with a line for each trial. The best trials have colors, and any stands out if pointed at."""
     styles = styles_of(search)
     drawn = [trial for trial in search.ranked if any(map(math.isfinite, values_of(trial)))]
@@ -121,13 +121,13 @@ def curves_of(search: Search, label: str, values_of: Callable[[ShownTrial], Sequ
     )
 
 
-def styles_of(search: Search) -> dict[str, int]:
+def styles_of(search: RecordedSearch) -> dict[str, int]:
     """Return the style of each of the best trials, by name, the same in all charts and in the table."""
     styles = [style for style in range(NUM_STYLES) if style != BACKGROUND]
     return {trial.name: style for style, trial in zip(styles, search.ranked, strict=False)}
 
 
-def config_html(search: Search) -> str:
+def config_html(search: RecordedSearch) -> str:
     """Return the winner's config as YAML, or a sentence that says when it will be available."""
     if search.best_config:
         return f'<pre class="manta-log" tabindex="0" aria-label="Best config">{html.escape(search.best_config)}</pre>'
@@ -140,13 +140,13 @@ def short_name(setting: str) -> str:
     return setting.rsplit(".", 1)[-1].replace("_", " ")
 
 
-def _title(trial: ShownTrial, search: Search) -> str:
+def _title(trial: ShownTrial, search: RecordedSearch) -> str:
     values = ", ".join(f"{short_name(name)} {_shown(trial, name)}" for name in search.settings if name in trial.values)
     score = "no result yet" if trial.score is None else f"validation {search.metric} {trial.score:.4f}"
     return f"{trial.name}: {values}; {score}; {trial.state}"
 
 
-def _result(trial: ShownTrial, search: Search) -> str:
+def _result(trial: ShownTrial, search: RecordedSearch) -> str:
     """Return the result that decides about a trial: its mean over other seeds, if it was confirmed."""
     mean = search.means.get(trial.name)
     if mean is None:

@@ -11,7 +11,7 @@ from manta.config.yaml_text import read_yaml
 from manta.errors import InputError
 
 if TYPE_CHECKING:
-    from manta_ui.tracking_client import Run, TrackingClient
+    from manta_ui.tracking_client import TrackedRun, TrackingClient
 
 BEST_FILE = "best.yaml"
 RESULTS_FILE = "trials.yaml"
@@ -61,10 +61,10 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Search:
+class RecordedSearch:
     """A run of `manta tune`, finished or in progress."""
 
-    run: Run
+    run: TrackedRun
     metric: str
     """The validation metric that ranks the trials."""
     trials: tuple[ShownTrial, ...]
@@ -99,7 +99,7 @@ class Search:
         return list(dict.fromkeys(name for trial in self.trials for name in trial.values if trial.is_drawn))
 
 
-def read_search(tracking: TrackingClient, run_id: str) -> Search:
+def read_search(tracking: TrackingClient, run_id: str) -> RecordedSearch:
     """Return the current state of a search.
 
     Raises:
@@ -110,7 +110,7 @@ def read_search(tracking: TrackingClient, run_id: str) -> Search:
     trials = tuple(_trial(tracking, trial, search=run, metric=metric) for trial in tracking.trials(run))
     best = tracking.file(run.id, BEST_FILE) if run.is_over else None
     winner, means = results_of(tracking.file(run.id, RESULTS_FILE) if run.is_over else None)
-    return Search(run, metric, trials, (best or b"").decode(errors="replace"), winner, means)
+    return RecordedSearch(run, metric, trials, (best or b"").decode(errors="replace"), winner, means)
 
 
 def results_of(content: bytes | None) -> tuple[str, dict[str, Mean]]:
@@ -125,7 +125,7 @@ def results_of(content: bytes | None) -> tuple[str, dict[str, Mean]]:
     return str(found["winner"]), means
 
 
-def _trial(tracking: TrackingClient, run: Run, *, search: Run, metric: str) -> ShownTrial:
+def _trial(tracking: TrackingClient, run: TrackedRun, *, search: TrackedRun, metric: str) -> ShownTrial:
     history = tuple(tracking.history(run, f"validation/{metric}"))
     losses = history if metric == "loss" else tuple(tracking.history(run, "validation/loss"))
     known = [value for value in history if math.isfinite(value)]

@@ -38,7 +38,7 @@ class NothingRecordedError(TrackingError):
 
 
 @dataclass(frozen=True)
-class Model:
+class TrackedModel:
     """A registered model, without its versions."""
 
     name: str
@@ -49,7 +49,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrackedRun:
     """A run, a search or a trial, as MLflow reports it."""
 
     id: str
@@ -81,7 +81,7 @@ class Version:
     lineage: dict[str, str]
     """Its origin, such as `data_hash`."""
     run_id: str
-    run: Run | None
+    run: TrackedRun | None
     """The run that made it; None if that was deleted."""
 
     @property
@@ -112,7 +112,7 @@ class TrackingClient:
         self._http: httpx.Client | None = None
         self._histories: dict[tuple[str, str], list[float]] = {}
 
-    def models(self) -> list[Model]:
+    def models(self) -> list[TrackedModel]:
         """Return all registered models, sorted by name.
 
         Raises:
@@ -121,7 +121,7 @@ class TrackingClient:
         entries = self._all("GET", "registered-models/search", "registered_models", max_results=100)
         return sorted(map(_model, entries), key=lambda model: model.name)
 
-    def versions(self, model: Model) -> list[Version]:
+    def versions(self, model: TrackedModel) -> list[Version]:
         """Return a model's versions, newest first.
 
         Raises:
@@ -144,7 +144,7 @@ class TrackingClient:
         ]
         return sorted(found, key=lambda version: -version.number)
 
-    def searches(self) -> list[Run]:
+    def searches(self) -> list[TrackedRun]:
         """Return the newest runs of `manta tune`, newest first.
 
         Raises:
@@ -156,7 +156,7 @@ class TrackingClient:
         query = f"attributes.run_name LIKE '{SEARCH_NAMES}'"
         return self._search_runs(experiments, query, most=MOST_SEARCHES)
 
-    def run(self, run_id: str) -> Run:
+    def run(self, run_id: str) -> TrackedRun:
         """Return one run.
 
         Raises:
@@ -164,7 +164,7 @@ class TrackingClient:
         """
         return _run(self._json("GET", "runs/get", run_id=run_id)["run"])
 
-    def trials(self, search: Run) -> list[Run]:
+    def trials(self, search: TrackedRun) -> list[TrackedRun]:
         """Return the trials that a search has run so far, in the order in which they began.
 
         Raises:
@@ -174,7 +174,7 @@ class TrackingClient:
         found = self._search_runs([experiment], f"tags.`{PARENT_TAG}` = '{_quoted(search.id)}'")
         return sorted(found, key=lambda run: (run.started_ms, run.name))
 
-    def history(self, run: Run, metric: str) -> list[float]:
+    def history(self, run: TrackedRun, metric: str) -> list[float]:
         """Return every value of a run's metric in the order of its steps; empty if the metric was not recorded.
 
         Raises:
@@ -217,7 +217,7 @@ class TrackingClient:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _runs_of(self, experiment: str, run_ids: set[str]) -> dict[str, Run]:
+    def _runs_of(self, experiment: str, run_ids: set[str]) -> dict[str, TrackedRun]:
         """Return the runs of a model's versions. They are recorded in the experiment that has the model's name."""
         wanted = sorted(run_ids - {""})
         try:
@@ -227,7 +227,7 @@ class TrackingClient:
         query = f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in wanted)})"
         return {run.id: run for run in self._search_runs([found], query)} if wanted else {}
 
-    def _search_runs(self, experiments: list[str], query: str, *, most: int | None = None) -> list[Run]:
+    def _search_runs(self, experiments: list[str], query: str, *, most: int | None = None) -> list[TrackedRun]:
         entries = self._all(
             *("POST", "runs/search", "runs"),
             experiment_ids=experiments,
@@ -286,15 +286,15 @@ class _RefusedError(TrackingError):
     """Error: the requested item does not exist."""
 
 
-def _model(entry: dict[str, Any]) -> Model:
+def _model(entry: dict[str, Any]) -> TrackedModel:
     aliases = {item["alias"]: int(item["version"]) for item in entry.get("aliases") or []}
-    return Model(entry["name"], aliases, tuple(read_decisions(dict(_pairs(entry.get("tags"))))))
+    return TrackedModel(entry["name"], aliases, tuple(read_decisions(dict(_pairs(entry.get("tags"))))))
 
 
-def _run(entry: dict[str, Any]) -> Run:
+def _run(entry: dict[str, Any]) -> TrackedRun:
     info, data = entry["info"], entry.get("data", {})
     tags = dict(_pairs(data.get("tags")))
-    return Run(
+    return TrackedRun(
         id=info["run_id"],
         name=info.get("run_name") or tags.get("mlflow.runName", ""),
         status=info["status"],

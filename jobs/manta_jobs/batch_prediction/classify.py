@@ -19,7 +19,7 @@ from manta.storage.object_store import fetch, url_of
 from manta.texts import text_fault
 from manta_jobs.batch_prediction.locate import InputFile
 from manta_jobs.batch_prediction.plan import Chunk, Source
-from manta_jobs.batch_prediction.read import ChunkReader, Rows
+from manta_jobs.batch_prediction.read import ChunkReader, InputRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,7 +149,7 @@ def _on_this_node(file: InputFile) -> InputFile:
     return file.model_copy(update={"url": str(fetch(path))}) if url_of(path) else file
 
 
-def answer(rows: Rows, predictor: Predictor, text_columns: tuple[str, ...]) -> AnswerColumns:
+def answer(rows: InputRows, predictor: Predictor, text_columns: tuple[str, ...]) -> AnswerColumns:
     """Return the model's answer for each valid text and an error for each other row. Equal texts are computed once."""
     errors = [fault or _fault(text, text_columns) for text, fault in zip(rows.texts, rows.faults, strict=True)]
     texts: list[Text] = list(dict.fromkeys(text for text, error in zip(rows.texts, errors, strict=True) if error is None))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rows:
+class InputRows:
     """Rows as the input has them."""
 
     values: pa.Table | list[dict[str, Any]]
@@ -45,7 +45,7 @@ class ChunkReader:
         self._group = _OpenGroup(source)
         self._text = _OpenText(source)
 
-    def read(self, chunk: Chunk) -> Rows:
+    def read(self, chunk: Chunk) -> InputRows:
         """Return the chunk's rows, exactly as many as planned.
 
         Raises:
@@ -66,12 +66,12 @@ class ChunkReader:
             raise RunError(f"{url}: {len(rows.texts)} rows {_place(chunk)} where {chunk.num_rows} were; it has changed.")
         return rows
 
-    def _of_table(self, table: pa.Table) -> Rows:
+    def _of_table(self, table: pa.Table) -> InputRows:
         paths = [path_of(name, table.schema) for name in self._source.text_columns]
         columns = [column_at(table, path).to_pylist() for path in paths if path is not None]
-        return Rows(table, _one_or_pair(columns), [None] * table.num_rows)
+        return InputRows(table, _one_or_pair(columns), [None] * table.num_rows)
 
-    def _delimited(self, content: bytes, chunk: Chunk) -> Rows:
+    def _delimited(self, content: bytes, chunk: Chunk) -> InputRows:
         import pyarrow as pa
 
         names, url, heading = self._source.columns, self._source.files[chunk.file].url, self._source.heading(chunk.file)
@@ -86,9 +86,9 @@ class ChunkReader:
                 column.append(value)
         table = pa.table([pa.array(column, pa.string()) for column in columns], names=list(names))
         rows = self._of_table(table)
-        return Rows(table, rows.texts, faults)
+        return InputRows(table, rows.texts, faults)
 
-    def _json(self, content: bytes, chunk: Chunk) -> Rows:
+    def _json(self, content: bytes, chunk: Chunk) -> InputRows:
         url, names = self._source.files[chunk.file].url, self._source.text_columns
         if self._source.formats[chunk.file].is_array:
             records = item_records(content, start=0, line=chunk.line)
@@ -106,7 +106,7 @@ class ChunkReader:
             values.append(row)
             for column, value in zip(texts, found, strict=True):
                 column.append(None if value is MISSING else value)
-        return Rows(values, _one_or_pair(texts), faults)
+        return InputRows(values, _one_or_pair(texts), faults)
 
 
 class _OpenText:

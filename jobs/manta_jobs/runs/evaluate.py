@@ -44,7 +44,7 @@ ROWS_FILE = "rows.parquet"
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationFigures:
     """Metrics over all rows and by label, confusion counts and reliability."""
 
     num_rows: int
@@ -123,10 +123,10 @@ def _new_folder(name: str, version: int | None) -> Path:
     return Storage.resolve(None).root / "evaluations" / f"{name}-{what}-{stamp}"
 
 
-def evaluation_of(logits: Floats, split: Split, *, labels: LabelSpace) -> Evaluation:
+def evaluation_of(logits: Floats, split: Split, *, labels: LabelSpace) -> EvaluationFigures:
     """Compute the metrics of a split from its logits."""
     probabilities = labels.probabilities(logits)
-    return Evaluation(
+    return EvaluationFigures(
         len(split),
         classification_metrics(logits, split.targets, labels=labels),
         per_class_metrics(logits, split.targets, labels=labels),

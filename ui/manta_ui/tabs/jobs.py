@@ -38,7 +38,7 @@ NO_RIGHT = "You may look, but not start or stop jobs. Ask for that right: manta 
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownJobs:
     """Content of the lower half of the tab."""
 
     jobs: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ def build(services: Services, frame: Frame) -> None:
     seen: gr.State = gr.State(None)
     clock = gr.Timer(LOOK_EVERY_S, active=False)
 
-    def show(chosen: str | None, before: Shown | None, request: gr.Request) -> list[Any]:
+    def show(chosen: str | None, before: ShownJobs | None, request: gr.Request) -> list[Any]:
         now = look(jobs, chosen, may_stop=services.may_promote(request.username))
         if now == before:  # text that someone reads stays unchanged
             return [*(gr.skip() for _ in range(5)), before, gr.Timer(active=True)]
@@ -172,18 +172,18 @@ def _wire_form(start: Start, frame: Frame) -> None:
     prepared.change(lambda config: config or gr.skip(), inputs=prepared, outputs=text, **QUIET).then(filled, **followed)
 
 
-def look(jobs: ClusterJobs, chosen: str | None, *, may_stop: bool = True) -> Shown:
+def look(jobs: ClusterJobs, chosen: str | None, *, may_stop: bool = True) -> ShownJobs:
     """Return the cluster's current jobs, and the chosen job or else the newest."""
     try:
         found = jobs.jobs()[:MOST_JOBS]
         if not found:
-            return Shown(table=empty_html("No jobs yet.", "Fill in the form and press Train."))
+            return ShownJobs(table=empty_html("No jobs yet.", "Fill in the form and press Train."))
         job = next((item for item in found if item.id == chosen), found[0])
         logs = {item.id: jobs.log(item) for item in found if item.is_over or item is job}
     except MantaError as error:
-        return Shown(status=note_html(capitalized(str(error)), is_error=True))
+        return ShownJobs(status=note_html(capitalized(str(error)), is_error=True))
     log = logs[job.id]
-    return Shown(
+    return ShownJobs(
         jobs=tuple(item.id for item in found),
         chosen=job.id,
         status=job_html(job, log, progress_of(job, log.lines)),

@@ -13,7 +13,7 @@ from manta_ui.markup import capitalized, empty_html, note_html
 from manta_ui.model_views import decisions_html, last_verdict, verdict_html, version_html, versions_html
 from manta_ui.promotions import Step, promotion_job
 from manta_ui.tables import section_html
-from manta_ui.tracking_client import Model, NothingRecordedError, TrackingError, TrackingStartingError, Version
+from manta_ui.tracking_client import NothingRecordedError, TrackedModel, TrackingError, TrackingStartingError, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ NO_RIGHT = "You may look, but not change which version answers. Ask for that rig
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownModels:
     """Content of the tab."""
 
     note: str = ""
@@ -161,26 +161,27 @@ def _wire_steps(services: Services, tracking: TrackingClient, parts: Parts) -> N
     waiting.tick(follow, inputs=pending, outputs=[pending, waiting, *parts.outputs], **QUIET)
 
 
-def look(tracking: TrackingClient, *, model: str | None = None, version: int | None = None) -> Shown:
+def look(tracking: TrackingClient, *, model: str | None = None, version: int | None = None) -> ShownModels:
     """Return the current registry at the chosen model and version, by default at the first model and its champion."""
     try:
         models = tracking.models()
         if not models:
-            return Shown(table=empty_html("No models yet.", "Train one in the tab Jobs, or type: manta train EXPERIMENT.yaml"))
+            nothing = empty_html("No models yet.", "Train one in the tab Jobs, or type: manta train EXPERIMENT.yaml")
+            return ShownModels(table=nothing)
         chosen = next((item for item in models if item.name == model), models[0])
         versions = tracking.versions(chosen)
         found = _version_of(chosen, versions, version)
         names = tuple(item.name for item in models)
         if found is None:
-            return Shown(models=names, model=chosen.name, table=empty_html(f"{chosen.name} has no versions."))
+            return ShownModels(models=names, model=chosen.name, table=empty_html(f"{chosen.name} has no versions."))
         report, card = tracking.document(found.run_id, REPORT_FILE), tracking.file(found.run_id, CARD_FILE)
     except TrackingStartingError as error:
-        return Shown(note=note_html(str(error)), asks_again=True)
+        return ShownModels(note=note_html(str(error)), asks_again=True)
     except NothingRecordedError as error:
-        return Shown(table=empty_html("No models yet.", str(error)))
+        return ShownModels(table=empty_html("No models yet.", str(error)))
     except TrackingError as error:
-        return Shown(note=note_html(str(error), is_error=True), asks_again=True)
-    return Shown(
+        return ShownModels(note=note_html(str(error), is_error=True), asks_again=True)
+    return ShownModels(
         models=names,
         model=chosen.name,
         versions=tuple(item.number for item in versions),
@@ -248,7 +249,7 @@ def came_of(services: Services, pending: Pending) -> tuple[bool, str, str]:
     )
 
 
-def recorded_verdict(model: Model, version: Version) -> str:
+def recorded_verdict(model: TrackedModel, version: Version) -> str:
     """Return the gate's last recorded verdict on a version; empty if there is none."""
     decision = last_verdict(model, version.number)
     if decision is None:
@@ -258,12 +259,12 @@ def recorded_verdict(model: Model, version: Version) -> str:
     return _verdict(lines, model.name, decision.previous, version.number, f"{decision.action.capitalize()} on {at} UTC")
 
 
-def decided_html(model: Model) -> str:
+def decided_html(model: TrackedModel) -> str:
     """Return the log of decisions, under its heading."""
     return section_html("Decisions", decisions_html(model))
 
 
-def _updates(services: Services, shown: Shown, *, user: str | None) -> list[Any]:
+def _updates(services: Services, shown: ShownModels, *, user: str | None) -> list[Any]:
     problem = why_not(services, user, model=shown.model, version=shown.version)
     can = shown.version is not None and not problem
     is_other = shown.version != shown.champion
@@ -282,7 +283,7 @@ def _updates(services: Services, shown: Shown, *, user: str | None) -> list[Any]
     ]
 
 
-def _version_of(model: Model, versions: list[Version], wanted: int | None) -> Version | None:
+def _version_of(model: TrackedModel, versions: list[Version], wanted: int | None) -> Version | None:
     """Return the chosen version, else the champion, else the newest."""
     number = wanted if wanted is not None else model.aliases.get("champion")
     return next((item for item in versions if item.number == number), versions[0] if versions else None)

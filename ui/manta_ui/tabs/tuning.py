@@ -23,7 +23,7 @@ NONE_YET = ("No searches yet.", "Press Search in the tab Jobs, or type: manta tu
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownSearch:
     """Content of the tab."""
 
     note: str
@@ -56,7 +56,7 @@ def build(services: Services, frame: Frame) -> None:
     seen: gr.State = gr.State(None)
     clock = gr.Timer(LOOK_EVERY_S, active=False)
 
-    def show(chosen: str | None, before: Shown | None) -> list[Any]:
+    def show(chosen: str | None, before: ShownSearch | None) -> list[Any]:
         now = look(tracking, chosen, before=before)
         timer = gr.Timer(active=True)  # a search may begin, end or reappear at any time
         if now == before:  # text and charts in use stay unchanged
@@ -79,7 +79,7 @@ def build(services: Services, frame: Frame) -> None:
     use.click(lambda shown: (shown.best_config, gr.Tabs(selected="jobs")), inputs=seen, outputs=handed_on, **private)
 
 
-def look(tracking: TrackingClient, chosen: str | None, *, before: Shown | None = None) -> Shown:
+def look(tracking: TrackingClient, chosen: str | None, *, before: ShownSearch | None = None) -> ShownSearch:
     """Return the current searches, and the trials of the chosen search or else of the newest.
 
     A finished search is not requested again: `before` is returned.
@@ -87,17 +87,17 @@ def look(tracking: TrackingClient, chosen: str | None, *, before: Shown | None =
     try:
         searches = tracking.searches()
         if not searches:
-            return Shown(note=empty_html(*NONE_YET))
+            return ShownSearch(note=empty_html(*NONE_YET))
         names = tuple((f"{run.name} ({run.status.lower()})", run.id) for run in searches)
         run_id = next((run.id for run in searches if run.id == chosen), searches[0].id)
         if before is not None and before.is_over and (before.chosen, before.searches) == (run_id, names):
             return before
         search = read_search(tracking, run_id)
     except NothingRecordedError as error:
-        return Shown(note=empty_html(NONE_YET[0], str(error)))
+        return ShownSearch(note=empty_html(NONE_YET[0], str(error)))
     except TrackingError as error:
-        return Shown(note=note_html(str(error), is_error=not isinstance(error, TrackingStartingError)))
-    return Shown(
+        return ShownSearch(note=note_html(str(error), is_error=not isinstance(error, TrackingStartingError)))
+    return ShownSearch(
         note=note_html(search_line(search)),
         searches=names,
         chosen=search.run.id,

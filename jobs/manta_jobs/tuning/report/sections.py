@@ -32,7 +32,7 @@ class BaselineVerdict:
 
 
 @dataclass(frozen=True)
-class Cell:
+class SettingCell:
     """A value of the table, and its sort key."""
 
     text: str
@@ -47,7 +47,7 @@ class TrialRow:
     style: str
     """CSS class of the row: winner, failed, idle or empty."""
     badges: list[str]
-    values: list[Cell]
+    values: list[SettingCell]
     planned: int
     score: float | None
     took_s: float | None
@@ -239,12 +239,12 @@ def trial_row(trial: Trial, results: SearchResults) -> TrialRow:
     )
 
 
-def cell_of(values: dict[str, Any], name: str) -> Cell:
+def cell_of(values: dict[str, Any], name: str) -> SettingCell:
     """Return a searched value as a cell of the table."""
     if name not in values:
-        return Cell("–", "")
+        return SettingCell("–", "")
     text = value_text(values[name])
-    return Cell(text, repr(values[name]) if is_number(values[name]) else text)
+    return SettingCell(text, repr(values[name]) if is_number(values[name]) else text)
 
 
 def confirmed_rows(results: SearchResults) -> list[ConfirmedRow]:
