@@ -129,7 +129,8 @@ def test_a_person_types_a_text_and_reads_the_label(demo: Demo) -> None:
         page.on("request", lambda request: requested.append(request.url))
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.goto(demo.page)
-        expect(page.locator("#model")).to_contain_text("demo-support version 1: 8 labels", timeout=30_000)
+        champion = ModelRegistry(Storage(demo.storage)).get("demo-support").version
+        expect(page.locator("#model")).to_contain_text(f"demo-support version {champion}: 8 labels", timeout=30_000)
         page.locator("#text textarea").fill(TEXTS[0])
         page.locator("#classify").click()
         verdict = expected["label"] if not expected["uncertain"] else "Not sure"
@@ -156,6 +157,9 @@ def test_ctrl_c_ends_everything_the_demo_started(demo: Demo) -> None:
     result = json.loads(output)
     assert result["model"] == "demo-support"
     assert result["num_trials"] == 2
+    assert result["version"] == 2  # the linear model, which answered first, is version 1
+    assert result["answering"] == (2 if result["promotion"]["promoted"] else 1)
+    assert 0 < result["first_answer_s"] < result["wall_s"]
     assert Path(result["artifact"], "manta.json").is_file()
     assert len(result["answers"]) == 3
     _, alive = psutil.wait_procs(started, timeout=20)

@@ -72,7 +72,7 @@ def demo(
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run everything once, offline: tune on the bundled messages, register the model, serve it and open the page."""
+    """Run everything once, offline: train on the bundled messages, serve, open the page, tune, serve the better model."""
     console = people_console()
     with working(console, LOADING):
         from manta_jobs.cli import demo as job
@@ -82,7 +82,8 @@ def demo(
     result = job.demo(config, console=console, api_port=port, page_port=ui_port, once=once)
     answers = [{"text": text, "label": label, "score": score} for text, label, score in result.answers]
     urls = {"api": result.api_url, "page": result.page_url}
-    print_result(tuned_result(result.tuned) | urls | {"answers": answers, "wall_s": round(result.wall_s, 1)}, as_json=json)
+    served = {"answering": result.answering, "first_answer_s": round(result.first_answer_s, 1), "wall_s": round(result.wall_s, 1)}
+    print_result(tuned_result(result.tuned) | urls | served | {"answers": answers}, as_json=json)
 
 
 def evaluate(

@@ -1,6 +1,7 @@
-"""`manta demo`: all steps on the bundled messages, from tuning to a page in the browser.
+"""`manta demo`: all steps on the bundled messages, from a first model to a tuned one behind the API and the page.
 
-Serving and the page run as separate processes, started through the `manta` command. The demo stops them.
+A linear model answers first, as it takes seconds. The search goes on behind it, and the service changes to the tuned model once
+the registry promotes it. Serving and the page run as separate processes, started through the `manta` command. The demo stops them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from manta.errors import InputError, RunError
 from manta.storage.folders import Storage
 from manta_jobs.cli.show_run import model_table, next_commands, show_next, verdict_line
 from manta_jobs.cluster.connection import num_cores
+from manta_jobs.registry.promotion import outcome_lines
+from manta_jobs.runs.train import train
 from manta_jobs.runs.tune import tune
 
 if TYPE_CHECKING:
@@ -34,12 +37,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from manta.config import ExperimentConfig
-    from manta_jobs.runs.results import TunedModel
+    from manta.registry.models import RegisteredVersion
+    from manta_jobs.registry.promotion import Promotion
+    from manta_jobs.runs.results import TrainedModel, TunedModel
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
+TAKEOVER_TIMEOUT_S = 60.0
+"""Longest time until the service answers with the promoted version. It looks into the registry every two seconds."""
 MIN_FREE_BYTES = 3 * 1024**3
+QUICKLY = {"train.method": "linear", "registry.fast_formats": False}
+"""Settings of the first model. It needs no faster formats, as a tuned one soon takes its place."""
 SELF_CHECK_TEXTS = (
     "The parcel was promised for Monday and it is Thursday now",
     "cant get in, it says my password is wrong",
@@ -51,9 +60,15 @@ SELF_CHECK_TEXTS = (
 class DemoResult:
     """The results and checks of the demo."""
 
+    first: TrainedModel
+    """The linear model that answered while the search ran."""
+    first_answer_s: float
+    """Seconds until the linear model answered over HTTP."""
     tuned: TunedModel
+    answering: int
+    """Version that answers at the end: the tuned one, unless the gate refused it."""
     answers: list[tuple[str, str, float]]
-    """Text, label and probability of each text that was classified over HTTP."""
+    """Text, label and probability of each text that was classified over HTTP by that version."""
     api_url: str
     page_url: str
     wall_s: float
@@ -68,7 +83,9 @@ def demo_config(*, overrides: list[str] | None = None) -> ExperimentConfig:
 
 
 def demo(config: ExperimentConfig, *, console: Console, api_port: int, page_port: int, once: bool) -> DemoResult:
-    """Tune, register, serve, classify over HTTP and open the page. Keep running until Ctrl-C unless `once`.
+    """Train a linear model, serve it and open the page; then tune, and wait until the better model answers.
+
+    Keep running until Ctrl-C unless `once`.
 
     Raises:
         InputError: a port is taken or there is too little disk space.
@@ -77,26 +94,58 @@ def demo(config: ExperimentConfig, *, console: Console, api_port: int, page_port
     started = time.monotonic()
     storage = Storage.resolve(config.storage)
     preflight(storage, ports=(api_port, page_port), console=console)
-    tuned = tune(config, console=console)
     api_url, page_url = f"http://{HOST}:{api_port}", f"http://{HOST}:{page_port}"
-    logs = tuned.model.run.path
-    for number in (signal.SIGINT, signal.SIGTERM):  # either one stops the services below, in place of Ray's handlers
-        signal.signal(number, signal.default_int_handler)
+    first = train(config.with_values(QUICKLY), console=console)
+    logs = first.run.path
+    stop_by_exception()
     with ExitStack() as stack:
-        serve_command = ["serve", tuned.model.version.name, "--host", HOST, "--port", str(api_port)]
+        serve_command = ["serve", first.version.name, "--host", HOST, "--port", str(api_port)]
         stack.enter_context(
             service(serve_command, log=logs / "serve.log", url=f"{api_url}/readyz", storage=storage, console=console)
         )
-        answers = [classify(api_url, text) for text in SELF_CHECK_TEXTS]
+        classify(api_url, SELF_CHECK_TEXTS[0])
+        first_answer_s = time.monotonic() - started
         ui_command = ["ui", "--api", api_url, "--host", HOST, "--port", str(page_port)]
         stack.enter_context(service(ui_command, log=logs / "ui.log", url=page_url, storage=storage, console=console))
-        result = DemoResult(tuned, answers, api_url, page_url, time.monotonic() - started)
+        console.print(f"{champion_after(first.promotion)} answers at {page_url}. A search for a better model follows.")
+        tuned = tune(config, console=console)
+        stop_by_exception()
+        answering = champion_after(tuned.model.promotion).version
+        with working(console, f"Waiting until version {answering} answers"):
+            _wait_for_version(api_url, answering)
+        answers = [classify(api_url, text) for text in SELF_CHECK_TEXTS]
+        result = DemoResult(first, first_answer_s, tuned, answering, answers, api_url, page_url, time.monotonic() - started)
         show(result, console)
         if not once:
-            console.print("Ctrl-C stops the API and the page; the model stays registered.")
+            console.print("Ctrl-C stops the API and the page; the models stay registered.")
             with suppress(KeyboardInterrupt):
                 signal.pause()
     return result
+
+
+def champion_after(promotion: Promotion) -> RegisteredVersion:
+    """Return the version that is served after a decision. A demo's models have a champion from the first one on."""
+    return promotion.version if promotion.champion is None or promotion.promoted else promotion.champion
+
+
+def stop_by_exception() -> None:
+    """Make Ctrl-C and SIGTERM raise KeyboardInterrupt, in place of Ray's handlers, so that the services are stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _wait_for_version(api_url: str, version: int) -> None:
+    """Wait until the service answers with a version.
+
+    Raises:
+        RunError: it still answers with another one.
+    """
+    deadline = time.monotonic() + TAKEOVER_TIMEOUT_S
+    with http_client(api_url, timeout_s=60.0) as client:
+        while (found := client.get("/v1/model").raise_for_status().json()["version"]) != version:
+            if time.monotonic() > deadline:
+                raise RunError(f"{api_url} answers with version {found}, not with the champion, version {version}.")
+            time.sleep(0.5)
 
 
 def preflight(storage: Storage, *, ports: tuple[int, ...], console: Console) -> None:
@@ -175,7 +224,9 @@ def show(result: DemoResult, console: Console) -> None:
     """Print the closing table."""
     model = result.tuned.model
     console.print(verdict_line(model))
-    answers = people_table("text", "label", "probability", title="Classified over HTTP")
+    for line in outcome_lines(model.promotion):
+        console.print(line)
+    answers = people_table("text", "label", "probability", title=f"Classified over HTTP by version {result.answering}")
     for text, label, score in result.answers:
         answers.add_row(text, label, f"{score:.2f}")
     console.print(answers)
@@ -183,6 +234,7 @@ def show(result: DemoResult, console: Console) -> None:
     table.add_row("best config", str(result.tuned.best_config_path))
     table.add_row("API", f"{result.api_url} (docs at /docs)")
     table.add_row("page", result.page_url)
+    table.add_row("first answer", f"after {duration(result.first_answer_s)}, by {champion_after(result.first.promotion)}")
     table.add_row("demo took", duration(result.wall_s))
     console.print(table)
     again = (f"manta train {result.tuned.best_config_path}", "repeat the best trial")
