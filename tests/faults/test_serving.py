@@ -21,7 +21,8 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions
 
 from manta.cluster.ports import free_ports
 from manta.config import ServeConfig
-from manta.inference.artifact import WEIGHTS_FILE, with_golden
+from manta.inference.artifact import with_golden
+from manta.inference.formats import WEIGHTS_FILE
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.registry.decisions import Action, Decision

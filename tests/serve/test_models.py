@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from manta.config import ServeConfig, TrafficConfig
 from manta.errors import InputError
-from manta.inference.artifact import WEIGHTS_FILE, ModelArtifact, with_golden
+from manta.inference.artifact import ModelArtifact, with_golden
 from manta.inference.conversion import make_formats
+from manta.inference.formats import WEIGHTS_FILE
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.registry.decisions import Action, Decision

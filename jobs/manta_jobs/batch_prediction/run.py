@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from manta.console import working
 from manta.errors import InputError, RunError
-from manta.inference.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact
+from manta.inference.artifact import MANIFEST_FILE, ModelArtifact
+from manta.inference.formats import WEIGHTS_FILE
 from manta.registry.models import find_model
 from manta.storage.object_store import store
 from manta.texts import wrong_kind_sentence

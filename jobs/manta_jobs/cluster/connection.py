@@ -182,6 +182,11 @@ class OneNode:
             raise InputError("none of the cluster's nodes has a CPU to work on; start one with `ray start --address=…`.")
         self.num_threads = max(1, num_cpus)
 
+    @property
+    def has_gpu(self) -> bool:
+        """True if the work gets a GPU."""
+        return self._num_gpus > 0
+
     def start(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Start a function and return the future of its result."""
         if not ray.is_initialized():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from manta.console import working
 from manta.inference.artifact import ModelArtifact
+from manta.inference.formats import CPU_FORMATS, GPU_FORMAT
 from manta.storage.object_store import fetch, here, store
 from manta_jobs.cluster.connection import OneNode
 
@@ -23,24 +24,34 @@ if TYPE_CHECKING:
 def make_formats_on_cluster(
     artifact: ModelArtifact, split: Split, *, logits: Floats, training_texts: Sequence[Text], console: Console
 ) -> ModelArtifact:
-    """Return the artifact with its faster formats, compared with its own `logits` of the split; unchanged if it has them already.
+    """Return the artifact with its faster formats, compared with its own `logits` of the split. It keeps those it has already.
 
-    These formats are for CPUs, so CPUs make and measure them, whatever device trained the model. `training_texts` fix the scales of
-    8-bit integers.
+    CPUs make and measure the formats for CPUs, whatever device trained the model. If the cluster has a GPU, it measures the format
+    for GPUs. `training_texts` fix the scales of 8-bit integers.
     """
     from manta.inference.conversion import NUM_CALIBRATION_TEXTS, spread
 
-    if artifact.manifest.formats:
-        return artifact
-    node = OneNode(on_cpu=True)
+    known = {item.name for item in artifact.manifest.formats}
+    on_cpu, on_gpu = OneNode(on_cpu=True), OneNode()
     some_texts = [training_texts[row] for row in spread(len(training_texts), count=NUM_CALIBRATION_TEXTS)]
     with working(console, "Making faster inference formats of the model"):
         store(artifact.path)
-        node.run(_make_formats, artifact.path, split.texts, split.targets, logits, some_texts, node.num_threads)
+        if on_gpu.has_gpu and GPU_FORMAT not in known:
+            on_gpu.run(_make_gpu_format, artifact.path, split.texts, split.targets, logits)
+        if not known.intersection(CPU_FORMATS):
+            on_cpu.run(_make_formats, artifact.path, split.texts, split.targets, logits, some_texts, on_cpu.num_threads)
     made = ModelArtifact.load(fetch(artifact.path))
     for item in made.manifest.formats:
         console.print(f"{item.name}: {'accepted' if item.accepted else 'refused'}: {item.reason}")
     return made
+
+
+def _make_gpu_format(path: Path, texts: Sequence[Text], targets: Targets, logits: Floats) -> None:
+    """Measure the format for GPUs in this process."""
+    from manta.inference.conversion import make_gpu_format
+
+    make_gpu_format(ModelArtifact.load(fetch(path)), texts=texts, targets=targets, logits=logits)
+    store(here(path))
 
 
 def _make_formats(

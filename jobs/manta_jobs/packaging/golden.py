@@ -8,7 +8,7 @@ import numpy as np
 
 from manta.console import working
 from manta.inference.artifact import ModelArtifact, with_golden
-from manta.inference.formats import SAFETENSORS, FormatName
+from manta.inference.formats import CPU_FORMATS, SAFETENSORS, FormatName
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions, rounded, spread_rows
 from manta.storage.object_store import fetch, store
 from manta_jobs.cluster.connection import OneNode
@@ -51,7 +51,10 @@ def record_golden(artifact: ModelArtifact, texts: Sequence[Text]) -> GoldenPredi
     from manta.inference.predictor import Predictor
 
     cut = tuple(_cut(text) for text in texts)
-    names: list[FormatName] = [SAFETENSORS, *(item.name for item in artifact.manifest.formats if item.accepted)]
+    names: list[FormatName] = [
+        SAFETENSORS,
+        *(item.name for item in artifact.manifest.formats if item.accepted and item.name in CPU_FORMATS),
+    ]
     probabilities: dict[FormatName, tuple[tuple[float, ...], ...]] = {}
     for name in names:
         predictor = Predictor(artifact, device="cpu", format=name)

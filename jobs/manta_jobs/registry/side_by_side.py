@@ -12,7 +12,7 @@ import numpy as np
 
 from manta.behaviour.run import load_suite, run_suite
 from manta.errors import InputError
-from manta.inference.artifact import WEIGHTS_FILE
+from manta.inference.formats import WEIGHTS_FILE
 from manta.inference.predictor import Predictor
 from manta.labels import names_of
 from manta.registry.gate import BehaviourPair, Costs, Pair

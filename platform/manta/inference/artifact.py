@@ -21,7 +21,7 @@ from manta.config.yaml_model import faults
 from manta.errors import InputError
 from manta.inference.answer_profile import AnswerProfile
 from manta.inference.calibration import Calibration, uncertain_below
-from manta.inference.formats import FORMAT_FILES, FORMER_FILES, InferenceFormat
+from manta.inference.formats import FORMAT_FILES, FORMER_FILES, WEIGHTS_FILE, InferenceFormat
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions
 from manta.labels import LabelSpace, Task
 from manta.storage.folders import disk_errors, write_atomically, written_folder
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 
 MANIFEST_FILE = "manta.json"
-WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 ALL_FORMAT_FILES = tuple(file for files in FORMAT_FILES.values() for file in files)
 ADDED_FILES = (CARD_FILE, GOLDEN_FILE, *ALL_FORMAT_FILES)
@@ -329,13 +328,15 @@ def with_calibration(
 
 
 def with_formats(artifact: ModelArtifact, formats: Iterable[InferenceFormat], *, folder: Path) -> ModelArtifact:
-    """Record the inference formats in the manifest, move the files of accepted ones in from `folder`, and return the artifact."""
+    """Add inference formats to the manifest, move the files of accepted ones in from `folder`, and return the artifact."""
     records = tuple(formats)
     names = sorted({file for item in records if item.accepted for file in FORMAT_FILES[item.name]})
     with disk_errors(artifact.path):
         for name in names:
             (folder / name).replace(artifact.path / name)
-    return _rewritten(artifact, {"formats": records, "files": artifact.manifest.files | _hashes(artifact.path, names)})
+    return _rewritten(
+        artifact, {"formats": artifact.manifest.formats + records, "files": artifact.manifest.files | _hashes(artifact.path, names)}
+    )
 
 
 def with_card(artifact: ModelArtifact, text: str) -> ModelArtifact:

@@ -1,5 +1,6 @@
-"""Conversion of a finished model to OpenVINO, in fp32 and in 8-bit integers, and the comparison of both on its test rows.
+"""The making of a finished model's inference formats, and their comparison with the safetensors on its test rows.
 
+For CPUs, the model is converted to OpenVINO, in fp32 and in 8-bit integers. For a GPU, the safetensors are computed in bfloat16.
 Accepted formats are added to the model's folder.
 """
 
@@ -18,7 +19,16 @@ import numpy as np
 from manta.inference.artifact import ModelArtifact, with_formats
 from manta.inference.batches import run_batches
 from manta.inference.fastest import load_format
-from manta.inference.formats import FAST_FORMATS, FORMAT_FILES, FastFormat, FormatRun, InferenceFormat, judged, unmade
+from manta.inference.formats import (
+    CPU_FORMATS,
+    FORMAT_FILES,
+    GPU_FORMAT,
+    FastFormat,
+    FormatRun,
+    InferenceFormat,
+    judged,
+    unmade,
+)
 from manta.inference.golden import rounded
 from manta.model.forward import load_openvino
 from manta.storage.folders import disk_errors, partial_beside
@@ -51,7 +61,7 @@ def make_formats(
     training_texts: Sequence[Text],
     num_threads: int,
 ) -> ModelArtifact:
-    """Make the faster formats, compare them on test rows, and return the artifact with their files and records.
+    """Make the faster formats for CPUs, compare them on test rows, and return the artifact with their files and records.
 
     `logits` `(rows, labels)` are the safetensors' for the same rows. A format that cannot be made or is not accepted leaves only
     its record. `training_texts` fix the scales of 8-bit integers; a few hundred are enough.
@@ -64,10 +74,19 @@ def make_formats(
     torch.set_num_threads(num_threads)
     rows = spread(len(texts), count=MAX_ROWS)
     try:
-        trial = FormatTrial(artifact, [texts[row] for row in rows], targets[rows], logits[rows], num_threads)
+        trial = FormatTrial(artifact, [texts[row] for row in rows], targets[rows], logits[rows], num_threads=num_threads)
         return with_formats(artifact, trial.formats(folder, training_texts=training_texts), folder=folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_gpu_format(
+    artifact: ModelArtifact, *, texts: Sequence[Text], targets: Targets, logits: Floats, device: str = "cuda"
+) -> ModelArtifact:
+    """Compare the safetensors in bfloat16 on `device` with their `logits` `(rows, labels)` in fp32, and record the result."""
+    rows = spread(len(texts), count=MAX_ROWS)
+    trial = FormatTrial(artifact, [texts[row] for row in rows], targets[rows], logits[rows], device=device)
+    return with_formats(artifact, [trial.judged(GPU_FORMAT, artifact.path)], folder=artifact.path)
 
 
 def spread(num_rows: int, *, count: int) -> list[int]:
@@ -78,10 +97,20 @@ def spread(num_rows: int, *, count: int) -> list[int]:
 class FormatTrial:
     """The comparison of inference formats with the safetensors on the same rows."""
 
-    def __init__(self, artifact: ModelArtifact, texts: list[Text], targets: Targets, logits: Floats, num_threads: int) -> None:
+    def __init__(
+        self,
+        artifact: ModelArtifact,
+        texts: list[Text],
+        targets: Targets,
+        logits: Floats,
+        *,
+        num_threads: int = 1,
+        device: str = "cpu",
+    ) -> None:
         from transformers import AutoTokenizer
 
-        self._artifact, self._targets, self._reference, self._num_threads = artifact, targets, logits, num_threads
+        self._artifact, self._targets, self._reference = artifact, targets, logits
+        self._num_threads, self._device = num_threads, device
         self._labels = artifact.manifest.label_space
         self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path, trust_remote_code=False)
         self._tokens = self._tokenised(texts)
@@ -89,24 +118,25 @@ class FormatTrial:
         self._golden = [] if golden is None else self._single_rows(self._tokenised(golden.texts))
 
     def formats(self, folder: Path, *, training_texts: Sequence[Text]) -> list[InferenceFormat]:
-        """Make every format as files in `folder` and judge it. The model is converted once, and int8 is made from the result."""
+        """Make each CPU format as files in `folder` and judge it. The model is converted once, and int8 is made from the result."""
         from manta.model.finished import load_finished
 
-        whole, reduced = (folder / FORMAT_FILES[name][0] for name in FAST_FORMATS)
+        whole, reduced = (folder / FORMAT_FILES[name][0] for name in CPU_FORMATS)
         try:
             convert(load_finished(self._artifact.path), whole, names=(*self._tokens, "attention_mask"))
         except Exception as error:  # noqa: BLE001  # tracing may raise any error; the model is then served without these formats
-            return [unmade(name, f"it could not be made ({_reason(error)})") for name in FAST_FORMATS]
+            return [unmade(name, f"it could not be made ({_reason(error)})") for name in CPU_FORMATS]
         try:
             quantize(whole, reduced, batches=self._single_rows(self._tokenised(training_texts)))
         except Exception as error:  # noqa: BLE001  # as above
             refused = unmade("openvino-int8", f"it could not be made ({_reason(error)})")
-            return [self._judged("openvino-fp32", folder), refused]
-        return [self._judged(name, folder) for name in FAST_FORMATS]
+            return [self.judged("openvino-fp32", folder), refused]
+        return [self.judged(name, folder) for name in CPU_FORMATS]
 
-    def _judged(self, name: FastFormat, folder: Path) -> InferenceFormat:
+    def judged(self, name: FastFormat, folder: Path) -> InferenceFormat:
+        """Run a format that lies in `folder`, and return its record."""
         try:
-            forward = load_format(folder, name, device="cpu", num_threads=self._num_threads)
+            forward = load_format(folder, name, device=self._device, num_threads=self._num_threads)
             started = time.perf_counter()
             logits = run_batches(forward, self._tokenizer, self._tokens, num_labels=len(self._labels.names))
             seconds = time.perf_counter() - started

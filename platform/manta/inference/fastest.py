@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manta.inference.batches import run_batches
-from manta.inference.formats import FORMAT_FILES, REDUCED_FORMATS, SAFETENSORS, FormatName
+from manta.inference.formats import CPU_FORMATS, FORMAT_FILES, REDUCED_FORMATS, SAFETENSORS, FormatName
 from manta.model.forward import Forward, OpenVinoForward, TorchForward
 from manta.storage.object_store import cache_folder
 from manta.texts import token_ids
@@ -43,7 +43,7 @@ ENGINES = ("torch", "openvino")
 
 
 def load_format(path: Path, name: FormatName, *, device: str, num_threads: int) -> Forward:
-    """Load one inference format of a model folder. Only the safetensors run on a GPU.
+    """Load one inference format of a model folder.
 
     Raises:
         ImportError: the format's engine is not installed.
@@ -51,6 +51,8 @@ def load_format(path: Path, name: FormatName, *, device: str, num_threads: int) 
     """
     if name == "safetensors":
         return TorchForward(path, device=device)
+    if name == "torch-bf16":
+        return TorchForward(path, device=device, bf16=True)
     return OpenVinoForward(path / FORMAT_FILES[name][0], num_threads=num_threads)
 
 
@@ -59,7 +61,7 @@ def fastest_here(artifact: ModelArtifact, tokenizer: PreTrainedTokenizerBase, *,
 
     Processes of one machine agree on the format, so that a row gets the same answer from each of them.
     """
-    names = [SAFETENSORS, *(item.name for item in artifact.manifest.formats if item.accepted)]
+    names = [SAFETENSORS, *(item.name for item in artifact.manifest.formats if item.accepted and item.name in CPU_FORMATS)]
     memory = cache_folder() / "fastest-format" / f"{_key(artifact, names)}.json"
     best = SAFETENSORS if len(names) == 1 else _remembered(memory, names)
     if best is None:

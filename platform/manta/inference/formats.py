@@ -1,9 +1,9 @@
 """`InferenceFormat`: a faster inference format of a finished model, its comparison with the safetensors, and the verdict.
 
-Both are computed by OpenVINO on a CPU: `openvino-fp32` has the same weights; `openvino-int8` has its matrices and activations in
-8-bit integers, with scales fixed beforehand. `manta.inference.conversion` makes them, this module judges them, and
-`manta.inference.fastest` chooses one where it runs. docs/decisions/0017-static-int8-and-what-admits-a-format.md has the figures
-behind the rule.
+OpenVINO computes two of them on a CPU: `openvino-fp32` has the same weights; `openvino-int8` has its matrices and activations in
+8-bit integers, with scales fixed beforehand. `torch-bf16` is the safetensors themselves, computed on a GPU with bfloat16 matrix
+products. `manta.inference.conversion` makes them, this module judges them, and `manta.inference.fastest` chooses one where it runs.
+docs/decisions/0017-static-int8-and-what-admits-a-format.md has the figures behind the rule.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from pydantic import BaseModel, ConfigDict
 from manta.evaluation.significance import mcnemar
 from manta.labels import Floats, LabelSpace, Targets
 
-FastFormat = Literal["openvino-fp32", "openvino-int8"]
-FormatName = Literal["safetensors", "openvino-fp32", "openvino-int8"]
+FastFormat = Literal["openvino-fp32", "openvino-int8", "torch-bf16"]
+FormatName = Literal["safetensors", "openvino-fp32", "openvino-int8", "torch-bf16"]
 SAFETENSORS: FormatName = "safetensors"
 FAST_FORMATS: tuple[FastFormat, ...] = get_args(FastFormat)
+CPU_FORMATS: tuple[FastFormat, ...] = ("openvino-fp32", "openvino-int8")
+GPU_FORMAT: FastFormat = "torch-bf16"
+WEIGHTS_FILE = "model.safetensors"
 FORMAT_FILES: dict[FastFormat, tuple[str, ...]] = {
     "openvino-fp32": ("model-fp32.xml", "model-fp32.bin"),
     "openvino-int8": ("model-int8.xml", "model-int8.bin"),
+    "torch-bf16": (),
 }
 """The files of each format in the model folder. The engine is given the first, and finds the others beside it."""
-REDUCED_FORMATS: frozenset[FormatName] = frozenset({"openvino-int8"})
+REDUCED_FORMATS: frozenset[FormatName] = frozenset({"openvino-int8", "torch-bf16"})
 """Formats that compute in fewer bits than fp32."""
 FORMER_FORMATS = ("onnx-fp32", "onnx-int8")
 """Formats of earlier versions that are no longer computed."""
@@ -48,7 +52,7 @@ class InferenceFormat(BaseModel):
 
     name: FastFormat
     file: str
-    """The first of its files in the model folder, which exist if the format was accepted."""
+    """The first of its files in the model folder, which exist if the format was accepted; the safetensors if it has none."""
     accepted: bool
     reason: str
     """The reason for accepting or refusing it, with the figures."""
@@ -65,7 +69,7 @@ class InferenceFormat(BaseModel):
     """The largest change of a probability when texts are computed alone or in another order."""
     max_logit_difference: float | None = None
     examples_per_s: float | None = None
-    """Throughput on a CPU of the machine that made it, in batches of similar length."""
+    """Throughput on the CPU or GPU of the machine that made it, in batches of similar length."""
     reference_examples_per_s: float | None = None
     """Throughput of the safetensors in the same measurement; recorded by earlier versions only."""
     size_bytes: int | None = None
@@ -104,7 +108,7 @@ def judged(name: FastFormat, found: FormatRun, *, reference: Floats, targets: Ta
         faults.append(f"a text's probabilities change by up to {found.neighbour_change:.4f} with the other texts of its batch")
     return InferenceFormat(
         name=name,
-        file=FORMAT_FILES[name][0],
+        file=next(iter(FORMAT_FILES[name]), WEIGHTS_FILE),
         accepted=not faults,
         reason="; ".join(faults)
         or f"accuracy {accuracy:.4f} against {reference_accuracy:.4f}, probabilities change by {change:.4f} on average",
@@ -123,7 +127,7 @@ def judged(name: FastFormat, found: FormatRun, *, reference: Floats, targets: Ta
 
 def unmade(name: FastFormat, reason: str) -> InferenceFormat:
     """Return the record of a format that could not be made."""
-    return InferenceFormat(name=name, file=FORMAT_FILES[name][0], accepted=False, reason=reason)
+    return InferenceFormat(name=name, file=next(iter(FORMAT_FILES[name]), WEIGHTS_FILE), accepted=False, reason=reason)
 
 
 def _accuracy_faults(right: np.ndarray, reference_right: np.ndarray) -> list[str]:

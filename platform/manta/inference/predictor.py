@@ -12,7 +12,7 @@ import torch
 from manta.errors import InputError
 from manta.inference.batches import run_batches
 from manta.inference.fastest import fastest_here, load_format
-from manta.inference.formats import FAST_FORMATS, FORMER_FORMATS, SAFETENSORS, FormatName
+from manta.inference.formats import CPU_FORMATS, FAST_FORMATS, FORMER_FORMATS, GPU_FORMAT, SAFETENSORS, FormatName
 from manta.texts import Text, TokenLists, first_of_wrong_kind, token_ids, wrong_kind_sentence
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ class Predictor:
     ) -> None:
         """Load an inference format of the model on `device`. By default, this is the GPU if there is one, else the CPU.
 
-        On a CPU, `auto` takes the accepted format that computes fastest on this machine. On a GPU, it takes the safetensors. On a
-        CPU, the predictor computes with `torch.get_num_threads()` threads; a fast format uses `num_threads` if it is given.
+        On a CPU, `auto` takes the accepted format that computes fastest on this machine. On a GPU, it takes `torch-bf16` if it
+        was accepted and the GPU computes in bfloat16, else the safetensors. On a CPU, the predictor computes with
+        `torch.get_num_threads()` threads; a fast format uses `num_threads` if it is given.
 
         Raises:
             InputError: the artifact has no such format, or it was refused, or it does not run here.
@@ -162,13 +163,16 @@ class Predictor:
 
 
 def chosen_format(artifact: ModelArtifact, name: FormatName | Literal["auto"], *, on_cpu: bool) -> FormatName:
-    """Return the requested inference format; for `auto`, the safetensors.
+    """Return the requested inference format. For `auto`, this is the one for GPUs if it was accepted, else the safetensors.
 
     Raises:
-        InputError: the artifact has no such format, or it was refused, or it does not run on a GPU.
+        InputError: the artifact has no such format, or it was refused, or it does not run on this device.
     """
     formats = {item.name: item for item in artifact.manifest.formats}
-    if name in {"auto", SAFETENSORS}:
+    if name == "auto":
+        fast = not on_cpu and GPU_FORMAT in formats and formats[GPU_FORMAT].accepted and gpu_computes_bf16()
+        return GPU_FORMAT if fast else SAFETENSORS
+    if name == SAFETENSORS:
         return SAFETENSORS
     if name in FORMER_FORMATS:
         raise InputError(f"inference format {name}: no longer computed; use auto.")
@@ -178,6 +182,12 @@ def chosen_format(artifact: ModelArtifact, name: FormatName | Literal["auto"], *
         raise InputError(f"{artifact.path}: this model has no inference format {name}; use {SAFETENSORS}.")
     if not formats[name].accepted:
         raise InputError(f"{artifact.path}: the inference format {name} was refused: {formats[name].reason}; use {SAFETENSORS}.")
-    if not on_cpu:
-        raise InputError(f"the inference format {name} runs on a CPU only; use {SAFETENSORS}, or the device cpu.")
+    if on_cpu != (name in CPU_FORMATS):
+        device, other = ("CPU", "cpu") if name in CPU_FORMATS else ("GPU", "cuda")
+        raise InputError(f"the inference format {name} runs on a {device} only; use {SAFETENSORS}, or the device {other}.")
     return name
+
+
+def gpu_computes_bf16() -> bool:
+    """Tell whether this process's GPU has instructions for bfloat16."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

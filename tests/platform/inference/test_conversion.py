@@ -15,8 +15,8 @@ import torch
 
 from manta.errors import InputError
 from manta.inference.artifact import ModelArtifact, with_golden
-from manta.inference.conversion import convert, make_formats, quantize
-from manta.inference.formats import FAST_FORMATS, FORMAT_FILES, InferenceFormat
+from manta.inference.conversion import convert, make_formats, make_gpu_format, quantize
+from manta.inference.formats import CPU_FORMATS, FORMAT_FILES, GPU_FORMAT, InferenceFormat
 from manta.inference.predictor import Predictor
 from manta.model.finished import load_finished
 from manta.model.forward import OpenVinoForward, load_openvino
@@ -50,7 +50,7 @@ def test_the_fp32_format_gives_the_safetensors_logits_in_any_batch(with_formats:
         np.testing.assert_allclose(graph.logits(pairs), reference.logits(pairs), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["safetensors", *FAST_FORMATS])
+@pytest.mark.parametrize("name", ["safetensors", *CPU_FORMATS])
 def test_a_texts_score_does_not_depend_on_its_neighbours(with_formats: ModelArtifact, name: Any) -> None:
     """Each row alone, in its file's batch, and in a shuffled file of other rows."""
     predictor = Predictor(with_formats, device="cpu", format=name)
@@ -69,9 +69,21 @@ def test_a_texts_score_does_not_depend_on_its_neighbours(with_formats: ModelArti
     assert np.abs(shuffled - in_file).max() < 1e-3
 
 
+def test_the_gpu_format_computes_the_safetensors_in_bfloat16(with_formats: ModelArtifact, tmp_path: Path) -> None:
+    """On a CPU, which computes the same reduced products; on a GPU, `Predictor` takes it where it was accepted."""
+    artifact = ModelArtifact.load(shutil.copytree(with_formats.path, tmp_path / "model"))
+    texts = PAIRS * 2
+    logits = Predictor(artifact, device="cpu", format="safetensors").logits(texts)
+    made = make_gpu_format(artifact, texts=texts, targets=logits.argmax(axis=1), logits=logits, device="cpu")
+    record = record_of(made, GPU_FORMAT)
+    assert record.accepted, record.reason
+    assert 0 < (record.max_logit_difference or 0) < 0.1  # not the fp32 results, and close to them
+    assert [item.name for item in ModelArtifact.load(made.path).manifest.formats] == [*CPU_FORMATS, GPU_FORMAT]
+
+
 def test_the_record_holds_the_figures_and_the_folder_stays_whole(with_formats: ModelArtifact) -> None:
     assert ModelArtifact.load(with_formats.path) == with_formats
-    assert [item.name for item in with_formats.manifest.formats] == list(FAST_FORMATS)
+    assert [item.name for item in with_formats.manifest.formats] == list(CPU_FORMATS)
     assert not list(with_formats.path.parent.glob("*.partial"))
     fp32 = record_of(with_formats, "openvino-fp32")
     assert (fp32.accepted, fp32.num_rows, fp32.accuracy, fp32.reference_accuracy, fp32.agreement) == (True, 40, 1.0, 1.0, 1.0)
@@ -95,7 +107,7 @@ def test_the_int8_graph_is_another_one_and_near(with_formats: ModelArtifact) -> 
     assert operations.count("FakeQuantize") >= 6
 
 
-@pytest.mark.parametrize("name", FAST_FORMATS)
+@pytest.mark.parametrize("name", CPU_FORMATS)
 def test_a_fast_format_answers_without_torchs_weights(with_formats: ModelArtifact, tmp_path: Path, name: Any) -> None:
     folder = Path(shutil.copytree(with_formats.path, tmp_path / "model"))
     (folder / "model.safetensors").unlink()
@@ -242,7 +254,7 @@ def test_a_format_has_golden_predictions_of_its_own(make_artifact: Callable[...,
     made = ModelArtifact.load(made_for(alone, PAIRS).path)
     golden = made.golden()
     assert golden is not None
-    assert set(golden.probabilities) == {"safetensors", *FAST_FORMATS}
+    assert set(golden.probabilities) == {"safetensors", *CPU_FORMATS}
     assert golden == record_golden(made, PAIRS[:4])
     assert golden.probabilities["openvino-int8"] != golden.probabilities["safetensors"]
 

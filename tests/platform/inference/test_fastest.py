@@ -15,7 +15,8 @@ import torch
 from manta.errors import InputError
 from manta.inference import fastest
 from manta.inference.artifact import ModelArtifact, with_golden
-from manta.inference.formats import FAST_FORMATS, FORMAT_FILES, SAFETENSORS
+from manta.inference.artifact import with_formats as with_records
+from manta.inference.formats import CPU_FORMATS, FORMAT_FILES, GPU_FORMAT, SAFETENSORS, InferenceFormat
 from manta.inference.golden import GoldenPredictions
 from manta.inference.predictor import Predictor, chosen_format
 from manta_jobs.packaging.golden import record_golden
@@ -45,16 +46,16 @@ def copied(with_formats: ModelArtifact, tmp_path: Path) -> ModelArtifact:
 
 def seconds_of(artifact: ModelArtifact) -> dict[Any, float]:
     tokenizer: Any = Predictor(artifact, device="cpu", format=SAFETENSORS)._tokenizer
-    return fastest._Timing(artifact, tokenizer, num_threads=1).of([SAFETENSORS, *FAST_FORMATS])
+    return fastest._Timing(artifact, tokenizer, num_threads=1).of([SAFETENSORS, *CPU_FORMATS])
 
 
 def test_the_fastest_is_taken_and_remembered_for_all_processes_of_the_machine(with_formats: ModelArtifact, cache: Path) -> None:
     first = Predictor(with_formats, device="cpu")
     (memory,) = cache.iterdir()
     found = json.loads(memory.read_text())
-    assert set(found["seconds"]) == {SAFETENSORS, *FAST_FORMATS}
+    assert set(found["seconds"]) == {SAFETENSORS, *CPU_FORMATS}
     assert first.format == found["format"] == min(found["seconds"], key=found["seconds"].__getitem__)
-    other = next(name for name in FAST_FORMATS if name != first.format)
+    other = next(name for name in CPU_FORMATS if name != first.format)
     memory.write_text(json.dumps({"format": other, "seconds": {}}))
     again = Predictor(with_formats, device="cpu")
     assert again.format == other
@@ -62,7 +63,7 @@ def test_the_fastest_is_taken_and_remembered_for_all_processes_of_the_machine(wi
 
 
 def test_of_two_processes_that_choose_at_once_the_first_decides(cache: Path) -> None:
-    names: Any = [SAFETENSORS, *FAST_FORMATS]
+    names: Any = [SAFETENSORS, *CPU_FORMATS]
     assert fastest._remember(cache / "key.json", names, best="openvino-int8", seconds={}) == "openvino-int8"
     assert fastest._remember(cache / "key.json", names, best="openvino-fp32", seconds={}) == "openvino-int8"
     assert [path.name for path in cache.iterdir()] == ["key.json"]
@@ -87,7 +88,7 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nothing(
 def test_another_processor_engine_or_architecture_is_timed_anew(
     with_formats: ModelArtifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names: Any = [SAFETENSORS, *FAST_FORMATS]
+    names: Any = [SAFETENSORS, *CPU_FORMATS]
     here = fastest._key(with_formats, names)
     assert fastest._key(with_formats, names[:2]) != here
     other = with_formats.manifest.model_copy(update={"files": {"config.json": "0"}})
@@ -107,7 +108,7 @@ def test_a_format_that_answers_otherwise_on_this_machine_takes_no_part(
     copied: ModelArtifact, caplog: pytest.LogCaptureFixture
 ) -> None:
     golden = record_golden(copied, PAIRS[:4])
-    assert set(seconds_of(with_golden(copied, golden))) == {SAFETENSORS, *FAST_FORMATS}
+    assert set(seconds_of(with_golden(copied, golden))) == {SAFETENSORS, *CPU_FORMATS}
     turned = tuple(row[::-1] for row in golden.probabilities["openvino-int8"])
     other = GoldenPredictions(texts=golden.texts, probabilities={**golden.probabilities, "openvino-int8": turned})
     assert set(seconds_of(with_golden(copied, other))) == {SAFETENSORS, "openvino-fp32"}
@@ -133,8 +134,20 @@ def test_a_format_that_cannot_be_had_is_refused(with_formats: ModelArtifact, nam
         chosen_format(with_formats, name, on_cpu=on_cpu)
 
 
-def test_a_gpu_takes_the_safetensors(with_formats: ModelArtifact) -> None:
+def test_a_gpu_takes_its_own_format_where_it_was_accepted_and_has_instructions_for_it(
+    with_formats: ModelArtifact, copied: ModelArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manta.inference.predictor.gpu_computes_bf16", lambda: True)
     assert chosen_format(with_formats, "auto", on_cpu=False) == SAFETENSORS
+    for accepted, expected in ((False, SAFETENSORS), (True, GPU_FORMAT)):
+        record = InferenceFormat(name=GPU_FORMAT, file="model.safetensors", accepted=accepted, reason="measured")
+        made = with_records(copied, [record], folder=copied.path)
+        assert chosen_format(made, "auto", on_cpu=False) == expected
+    monkeypatch.setattr("manta.inference.predictor.gpu_computes_bf16", lambda: False)
+    assert chosen_format(made, "auto", on_cpu=False) == SAFETENSORS
+    with pytest.raises(InputError, match="torch-bf16 runs on a GPU only; use safetensors, or the device cuda"):
+        Predictor(made, device="cpu", format=GPU_FORMAT)
+    assert Predictor(made, device="cpu").format != GPU_FORMAT
 
 
 def test_a_model_without_formats_says_so_and_times_nothing(finished: dict[str, Any], cache: Path) -> None:

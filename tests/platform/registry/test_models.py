@@ -20,9 +20,9 @@ from moto.server import ThreadedMotoServer
 from manta.cluster.ports import free_ports
 from manta.data.dataset import Split, TextDataset
 from manta.errors import InputError, RunError
-from manta.inference.artifact import WEIGHTS_FILE, ModelArtifact
+from manta.inference.artifact import ModelArtifact
 from manta.inference.conversion import make_formats
-from manta.inference.formats import FORMAT_FILES
+from manta.inference.formats import FORMAT_FILES, WEIGHTS_FILE
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.registry.decisions import Decision, line_of_champions
