@@ -216,24 +216,31 @@ def process_table(processes: list[Process]) -> Table:
 
 
 def draw(phases: list[Phase], processes: list[Process], wall_s: float, path: Path) -> None:
-    """Draw the phases, and each process as a band whose height is the cores that it uses."""
+    """Draw a bar for each phase, and below them each process as a band whose height is the cores that it uses."""
     import matplotlib.pyplot as plt
     import numpy as np
 
+    ordered = sorted(phases, key=lambda phase: phase[1])
     shown = [process for process in sorted(processes, key=lambda process: process.first_s) if process.cpu_s >= 0.3]
-    figure, axes = plt.subplots(figsize=(12, 1.5 + 0.4 * (len(shown) + 1)))
-    for index, (message, begin, end) in enumerate(sorted(phases, key=lambda phase: phase[1])):
-        axes.barh(0, end - begin, left=begin, height=0.8, color=f"C{index % 10}", alpha=0.5)
-        axes.text(begin, 0.3 if index % 2 else -0.3, message[:24], fontsize=6, va="center")
-    for row, process in enumerate(shown, start=1):
+    figure, axes = plt.subplots(figsize=(12, 1.0 + 0.22 * len(ordered) + 0.4 * len(shown)))
+    for row, (message, begin, end) in enumerate(ordered):
+        axes.barh(0.55 * row, end - begin, left=begin, height=0.4, color=f"C{row % 10}", alpha=0.7)
+        is_late = end > 0.7 * wall_s
+        place, side = (begin, "right") if is_late else (end, "left")
+        axes.text(place, 0.55 * row, f"  {message}  ", fontsize=7, va="center", ha=side)
+    first = 0.55 * len(ordered)
+    for row, process in enumerate(shown):
         times, used = np.array(process.usage).T
         cores = np.diff(used, prepend=0.0) / np.diff(times, prepend=times[0] - LOOK_EVERY_S)
-        axes.fill_between(times, row + 0.4, row + 0.4 - 0.4 * np.clip(cores, 0, 2), step="pre", color="C0", linewidth=0)
-        axes.hlines(row + 0.4, process.first_s, process.last_s, color="C0", linewidth=0.8)
+        base = first + row + 0.4
+        axes.fill_between(times, base, base - 0.4 * np.clip(cores, 0, 2), step="pre", color="C0", linewidth=0)
+        axes.hlines(base, process.first_s, process.last_s, color="C0", linewidth=0.8)
     axes.set_yticks(
-        range(len(shown) + 1), ["phases", *(f"{process.role[:44]} ({process.cpu_s:.1f} s)" for process in shown)], fontsize=7
+        [first + row for row in range(len(shown))],
+        [f"{process.role[:44]} ({process.cpu_s:.1f} s)" for process in shown],
+        fontsize=7,
     )
-    axes.invert_yaxis()
+    axes.set_ylim(first + len(shown) - 0.4, -0.5)
     axes.set_xlim(0, wall_s)
     axes.set_xlabel("seconds since the command was started")
     figure.tight_layout()
