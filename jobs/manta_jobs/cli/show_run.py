@@ -177,10 +177,14 @@ def show_tuned(tuned: TunedModel, console: Console) -> None:
         console.print(f"{tuned.confirmed[0].trial.name} won.")
     if why := why_it_stays(tuned.confirmed, config):
         console.print(why)
+    average = tuned.model.outcome.average
+    if average is not None:
+        console.print(average.sentence())
     if not tuned.confirmed and config.tune.confirm is not None and len(tuned.trials) > 1:
         console.print("[yellow]The winner was not confirmed with other seeds: there was no time left.[/]")
     console.print(model_table(tuned.model, report=str(tuned.page)))
-    again = (f"manta train {tuned.best_config_path}", "repeat the best trial")
+    what = "repeat the best trial" if average is None or not average.is_kept else "train once with the winning settings"
+    again = (f"manta train {tuned.best_config_path}", what)
     show_next([*next_commands(tuned.model.promotion, experiment=None), again], console)
 
 

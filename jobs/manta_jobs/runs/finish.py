@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from manta.behaviour.run import find_suite
 from manta.console import working
 from manta.data.dataset import NUM_FOLDS
-from manta.data.encode import seen_tokens
-from manta.errors import RunError
 from manta.evaluation.metrics import classification_metrics
 from manta.inference.artifact import (
     MANIFEST_FILE,
@@ -21,19 +19,19 @@ from manta.inference.artifact import (
     write_artifact,
     write_linear_artifact,
 )
-from manta.model.adapt import adapt, merged
-from manta.model.encoder import build_model, load_model_config, load_tokenizer
+from manta.model.encoder import load_model_config, load_tokenizer
 from manta.model.pooled import PooledClassifier, linear_layer, load_encoder
-from manta.model.seen_rows import train_seen_rows, with_whole_embedding
 from manta.registry.frozen_rows import FrozenRows
 from manta.registry.model_card import model_card
 from manta.registry.models import ModelRegistry
 from manta.storage.object_store import discard, fetch, shown
+from manta_jobs.packaging.averaging import WeightAverage, read_average
 from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
 from manta_jobs.packaging.diagnosis import Fit, assess_fit, baseline_comparison, compared_with_one_worker, guessing_loss
 from manta_jobs.packaging.formats import make_formats_on_cluster
 from manta_jobs.packaging.golden import record_golden_on_cluster
 from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
+from manta_jobs.packaging.weights import plain_weights
 from manta_jobs.preflight.run import kept_preflight, usual_values
 from manta_jobs.registry.promotion import settle
 from manta_jobs.reporting.curves import write_curves
@@ -46,14 +44,12 @@ from manta_jobs.training.validation import held_out_logits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
     from rich.console import Console
 
     from manta.config import ExperimentConfig
     from manta.labels import Floats
     from manta_jobs.runs.methods import Outcome
     from manta_jobs.runs.prepare import PreparedRun
-    from manta_jobs.training.batches import TokenizedData
     from manta_jobs.training.checkpoints import TrainingState
     from manta_jobs.training.linear import LinearModel
 
@@ -78,7 +74,7 @@ def finish(
     validation_logits: Floats | None
     if trained is not None:
         record.catch_up(trained.history)
-        artifact, validation_logits = fine_tuned_artifact(prepared, config, trained)
+        artifact, validation_logits = fine_tuned_artifact(prepared, config, trained, average=outcome.average)
     elif linear is not None:
         held_out = classification_metrics(linear.logits, dataset.validation.targets, labels=dataset.labels)
         num_epochs = 0 if outcome.trained is None else len(outcome.trained.history)  # of a fine-tuning that is not kept
@@ -185,25 +181,40 @@ def frozen_rows(prepared: PreparedRun) -> FrozenRows:
 
 
 def fine_tuned_artifact(
-    prepared: PreparedRun, config: ExperimentConfig, trained: TrainingState
+    prepared: PreparedRun, config: ExperimentConfig, trained: TrainingState, *, average: WeightAverage | None
 ) -> tuple[ModelArtifact, Floats | None]:
-    """Return the artifact of a fine-tuning, and its logits of the training rows if these were cross-validated."""
+    """Return the artifact of a fine-tuning, and its logits of the training rows if these were cross-validated.
+
+    For a kept average of several runs, these logits are those of the best of them, as their folds had no average.
+    """
     kept = kept_epoch(trained.history, config.train)
-    artifact = kept_artifact(prepared, config, kept=kept)
+    artifact = kept_artifact(prepared, config, kept=kept, average=average)
     if prepared.dataset.folds is None:
         return artifact, None
     return artifact, held_out_logits(fetch(Path(kept["checkpoint"]).parent), num_epochs=int(kept["epoch"]))
 
 
-def kept_artifact(prepared: PreparedRun, config: ExperimentConfig, *, kept: dict[str, Any]) -> ModelArtifact:
-    """Return the artifact of the kept epoch's checkpoint. Write it unless an interrupted run has already written it."""
-    return written_before(prepared) or write_artifact(
+def kept_artifact(
+    prepared: PreparedRun, config: ExperimentConfig, *, kept: dict[str, Any], average: WeightAverage | None
+) -> ModelArtifact:
+    """Return the artifact of the kept epoch's checkpoint, or of the kept average of several runs.
+
+    Write it unless an interrupted run has already written it.
+    """
+    found = written_before(prepared)
+    if found is not None:
+        return found
+    if average is not None and average.is_kept:
+        weights = read_average(prepared.folder.path)
+    else:
+        weights = plain_weights(fetch(Path(kept["checkpoint"])), config, prepared.data)
+    return write_artifact(
         prepared.folder.artifact,
-        weights=plain_weights(fetch(Path(kept["checkpoint"])), config, prepared.data),
+        weights=weights,
         model_config=load_model_config(config.model, prepared.data.labels),
         tokenizer=load_tokenizer(config.model),
         labels=prepared.data.labels,
-        facts=facts_of(prepared, config, held_out=kept),
+        facts=facts_of(prepared, config, held_out=kept if average is None else average.held_out(kept)),
     )
 
 
@@ -243,21 +254,3 @@ def facts_of(prepared: PreparedRun, config: ExperimentConfig, *, held_out: Mappi
         "run": prepared.folder.name,
         "pretrained": config.model.pretrained,
     }
-
-
-def plain_weights(checkpoint: Path, config: ExperimentConfig, data: TokenizedData) -> dict[str, torch.Tensor]:
-    """Return the checkpoint's weights as plain `transformers` has them: LoRA adapters merged, and all rows of the word embeddings.
-
-    Raises:
-        RunError: the checkpoint is gone or altered.
-    """
-    from safetensors.torch import load_file
-
-    from manta_jobs.training.checkpoints import WEIGHTS_FILE, read_state
-
-    if read_state(checkpoint) is None:
-        raise RunError(f"{checkpoint}: the kept epoch's checkpoint is gone or damaged; train again.")
-    model = adapt(build_model(config.model, data.labels), config.model)
-    train_seen_rows(model, seen_tokens(data.folder))
-    model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
-    return dict(merged(with_whole_embedding(model)).state_dict())

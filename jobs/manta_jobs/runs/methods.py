@@ -18,6 +18,7 @@ from manta_jobs.training.trainer import fit, run_trainer, workers_phrase
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from manta_jobs.packaging.averaging import WeightAverage
     from manta_jobs.runs.prepare import PreparedRun
     from manta_jobs.training.checkpoints import TrainingState
 
@@ -54,6 +55,8 @@ class Outcome:
     lead: Lead | None = None
     """Comparison of both methods; None unless both were tried."""
     full_s: float = 0.0
+    average: WeightAverage | None = None
+    """Mean of the weights of a search's best runs, of which `trained` is one; None unless it was tried."""
 
     @property
     def method(self) -> Literal["linear", "full"]:
@@ -104,7 +107,11 @@ class Outcome:
         rungs = [asdict(rung) | {"seconds": round(rung.seconds, 1)} for rung in self.rungs(prepared)]
         linear = self.kept_linear
         strength = None if linear is None else linear.strength
-        return {"method": self.method, "methods": {"rungs": rungs, "lead": lead, "strength": strength, "why": self.sentence()}}
+        return {
+            "method": self.method,
+            "methods": {"rungs": rungs, "lead": lead, "strength": strength, "why": self.sentence()},
+            "average": None if self.average is None else self.average.to_dict(),
+        }
 
 
 def run_methods(prepared: PreparedRun, *, board: Board, console: Console, resume_command: str) -> Outcome:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -24,14 +25,22 @@ from manta_jobs.cluster.connection import (
 )
 from manta_jobs.cluster.losses import losses_named
 from manta_jobs.cluster.waiting import look_while_waiting
+from manta_jobs.packaging.averaging import WeightAverage, average_on_cluster
 from manta_jobs.runs.finish import finish
 from manta_jobs.runs.methods import Outcome
 from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
 from manta_jobs.runs.results import TunedModel
-from manta_jobs.training.checkpoints import OPTIMIZER_FILE, TRIALS_FOLDER, WEIGHTS_FILE, checkpoint_name, saved_steps
+from manta_jobs.training.checkpoints import (
+    OPTIMIZER_FILE,
+    TRIALS_FOLDER,
+    WEIGHTS_FILE,
+    checkpoint_name,
+    kept_epoch,
+    saved_steps,
+)
 from manta_jobs.training.progress import Board
 from manta_jobs.training.tracking import RunRecord
-from manta_jobs.tuning.confirm import confirm, num_confirming, plan_sentence, ranked, winning_run
+from manta_jobs.tuning.confirm import confirm, finished_runs, num_confirming, plan_sentence, ranked, winning_run
 from manta_jobs.tuning.journal import Confirmation, Journal, Trial
 from manta_jobs.tuning.live_table import SearchView
 from manta_jobs.tuning.ray_tune import build_tuner
@@ -42,8 +51,6 @@ from manta_jobs.tuning.trial_queue import TrialQueue
 from manta_jobs.tuning.trial_workers import WorkerPools, pool_trainer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ray.train.torch import TorchTrainer
     from rich.console import Console
 
@@ -121,7 +128,8 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             formats = makes_formats(config)
             if config.registry.fast_formats and not formats:
                 console.print("No faster formats are made: the time limit is too short for them.")
-            outcome = Outcome(trained=trained)
+            average = averaged(confirmed, best_config, prepared, console=console)
+            outcome = Outcome(trained=trained, average=average)
             model = finish(prepared, best_config, outcome=outcome, record=record, console=console, started=started, formats=formats)
             with working(console, "Writing the report of the search"):
                 page = write_search_report(
@@ -132,10 +140,28 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                     test_metrics=model.artifact.manifest.metrics,
                     folder=prepared.folder.path,
                     baseline_metrics=None if model.baseline is None else model.baseline.test,
+                    average="" if average is None else average.sentence(),
                 )
     free_disk(prepared.folder.path / TRIALS_FOLDER, winner=winner.name)
     keep(prepared.folder)
     return TunedModel(model, best_path, winner, ordered, confirmed, page)
+
+
+def averaged(
+    confirmed: list[Confirmation], config: ExperimentConfig, prepared: PreparedRun, *, console: Console
+) -> WeightAverage | None:
+    """Average the weights of the runs with the winning settings; None if there is only one.
+
+    The average is the model unless its loss is higher than theirs.
+    """
+    runs = finished_runs(confirmed)
+    if len(runs) < 2:
+        return None
+    checkpoints = tuple(Path(kept_epoch(state_of(run, prepared).history, config.train)["checkpoint"]) for run in runs)
+    with working(console, f"Averaging the weights of {len(runs)} runs"):
+        average = average_on_cluster(checkpoints, config, prepared.data, folder=prepared.folder.path)
+    console.print(average.sentence())
+    return average
 
 
 class Search:

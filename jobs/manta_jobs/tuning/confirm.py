@@ -129,6 +129,13 @@ def standard_error(one: Confirmation, other: Confirmation) -> float:
     return math.sqrt(sum(item.std**2 / len(item.scores) for item in (one, other)))
 
 
+def finished_runs(confirmed: list[Confirmation]) -> list[Trial]:
+    """Return the runs with the winning settings that trained to their end: the trial, and those with other seeds."""
+    if not confirmed:
+        return []
+    return [run for run in (confirmed[0].trial, *confirmed[0].runs) if run.status == "done"]
+
+
 def winning_run(best: list[Trial], confirmed: list[Confirmation], config: ExperimentConfig) -> Trial:
     """Return the run whose model is kept: of the winning values, the seed with the best validation score."""
     if not confirmed:

@@ -14,7 +14,7 @@ from manta.evaluation.metrics import classification_metrics
 from manta.inference.artifact import write_artifact
 from manta.inference.predictor import Predictor
 from manta.model.encoder import load_model_config, load_tokenizer
-from manta_jobs.runs.finish import plain_weights
+from manta_jobs.packaging.weights import plain_weights
 from manta_jobs.training.batches import TokenizedData
 
 from ..conftest import Outcome, experiment

@@ -105,6 +105,18 @@ def test_a_search_registers_its_best_trial(searched: Searched) -> None:
     assert [row["values"] for row in recorded["trials"]] == [trial.values for trial in tuned.trials]
 
 
+def test_the_mean_of_the_winning_runs_is_compared_with_them(searched: Searched) -> None:
+    tuned = searched.tuned
+    average = tuned.model.outcome.average
+    assert average is not None
+    runs = [tuned.confirmed[0].trial, *tuned.confirmed[0].runs]
+    assert average.run_losses == pytest.approx([run.history[-1]["loss"] for run in runs], abs=1e-4)  # as the engine had them
+    recorded = tuned.model.artifact.manifest.metrics["validation_loss"]
+    assert recorded == pytest.approx(average.metrics["loss"] if average.is_kept else tuned.winner.history[-1]["loss"], abs=1e-6)
+    assert json.loads((tuned.model.run.path / "report.json").read_text())["average"]["kept"] == average.is_kept
+    assert average.sentence() in tuned.page.read_text()
+
+
 def test_the_workers_of_an_ended_search_are_gone_within_seconds(searched: Searched) -> None:
     assert searched.freed_s < 5
 
