@@ -107,6 +107,10 @@ def evaluate(
     header: Annotated[
         bool, typer.Option(help="The first line of CSV and TSV files names the columns.", rich_help_panel=READING)
     ] = True,
+    corrections: Annotated[
+        str | None,
+        typer.Option(help="Decisions about labels to apply, as data.corrections.", metavar="LABELS.jsonl", rich_help_panel=READING),
+    ] = None,
     slice_: Annotated[
         list[str] | None, typer.Option("--slice", help="Show results for each value of this column; repeatable.", metavar="COLUMN")
     ] = None,
@@ -135,6 +139,7 @@ def evaluate(
         "label": _column(label, header=header),
         "label_separator": label_separator,
         "header": header,
+        "corrections": corrections,
     }
     found = job.evaluate(
         model,

@@ -35,6 +35,8 @@ MOST_TRIALS = 5
 def show_trained(model: TrainedModel, console: Console, *, experiment: Path | None) -> None:
     """Print how a run ended."""
     show_verdict(model, console)
+    if model.suspects is not None and model.suspects.count:
+        console.print(model.suspects.sentence(f"manta data check {experiment or 'EXPERIMENT.yaml'}"), markup=False)
     console.print(model_table(model, report=shown(model.run.path / "report.json")))
     show_next(next_commands(model.promotion, experiment=experiment), console)
 
@@ -161,6 +163,7 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
         "report": shown(model.run.path / "report.json"),
         "fit": None if model.fit is None else asdict(model.fit),
         "method": model.outcome.method,
+        "label_suspects": None if model.suspects is None else asdict(model.suspects),
         "wall_s": round(model.wall_s, 1),
     }
 

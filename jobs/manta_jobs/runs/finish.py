@@ -25,6 +25,7 @@ from manta.registry.frozen_rows import FrozenRows
 from manta.registry.model_card import model_card
 from manta.registry.models import ModelRegistry
 from manta.storage.object_store import discard, fetch, shown
+from manta_jobs.data.doubts import held_out_suspects
 from manta_jobs.packaging.averaging import WeightAverage, read_average
 from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
 from manta_jobs.packaging.diagnosis import Fit, assess_fit, baseline_comparison, compared_with_one_worker, guessing_loss
@@ -121,6 +122,7 @@ def finish(
     facts: dict[str, Any] = {}
     if trained is not None:
         facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)
+    suspects = None if outcome.linear is None else held_out_suspects(outcome.linear.logits, dataset)
     wall_s = time.monotonic() - started
     prepared.folder.write_report(
         {
@@ -140,6 +142,8 @@ def finish(
             "preflight": {name: before[name] for name in ("checks", "memory") if name in before},
             "chosen": prepared.folder.read_facts().get("chosen", ""),
             "num_rows": dataset.num_rows,
+            "corrections": None if dataset.corrections is None else asdict(dataset.corrections),
+            "label_suspects": None if suspects is None else asdict(suspects),
             "num_folds": 0 if dataset.folds is None else NUM_FOLDS,
             "folds_s": 0.0 if trained is None else round(trained.folds_s, 1),
             "best_epoch": None if fit is None else fit.best_epoch,
@@ -153,7 +157,19 @@ def finish(
         }
     )
     return TrainedModel(
-        prepared.folder, config, artifact, version, promotion, outcome, history, fit, facts, before, len(dataset.test), wall_s
+        run=prepared.folder,
+        config=config,
+        artifact=artifact,
+        version=version,
+        promotion=promotion,
+        outcome=outcome,
+        history=history,
+        fit=fit,
+        distribution=facts,
+        preflight=before,
+        num_test_rows=len(dataset.test),
+        wall_s=wall_s,
+        suspects=suspects,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from manta.inference.artifact import ModelArtifact
     from manta.registry.models import RegisteredVersion
     from manta.storage.folders import RunFolder
+    from manta_jobs.data.doubts import HeldOutSuspects
     from manta_jobs.packaging.diagnosis import Fit
     from manta_jobs.registry.promotion import Promotion
     from manta_jobs.reporting.evaluation.assessment import Assessment
@@ -43,6 +44,8 @@ class TrainedModel:
     """Facts known before the run started, as `preflight.json` has them."""
     num_test_rows: int
     wall_s: float
+    suspects: HeldOutSuspects | None
+    """The number of held-out rows that look wrongly labeled; None if no linear model was fitted."""
 
     @property
     def baseline(self) -> Baseline | None:

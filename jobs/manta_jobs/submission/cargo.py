@@ -86,7 +86,7 @@ def packed_inputs(verb: str, params: Mapping[str, Any], *, limit: int = MOST_BYT
         document, storage = _packed_config(cargo, path, overrides=params.get("set_"))
         cargo.texts[path.name] = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         sent |= {"experiment": {"path": f"{INPUTS}/{path.name}"}, "set_": None}
-    for name in ("model", "data", "source", "behaviour"):
+    for name in ("model", "data", "source", "behaviour", "corrections"):
         value = params.get(name)
         is_registered = name == "model" and not names_a_folder(str(value))
         if value is not None and not is_registered and Path(value).expanduser().exists():

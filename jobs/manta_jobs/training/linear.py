@@ -110,34 +110,39 @@ def split_names(data: TokenizedData) -> tuple[str, ...]:
 
 def embedded(setup: LinearSetup, splits: dict[str, EncodedSplit]) -> dict[str, Floats]:
     """Return embeddings `(rows, hidden)` of each split. Each is written to disk before the next one begins."""
-    total, done, found = sum(map(len, splits.values())), 0, {}
-    setup.board.started(LINEAR_FOLDER, RunProgress(total, phase="embedding", unit="rows"), after_step=0)
-    encoder: Any = None
+    board, found = setup.board, {}
+    board.started(LINEAR_FOLDER, RunProgress(sum(map(len, splits.values())), phase="embedding", unit="rows"), after_step=0)
+    encoder, done = None, 0
     for name, split in splits.items():
         path = setup.folder / f"{name}.npy"
         vectors = read_logits(path)
         if vectors is None or len(vectors) != len(split):
-            encoder = encoder or Embedder(setup)
-            vectors = encoder.of(split, num_before=done)
+            encoder = encoder or Embedder(setup.config, pad_id=setup.data.pad_id)
+            vectors = encoder.of(split, tell=partial(tell_embedded, board, num_before=done))
             write_logits(here(path), vectors)
         found[name], done = vectors, done + len(split)
+    board.update(LINEAR_FOLDER, done_steps=done, phase="fitting the regression")
     return found
+
+
+def tell_embedded(board: Board, num_rows: int, *, num_before: int) -> None:
+    """Record that rows of a split are embedded, after `num_before` rows of other splits."""
+    board.update(LINEAR_FOLDER, done_steps=num_before + num_rows, phase="embedding")
 
 
 class Embedder:
     """The frozen encoder on this process's device."""
 
-    def __init__(self, setup: LinearSetup) -> None:
+    def __init__(self, config: ExperimentConfig, *, pad_id: int) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._encoder = load_encoder(setup.config.model).to(self._device)
-        self._precision = resolve_precision(setup.config.train)
-        self._pad_id, self._board = setup.data.pad_id, setup.board
-        self._told = time.monotonic()
+        self._encoder = load_encoder(config.model).to(self._device)
+        self._precision = resolve_precision(config.train)
+        self._pad_id = pad_id
 
-    def of(self, split: EncodedSplit, *, num_before: int) -> Floats:
-        """Return embeddings `(rows, hidden)` in float32. `num_before` rows of other splits are done already."""
+    def of(self, split: EncodedSplit, *, tell: Callable[[int], None]) -> Floats:
+        """Return embeddings `(rows, hidden)` in float32. `tell` hears how many rows are done, about once a second."""
         result: Any = None
-        done = num_before
+        done, told = 0, time.monotonic()
         dtype = torch.float16 if self._precision == "fp16" else torch.bfloat16
         for rows in token_batches(split.lengths, max_tokens=BATCH_TOKENS[self._device.type]):
             inputs = {name: torch.from_numpy(ids).to(self._device) for name, ids in split.padded(rows, pad_id=self._pad_id).items()}
@@ -147,10 +152,9 @@ class Embedder:
                 result = np.empty((len(split), vectors.shape[1]), dtype=np.float32)
             result[rows] = vectors
             done += len(rows)
-            if time.monotonic() - self._told > UPDATE_EVERY_S:
-                self._told = time.monotonic()
-                self._board.update(LINEAR_FOLDER, done_steps=done, phase="embedding")
-        self._board.update(LINEAR_FOLDER, done_steps=done, phase="fitting the regression")
+            if time.monotonic() - told > UPDATE_EVERY_S:
+                told = time.monotonic()
+                tell(done)
         return np.asarray(result)
 
 

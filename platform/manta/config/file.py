@@ -17,7 +17,7 @@ from manta.errors import InputError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-DATA_FILES = ("train", "validation", "test", "feedback", "behaviour")
+DATA_FILES = ("train", "validation", "test", "feedback", "corrections", "behaviour")
 """The settings of `data` that name files."""
 _short = Repr()
 _short.maxstring = _short.maxother = 200

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from manta.data.coded import Coder
-from manta.data.stored import CHUNK_ROWS, BatchWriter, RowSequence, StoredRows
+from manta.data.stored import CHUNK_ROWS, BatchWriter, RowSequence, StoredRows, taken
 from manta.rows.text_file import reading_notes
 from manta.texts import has_lone_surrogate
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from manta.config import DataConfig
+    from manta.data.split import Indices
 
 CHUNK_CHARACTERS = 2**22
 """Most characters of texts that are gathered before they are stored."""
@@ -45,6 +46,11 @@ class Rows:
     wrong: tuple[int, Any] | None = None
     """The first row with a text that is no string, or no Unicode, and what it has. Such a text is None in `texts`."""
 
+    @property
+    def places(self) -> Places:
+        """The places of all rows."""
+        return Places(self.source, self.unit, self.positions)
+
     def where(self, index: int) -> str:
         """Return the place of one row, such as `dev.csv, line 17`."""
         return f"{self.source}, {self.unit} {self.positions[index]}"
@@ -53,11 +59,16 @@ class Rows:
 class Places(RowSequence[str]):
     """The place of each row in its file, such as `line 17`."""
 
-    def __init__(self, rows: Rows) -> None:
-        self._unit, self._positions = rows.unit, rows.positions
+    def __init__(self, source: str, unit: str, positions: Sequence[int]) -> None:
+        """Take the fields of `Rows` with these names."""
+        self.source, self.unit, self.positions = source, unit, positions
+
+    def take(self, indices: Indices) -> Places:
+        """Return the places of the rows at `indices`, in their order."""
+        return Places(self.source, self.unit, taken(self.positions, indices))
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self.positions)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -67,8 +78,8 @@ class Places(RowSequence[str]):
 
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [f"{self._unit} {position}" for position in self._positions[index]]
-        return f"{self._unit} {self._positions[index]}"
+            return [f"{self.unit} {position}" for position in self.positions[index]]
+        return f"{self.unit} {self.positions[index]}"
 
 
 class Collector:

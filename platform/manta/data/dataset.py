@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from manta.behaviour.run import load_suite
 from manta.data import check, look_alikes
-from manta.data.coded import encoded
-from manta.data.collect import Places
+from manta.data.coded import encoded, label_counts
+from manta.data.corrections import with_corrections
 from manta.data.feedback import with_feedback
 from manta.data.read import read_split, read_splits
 from manta.data.split import Indices, stratified_folds, stratified_split
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from manta.config import DataConfig, TaskName
+    from manta.data.collect import Places
+    from manta.data.corrections import Corrections
     from manta.texts import Text
 
 SPLITS = ("train", "validation", "test")
@@ -46,8 +48,8 @@ class Split:
     targets: Targets
     columns: dict[str | int, list[Any]] = field(default_factory=dict)
     """Further columns, if `load_labelled` was asked for them."""
-    places: Sequence[str] = ()
-    """Place of each row in its file, such as `line 17`; only for rows of `load_labelled`."""
+    places: Places | None = None
+    """Place of each row in its file, such as `line 17`; None for rows that come from several files."""
     notes: tuple[str, ...] = ()
     """Sentences on how the file is read; only for rows of `load_labelled`."""
 
@@ -56,7 +58,8 @@ class Split:
 
     def take(self, indices: npt.NDArray[np.int64]) -> Split:
         """Return the rows at `indices`, in their order."""
-        return Split(taken(self.texts, indices), self.targets[indices])
+        places = None if self.places is None else self.places.take(indices)
+        return Split(taken(self.texts, indices), self.targets[indices], places=places)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class TextDataset:
     warnings: tuple[str, ...] = ()
     folds: Indices | None = None
     """The fold of each training row `(rows,)` if few rows are cross-validated; None if there are separate validation rows."""
+    corrections: Corrections | None = None
+    """What the decisions of `data.corrections` have done; None if there are none."""
 
     def split(self, name: str) -> Split:
         """Return one of the splits train, validation and test."""
@@ -111,14 +116,25 @@ class TextDataset:
         return dict(zip(self.labels.names, rows.tolist(), strict=True))
 
 
+@dataclass
+class CheckedSplits:
+    """The splits that files hold, before any rows are set aside."""
+
+    splits: dict[str, Split]
+    labels: LabelSpace
+    warnings: list[str]
+    corrections: Corrections | None
+
+
 def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     """Read, check and split the rows that the config names.
 
     Raises:
         InputError: the first fault found, with file and line.
     """
-    splits, labels, warnings = _checked_splits(config, task=task)
-    _set_aside(splits, config, num_labels=len(labels.names))
+    checked = checked_splits(config, task=task)
+    splits, labels, warnings = checked.splits, checked.labels, checked.warnings
+    set_aside(splits, config, num_labels=len(labels.names))
     is_cross_validated = "validation" not in splits
     if config.feedback is not None:
         train = splits["train"]
@@ -133,32 +149,47 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
         if not folds.any():
             lack = "no label has a second training row, so nothing can be validated"
             raise InputError(f"{config.train}: {lack}; add a row, or give data.validation.")
-    dataset = TextDataset(train, splits.get("validation", train), splits["test"], labels, tuple(warnings), folds)
+    held_out_rows = splits.get("validation", train)
+    dataset = TextDataset(train, held_out_rows, splits["test"], labels, tuple(warnings), folds, checked.corrections)
     missing = check.coverage_warnings({name: dataset.class_counts(name) for name in SPLITS})
     return replace(dataset, warnings=(*warnings, *missing))
 
 
-def _checked_splits(config: DataConfig, *, task: TaskName) -> tuple[dict[str, Split], LabelSpace, list[str]]:
-    """Read and check the rows of the given splits. Return them with the label space and warnings about them."""
+def checked_splits(config: DataConfig, *, task: TaskName, refuse_conflicts: bool = True) -> CheckedSplits:
+    """Read and check the rows of the given splits, and apply the decisions of `data.corrections`.
+
+    Unless `refuse_conflicts`, a text may have two labels within a split.
+
+    Raises:
+        InputError: the first fault found, with file and line.
+    """
     rows = read_splits(config)
     is_multilabel = task == "multilabel" or (task == "auto" and check.has_lists(rows["train"]))
     separator = config.label_separator if is_multilabel else None
     named = {name: check.checked_labels(split, separator=separator) for name, split in rows.items()}
     found = look_alikes.spellings(named["train"])
-    if config.normalize_labels:
-        usual = look_alikes.usual_names(found)
+    usual = look_alikes.usual_names(found) if config.normalize_labels else None
+    if usual is not None:
         named = {name: look_alikes.respelled(split, usual) for name, split in named.items()}
     warnings = [note for split in rows.values() for note in split.notes]
+    corrections = None
+    if config.corrections is not None:
+        known = label_counts(named["train"]).keys()
+        corrected = with_corrections(config.corrections, rows, named, known=known, usual=usual)
+        rows, named, corrections = corrected.rows, corrected.labels, corrected.corrections
+        warnings += corrections.sentences()
     warnings += look_alikes.label_warnings(found, merged=config.normalize_labels)
     warnings += check.check_classes(rows["train"], named["train"])
     labels = LabelSpace.from_labels(named["train"].values, task=task)
     for name, split in rows.items():
         check.check_known(split, named[name], set(labels.names))
-        check.check_conflicts(split, named[name])
+        if refuse_conflicts:
+            check.check_conflicts(split, named[name])
         warnings += look_alikes.text_warnings(split, named[name])
     if config.behaviour is not None:  # find faults now, not at the end of the run
         load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
-    return {name: Split(split.texts, encoded(named[name], labels)) for name, split in rows.items()}, labels, warnings
+    splits = {name: Split(split.texts, encoded(named[name], labels), places=split.places) for name, split in rows.items()}
+    return CheckedSplits(splits, labels, warnings, corrections)
 
 
 def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, columns: Sequence[str | int] = ()) -> Split:
@@ -171,17 +202,23 @@ def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, colu
     """
     rows = read_split(location, "test", config, columns=columns)
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
-    if config.normalize_labels:
-        names = look_alikes.respelled(names, {look_alikes.folded(name): name for name in labels.names})
+    usual = {look_alikes.folded(name): name for name in labels.names} if config.normalize_labels else None
+    if usual is not None:
+        names = look_alikes.respelled(names, usual)
+    notes = rows.notes
+    if config.corrections is not None:
+        corrected = with_corrections(config.corrections, {"test": rows}, {"test": names}, known=labels.names, usual=usual)
+        rows, names = corrected.rows["test"], corrected.labels["test"]
+        notes = (*notes, *corrected.corrections.sentences())
     check.check_known(rows, names, set(labels.names))
-    return Split(rows.texts, encoded(names, labels), rows.columns, Places(rows), rows.notes)
+    return Split(rows.texts, encoded(names, labels), rows.columns, rows.places, notes)
 
 
 def _are_few(train: Split, *, num_labels: int) -> bool:
     return len(train) < FEW_TRAINING_ROWS or len(train) < min(FEW_ROWS_PER_LABEL * num_labels, MANY_TRAINING_ROWS)
 
 
-def _set_aside(splits: dict[str, Split], config: DataConfig, *, num_labels: int) -> None:
+def set_aside(splits: dict[str, Split], config: DataConfig, *, num_labels: int) -> None:
     """Set training rows aside for the splits that were not given. The test rows are drawn first, so that they never change.
 
     A small training set gets no validation split.

@@ -1,0 +1,1 @@
+"""`manta data`: the check of labels."""
