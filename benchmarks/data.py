@@ -11,9 +11,10 @@ mean embedding is nearest. The embedded encoder is frozen, and every score ranks
 - `both`                mean of the ranks by self-confidence and by neighbors
 - `plain-loss`          loss of a regression that was fitted to all rows, the judged one included
 
-AUPRC is the area under the precision-recall curve of planted errors. The rows of `sample:support` and `sample:reviews` choose the
-score, those of DIR only report. Accuracy is that of a regression on test rows with true labels, after the first k suspects were
-looked at and those among them that were planted got their label back.
+Confident learning also flags rows: its precision and recall are the share of flagged rows that were planted, and of planted rows
+that were flagged. AUPRC is the area under the precision-recall curve of planted errors. The rows of `sample:support` and
+`sample:reviews` choose the score, those of DIR only report. Accuracy is that of a regression on test rows with true labels, after
+the first k suspects were looked at and those among them that were planted got their label back.
 
 Each result is one line of `benchmarks/results/data.jsonl`, written as soon as it is known; what is there is not run again.
 
@@ -38,7 +39,7 @@ from manta.console import people_console
 from manta.data.dataset import Split, checked_splits
 from manta.data.split import stratified_split
 from manta.labels import Floats, LabelSpace, Targets
-from manta_jobs.data.doubts import out_of_fold
+from manta_jobs.data.doubts import doubts, out_of_fold
 from manta_jobs.data.embeddings import embeddings
 from manta_jobs.data.neighbors import Neighbors, nearest
 from manta_jobs.training.linear import STRENGTHS
@@ -65,9 +66,9 @@ class Case:
 CASES = {
     "support": Case({"train": "sample:support"}, 1000, 200, chooses=True),
     "reviews": Case({"train": "sample:reviews"}, 1000, 200, chooses=True),
-    "sst2": Case({"train": "sst2/train.tsv", "test": "sst2/test.tsv", "header": False, "text": 0, "label": 1}, 1500, 1000),
-    "agnews": Case({"train": "agnews/train.jsonl", "test": "agnews/test.jsonl", "text": "body", "label": "topic"}, 1000, 600),
-    "banking77": Case({"train": "banking77/train.csv", "test": "banking77/test.csv", "label": "category"}, 1540, 770),
+    "sst2": Case({"train": "sst2/train.tsv", "test": "sst2/test.tsv", "header": False, "text": 0, "label": 1}, 3000, 1821),
+    "agnews": Case({"train": "agnews/train.jsonl", "test": "agnews/test.jsonl", "text": "body", "label": "topic"}, 2000, 2000),
+    "banking77": Case({"train": "banking77/train.csv", "test": "banking77/test.csv", "label": "category"}, 3080, 1540),
 }
 
 
@@ -90,7 +91,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder that holds sst2, banking77 and agnews; the bundled samples need none")
     parser.add_argument("--cases", type=lambda text: text.split(","), default=list(CASES))
-    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1])
+    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
@@ -142,6 +143,7 @@ def result(drawn: Drawn, kind: str, *, seed: int) -> dict[str, Any]:
     given = planted(drawn, kind, seed=seed)
     is_wrong = given != drawn.targets
     probabilities = out_of_fold(drawn.vectors, given, drawn.texts, config=drawn.config, labels=drawn.labels)
+    flagged = doubts(probabilities, given, task=drawn.labels.task).is_wrong
     scores = qualities(drawn, given, probabilities)
     auprc = {name: float(average_precision_score(is_wrong, -quality)) for name, quality in scores.items()}
     accuracy: dict[str, Any] = {"clean": accuracy_of(drawn, drawn.targets), "planted": accuracy_of(drawn, given)}
@@ -150,7 +152,8 @@ def result(drawn: Drawn, kind: str, *, seed: int) -> dict[str, Any]:
         accuracy[name] = [
             accuracy_of(drawn, fixed(given, drawn.targets, order[: round(times * is_wrong.sum())])) for times in FIXED
         ]
-    return {"num_rows": len(given), "num_planted": int(is_wrong.sum()), "auprc": auprc, "accuracy": accuracy}
+    counts = {"num_rows": len(given), "num_planted": int(is_wrong.sum()), "num_flagged": int(flagged.sum())}
+    return counts | {"num_found": int((flagged & is_wrong).sum()), "auprc": auprc, "accuracy": accuracy}
 
 
 def planted(drawn: Drawn, kind: str, *, seed: int) -> Targets:
@@ -233,6 +236,7 @@ def print_tables(results: list[dict[str, Any]]) -> None:
                 groups.setdefault((row["case"], row["planted"]), []).append(row)
         if groups:
             print(f"\n{words}: AUPRC\n\n" + "\n".join(auprc_table(groups)))
+            print(f"\n{words}: flagged rows\n\n" + "\n".join(flagged_table(groups)))
             print(f"\n{words}: test accuracy\n\n" + "\n".join(accuracy_table(groups)))
 
 
@@ -244,6 +248,19 @@ def auprc_table(groups: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str
         means = [round(float(np.mean([row["auprc"][name] for row in rows])), 3) for name in names]
         cells = [f"**{mean:.3f}**" if mean == max(means) else f"{mean:.3f}" for mean in means]
         lines.append(f"| {case} | {kind} | {' | '.join(cells)} |")
+    return lines
+
+
+def flagged_table(groups: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
+    """Return the lines of a table with the rows that confident learning flags, summed over seeds."""
+    headings = ["set", "planted", "rows", "planted rows", "flagged", "precision", "recall"]
+    lines = [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}"]
+    for (case, kind), rows in groups.items():
+        rows_in, planted_in, flagged, found = (
+            sum(row[key] for row in rows) for key in ("num_rows", "num_planted", "num_flagged", "num_found")
+        )
+        figures = f"{rows_in:,} | {planted_in:,} | {flagged:,} | {found / max(flagged, 1):.2f} | {found / planted_in:.2f}"
+        lines.append(f"| {case} | {kind} | {figures} |")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -24,7 +25,6 @@ from .visits import choose, chromium, page_process, violations, visiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .visits import Visit
 
@@ -183,11 +183,11 @@ def test_without_a_cluster_or_the_right_nothing_is_promoted_and_the_reason_is_sa
     users = Accounts(tmp_path / "users")
     for name, may_promote in (("reader", False), ("owner", True)):
         users.add(name, password=f"the word of {name}", may_promote=may_promote)
-    alone = Services(api=None, tracking=recorded.tracking, jobs=None, accounts=None)  # type: ignore[arg-type]
+    alone = Services(api=None, tracking=recorded.tracking, jobs=None, accounts=None, storage=Path())  # type: ignore[arg-type]
     pending, sentence = models.begin(alone, "promote", "desk", 2, user=None)
     assert pending is None
     assert "manta models promote desk@2" in sentence
-    guarded = Services(api=None, tracking=recorded.tracking, jobs=None, accounts=users)  # type: ignore[arg-type]
+    guarded = Services(api=None, tracking=recorded.tracking, jobs=None, accounts=users, storage=Path())  # type: ignore[arg-type]
     assert models.begin(guarded, "promote", "desk", 2, user="reader")[1] == models.NO_RIGHT
     assert models.why_not(guarded, "owner", model="desk", version=2) != models.NO_RIGHT
 

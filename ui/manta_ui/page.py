@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from manta_ui.services import Frame
-from manta_ui.tabs import batch, classify, compare, corrections, jobs, models, tuning
+from manta_ui.tabs import batch, classify, compare, corrections, jobs, labels, models, tuning
 from manta_ui.watch import ApiWatch, Seen
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ TABS = {
     "classify": ("Classify", classify.build),
     "corrections": ("Correct", corrections.build),
     "batch": ("Batch", batch.build),
+    "labels": ("Labels", labels.build),
     "compare": ("Compare", compare.build),
     "models": ("Models", models.build),
     "tuning": ("Tuning", tuning.build),

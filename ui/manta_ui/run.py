@@ -111,6 +111,7 @@ def page_app(settings: PageSettings, *, until: ExitStack) -> FastAPI:
         tracking=until.enter_context(tracking_of(settings)),
         jobs=cluster_jobs,
         accounts=accounts,
+        storage=Storage.resolve(None).root,
     )
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BrowserGuard, names=PageNames(settings.host, allowed=settings.allowed_hosts), uploads=Path(files))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import gradio as gr
 
     from manta_ui.accounts import Accounts
@@ -25,6 +27,8 @@ class Services:
     """None if no cluster is named; its tab then says what to set."""
     accounts: Accounts | None
     """The accounts that may log in; None if no login is required, which is allowed on this machine only."""
+    storage: Path
+    """This machine's storage folder, in which the tab Labels finds the checks of labels."""
 
     def may_promote(self, user: str | None) -> bool:
         """Tell whether a person may change which version answers, and start or stop jobs. `user` is gradio's `request.username`."""

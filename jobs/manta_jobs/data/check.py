@@ -17,7 +17,7 @@ import numpy as np
 from manta.console import working
 from manta.data.dataset import checked_splits, set_aside
 from manta.errors import InputError
-from manta.label_check.suspects import KINDS, Kind, Neighbor, Place, Suspect, Suspects
+from manta.label_check.suspects import CHECKS, KINDS, SUSPECTS_FILE, Kind, Neighbor, Place, Suspect, Suspects
 from manta.storage.folders import Storage, disk_errors
 from manta.storage.object_store import store
 from manta_jobs.data.doubts import Doubts, Overlap, doubts, out_of_fold, overlaps
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from manta.texts import Text
     from manta_jobs.data.doubts import Probabilities
 
-SUSPECTS_FILE, DECISIONS_FILE = "suspects.jsonl", "labels.jsonl"
-CHECKS = "checks"
-"""Folder of the storage with the results of checks."""
+DECISIONS_FILE = "labels.jsonl"
 NUM_SHOWN_NEIGHBORS = 5
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from manta.labels import RowLabels
     from manta.texts import Text
 
+CHECKS, SUSPECTS_FILE = "checks", "suspects.jsonl"
+"""Folder of a storage with a folder for each check, and the name of its file."""
 Kind = Literal["label", "duplicate", "outlier"]
 KINDS: dict[Kind, str] = {
     "label": "another label is more probable",

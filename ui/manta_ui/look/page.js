@@ -93,6 +93,19 @@ window.manta = (() => {
     else judge(row, [button.dataset.label]);
   };
 
+  // The suspect of the tab Labels. Each of its buttons has a key; those that decide say what.
+  const shownSuspect = () => {
+    const row = document.querySelector("#labels-card .manta-suspect:not(.manta-sent)");
+    return row?.checkVisibility() ? row : null;
+  };
+  const decide = (button) => {
+    const row = shownSuspect();
+    if (!row) return;
+    row.classList.add("manta-sent");
+    press("labels-decide", { row: Number(row.dataset.row), ...JSON.parse(button.dataset.decide) });
+    setTimeout(() => row.classList.remove("manta-sent"), 3000); // if it was refused
+  };
+
   const download = (name, content) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([content], { type: "text/plain" }));
@@ -143,7 +156,19 @@ window.manta = (() => {
     event.preventDefault();
   });
 
+  addEventListener("keydown", (event) => {
+    const row = shownSuspect();
+    const isTyping = event.target.closest?.("input, textarea, select, [contenteditable=true]");
+    if (!row || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+    const button = [...row.querySelectorAll("button[data-key]")].find((found) => found.dataset.key === event.key.toLowerCase());
+    if (!button) return;
+    button.click();
+    event.preventDefault();
+  });
+
   addEventListener("click", (event) => {
+    const decision = event.target.closest?.("button[data-decide]");
+    if (decision) decide(decision);
     const chosen = event.target.closest?.("button[data-texts]");
     if (chosen) {
       const texts = JSON.parse(chosen.dataset.texts);
