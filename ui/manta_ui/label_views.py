@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from manta.texts import Text
     from manta_ui.label_queue import LabelQueue
 
-NO_CHECK = empty_html("No check of labels yet", "Run `manta data check` with your experiment or rows. Its suspects then come here.")
+NO_CHECK = empty_html("No check of labels yet", "Run manta data check with your experiment or rows. Its suspects then come here.")
 
 
 def suspect_html(queue: LabelQueue, decision: LabelDecision | None) -> str:

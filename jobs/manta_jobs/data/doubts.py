@@ -120,10 +120,9 @@ class Overlap:
     def sentence(self) -> str:
         """Return the overlap in one sentence."""
         one, other = self.first_as_second, self.second_as_first
-        each = (
-            f"{one:,} rows each way" if one == other else f"{one:,} rows of the first look like the second, {other:,} the other way"
-        )
-        return f"{self.first} and {self.second} are hard to tell apart: {each}."
+        rows = f"{one:,} {'row' if one == 1 else 'rows'}"
+        ways = f"{rows} each way" if one == other else f"{rows} of {self.first} and {other:,} of {self.second} look like the other"
+        return f"{self.first} and {self.second} are hard to tell apart: {ways}."
 
 
 def overlaps(probabilities: Probabilities, targets: Targets, labels: LabelSpace, *, fewest: int = 3) -> list[Overlap]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from manta.texts import Text
     from manta_jobs.data.check import LabelCheck
 
-MOST_SUSPECTS, MOST_OVERLAPS = 15, 5
-LONGEST_TEXT = 70
+MOST_SUSPECTS, MOST_OVERLAPS = 10, 5
+LONGEST_TEXT = 60
 
 
 def show_check(check: LabelCheck, console: Console, *, is_experiment: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from manta.evaluation.metrics import classification_metrics
 from manta.inference.artifact import ModelArtifact
 from manta.inference.attribution import Attributor
 from manta.inference.predictor import Predictor
+from manta.label_check.decisions import LabelDecision, add_decisions, text_hash
 from manta.registry.export import export_model
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
@@ -82,11 +84,13 @@ def sentence_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
 def linear(three_classes: Path, sentence_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     """A finished run of the method linear, with its faster formats."""
     storage = tmp_path_factory.mktemp("linear") / "storage"
+    text, label = rows_of(["delivery", "billing", "account"], 240)[0]
+    add_decisions(storage.parent / "labels.jsonl", [LabelDecision(text_hash(text), label, label)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MANTA_STORAGE", str(storage))
-        config = experiment(three_classes, sentence_encoder, data={"test_fraction": 0.25}).with_values(
-            {"registry.fast_formats": True, "storage": str(storage)}
-        )
+        config = experiment(
+            three_classes, sentence_encoder, data={"test_fraction": 0.25, "corrections": str(storage.parent / "labels.jsonl")}
+        ).with_values({"registry.fast_formats": True, "storage": str(storage)})
         return train(config, console=people_console())
 
 
@@ -171,6 +175,21 @@ def test_what_it_shows_at_the_end_has_no_words_of_fine_tuning(linear: TrainedMod
     assert "method linear: frozen encoder, regression with C" in said
     assert "epochs" not in said
     assert trained_result(linear)["method"] == "linear"
+
+
+def test_it_says_what_decisions_did_and_how_many_labels_look_wrong(
+    linear: TrainedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = json.loads(linear.run.report_path.read_text())
+    assert (report["corrections"]["applied"], report["corrections"]["conflicting"]) == (1, 0)
+    found = linear.suspects
+    assert found is not None
+    assert report["label_suspects"] == trained_result(linear)["label_suspects"]
+    assert (report["label_suspects"]["num_rows"], report["label_suspects"]["split"]) == (180, "train")
+    assert found.count < 20  # none is wrong
+    show_trained(replace(linear, suspects=replace(found, count=12)), people_console(), experiment=Path("desk.yaml"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "12 of 180 training rows look wrongly labeled; manta data check desk.yaml lists them." in said
 
 
 def test_the_gate_compares_two_of_them(linear: TrainedModel) -> None:
