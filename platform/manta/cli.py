@@ -24,7 +24,7 @@ from manta.console import people_console
 from manta.errors import MantaError, last_cause, without_passwords
 
 GROUPS = {
-    "Begin": ("demo", "schema", "data", "preflight"),
+    "Begin": ("demo", "schema", "preflight", "data"),
     "Train": ("train", "tune", "evaluate", "predict"),
     "Run on a cluster": ("submit", "jobs", "cluster"),
     "Serve": ("models", "serve", "keys", "ui"),

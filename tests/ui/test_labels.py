@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,9 @@ def test_each_decision_has_a_key_and_texts_are_shown_as_text(queue: LabelQueue) 
         ("1", {"new": "account"}),
     ]
     assert other_labels(queue) == ["account"]
+    many = replace(queue, found=replace(queue.found, labels=(*LABELS, *(f"label {number}" for number in range(20)))))
+    assert [key for key, *_ in choices(many)] == ["k", "c", "d", "1"]  # of many labels, that of the neighbor
+    assert len(other_labels(many)) == 21
     shown = suspect_html(queue, LabelDecision("0", "billing", "delivery", "bob"))
     assert EVIL not in shown
     assert "test row, train.csv:2" in shown

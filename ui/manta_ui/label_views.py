@@ -42,7 +42,10 @@ def suspect_html(queue: LabelQueue, decision: LabelDecision | None) -> str:
 
 
 def choices(queue: LabelQueue) -> list[tuple[str, str, dict[str, object], str]]:
-    """Return key, words, decision and remark of each button: keep, change to the proposed label, drop, and other labels."""
+    """Return key, words, decision and remark of each button: keep, change to the proposed label, drop, and other labels.
+
+    If the labels are many, only those of the neighbors have a button.
+    """
     suspect = queue.suspect
     if suspect is None:
         return []
@@ -53,16 +56,18 @@ def choices(queue: LabelQueue) -> list[tuple[str, str, dict[str, object], str]]:
         found.append(("c", f"Change to {named(suspect.proposed)}", {"new": suspect.proposed}, percent(suspect.probability)))
     found.append(("d", "Drop the row", {"new": None}, ""))
     others = other_labels(queue)
-    return found + [(str(key), label, {"new": label}, "") for key, label in enumerate(others[:MOST_KEYS], start=1)]
+    if len(others) > MOST_KEYS:
+        near = {item.label for item in suspect.neighbors}
+        others = [name for name in others if name in near]
+    return found + [(str(key), label, {"new": label}, "") for key, label in enumerate(others, start=1)]
 
 
 def other_labels(queue: LabelQueue) -> list[str]:
-    """Return the labels that are neither given nor proposed, those of the neighbors first; none for rows of several labels."""
+    """Return the labels that are neither given nor proposed; none for rows of several labels."""
     suspect = queue.suspect
     if suspect is None or not isinstance(suspect.given, str):
         return []
-    near = [item.label for item in suspect.neighbors if isinstance(item.label, str)]
-    return [name for name in dict.fromkeys([*near, *queue.found.labels]) if name not in (suspect.given, suspect.proposed)]
+    return [name for name in queue.found.labels if name not in (suspect.given, suspect.proposed)]
 
 
 def progress_html(queue: LabelQueue) -> str:
