@@ -8,7 +8,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 ARGS ?=
 
-.PHONY: help install demo test test-fast test-faults check lock bench bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots pictures reference docs clean
+.PHONY: help install demo test test-fast test-faults check lock bench bench-data bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots pictures reference docs clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ bench: install ## Measure what the defaults are worth beside other ways to use t
 
 bench-quality: install $(PEERS_STAMP) ## The same with SetFit and frozen embeddings, which get an environment of their own
 	$(BIN)/python benchmarks/quality.py --peers-python $(PEERS)/bin/python $(ARGS)
+
+bench-data: install ## Measure how well `manta data check` finds planted errors (ARGS="--data DIR")
+	$(BIN)/python benchmarks/data.py $(ARGS)
 
 $(PEERS_STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(PEERS)

@@ -17,6 +17,7 @@ from manta.cluster.job import MARK
 from manta.config import ExperimentConfig
 from manta.evaluation.metrics import classification_metrics, confusion_counts
 from manta.inference.predictor import Predictor
+from manta.label_check.suspects import CHECKS, SUSPECTS_FILE, Neighbor, Place, Suspect, Suspects
 from manta.labels import LabelSpace
 from manta.registry.decisions import Decision
 from manta.registry.gate import GateLine
@@ -123,8 +124,27 @@ def behind(folder: Path, *, num_labels: int, encoder: Path) -> Iterator[Behind]:
         made.append(trained.artifact.path)
     record_decisions(storage)
     record_search(storage, folder)
+    record_check(storage, held_out[:40], list(labels.names))
     with live_api(made[0], storage.root, candidate=made[1], log=folder / "api.log") as (_, api), recorded_cluster() as cluster:
         yield Behind(storage, api, cluster, list(labels.names), [text for text, _ in held_out])
+
+
+def record_check(storage: Storage, rows: Rows, labels: list[str]) -> None:
+    """Record a check of labels, as `manta data check` writes it. Each row has another label than is proposed."""
+
+    def place(index: int) -> Place:
+        return Place("/shared/rows/messages-of-this-year.csv", "line", index + 2, "test")
+
+    near = [Neighbor(text, label, 0.8, place(index)) for index, (text, label) in enumerate(rows)]
+    suspects = tuple(
+        Suspect(
+            text, label, labels[index % len(labels) - 1], 0.9, 0.04, 0.04, ("label", "duplicate"), place(index), tuple(near[:5])
+        )
+        for index, (text, label) in enumerate(rows)
+    )
+    file = storage.root / CHECKS / "messages-20260131-120000-a1b2" / SUSPECTS_FILE
+    file.parent.mkdir(parents=True)
+    Suspects(suspects, tuple(labels), "messages.csv", storage.root / "labels.jsonl").write(file)
 
 
 def rows_for(labels: tuple[str, ...] | list[str], count: int, *, seed: int = 0) -> Rows:

@@ -114,6 +114,14 @@ def batch(visit: Visit, shown: Exhibit) -> None:
         expect(visit.part("batch-table").locator("table")).to_be_visible()
 
 
+def labels(visit: Visit, shown: Exhibit) -> None:
+    """Open Labels, at a row whose label is in doubt."""
+    from playwright.sync_api import expect
+
+    visit.open("Labels")
+    expect(visit.part("labels-card").locator(".manta-suspect")).to_be_visible()
+
+
 def compare(visit: Visit, shown: Exhibit) -> None:
     """Compare two versions on a text."""
     from playwright.sync_api import expect
@@ -153,6 +161,7 @@ SCENES: dict[str, Callable[[Visit, Exhibit], None]] = {
     "classify": classify,
     "batch": batch,
     "correct": correct,
+    "labels": labels,
     "compare": compare,
     "models": models,
     "tuning": tuning,

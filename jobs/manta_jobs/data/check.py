@@ -65,6 +65,8 @@ class LabelCheck:
     """Rows of each split; those of a single file have the empty name."""
     file: Path
     """The file with all suspects."""
+    agreement: float
+    """Share of the rows of which the given label is also the most probable one."""
     corrections: Corrections | None
     seconds: float
 
@@ -80,6 +82,7 @@ class LabelCheck:
             "num_rows": self.num_rows,
             "labels": list(self.found.labels),
             "counts": self.counts(),
+            "agreement": round(self.agreement, 4),
             "overlaps": [{**vars(pair), "num_rows": pair.num_rows} for pair in self.overlaps],
             "suspects": [
                 {name: value for name, value in suspect.to_dict().items() if name != "neighbors"} for suspect in self.found.rows
@@ -119,8 +122,15 @@ def check_labels(config: ExperimentConfig, *, data: str, is_experiment: bool, ou
         path.parent.mkdir(parents=True, exist_ok=True)
         found.write(path)
         store(path)
-    num_rows = dict(Counter(place.split or "" for place in rows.places))
-    return LabelCheck(found, tuple(pairs), num_rows, path, rows.corrections, time.monotonic() - started)
+    return LabelCheck(
+        found=found,
+        overlaps=tuple(pairs),
+        num_rows=dict(Counter(place.split or "" for place in rows.places)),
+        file=path,
+        agreement=agreement(probabilities, rows.targets, rows.labels),
+        corrections=rows.corrections,
+        seconds=time.monotonic() - started,
+    )
 
 
 def all_rows(config: ExperimentConfig, *, is_experiment: bool) -> AllRows:
@@ -174,6 +184,12 @@ def suspects_of(rows: AllRows, probabilities: Probabilities, judged: Doubts, nei
             )
             found.append(suspect)
     return found
+
+
+def agreement(probabilities: Probabilities, targets: Targets, labels: LabelSpace) -> float:
+    """Return the share of rows whose label, or all of whose labels, the probabilities decide for, too."""
+    agrees = labels.decide(probabilities) == targets
+    return float((agrees.all(axis=1) if agrees.ndim == 2 else agrees).mean())
 
 
 def _probability_of_given(probabilities: Probabilities, target: Any) -> float:

@@ -89,9 +89,8 @@ class HeldOutSuspects:
 
     def sentence(self, command: str) -> str:
         """Return the count in one sentence, with the command that lists the rows."""
-        looks = "row looks" if self.count == 1 else "rows look"
-        of = f"{self.num_rows:,} {'training' if self.split == 'train' else self.split}"
-        return f"{self.count:,} of {of} {looks} wrongly labeled; {command} lists them."
+        split = "training" if self.split == "train" else self.split
+        return f"{self.count:,} of {self.num_rows:,} {split} rows may be wrongly labeled; {command} lists them."
 
 
 def held_out_suspects(logits: Floats, dataset: TextDataset) -> HeldOutSuspects:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST_SUSPECTS, MOST_OVERLAPS = 10, 5
 LONGEST_TEXT = 60
+LOW_AGREEMENT = 0.8
+"""Agreement of the judging model with the labels below which most suspects were right in `benchmarks/data.py`."""
 
 
 def show_check(check: LabelCheck, console: Console, *, is_experiment: bool) -> None:
@@ -81,6 +83,11 @@ def summary(check: LabelCheck) -> list[str]:
     lines += [pair.sentence() for pair in check.overlaps[:MOST_OVERLAPS]]
     if len(check.overlaps) > MOST_OVERLAPS:
         lines.append(f"{len(check.overlaps) - MOST_OVERLAPS} more pairs of labels overlap; --json lists them.")
+    lines.append(f"The model that judges has the given label of {check.agreement:.0%} of the rows.")
+    if check.agreement < LOW_AGREEMENT:
+        lines[-1] += (
+            " Many of the suspects are its own errors: look at the first ones only, or name a better encoder in model.pretrained."
+        )
     return [*lines, f"All suspects with their neighbors: {check.file} (after {duration(check.seconds)})"]
 
 

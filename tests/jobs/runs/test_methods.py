@@ -189,7 +189,7 @@ def test_it_says_what_decisions_did_and_how_many_labels_look_wrong(
     assert found.count < 20  # none is wrong
     show_trained(replace(linear, suspects=replace(found, count=12)), people_console(), experiment=Path("desk.yaml"))
     said = " ".join(capsys.readouterr().err.split())
-    assert "12 of 180 training rows look wrongly labeled; manta data check desk.yaml lists them." in said
+    assert "12 of 180 training rows may be wrongly labeled; manta data check desk.yaml lists them." in said
 
 
 def test_the_gate_compares_two_of_them(linear: TrainedModel) -> None:
