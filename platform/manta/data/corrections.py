@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from manta.data.collect import Rows
     from manta.labels import RowLabels
 
-MOST_SHOWN = 3
+MOST_SHOWN, MOST_LISTED = 3, 8
 Numbered = tuple[int, LabelDecision]
 """A decision with its line in the file."""
 
@@ -44,7 +44,7 @@ class Corrections:
     """Decisions about texts that no row has."""
     conflicting: int
     """Decisions about a label that no row with the text has."""
-    relabelled: int
+    relabeled: int
     """Rows with another label than in their file."""
     dropped: int
     """Rows that are left out."""
@@ -54,12 +54,12 @@ class Corrections:
     def sentences(self) -> list[str]:
         """Return the counts in one sentence, and one for each of the first conflicts."""
         counts = f"{self.applied:,} applied, {self.unused:,} unused as no row has their text, {self.conflicting:,} conflicting"
-        done = f"rows with another label: {self.relabelled:,}; rows left out: {self.dropped:,}"
+        done = f"rows with another label: {self.relabeled:,}; rows left out: {self.dropped:,}"
         more = self.conflicting - len(self.conflicts)
         return [f"decisions of {self.file}: {counts} ({done}).", *self.conflicts, *([f"{more:,} more conflicts."] if more else [])]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Corrected:
     """The rows and labels of every split after the decisions."""
 
@@ -83,42 +83,75 @@ def with_corrections(
     Raises:
         InputError: the file is missing or faulty, a new label is not a known one, or no row is left; the message names the line.
     """
-    decisions: dict[str, list[Numbered]] = defaultdict(list)
-    numbered = [(line, _respelled(decision, usual or {})) for line, decision in read_decisions(Path(location).expanduser())]
-    for line, decision in numbered:
-        decisions[decision.text_hash].append((line, decision))
-    used: set[int] = set()
-    places: dict[int, str] = {}
-    corrected = Corrected({}, {}, Corrections(location, 0, 0, 0, 0, 0))
-    relabelled = dropped = 0
+    said = Decisions(location, known=known, usual=usual or {})
+    changes = {name: said.changes(split, labels[name]) for name, split in rows.items()}
+    new_rows, new_labels = {}, {}
     for name, split in rows.items():
+        new_rows[name], new_labels[name] = _changed(split, labels[name], changes[name])
+        if not new_rows[name].texts:
+            raise InputError(f"{location}: its decisions drop every row of {split.source}; remove some of them.")
+    new = [label for changed in changes.values() for label in changed.values()]
+    dropped = sum(label is None for label in new)
+    return Corrected(new_rows, new_labels, said.corrections(relabeled=len(new) - dropped, dropped=dropped))
+
+
+class Decisions:
+    """The decisions of a file, and which of them rows have followed."""
+
+    def __init__(self, location: str, *, known: Collection[str], usual: dict[str, str]) -> None:
+        self._location, self._known = location, known
+        self._numbered = [(line, _respelled(decision, usual)) for line, decision in read_decisions(Path(location).expanduser())]
+        self._by_text: dict[str, list[Numbered]] = defaultdict(list)
+        for line, decision in self._numbered:
+            self._by_text[decision.text_hash].append((line, decision))
+        self._used: set[int] = set()
+        self._in_the_way: dict[int, str] = {}
+        """A row with the text and another label, by the line of the decision that it does not follow."""
+
+    def changes(self, rows: Rows, labels: Coded[RowLabels]) -> dict[int, RowLabels | None]:
+        """Return the new label of each row that gets one; None for rows that are dropped.
+
+        Raises:
+            InputError: a new label is not a known one.
+        """
         changed: dict[int, RowLabels | None] = {}
-        for index, text in enumerate(split.texts):
-            about = decisions.get(text_hash(text))
+        for index, text in enumerate(rows.texts):
+            about = self._by_text.get(text_hash(text))
             if about is None:
                 continue
-            now, lines = followed(labels[name][index], about)
-            used |= lines
-            places |= {line: f"{split.where(index)} has {_shown(labels[name][index])}" for line, _ in about if line not in lines}
-            _check_known(about, lines, known, location)
-            if now != labels[name][index]:
+            now, lines = followed(labels[index], about)
+            for line, decision in about:
+                if line in lines:
+                    self._check_known(line, decision)
+                else:
+                    self._in_the_way[line] = f"{rows.where(index)} has {_shown(labels[index])}"
+            self._used |= lines
+            if now != labels[index]:
                 changed[index] = now
-        corrected.rows[name], corrected.labels[name] = _changed(split, labels[name], changed)
-        dropped += sum(label is None for label in changed.values())
-        relabelled += sum(label is not None for label in changed.values())
-        if not corrected.rows[name].texts:
-            raise InputError(f"{location}: its decisions drop every row of {split.source}; remove some of them.")
-    conflicting = [(line, decision) for line, decision in numbered if line not in used and line in places]
-    corrected.corrections = Corrections(
-        location,
-        applied=len(used),
-        unused=len(numbered) - len(used) - len(conflicting),
-        conflicting=len(conflicting),
-        relabelled=relabelled,
-        dropped=dropped,
-        conflicts=tuple(_conflict(location, *item, places[item[0]]) for item in conflicting[:MOST_SHOWN]),
-    )
-    return corrected
+        return changed
+
+    def corrections(self, *, relabeled: int, dropped: int) -> Corrections:
+        """Return the counts, once the rows of every split were looked at."""
+        conflicting = [item for item in self._numbered if item[0] not in self._used and item[0] in self._in_the_way]
+        return Corrections(
+            self._location,
+            applied=len(self._used),
+            unused=len(self._numbered) - len(self._used) - len(conflicting),
+            conflicting=len(conflicting),
+            relabeled=relabeled,
+            dropped=dropped,
+            conflicts=tuple(
+                f"{self._location}, line {line}: the decision is about {_shown(decision.old)}, but {self._in_the_way[line]}; "
+                "it is not applied."
+                for line, decision in conflicting[:MOST_SHOWN]
+            ),
+        )
+
+    def _check_known(self, line: int, decision: LabelDecision) -> None:
+        unknown = [name for name in names_of(decision.new or ()) if name not in self._known]
+        if unknown:
+            listed = ", ".join(sorted(self._known)[:MOST_LISTED]) + (", …" if len(self._known) > MOST_LISTED else "")
+            raise InputError(f"{self._location}, line {line}: {unknown[0]!r} is not a label of the data ({listed}); fix the line.")
 
 
 def followed(label: RowLabels, decisions: list[Numbered]) -> tuple[RowLabels | None, set[int]]:
@@ -143,14 +176,6 @@ def _respelled(decision: LabelDecision, usual: dict[str, str]) -> LabelDecision:
     return dataclasses.replace(decision, old=respelled(decision.old), new=respelled(decision.new)) if usual else decision
 
 
-def _check_known(decisions: list[Numbered], lines: set[int], known: Collection[str], location: str) -> None:
-    for line, decision in decisions:
-        unknown = [name for name in names_of(decision.new or ()) if name not in known]
-        if line in lines and unknown:
-            listed = ", ".join(sorted(known)[:8]) + ("…" if len(known) > 8 else "")
-            raise InputError(f"{location}, line {line}: {unknown[0]!r} is not a label of the data ({listed}); fix the line.")
-
-
 def _changed(rows: Rows, labels: Coded[RowLabels], changed: dict[int, RowLabels | None]) -> tuple[Rows, Coded[RowLabels]]:
     """Return the rows with other labels, without those whose label is None."""
     if not changed:
@@ -165,10 +190,6 @@ def _changed(rows: Rows, labels: Coded[RowLabels], changed: dict[int, RowLabels 
         rows, texts=taken(rows.texts, kept), labels=given, positions=taken(rows.positions, kept), columns=columns
     )
     return left, coder.coded()
-
-
-def _conflict(location: str, line: int, decision: LabelDecision, place: str) -> str:
-    return f"{location}, line {line}: the decision is about {_shown(decision.old)}, but {place}; it is not applied."
 
 
 def _shown(label: RowLabels) -> str:

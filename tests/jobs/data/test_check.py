@@ -113,7 +113,7 @@ def test_decisions_are_applied_before_a_check_and_a_second_check_embeds_nothing(
     assert sum(second.num_rows.values()) == 238
     assert second.counts()["label"] < first.counts()["label"]
     assert second.corrections is not None
-    assert (second.corrections.relabelled, second.corrections.dropped) == (10, 2)
+    assert (second.corrections.relabeled, second.corrections.dropped) == (10, 2)
     assert second.found.decisions == tmp_path / "labels.jsonl"
 
 
@@ -142,6 +142,18 @@ def test_several_labels_a_row(several_labels: Path, tiny_model: Path, tmp_path: 
     assert sum(line in wrong for line in first) >= 20
     assert result.num_rows == {"": 500}
     assert all(isinstance(item.given, tuple) and isinstance(item.proposed, tuple) for item in found)
+
+
+def test_pairs_of_texts_and_very_few_rows(text_pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = config_of({"train": str(text_pairs), "text": ["before", "after"]}, tiny_model)
+    result = check(config, is_experiment=False, out=tmp_path / "pairs.jsonl")
+    assert result.agreement > 0.6
+    assert all(isinstance(item.text, tuple) for item in result.found.rows)
+    assert Suspects.read(tmp_path / "pairs.jsonl").rows[0].text == result.found.rows[0].text
+
+    write_csv(tmp_path / "few.csv", rows_of(LABELS[:2], 4))
+    few = check(config_of({"train": str(tmp_path / "few.csv")}, tiny_model), is_experiment=False)
+    assert few.num_rows == {"": 4}
 
 
 def test_json_has_a_row_for_each_suspect(planted: tuple[Path, set[int]], tiny_model: Path, tmp_path: Path) -> None:

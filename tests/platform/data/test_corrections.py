@@ -54,7 +54,7 @@ def test_rows_of_every_split_follow_the_decisions_and_the_files_stay(data: DataC
     assert labels_of(dataset) == expected
     found = dataset.corrections
     assert found is not None
-    assert (found.applied, found.unused, found.conflicting, found.relabelled, found.dropped) == (5, 1, 1, 3, 1)
+    assert (found.applied, found.unused, found.conflicting, found.relabeled, found.dropped) == (5, 1, 1, 3, 1)
     assert before == {path: path.read_bytes() for path in Path(data.train).glob("*.csv")}
     told = " ".join(dataset.warnings)
     assert "5 applied, 1 unused as no row has their text, 1 conflicting" in told

@@ -40,7 +40,7 @@ def build(services: Services, frame: Frame) -> None:
     note = gr.HTML(note_html(""), elem_id="labels-note")
 
     frame.tab.select(lambda chosen: listed(services.storage, chosen), inputs=check, outputs=check, **HIDDEN)
-    check.change(_opening(desks), inputs=check, outputs=[queue, note], **HIDDEN)
+    check.change(_opening(services.storage, desks), inputs=check, outputs=[queue, note], **HIDDEN)
     queue.change(drawn, inputs=queue, outputs=[card, other], **HIDDEN)
     buttons["decide"].click(_deciding(desks), js="manta.said", inputs=[meant, queue], outputs=[queue, note], **HIDDEN)
     other.input(_choosing(desks), inputs=[other, queue], outputs=[queue, note], **HIDDEN)
@@ -69,9 +69,9 @@ def said_by(request: gr.Request) -> str:
     return request.username or acting_user()
 
 
-def _opening(desks: Desks) -> Callable[..., list[Any]]:
+def _opening(storage: Path, desks: Desks) -> Callable[..., list[Any]]:
     def open_check(file: str | None, request: gr.Request) -> list[Any]:
-        if not file:
+        if not file or Path(file) not in check_files(storage):
             return [None, ""]
         return _answered(lambda: (desks.next_open(opened(Path(file)), start=0, session=str(request.session_hash)), ""))
 
