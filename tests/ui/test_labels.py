@@ -151,7 +151,8 @@ def test_two_people_decide_with_keys_about_10000_rows_and_a_kill_loses_nothing(s
         with chromium() as browser:
             with visiting(browser, url, expect_faults=True) as ada, visiting(browser, url, expect_faults=True) as bob:
                 for visit in (ada, bob):
-                    visit.open("Labels")
+                    visit.page.get_by_role("tab", name="Labels", exact=True).focus()
+                    visit.page.keyboard.press("Enter")
                     expect(visit.part("labels-card")).to_contain_text("of 10,000 decided")
                 texts = [visit.part("labels-card").locator(".manta-queue-text") for visit in (ada, bob)]
                 assert texts[0].inner_text() != texts[1].inner_text()
