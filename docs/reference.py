@@ -204,7 +204,8 @@ def http() -> Iterator[str]:
     operations = [(path, *entry) for path, methods in document["paths"].items() for entry in methods.items()]
     for path, method, operation in operations:
         yield from one_path(f"{method.upper()} {path}", operation, document)
-    yield from ["## Errors", "", "The body of each is a [ProblemAnswer](#problemanswer).", ""]
+    yield from ["## Errors", "", "The body of each is a [ProblemAnswer](#problemanswer)."]
+    yield from ["On the paths of other services' clients it is a [PlainProblem](#plainproblem).", ""]
     yield from ["| status | `code`, for example | `message`, for example |", "| --- | --- | --- |"]
     yield from dict(sorted(error for _, _, operation in operations for error in errors(operation))).values()
     yield from ["", "## Fields of the answers", ""]
@@ -221,16 +222,16 @@ def one_path(title: str, operation: dict[str, Any], document: dict[str, Any]) ->
         yield from ["```json", json.dumps(next(iter(body["examples"].values()))["value"]), "```", ""]
     schema = operation["responses"]["200"].get("content", {}).get("application/json", {}).get("schema")
     yield f"Answers with {kind(schema, document) if schema else 'text'}."
-    if statuses := [status for status, _ in errors(operation)]:
+    if statuses := [status for status in operation["responses"] if status != "200"]:
         yield f"[Errors](#errors): {', '.join(statuses)}."
     yield ""
 
 
 def errors(operation: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each error of a path: its status, and its row of the table."""
+    """Yield each error of a path in the API's own form: its status, and its row of the table."""
     for status, answer in operation["responses"].items():
-        if "example" in (content := answer.get("content", {}).get("application/json", {})):
-            error = content["example"]["error"]
+        error = answer.get("content", {}).get("application/json", {}).get("example", {}).get("error")
+        if isinstance(error, dict):
             yield status, f"| {status} | `{error['code']}` | {error['message']} |"
 
 

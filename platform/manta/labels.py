@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from manta.config import TaskName
 
 Task = Literal["binary", "multiclass", "multilabel"]
+Activation = Literal["sigmoid", "softmax", "none"]
+"""How logits become scores, by the names that Hugging Face's clients use."""
 Floats = npt.NDArray[np.floating]
 Targets = npt.NDArray[np.integer[Any]]
 """Class indices `(rows,)` as int64; for a multilabel task, 0 and 1 `(rows, labels)` as int8."""
@@ -114,6 +116,18 @@ class LabelSpace:
             scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
         exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
         return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float64)
+
+    def scores(self, logits: Floats, *, activation: Activation) -> npt.NDArray[np.float64]:
+        """Return scores `(rows, labels)` of logits `(rows, labels)`: the logits themselves, or probabilities by the activation.
+
+        The two probabilities of a binary task are the same by either activation.
+        """
+        if activation == "none":
+            return np.asarray(logits, dtype=np.float64)
+        if self.task == "binary":
+            return self.probabilities(logits)
+        task: Task = "multilabel" if activation == "sigmoid" else "multiclass"
+        return replace(self, task=task, thresholds=None).probabilities(logits)
 
     def decide(self, probabilities: Floats) -> npt.NDArray[np.int64] | npt.NDArray[np.bool_]:
         """Return the index of the most probable class of each row `(rows,)`; a tie goes to the first.

@@ -68,8 +68,17 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, max_
 
     The keys are `input_ids` and, for pairs whose tokenizer distinguishes the two texts, `token_type_ids`.
     """
-    first = [text if isinstance(text, str) else text[0] for text in texts]
-    second = [text[1] for text in texts if not isinstance(text, str)]
-    encoded = tokenizer(first, second or None, truncation="longest_first", max_length=max_length)
+    first, second = _parts(texts)
+    encoded = tokenizer(first, second, truncation="longest_first", max_length=max_length)
     names = ("input_ids", "token_type_ids") if second else ("input_ids",)
     return {name: encoded[name] for name in names if name in encoded}
+
+
+def num_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[int]:
+    """Return the number of tokens of every row, special tokens included, if nothing is cut."""
+    return [len(ids) for ids in tokenizer(*_parts(texts), verbose=False)["input_ids"]]
+
+
+def _parts(texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
+    first = [text if isinstance(text, str) else text[0] for text in texts]
+    return first, [text[1] for text in texts if not isinstance(text, str)] or None

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from manta.inference.predictor import Prediction
+    from manta.labels import Floats
     from manta_serve.served_model import ServedModel
     from manta_serve.version_loader import Refusal
 
@@ -20,6 +21,8 @@ class Answer:
     model: ServedModel
     predictions: list[Prediction]
     """One for each text, in order."""
+    logits: Floats
+    """`(texts, labels)`, from which the predictions are."""
     queued_s: float
     """Seconds from the request's arrival until computing of its first text starts."""
     computed_s: float

@@ -7,34 +7,27 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from manta import __version__
-from manta.errors import InputError, RunError
-from manta.texts import Text, first_of_wrong_kind, wrong_kind_sentence
-from manta_serve.batching import ClosedError, DeadlineError, QueueFullError
+from manta_serve.answering import answer_to, check_kind, pinned, read_body, refusals, sentence
+from manta_serve.compatible import add_compatible
 from manta_serve.documentation import CLASSIFY_EXAMPLES, FEEDBACK_EXAMPLES, add_documentation, body_of, problems_of
 from manta_serve.explain import Explainer
 from manta_serve.exposition import CONTENT_TYPE, Family, exposition
-from manta_serve.extra_versions import RETRY_S, BusyLoadingError, RefusedVersionError, UnknownVersionError
+from manta_serve.extra_versions import UnknownVersionError
 from manta_serve.feedback import Feedback, FeedbackFullError, FeedbackStore, Said
 from manta_serve.metric_families import families_of
-from manta_serve.models import NotLoadedError
-from manta_serve.problems import JSON, ApiProblem, broken, invalid, refused, told
+from manta_serve.problems import JSON, ApiProblem, broken, refused, told
 from manta_serve.schemas import (
     MAX_EXPLAINED,
     ClassifyAnswer,
-    ClassifyRequest,
     FeedbackAnswer,
     FeedbackSummaryAnswer,
     ModelAnswer,
@@ -43,20 +36,14 @@ from manta_serve.schemas import (
     classify_request,
     feedback_request,
 )
-from manta_serve.service import ClientGoneError, Service, until_disconnected
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from manta.inference.artifact import Manifest
-    from manta.inference.attribution import Explanation
-    from manta_serve.answer import Answer
+    from manta_serve.service import Service
 
-SMALL_BODY_BYTES = 64 * 1024
-"""Size up to which a body is parsed at once. A larger body is parsed in a thread, so that other requests do not wait for it."""
-LONGEST_NAME = 100
 DESCRIPTION = "Text classification by a fine-tuned encoder."
-B = TypeVar("B", bound=BaseModel)
 
 
 def create_api(
@@ -76,6 +63,7 @@ def create_api(
     api.add_exception_handler(HTTPException, refused)
     api.add_exception_handler(Exception, broken)
     _add_answers(api, service)
+    add_compatible(api, service)
     _add_feedback(api, service, feedback)
     _add_status(api, service, takes_feedback=feedback is not None)
     _add_metrics(api, service, of_all)
@@ -100,50 +88,15 @@ def _add_answers(api: FastAPI, service: Service) -> None:
         The header `Manta-Key` identifies the client for the traffic split: the same key gets the same version.
         The header `Manta-Version` selects one version. A version that is not in memory is loaded first, if there is room.
         """
-        asked = await _read(request, shape)
-        texts = asked.rows
-        _check_kind(texts, asked.fields, manifest=service.models.current.manifest)
-        if asked.explain and len(texts) > MAX_EXPLAINED:
+        asked = await read_body(request, shape)
+        if asked.explain and len(asked.rows) > MAX_EXPLAINED:
             message = f"At most {MAX_EXPLAINED} texts of a request can be explained; send the rest in another one."
             raise ApiProblem(422, "invalid_request", message, field="explain")
-        headers = request.headers
-        if service.config.log_texts:
-            request.state.texts = texts
-        answering = _answered(
-            service,
-            explainer,
-            texts,
-            asked=asked,
-            request_key=headers.get("manta-key"),
-            version=_pinned(headers.get("manta-version")),
+        answer, explanations = await answer_to(
+            request, service, asked.rows, fields=asked.fields, explainer=explainer if asked.explain else None
         )
-        try:
-            answer, explanations = await until_disconnected(request, answering)
-        except ClientGoneError as error:
-            raise ApiProblem(499, "client_gone", str(error).capitalize()) from None
-        request.state.version = answer.model.version
         content = ClassifyAnswer.of(answer, top_k=asked.top_k, explanations=explanations)
         return Response(content.model_dump_json(by_alias=True, exclude_none=True), media_type=JSON)
-
-
-async def _answered(
-    service: Service,
-    explainer: Explainer,
-    texts: list[Text],
-    *,
-    asked: ClassifyRequest,
-    request_key: str | None,
-    version: int | None,
-) -> tuple[Answer, list[Explanation] | None]:
-    """Return the answer and, if requested, its explanations. A refusal by the service becomes an `ApiProblem`."""
-    started = time.monotonic()
-    with _refusals():
-        answer = await service.classify(texts, request_key=request_key, version=version)
-    if not asked.explain:
-        return answer, None
-    left_s = max(0.0, service.config.deadline_s - (time.monotonic() - started))
-    labels = [prediction.label for prediction in answer.predictions]
-    return answer, await explainer.explain(answer.model.artifact, texts, labels=labels, deadline_s=left_s)
 
 
 def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -> None:
@@ -159,20 +112,20 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
         """Store the right label of a text as a row to train on. If a text is sent again, the latest label counts."""
         if store is None:
             raise _no_feedback()
-        said = await _read(request, shape)
+        said = await read_body(request, shape)
         text = as_text(said.text)
         manifest = service.models.current.manifest
-        _check_kind([text], ["text"], manifest=manifest)
+        check_kind([text], ["text"], manifest=manifest)
         answer = _labels_of(said.answer, manifest, field="answer")
         correction = _labels_of(said.correction, manifest, field="correction")
-        with _refusals():
+        with refusals():
             if not await to_thread.run_sync(service.models.exists, said.version):
                 raise UnknownVersionError(f"there is no version {said.version} of {manifest.name}.")
         row = Feedback(text, answer, correction, said.version, key_name=getattr(request.state, "key_name", None))
         try:
             stored = await to_thread.run_sync(store.add, row)
         except FeedbackFullError as error:
-            raise ApiProblem(507, "feedback_full", _sentence(error)) from None
+            raise ApiProblem(507, "feedback_full", sentence(error)) from None
         return FeedbackAnswer(stored=stored)
 
     @api.get("/v1/feedback", responses=problems_of(401, 403, 421, 429))
@@ -183,33 +136,6 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
         manifest = service.models.current.manifest
         summary = await to_thread.run_sync(lambda: store.summary(since=datetime.fromisoformat(manifest.created)))
         return FeedbackSummaryAnswer.of(summary, manifest=manifest, path=str(store.path))
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn the errors with which the service refuses a request into an `ApiProblem`."""
-    try:
-        yield
-    except QueueFullError as error:
-        retry = {"Retry-After": str(error.retry_after_s)}
-        raise ApiProblem(429, "queue_full", _sentence(error), headers=retry) from None
-    except DeadlineError as error:
-        raise ApiProblem(504, "deadline", _sentence(error)) from None
-    except ClosedError as error:
-        raise ApiProblem(503, "stopping", _sentence(error), headers={"Retry-After": "1"}) from None
-    except NotLoadedError as error:
-        raise ApiProblem(409, "not_loaded", _sentence(error)) from None
-    except RefusedVersionError as error:
-        raise ApiProblem(409, "version_refused", _sentence(error)) from None
-    except UnknownVersionError as error:
-        raise ApiProblem(404, "unknown_version", _sentence(error)) from None
-    except BusyLoadingError as error:
-        raise ApiProblem(429, "loading", _sentence(error), headers={"Retry-After": str(RETRY_S)}) from None
-    except RunError:
-        message = "The version could not be fetched, as the registry does not answer; try again later."
-        raise ApiProblem(503, "registry_down", message, headers={"Retry-After": str(RETRY_S)}) from None
-    except InputError as error:
-        raise ApiProblem(422, "invalid_request", _sentence(error)) from None
 
 
 def _no_feedback() -> ApiProblem:
@@ -223,8 +149,8 @@ def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None
 
         The header `Manta-Version` selects another version, as for /v1/classify.
         """
-        version = _pinned(request.headers.get("manta-version"))
-        with _refusals():
+        version = pinned(request.headers.get("manta-version"))
+        with refusals():
             described = None if version is None else await service.choose(version=version)
         return ModelAnswer.of(service, described=described, feedback=takes_feedback)
 
@@ -251,52 +177,6 @@ def _add_metrics(api: FastAPI, service: Service, of_all: Callable[[], Awaitable[
         return Response(exposition(replicas), media_type=CONTENT_TYPE)
 
 
-async def _read(request: Request, shape: type[B]) -> B:
-    """Return the body, validated against `shape`.
-
-    Raises:
-        ApiProblem: the body is not JSON, is compressed, or does not match `shape`.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON:
-        raise ApiProblem(415, "unsupported_media_type", f"Send the body as JSON, with the header Content-Type: {JSON}.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ApiProblem(415, "unsupported_media_type", "Send the body as it is, without compressing it.")
-    body = await request.body()
-    return await to_thread.run_sync(_parsed, body, shape) if len(body) > SMALL_BODY_BYTES else _parsed(body, shape)
-
-
-def _parsed(body: bytes, shape: type[B]) -> B:
-    try:
-        content = from_json(body)
-    except ValueError as error:
-        raise ApiProblem(400, "invalid_json", f"The body is not valid JSON: {error}.") from None
-    if isinstance(content, dict):
-        # Checked before pydantic, which would list every unknown field: a body may have a hundred thousand.
-        unknown = next((name for name in content if name not in shape.model_fields), None)
-        if unknown is not None:
-            raise ApiProblem(422, "invalid_request", "There is no such field.", field=unknown[:LONGEST_NAME])
-    try:
-        return shape.model_validate(content)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_input=False)) from None
-
-
-def _check_kind(texts: list[Text], fields: list[str], *, manifest: Manifest) -> None:
-    wrong = first_of_wrong_kind(texts, num_texts=manifest.num_texts)
-    if wrong is not None:
-        message = f"{wrong_kind_sentence(manifest.num_texts).capitalize()}."
-        raise ApiProblem(422, "invalid_request", message, field=fields[wrong])
-
-
-def _pinned(version: str | None) -> int | None:
-    if version is None:
-        return None
-    if not (version.isascii() and version.isdecimal() and len(version) < 10):
-        raise ApiProblem(422, "invalid_request", "The header Manta-Version takes a version's number, such as 3.")
-    return int(version)
-
-
 def _labels_of(given: Said, manifest: Manifest, *, field: str) -> Said:
     """Return the given label, or for a multilabel model the given labels in the model's order.
 
@@ -312,8 +192,3 @@ def _labels_of(given: Said, manifest: Manifest, *, field: str) -> Said:
         message = f"The model does not have this label; it has {', '.join(manifest.labels)}."
         raise ApiProblem(422, "unknown_label", message, field=field)
     return [name for name in manifest.labels if name in names] if several else given
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:]

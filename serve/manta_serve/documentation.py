@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import HTMLResponse, Response
 
-from manta_serve.problems import JSON, ProblemAnswer
+from manta_serve.problems import JSON, PlainProblem, ProblemAnswer, error_type
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -18,6 +18,15 @@ CLASSIFY_EXAMPLES = {
     "several": {"summary": "Several texts", "value": {"texts": ["Where is my parcel?", "I was charged twice."], "top_k": 3}},
     "explained": {"summary": "One text, explained", "value": {"text": "Where is my parcel?", "explain": True}},
     "pair": {"summary": "A pair, for a model that reads pairs", "value": {"text": ["It is late.", "Is it late?"]}},
+}
+PREDICT_EXAMPLES = {
+    "one": {"summary": "One text", "value": {"inputs": "Where is my parcel?"}},
+    "several": {"summary": "Several texts", "value": {"inputs": [["Where is my parcel?"], ["I was charged twice."]]}},
+    "raw": {"summary": "Logits", "value": {"inputs": "Where is my parcel?", "raw_scores": True}},
+}
+PIPELINE_EXAMPLES = {
+    "one": {"summary": "One text", "value": {"inputs": "Where is my parcel?", "parameters": {"top_k": 2}}},
+    "several": {"summary": "Several texts", "value": {"inputs": ["Where is my parcel?", "I was charged twice."]}},
 }
 FEEDBACK_EXAMPLES = {
     "corrected": {
@@ -64,9 +73,30 @@ def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return found
 
 
+def plain_problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the same for a path whose errors have the form of text-embeddings-inference."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        example = {"error": PROBLEMS[status][1], "error_type": error_type(status)}
+        found[status] = {"model": PlainProblem, "content": {JSON: {"example": example}}}
+    return found
+
+
 def body_of(shape: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI description of a body, for a path that parses its body itself."""
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": shape.model_json_schema(), "examples": examples}}}}
+    schema = shape.model_json_schema()
+    schema = _inlined(schema, schema.pop("$defs", {}))
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema, "examples": examples}}}}
+
+
+def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
+    """Return a part of a schema with definitions in place of references, which would lead nowhere in the OpenAPI document."""
+    if isinstance(part, list):
+        return [_inlined(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    name = part.get("$ref", "").removeprefix("#/$defs/")
+    return _inlined(definitions[name], definitions) if name else {key: _inlined(item, definitions) for key, item in part.items()}
 
 
 def add_documentation(api: FastAPI) -> None:

@@ -21,6 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from manta.cluster.ports import is_loopback
 from manta.storage import audit
+from manta_serve.paths import SCOPE_OF, path_of
 from manta_serve.problems import ApiProblem
 from manta_serve.request_log import RequestLog
 
@@ -31,13 +32,11 @@ if TYPE_CHECKING:
 
     from manta.config import ServeConfig
     from manta.storage.folders import Storage
-    from manta_serve.keys import KeyScope, KeyStore
+    from manta_serve.keys import KeyStore
     from manta_serve.service_metrics import ServiceMetrics
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths without a key, for load balancers."""
-SCOPE_OF: dict[str, KeyScope] = {"/v1/classify": "classify", "/v1/feedback": "feedback", "/metrics": "metrics"}
-"""The scope that a key must have for a path. For all others, any key will do."""
 FIRST_DELAY_S, LONGEST_DELAY_S, CALM_S = 0.1, 5.0, 60.0
 MOST_DELAYED = 50
 """Most refused clients that wait at a time, so that they do not take the places of others."""
@@ -208,7 +207,7 @@ class KeyCheck:
                 await self._refusals.refuse(_address(scope, headers), path=scope["path"])
             message = "This needs a valid API key; send it as the header Authorization: Bearer KEY."
             raise ApiProblem(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
-        needed = SCOPE_OF.get(scope["path"])
+        needed = SCOPE_OF.get(path_of(scope["path"]))
         if needed is not None and needed not in found.scopes:
             message = f"This key is not for {needed}; it is for {', '.join(found.scopes)}."
             raise ApiProblem(403, "wrong_scope", message)

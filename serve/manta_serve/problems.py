@@ -1,4 +1,6 @@
-"""The one format of all API errors: `{"error": {"code", "message", "field"}}`.
+"""The format of the API's errors: `{"error": {"code", "message", "field"}}`.
+
+On the paths of other services' clients (`PLAIN_ERRORS`), it is theirs: `{"error": message, "error_type"}`.
 
 A 4xx status is the caller's fault, and the message says what to do. 429, 504 and 507 mean that there was no capacity at the time.
 Any other 5xx is the service's fault.
@@ -7,10 +9,12 @@ Any other 5xx is the service's fault.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 from starlette.responses import Response
+
+from manta_serve.paths import PLAIN_ERRORS, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,8 +24,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 JSON = "application/json"
-# Tags of the union of one and several. They appear in pydantic's locations, but not in the caller's body.
-KINDS = ("one", "several")
+# Tags of unions. They appear in pydantic's locations, but not in the caller's body.
+KINDS = ("one", "several", "pair", "batch")
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +46,23 @@ class ProblemAnswer(BaseModel):
     error: Problem
 
 
+class PlainProblem(BaseModel):
+    """The body of every error of text-embeddings-inference."""
+
+    error: str
+    """A sentence for people."""
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation"]
+
+
+def error_type(status: int) -> Literal["Unhealthy", "Backend", "Overloaded", "Validation"]:
+    """Return the word of text-embeddings-inference for an error's status."""
+    if status == 429:
+        return "Overloaded"
+    if status == 503:
+        return "Unhealthy"
+    return "Backend" if status >= 500 else "Validation"
+
+
 class ApiProblem(Exception):  # noqa: N818  # usually the caller's fault
     """An error that any code behind the API may raise; it becomes the answer."""
 
@@ -53,15 +74,20 @@ class ApiProblem(Exception):  # noqa: N818  # usually the caller's fault
         self.problem = Problem(code=code, message=message, field=field)
         self.headers = dict(headers or {})
 
-    def response(self) -> Response:
-        """Return the error as an HTTP response."""
-        content = ProblemAnswer(error=self.problem).model_dump_json(exclude_none=True)
+    def response(self, path: str) -> Response:
+        """Return the error as an HTTP response, in the form that clients of the path expect."""
+        problem = self.problem
+        answer: BaseModel = ProblemAnswer(error=problem)
+        if path_of(path) in PLAIN_ERRORS:
+            message = problem.message if problem.field is None else f"{problem.field}: {problem.message}"
+            answer = PlainProblem(error=message, error_type=error_type(self.status))
+        content = answer.model_dump_json(exclude_none=True)
         return Response(content, status_code=self.status, headers=self.headers, media_type=JSON)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the error as the answer of an ASGI application. Its code is stored in the state, for the request count."""
         scope.setdefault("state", {})["problem"] = self.problem.code
-        await self.response()(scope, receive, send)
+        await self.response(scope["path"])(scope, receive, send)
 
 
 def invalid(errors: Sequence[ErrorDetails]) -> ApiProblem:
@@ -92,7 +118,7 @@ async def refused(request: Request, error: Any) -> Response:
 async def told(request: Request, error: Any) -> Response:
     """Return an `ApiProblem` as the response. Its code is stored in the state, for the request count."""
     request.state.problem = error.problem.code
-    response: Response = error.response()
+    response: Response = error.response(request.scope["path"])
     return response
 
 

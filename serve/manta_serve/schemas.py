@@ -125,9 +125,14 @@ def as_text(given: str | list[str]) -> Text:
     return given if isinstance(given, str) else (given[0], given[1])
 
 
+def visible_text(config: ServeConfig) -> Any:
+    """Return the type of one text: it shows something, and is no longer than the config allows."""
+    return Annotated[str, StringConstraints(min_length=1, max_length=config.max_characters, pattern=VISIBLE)]
+
+
 def _single_or_pair(config: ServeConfig) -> Any:
-    single = Annotated[str, StringConstraints(min_length=1, max_length=config.max_characters, pattern=VISIBLE)]
-    pair = Annotated[list[single], Field(min_length=2, max_length=2)]
+    single = visible_text(config)
+    pair = Annotated[list[single], Field(min_length=2, max_length=2)]  # type: ignore[valid-type]
     return Annotated[Annotated[single, Tag("one")] | Annotated[pair, Tag("several")], BY_KIND]
 
 

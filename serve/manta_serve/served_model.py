@@ -78,6 +78,15 @@ class ServedModel:
         with self._tokenises:  # a fast tokenizer refuses two threads at once ("Already borrowed")
             return self._predictor.tokenise(texts)
 
+    def check_lengths(self, texts: Sequence[Text]) -> None:
+        """Check that no text or pair is longer than the model reads.
+
+        Raises:
+            InputError: one is longer.
+        """
+        with self._tokenises:
+            self._predictor.check_lengths(texts)
+
     def logits(self, tokens: TokenLists) -> Floats:
         """Return the logits `(rows, labels)` of the result of `tokenise`, in the same order."""
         with self._computes:

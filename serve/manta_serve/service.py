@@ -99,7 +99,8 @@ class Service:
         model = await self.choose(request_key=request_key, version=version, deadline_s=deadline_s)
         left_s = deadline_s - (time.monotonic() - started)
         done = await self.batcher.run(model, texts, deadline_s=left_s)
-        answer = Answer(model, model.predictions(done.logits), queued_s=done.queued_s, computed_s=done.computed_s)
+        predictions = model.predictions(done.logits)
+        answer = Answer(model, predictions, done.logits, queued_s=done.queued_s, computed_s=done.computed_s)
         self.metrics.answer(answer)
         if self.shadow is not None:
             self.shadow.offer(texts, answer)

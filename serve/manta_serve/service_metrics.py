@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 from manta.inference.answer_profile import NUM_CONFIDENCE_BINS
 from manta_serve.drift import DriftWindow
 from manta_serve.exposition import Histogram
+from manta_serve.paths import SCOPE_OF, path_of
 
 if TYPE_CHECKING:
     from manta_serve.answer import Answer
     from manta_serve.batching import BatchDone
     from manta_serve.served_model import ServedModel
 
-PATHS = ("/v1/classify", "/v1/feedback", "/v1/model", "/metrics", "/healthz", "/readyz", "/docs", "/openapi.json")
-OTHER = "other"
-"""Name for all other paths, so that a client cannot create metrics without limit."""
 SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -62,15 +60,16 @@ class ServiceMetrics:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int, str]] = Counter()
         """Requests by path, status and problem code, which is empty if there was no problem."""
-        self.durations = {path: Histogram(SECONDS) for path in ("/v1/classify", "/v1/feedback")}
+        self.durations = {path: Histogram(SECONDS) for path, scope in SCOPE_OF.items() if scope != "metrics"}
         self.versions: dict[int, VersionMetrics] = {}
         self.batch_texts, self.batch_tokens, self.batch_seconds = Histogram(TEXTS), Histogram(TOKENS), Histogram(SECONDS)
 
     def request(self, path: str, *, status: int, problem: str, seconds: float) -> None:
         """Count a finished request."""
-        self.requests[path if path in PATHS else OTHER, status, problem] += 1
-        if path in self.durations:
-            self.durations[path].add(seconds)
+        name = path_of(path)
+        self.requests[name, status, problem] += 1
+        if name in self.durations:
+            self.durations[name].add(seconds)
 
     def answer(self, answer: Answer) -> None:
         """Count an answer."""

@@ -1,7 +1,7 @@
-"""The whole API on a real socket, without Ray, in a process: `python live_api.py MODEL STORAGE PORT SETTINGS [CANDIDATE]`.
+"""The API on a real socket, without Ray: in a thread, or the whole of it in a process.
 
-MODEL and CANDIDATE are folders of artifacts, versions 1 and 2. SETTINGS are those of `serve` as JSON. PORT may be 0.
-It prints its port and answers until its stdin is closed.
+The process is `python live_api.py MODEL STORAGE PORT SETTINGS [CANDIDATE]`. MODEL and CANDIDATE are folders of artifacts, versions
+1 and 2. SETTINGS are those of `serve` as JSON. PORT may be 0. It prints its port and answers until its stdin is closed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import socket
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -18,6 +19,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from starlette.types import ASGIApp
+
+WAIT_S = 60.0
+
+
+@contextmanager
+def on_socket(app: ASGIApp) -> Iterator[str]:
+    """The URL of an application that uvicorn serves on this machine, in a thread."""
+    import uvicorn
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + WAIT_S
+        while not server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(WAIT_S)
 
 
 @contextmanager

@@ -23,10 +23,10 @@ from manta_serve.exposition import Family, Histogram, exposition
 from manta_serve.guard import guarded
 from manta_serve.keys import KeyStore
 from manta_serve.metric_families import families_of
+from manta_serve.paths import PATHS
 from manta_serve.request_log import JsonLines, current_request
 from manta_serve.served_model import ServedModel
 from manta_serve.service import Service
-from manta_serve.service_metrics import PATHS
 from manta_serve.shadow import Shadow
 
 from .untrained import artifact_of, service_of

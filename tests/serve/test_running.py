@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 import httpx
+import huggingface_hub
 import pytest
 from ray.serve.generated import serve_pb2, serve_pb2_grpc
 
@@ -101,6 +102,18 @@ def test_every_request_is_a_line_with_the_id_that_the_client_sees(service: Servi
         until(lambda given=given: [line for line in service.lines() if line.get("request_id") == given], what=given, limit_s=10)
     made = service.get("/v1/model").headers["x-request-id"]
     until(lambda: [line for line in service.lines() if line.get("request_id") == made], what=made, limit_s=10)
+
+
+def test_the_client_of_hugging_face_is_answered(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    url, text = f"http://127.0.0.1:{service.port}", "the parcel is late"
+    scores = httpx.post(f"{url}/v1/classify", json={"text": text}, timeout=60).json()["predictions"][0]["scores"]
+    client = huggingface_hub.InferenceClient(model=url)
+    for top_k in (None, 2):
+        found = client.text_classification(text, top_k=top_k)
+        assert [(item.label, pytest.approx(item.score, abs=1e-5)) for item in found] == list(scores.items())[:top_k]
+    predicted = httpx.post(f"{url}/predict", json={"inputs": text}, timeout=60).json()
+    assert {item["label"]: pytest.approx(item["score"], abs=1e-5) for item in predicted} == scores
 
 
 def test_a_takeover_is_a_line(service: Service) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-import uvicorn
 
 from manta.inference.predictor import Predictor
 from manta.labels import Floats, LabelSpace
@@ -18,6 +16,7 @@ from manta_serve.api import create_api
 from manta_serve.guard import guarded
 from manta_serve.served_model import ServedModel
 
+from .live_api import on_socket
 from .untrained import artifact_of, service_of
 
 if TYPE_CHECKING:
@@ -69,18 +68,9 @@ def service(model: HeldModel) -> Iterator[Service]:
 @pytest.fixture
 def port(service: Service) -> Iterator[int]:
     """Port at which uvicorn serves the API on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                guarded(create_api(service), config=service.config, keys=None, metrics=service.metrics), log_level="error"
-            )
-        )
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        until(lambda: server.started)
-        yield listening.getsockname()[1]
-        server.should_exit = True
-        thread.join(WAIT_S)
+    app = guarded(create_api(service), config=service.config, keys=None, metrics=service.metrics)
+    with on_socket(app) as url:
+        yield int(url.rpartition(":")[2])
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from manta.errors import InputError
 from manta.inference.batches import run_batches
 from manta.inference.fastest import fastest_here, load_format
 from manta.inference.formats import CPU_FORMATS, FAST_FORMATS, FORMER_FORMATS, GPU_FORMAT, SAFETENSORS, FormatName
-from manta.texts import Text, TokenLists, first_of_wrong_kind, token_ids, wrong_kind_sentence
+from manta.texts import Text, TokenLists, first_of_wrong_kind, num_tokens, token_ids, wrong_kind_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,6 +108,17 @@ class Predictor:
         """
         self._check_kind(texts)
         return self._tokens(texts)
+
+    def check_lengths(self, texts: Sequence[Text]) -> None:
+        """Check that no text or pair would be cut.
+
+        Raises:
+            InputError: one has more tokens than the model was trained with.
+        """
+        most = self.artifact.manifest.max_length
+        for number, length in enumerate(num_tokens(self._tokenizer, texts), start=1):
+            if length > most:
+                raise InputError(f"text {number} of {len(texts)} has {length} tokens, and the model reads {most}; shorten it.")
 
     def _check_kind(self, texts: Sequence[Text]) -> None:
         num_texts = self.artifact.manifest.num_texts

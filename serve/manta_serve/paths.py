@@ -1,0 +1,34 @@
+"""The paths of the API, the scope that a key needs for each, and the paths whose clients expect errors in another form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.routing import compile_path
+
+if TYPE_CHECKING:
+    from manta_serve.keys import KeyScope
+
+OTHER = "other"
+"""Name for all other paths, so that a client cannot create metrics without limit."""
+SCOPE_OF: dict[str, KeyScope] = {
+    "/v1/classify": "classify",
+    "/predict": "classify",
+    "/models/{name}": "classify",
+    "/": "classify",
+    "/v1/feedback": "feedback",
+    "/metrics": "metrics",
+}
+"""The scope that a key must have for a path. For all others, any key will do."""
+PATHS = (*SCOPE_OF, "/v1/model", "/healthz", "/readyz", "/docs", "/openapi.json")
+PLAIN_ERRORS = ("/predict", "/models/{name}", "/")
+"""Paths whose errors are a sentence and a type, as text-embeddings-inference and Hugging Face's clients expect."""
+# The router's own patterns, so that both always agree: `$` also matches before a line break at the end.
+_PATTERNS = {path: compile_path(path)[0] for path in PATHS}
+
+
+def path_of(path: str) -> str:
+    """Return the path of PATHS to which the router sends a request, with the names of parameters for their values; else OTHER."""
+    if path in _PATTERNS:
+        return path
+    return next((name for name, pattern in _PATTERNS.items() if pattern.match(path)), OTHER)
