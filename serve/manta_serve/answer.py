@@ -23,6 +23,8 @@ class Answer:
     """One for each text, in order."""
     logits: Floats
     """`(texts, labels)`, from which the predictions are."""
+    num_computed: int
+    """Number of its texts that were computed. The others were in the cache."""
     queued_s: float
     """Seconds from the request's arrival until computing of its first text starts."""
     computed_s: float

@@ -15,6 +15,7 @@ from ray.serve.schema import LoggingConfig
 from manta.cluster.gpus import hide_unassigned_gpus
 from manta.config import ServeConfig
 from manta.storage.folders import Storage
+from manta_serve.answer_cache import AnswerCache
 from manta_serve.api import create_api
 from manta_serve.batching import TextBatcher
 from manta_serve.feedback import FeedbackStore
@@ -137,7 +138,8 @@ def served(args: ServeArguments, storage: Storage) -> Service:
     shadow = None
     if config.traffic.shadow:
         shadow = Shadow(models, percent=config.traffic.shadow, is_busy=lambda: batcher.num_queued_texts > 0)
-    return Service(models, batcher, config=config, metrics=metrics, shadow=shadow)
+    cache = AnswerCache(config.cached_answers) if config.cached_answers else None
+    return Service(models, batcher, config=config, metrics=metrics, shadow=shadow, cache=cache)
 
 
 async def with_others(name: str, own: list[Family], ask_all: Callable[[], Awaitable[Sequence[Any]]]) -> dict[str, list[Family]]:

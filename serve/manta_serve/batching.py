@@ -4,7 +4,8 @@
     done = await batcher.run(model, ["Where is my parcel?"], deadline_s=30)
 
 Tokenization has its own thread, and so has computing; the event loop does neither. A batch never waits for more texts: when the
-computing thread is free, it takes texts that are already waiting. `TextQueue` chooses them.
+computing thread is free, it takes texts that are already waiting. `TextQueue` chooses them. Of the texts of a batch with the same
+tokens, one is computed.
 """
 
 from __future__ import annotations
@@ -164,25 +165,34 @@ class TextBatcher:
             work.num_queued = 0
 
     def _compute(self) -> None:
-        """Compute batch after batch on the computing thread, until closed. An error in a batch must not end the thread."""
-        while batch := self._taken():
-            works = {text.request.owner: None for text in batch}
-            started = time.monotonic()
-            try:
-                logits = batch[0].request.model.logits(merged(batch))
-            except Exception as error:
-                logger.exception("a batch of %d texts failed", len(batch))
-                for work in works:
-                    work.fail(error)
-                continue
-            ended = time.monotonic()
-            for row, text in zip(logits, batch, strict=True):
-                text.request.owner.fill(text.row, row)
-            for work in works:
-                work.computed(started=started, ended=ended)
-            self._account(batch, ended - started)
+        """Compute batch after batch on the computing thread, until closed."""
+        while self._compute_next():
+            pass
         for work in {text.request.owner: None for text in self._queue}:
             work.fail(ClosedError("the service is stopping."))
+
+    def _compute_next(self) -> bool:
+        """Wait for a batch and compute it; return False once closed. An error in a batch must not end the thread."""
+        batch = self._taken()
+        if not batch:
+            return False
+        works = {text.request.owner: None for text in batch}
+        texts, places = distinct(batch)
+        started = time.monotonic()
+        try:
+            logits = batch[0].request.model.logits(merged(texts))
+        except Exception as error:
+            logger.exception("a batch of %d texts failed", len(batch))
+            for work in works:
+                work.fail(error)
+            return True
+        ended = time.monotonic()
+        for text, place in zip(batch, places, strict=True):
+            text.request.owner.fill(text.row, logits[place])
+        for work in works:
+            work.computed(started=started, ended=ended)
+        self._account(batch, ended - started, num_distinct=len(texts))
+        return True
 
     def _taken(self) -> list[QueuedText]:
         """Wait for the next batch and return it; return an empty list once closed."""
@@ -196,12 +206,12 @@ class TextBatcher:
                 text.request.owner.num_queued -= 1
             return batch
 
-    def _account(self, batch: list[QueuedText], computed_s: float) -> None:
+    def _account(self, batch: list[QueuedText], computed_s: float, *, num_distinct: int) -> None:
         text_s = computed_s / len(batch)
         self._text_s = RATE_MEMORY * self._text_s + (1 - RATE_MEMORY) * text_s if self._text_s else text_s
         if self._on_batch is None:
             return
-        num_tokens = len(batch) * max(text.length for text in batch)
+        num_tokens = num_distinct * max(text.length for text in batch)
         try:
             self._on_batch(BatchDone(batch[0].request.model, len(batch), num_tokens, computed_s))
         except Exception:
@@ -264,6 +274,19 @@ def pieces(texts: Sequence[Text]) -> Iterator[list[Text]]:
         piece.append(text)
         size += length
     yield piece
+
+
+def distinct(batch: Sequence[QueuedText]) -> tuple[list[QueuedText], list[int]]:
+    """Return the texts of a batch without those that repeat another's tokens, and for each of the batch its index among them."""
+    found: dict[tuple[tuple[int, ...], ...], int] = {}
+    texts: list[QueuedText] = []
+    places = []
+    for text in batch:
+        place = found.setdefault(tuple(map(tuple, text.tokens.values())), len(texts))
+        if place == len(texts):
+            texts.append(text)
+        places.append(place)
+    return texts, places
 
 
 def merged(batch: Sequence[QueuedText]) -> TokenLists:

@@ -11,6 +11,7 @@ from manta_serve.exposition import Family
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from manta_serve.answer_cache import AnswerCache
     from manta_serve.service import Service
     from manta_serve.service_metrics import ServiceMetrics
 
@@ -21,6 +22,7 @@ def families_of(service: Service) -> list[Family]:
     return [
         *_requests(service.metrics),
         *_batches(service),
+        *_cache(service.cache),
         *_models(service),
         *_answers(service.metrics),
         *(comparison.families() if comparison is not None else ()),
@@ -52,6 +54,14 @@ def _batches(service: Service) -> Iterator[Family]:
         family = Family(name, "histogram", meaning)
         family.add_histogram(histogram)
         yield family
+
+
+def _cache(cache: AnswerCache | None) -> Iterator[Family]:
+    if cache is not None:
+        texts = Family("manta_cache_texts_total", "counter", "Texts that were asked, by whether the cache had their answer.")
+        texts.add(cache.num_hits, result="hit")
+        texts.add(cache.num_misses, result="miss")
+        yield texts
 
 
 def _models(service: Service) -> Iterator[Family]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from manta.errors import MantaError
 from manta_serve.answer import Answer, Models
-from manta_serve.batching import DeadlineError
+from manta_serve.batching import DeadlineError, Done
 from manta_serve.service_metrics import ServiceMetrics
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from manta.config import ServeConfig
     from manta.texts import Text
+    from manta_serve.answer_cache import AnswerCache
     from manta_serve.batching import TextBatcher
     from manta_serve.served_model import ServedModel
     from manta_serve.shadow import Shadow
@@ -33,14 +37,22 @@ class Service:
     """A service that answers requests with the models of one replica."""
 
     def __init__(
-        self, models: Models, batcher: TextBatcher, *, config: ServeConfig, metrics: ServiceMetrics, shadow: Shadow | None = None
+        self,
+        models: Models,
+        batcher: TextBatcher,
+        *,
+        config: ServeConfig,
+        metrics: ServiceMetrics,
+        shadow: Shadow | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
-        """Take over the parts, which `close` ends. Without a shadow, no candidate is compared with the champion."""
+        """Take over the parts, which `close` ends. Without a shadow, no candidate is compared; without a cache, all is computed."""
         self.models = models
         self.batcher = batcher
         self.config = config
         self.metrics = metrics
         self.shadow = shadow
+        self.cache = cache
         self._draining = False
 
     @property
@@ -98,13 +110,27 @@ class Service:
         started = time.monotonic()
         model = await self.choose(request_key=request_key, version=version, deadline_s=deadline_s)
         left_s = deadline_s - (time.monotonic() - started)
-        done = await self.batcher.run(model, texts, deadline_s=left_s)
-        predictions = model.predictions(done.logits)
-        answer = Answer(model, predictions, done.logits, queued_s=done.queued_s, computed_s=done.computed_s)
+        done, num_computed = await self._computed(model, texts, deadline_s=left_s)
+        answer = Answer(
+            model, model.predictions(done.logits), done.logits, num_computed, queued_s=done.queued_s, computed_s=done.computed_s
+        )
         self.metrics.answer(answer)
-        if self.shadow is not None:
+        if self.shadow is not None and num_computed > 0:
             self.shadow.offer(texts, answer)
         return answer
+
+    async def _computed(self, model: ServedModel, texts: Sequence[Text], *, deadline_s: float) -> tuple[Done, int]:
+        """Return the logits, and the number of texts that were computed: those that the cache does not have."""
+        if self.cache is None:
+            return await self.batcher.run(model, texts, deadline_s=deadline_s), len(texts)
+        known = self.cache.find(model, texts)
+        missing = [text for text, row in zip(texts, known, strict=True) if row is None]
+        if not missing:
+            return Done(np.stack([row for row in known if row is not None]), queued_s=0.0, computed_s=0.0), 0
+        done = await self.batcher.run(model, missing, deadline_s=deadline_s)
+        self.cache.add(model, missing, done.logits)
+        computed = iter(done.logits)
+        return replace(done, logits=np.stack([next(computed) if row is None else row for row in known])), len(missing)
 
 
 async def until_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -95,7 +95,7 @@ class Shadow:
         return None if runner is None else runner.comparison
 
     def offer(self, texts: Sequence[Text], answer: Answer) -> None:
-        """Offer an answer that was given. It is only queued for the candidate."""
+        """Offer an answer of which the champion computed at least one text. It is only queued for the candidate."""
         if answer.model is not self._models.current or random.random() * 100 >= self._percent:
             return
         runner = self._follow()
@@ -142,7 +142,7 @@ class _Runner:
         threading.Thread(target=self._run, name="shadow", daemon=True).start()
 
     def offer(self, texts: Sequence[Text], answer: Answer) -> None:
-        champion_s, until = answer.computed_s / len(texts), time.monotonic() + MOST_AGE_S
+        champion_s, until = answer.computed_s / answer.num_computed, time.monotonic() + MOST_AGE_S
         with self._changed:
             room = MOST_WAITING_TEXTS - len(self._jobs)
             for text, said in zip(texts[:room], answer.predictions[:room], strict=True):

@@ -245,7 +245,7 @@ def test_batches_are_told_to_who_counts_them(model: HeldModel) -> None:
 
     batcher = TextBatcher(max_queued_texts=10, on_batch=count)
     for _ in range(2):  # a broken counter stops nothing
-        in_loop(lambda: batcher.run(model, ["card", "card"], deadline_s=WAIT_S))  # type: ignore[arg-type,return-value]
+        in_loop(lambda: batcher.run(model, ["card", "parcel"], deadline_s=WAIT_S))  # type: ignore[arg-type,return-value]
     batcher.close()
     assert [(batch.num_texts, batch.num_tokens) for batch in seen] == [(2, 6), (2, 6)]
 
@@ -273,3 +273,29 @@ def test_much_text_is_tokenised_in_pieces() -> None:
     found = list(pieces(texts))
     assert [len(piece) for piece in found] == [2, 2, 1, 1, 1]
     assert [text for piece in found for text in piece] == texts
+
+
+def test_texts_that_repeat_in_a_batch_are_computed_once(model: HeldModel) -> None:
+    async def answered() -> tuple[Floats, Floats]:
+        batcher = TextBatcher(max_queued_texts=100)
+        try:
+            model.gate.clear()
+            first = asyncio.ensure_future(batcher.run(model, ["card"], deadline_s=WAIT_S))
+            await asyncio.to_thread(model.entered.wait, WAIT_S)  # the others wait for it, so they are one batch
+            others = [
+                asyncio.ensure_future(batcher.run(model, texts, deadline_s=WAIT_S)) for texts in (TEXTS[:2] * 3, TEXTS[1::-1])
+            ]
+            while batcher.num_queued_texts < 8 or len(batcher._queue) < 8:
+                await asyncio.sleep(0.005)
+            model.gate.set()
+            await first
+            one, other = [(await item).logits for item in others]
+            return one, other
+        finally:
+            batcher.close()
+
+    one, other = asyncio.run(answered())
+    assert sum(model.sizes[1:]) == 2
+    expected = model.logits(model.tokenise(TEXTS[:2]))
+    assert np.allclose(one, np.concatenate([expected] * 3), atol=1e-5)
+    assert np.allclose(other, expected[::-1], atol=1e-5)

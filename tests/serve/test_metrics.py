@@ -204,7 +204,7 @@ def test_quantiles_lie_within_their_bin() -> None:
 @pytest.fixture
 def families(model: ServedModel, tiny_model: Path, tmp_path: Path) -> dict[str, Family]:
     """All figures of a service that has everything: answers, drift, a candidate and a shadow."""
-    service = service_of(model, max_texts=300)
+    service = service_of(model, max_texts=300, cached_answers=3)
     other = ServedModel(Predictor(artifact_of(tiny_model, tmp_path / "other", labels=LABELS, seed=4)), name="desk", version=8)
     service.models.candidate = other  # type: ignore[misc]
     service.shadow = Shadow(service.models, percent=100, is_busy=lambda: False)

@@ -9,6 +9,7 @@ import torch
 from manta.config import ModelConfig, ServeConfig
 from manta.inference.artifact import ModelArtifact, write_artifact
 from manta.model.encoder import build_model, load_model_config, load_tokenizer
+from manta_serve.answer_cache import AnswerCache
 from manta_serve.batching import TextBatcher
 from manta_serve.service import Service
 from manta_serve.service_metrics import ServiceMetrics
@@ -72,4 +73,5 @@ def service_of(model: ServedModel, *, candidate: ServedModel | None = None, **se
     config = ServeConfig.model_validate(settings)
     metrics = ServiceMetrics()
     batcher = TextBatcher(max_queued_texts=config.max_queued_texts, on_batch=metrics.batch)
-    return Service(OneModel(model, candidate), batcher, config=config, metrics=metrics)
+    cache = AnswerCache(config.cached_answers) if config.cached_answers else None
+    return Service(OneModel(model, candidate), batcher, config=config, metrics=metrics, cache=cache)

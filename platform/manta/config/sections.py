@@ -575,6 +575,10 @@ class ServeConfig(Section):
     """The traffic split between champion and candidate."""
     extra_versions: Annotated[int, Field(ge=0)] = 2
     """Number of versions besides champion and candidate that are loaded when a request asks for one. Each needs memory."""
+    cached_answers: Annotated[int, Field(ge=0)] = 0
+    """Number of texts whose answers each replica keeps in memory, so that they are not computed again; 0: none. The least recently
+    asked text makes room. It pays where texts repeat. Only hashes of texts are kept, but a quick answer tells a client that the
+    text was asked before."""
     feedback: bool = False
     """True if POST /v1/feedback stores texts, answers and corrections, which `data.train` reads like other rows. Unless it is set,
     `manta serve` stores them if only this machine reaches it (profile laptop)."""
