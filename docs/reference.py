@@ -201,21 +201,30 @@ def http() -> Iterator[str]:
     yield from ["# Every HTTP path", ""]
     yield "A running service has the same under `/docs` and `/openapi.json`; [the guide](../api.md) explains it."
     yield from ["The limits are the defaults of [`serve`](configuration.md#serve).", ""]
-    operations = [(path, *entry) for path, methods in document["paths"].items() for entry in methods.items()]
-    for path, method, operation in operations:
-        yield from one_path(f"{method.upper()} {path}", operation, document)
+    methods = ((path, *entry) for path, entries in document["paths"].items() for entry in entries.items())
+    operations = [(f"{method.upper()} {path}", operation) for path, method, operation in methods]
+    for paths, operation in alike(operations):
+        yield from one_path(" and ".join(f"`{path}`" for path in paths), operation, document)
     yield from ["## Errors", "", "The body of each is a [ProblemAnswer](#problemanswer)."]
     yield from ["On the paths of other services' clients it is a [PlainProblem](#plainproblem).", ""]
     yield from ["| status | `code`, for example | `message`, for example |", "| --- | --- | --- |"]
-    yield from dict(sorted(error for _, _, operation in operations for error in errors(operation))).values()
+    yield from dict(sorted(error for _, operation in operations for error in errors(operation))).values()
     yield from ["", "## Fields of the answers", ""]
     for name, shape in sorted(document["components"]["schemas"].items()):
         yield from [f"### {name}", "", *([shape["description"], ""] if "description" in shape else []), *fields(shape, document)]
 
 
+def alike(operations: list[tuple[str, dict[str, Any]]]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Yield operations with their paths: that of the first model and that of a model by its name are one."""
+    found: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    for path, operation in operations:
+        found.setdefault(operation["summary"], ([], operation))[0].append(path)
+    yield from found.values()
+
+
 def one_path(title: str, operation: dict[str, Any], document: dict[str, Any]) -> Iterator[str]:
     """Yield a path's explanation, the fields of its body, an example, and its answers."""
-    yield from [f"## `{title}`", "", operation.get("description", operation["summary"]), ""]
+    yield from [f"## {title}", "", operation.get("description", operation["summary"]), ""]
     if "requestBody" in operation:
         body = operation["requestBody"]["content"]["application/json"]
         yield from fields(body["schema"], document)

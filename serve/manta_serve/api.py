@@ -31,11 +31,14 @@ from manta_serve.schemas import (
     FeedbackAnswer,
     FeedbackSummaryAnswer,
     ModelAnswer,
+    ModelsAnswer,
+    ModelSummary,
     Status,
     as_text,
     classify_request,
     feedback_request,
 )
+from manta_serve.services import Services, for_each_model
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -47,12 +50,9 @@ DESCRIPTION = "Text classification by a fine-tuned encoder."
 
 
 def create_api(
-    service: Service,
-    *,
-    feedback: FeedbackStore | None = None,
-    of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None = None,
+    service: Service, *others: Service, of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None = None
 ) -> FastAPI:
-    """Return the API in front of a service. Without a store it accepts no feedback.
+    """Return the API in front of the services of one or more models. The first one answers if a path names no model.
 
     `of_all` returns the metrics of all replicas by name. Without it, /metrics reports this replica only.
     """
@@ -62,21 +62,26 @@ def create_api(
     api.add_exception_handler(ApiProblem, told)
     api.add_exception_handler(HTTPException, refused)
     api.add_exception_handler(Exception, broken)
-    _add_answers(api, service)
-    add_compatible(api, service)
-    _add_feedback(api, service, feedback)
-    _add_status(api, service, takes_feedback=feedback is not None)
-    _add_metrics(api, service, of_all)
+    services = Services(service, *others)
+    _add_answers(api, services)
+    add_compatible(api, services)
+    _add_feedback(api, services)
+    _add_models(api, services)
+    _add_status(api, services)
+    _add_metrics(api, services, of_all)
     add_documentation(api)
     return api
 
 
-def _add_answers(api: FastAPI, service: Service) -> None:
-    shape = classify_request(service.config)
+def _add_answers(api: FastAPI, services: Services) -> None:
+    shape = classify_request(services.first.config)
     explainer = Explainer()
 
-    @api.post(
-        "/v1/classify",
+    @for_each_model(
+        api,
+        "POST",
+        first="/v1/classify",
+        named="/v1/models/{name}/classify",
         response_model=ClassifyAnswer,
         response_model_exclude_none=True,
         responses=problems_of(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 503, 504),
@@ -88,6 +93,7 @@ def _add_answers(api: FastAPI, service: Service) -> None:
         The header `Manta-Key` identifies the client for the traffic split: the same key gets the same version.
         The header `Manta-Version` selects one version. A version that is not in memory is loaded first, if there is room.
         """
+        service = services.of(request)
         asked = await read_body(request, shape)
         if asked.explain and len(asked.rows) > MAX_EXPLAINED:
             message = f"At most {MAX_EXPLAINED} texts of a request can be explained; send the rest in another one."
@@ -99,19 +105,22 @@ def _add_answers(api: FastAPI, service: Service) -> None:
         return Response(content.model_dump_json(by_alias=True, exclude_none=True), media_type=JSON)
 
 
-def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -> None:
-    shape = feedback_request(service.config)
+def _add_feedback(api: FastAPI, services: Services) -> None:
+    shape = feedback_request(services.first.config)
+    paths = {"first": "/v1/feedback", "named": "/v1/models/{name}/feedback"}
 
-    @api.post(
-        "/v1/feedback",
+    @for_each_model(
+        api,
+        "POST",
+        **paths,
         response_model=FeedbackAnswer,
         responses=problems_of(400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 503, 507),
         openapi_extra=body_of(shape, FEEDBACK_EXAMPLES),
     )
     async def feedback(request: Request) -> Any:
         """Store the right label of a text as a row to train on. If a text is sent again, the latest label counts."""
-        if store is None:
-            raise _no_feedback()
+        service = services.of(request)
+        store = _store_of(service)
         said = await read_body(request, shape)
         text = as_text(said.text)
         manifest = service.models.current.manifest
@@ -128,32 +137,48 @@ def _add_feedback(api: FastAPI, service: Service, store: FeedbackStore | None) -
             raise ApiProblem(507, "feedback_full", sentence(error)) from None
         return FeedbackAnswer(stored=stored)
 
-    @api.get("/v1/feedback", responses=problems_of(401, 403, 421, 429))
-    async def feedback_summary() -> FeedbackSummaryAnswer:
+    @for_each_model(api, "GET", **paths, response_model=FeedbackSummaryAnswer, responses=problems_of(401, 403, 404, 421, 429))
+    async def feedback_summary(request: Request) -> Any:
         """Return counts of the feedback so far, and the settings of a run that trains on it. Only conflicting texts are shown."""
-        if store is None:
-            raise _no_feedback()
-        manifest = service.models.current.manifest
+        service = services.of(request)
+        store, manifest = _store_of(service), service.models.current.manifest
         summary = await to_thread.run_sync(lambda: store.summary(since=datetime.fromisoformat(manifest.created)))
         return FeedbackSummaryAnswer.of(summary, manifest=manifest, path=str(store.path))
 
 
-def _no_feedback() -> ApiProblem:
-    return ApiProblem(403, "feedback_off", "This service stores no feedback; its operator turns it on with serve.feedback.")
+def _store_of(service: Service) -> FeedbackStore:
+    if service.feedback is None:
+        raise ApiProblem(403, "feedback_off", "This service stores no feedback; its operator turns it on with serve.feedback.")
+    return service.feedback
 
 
-def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None:
-    @api.get("/v1/model", responses=problems_of(401, 403, 404, 409, 421, 422, 429, 503, 504))
-    async def model(request: Request) -> ModelAnswer:
+def _add_models(api: FastAPI, services: Services) -> None:
+    @api.get("/v1/models", responses=problems_of(401, 403, 421, 429))
+    async def models() -> ModelsAnswer:
+        """List the models that answer here. The first one also answers where a path names none."""
+        return ModelsAnswer(models=[ModelSummary.of(service) for service in services])
+
+    @for_each_model(
+        api,
+        "GET",
+        first="/v1/model",
+        named="/v1/models/{name}",
+        response_model=ModelAnswer,
+        responses=problems_of(401, 403, 404, 409, 421, 422, 429, 503, 504),
+    )
+    async def model(request: Request) -> Any:
         """Return the version that answers now, with its labels and metrics, and the refused versions with the reasons.
 
         The header `Manta-Version` selects another version, as for /v1/classify.
         """
+        service = services.of(request)
         version = pinned(request.headers.get("manta-version"))
         with refusals():
             described = None if version is None else await service.choose(version=version)
-        return ModelAnswer.of(service, described=described, feedback=takes_feedback)
+        return ModelAnswer.of(service, described=described)
 
+
+def _add_status(api: FastAPI, services: Services) -> None:
     @api.head("/healthz", include_in_schema=False)
     @api.get("/healthz")
     async def healthz() -> Status:
@@ -163,17 +188,17 @@ def _add_status(api: FastAPI, service: Service, *, takes_feedback: bool) -> None
     @api.head("/readyz", include_in_schema=False)
     @api.get("/readyz", responses=problems_of(503))
     async def readyz() -> Status:
-        """Report that a model is loaded and warm. The answer is 503 while the service is stopping."""
-        if not service.ready:
+        """Report that every model is loaded and warm. The answer is 503 while the service is stopping."""
+        if not services.ready:
             raise ApiProblem(503, "stopping", "The service is stopping.")
         return Status(status="ready")
 
 
-def _add_metrics(api: FastAPI, service: Service, of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None) -> None:
+def _add_metrics(api: FastAPI, services: Services, of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None) -> None:
     @api.get("/metrics", response_class=PlainTextResponse, responses=problems_of(401, 403, 421, 429))
     async def metrics() -> Response:
         """Return the metrics of all replicas, for Prometheus."""
-        replicas = {"": families_of(service)} if of_all is None else await of_all()
+        replicas = {"": families_of(services)} if of_all is None else await of_all()
         return Response(exposition(replicas), media_type=CONTENT_TYPE)
 
 

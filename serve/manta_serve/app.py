@@ -27,6 +27,7 @@ from manta_serve.profiles import HA_PROXY
 from manta_serve.request_log import log_as_json
 from manta_serve.service import Service
 from manta_serve.service_metrics import ServiceMetrics
+from manta_serve.services import Services
 from manta_serve.shadow import Shadow
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class ServeArguments(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str
-    """Name of the registered model. Its current champion answers."""
+    """Name of the registered model whose champion answers; `serve.models` names further ones."""
     storage: str | None = None
     """Folder of the registry, which every replica must reach. Default: $MANTA_STORAGE or ~/.manta."""
     num_cpus: Annotated[int, Field(ge=1)] = 1
@@ -102,44 +103,46 @@ def _autoscaling(config: ServeConfig) -> AutoscalingConfig:
 
 
 def asgi_app(
-    service: Service,
+    services: Services,
     storage: Storage,
     *,
     require_keys: bool,
     of_all: Callable[[], Awaitable[Mapping[str, Sequence[Family]]]] | None = None,
 ) -> ASGIApp:
     """Return the API of one replica behind its guards. `of_all` is passed to `create_api`."""
-    config = service.config
-    store = FeedbackStore(storage, service.models.current.name, max_bytes=config.feedback_max_bytes) if config.feedback else None
-    keys = KeyStore(storage) if require_keys else None
-    api = create_api(service, feedback=store, of_all=of_all)
     return guarded(
-        api,
-        config=config,
-        keys=keys,
-        metrics=service.metrics,
-        is_stopping=lambda: not service.ready,
+        create_api(*services, of_all=of_all),
+        config=services.first.config,
+        keys=KeyStore(storage) if require_keys else None,
+        metrics=services.first.metrics,
+        is_stopping=lambda: not services.ready,
         proxy_returns_id=True,
     )
 
 
-def served(args: ServeArguments, storage: Storage) -> Service:
-    """Return the service of one replica, with its models loaded and warm.
+def served(args: ServeArguments, storage: Storage) -> Services:
+    """Return the services of one replica, with their models loaded and warm.
 
     Raises:
-        InputError: no version of the model can answer.
+        InputError: no version of a model can answer.
         RunError: the registry cannot be reached.
     """
     config, metrics = args.serve, ServiceMetrics()
-    several = config.max_replicas > 1
-    models = ServedModels(storage, args.model, traffic=config.traffic, extra_versions=config.extra_versions, together=several)
-    models.start()
     batcher = TextBatcher(max_queued_texts=config.max_queued_texts, on_batch=metrics.batch)
-    shadow = None
-    if config.traffic.shadow:
-        shadow = Shadow(models, percent=config.traffic.shadow, is_busy=lambda: batcher.num_queued_texts > 0)
     cache = AnswerCache(config.cached_answers) if config.cached_answers else None
-    return Service(models, batcher, config=config, metrics=metrics, shadow=shadow, cache=cache)
+
+    def service(name: str) -> Service:
+        models = ServedModels(
+            storage, name, traffic=config.traffic, extra_versions=config.extra_versions, together=config.max_replicas > 1
+        )
+        models.start()
+        shadow = None
+        if config.traffic.shadow:
+            shadow = Shadow(models, percent=config.traffic.shadow, is_busy=lambda: batcher.num_queued_texts > 0)
+        feedback = FeedbackStore(storage, name, max_bytes=config.feedback_max_bytes) if config.feedback else None
+        return Service(models, batcher, config=config, metrics=metrics, shadow=shadow, cache=cache, feedback=feedback)
+
+    return Services(*map(service, dict.fromkeys((args.model, *config.models))))
 
 
 async def with_others(name: str, own: list[Family], ask_all: Callable[[], Awaitable[Sequence[Any]]]) -> dict[str, list[Family]]:
@@ -164,7 +167,7 @@ async def with_others(name: str, own: list[Family], ask_all: Callable[[], Awaita
 
 @serve.ingress()
 class _Replica:
-    """One replica with its models. Ray sends it requests after its constructor returns, when a model is loaded and warm."""
+    """One replica with its models. Ray sends it requests after its constructor returns, when every model is loaded and warm."""
 
     def __init__(self, args: ServeArguments) -> None:
         import torch
@@ -174,14 +177,14 @@ class _Replica:
         log_as_json()
         self._storage = Storage.resolve(args.storage)
         self._require_keys = args.require_keys or os.environ.get(HA_PROXY) == "1"  # HAProxy listens on all interfaces
-        self.service = served(args, self._storage)
+        self.services = served(args, self._storage)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray sets this name
-        return asgi_app(self.service, self._storage, require_keys=self._require_keys, of_all=self._figures_of_all)
+        return asgi_app(self.services, self._storage, require_keys=self._require_keys, of_all=self._figures_of_all)
 
     def figures(self) -> tuple[str, list[Family]]:
         """Return the name of this replica and its metrics."""
-        return serve.get_replica_context().replica_id.unique_id, families_of(self.service)
+        return serve.get_replica_context().replica_id.unique_id, families_of(self.services)
 
     async def _figures_of_all(self) -> dict[str, list[Family]]:
         context = serve.get_replica_context()
@@ -195,7 +198,7 @@ class _Replica:
 
     def drain(self) -> None:
         """Report at /readyz that the replica is stopping, and keep answering."""
-        self.service.drain()
+        self.services.drain()
 
     def __del__(self) -> None:
-        self.service.close()
+        self.services.close()

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from manta.config.file import load_config
 from manta.console import people_console, working
+from manta.errors import InputError
 from manta_serve.profiles import ProfileName
 
 if TYPE_CHECKING:
@@ -37,7 +38,13 @@ serve = typer.Typer(
 
 @serve.command(RUN)
 def run(
-    model: ModelArgument = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Registered models, of which the first may be an experiment's YAML file. Not needed if there is one model.",
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     profile: Annotated[
         ProfileName,
@@ -45,16 +52,22 @@ def run(
     ] = "laptop",
     port: Annotated[int | None, typer.Option(help="Port to listen on (8000).", min=1, max=65535)] = None,
 ) -> None:
-    """Answer over HTTP with the model's champion, until Ctrl-C.
+    """Answer over HTTP with the champion of each model, until Ctrl-C.
 
-    A new champion takes over automatically. To retry a version that was refused, use `manta serve reload [MODEL]`.
+    Further models answer at /v1/models/NAME/classify. A new champion takes over automatically.
+    To retry a version that was refused, use `manta serve reload [MODEL]`.
     """
     console = people_console()
     with working(console, "Loading Ray Serve"):
         from manta_serve.run import run_server
 
-    name, storage, config = _asked(model)
-    given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    others = (models or [])[1:]
+    name, storage, config = _asked(models[0] if models else None)
+    file = next(filter(_is_file, others), None)
+    if file is not None:
+        raise InputError(f"{file}: only the first may be an experiment's file; give the names of registered models after it.")
+    given: dict[str, Any] = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    given["models"] = (*config.models, *others)
     run_server(name, storage=storage, config=config.model_copy(update=given), profile=profile, console=console)
 
 
@@ -78,7 +91,11 @@ def _asked(model: str | None) -> tuple[str | None, str | None, ServeConfig]:
     """Return the registered name, the storage and the settings that a model name or an experiment file gives."""
     from manta.config import ServeConfig
 
-    if model and model.endswith((".yaml", ".yml")):
+    if model and _is_file(model):
         experiment = load_config(Path(model))
         return experiment.registered_name, experiment.storage, experiment.serve
     return model, None, ServeConfig()
+
+
+def _is_file(model: str) -> bool:
+    return model.endswith((".yaml", ".yml"))

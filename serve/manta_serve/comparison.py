@@ -25,9 +25,10 @@ class AnswersFigures(BaseModel):
     p99_ms: Annotated[float | None, Field(description="99th percentile of it, about.")]
 
     @classmethod
-    def of(cls, version: int, metrics: ServiceMetrics) -> AnswersFigures:
+    def of(cls, model: ServedModel, metrics: ServiceMetrics) -> AnswersFigures:
         """Return the figures of a version."""
-        found = metrics.versions.get(version)
+        version = model.version
+        found = metrics.versions.get((model.name, version))
         if found is None or not found.num_texts:
             return cls(version=version, num_texts=0, mean_confidence=None, uncertain=None, p50_ms=None, p99_ms=None)
         return cls(
@@ -82,8 +83,8 @@ class ComparisonAnswer(BaseModel):
         """Return the comparison of a service's champion with its candidate."""
         comparison = None if service.shadow is None else service.shadow.comparison
         return cls(
-            champion=AnswersFigures.of(service.models.current.version, service.metrics),
-            candidate=AnswersFigures.of(candidate.version, service.metrics),
+            champion=AnswersFigures.of(service.models.current, service.metrics),
+            candidate=AnswersFigures.of(candidate, service.metrics),
             shadow=None if comparison is None else ShadowFigures.of(comparison),
         )
 

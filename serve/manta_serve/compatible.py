@@ -17,8 +17,9 @@ from starlette.responses import Response
 from manta.labels import Activation
 from manta_serve.answering import answer_to, read_body
 from manta_serve.documentation import PIPELINE_EXAMPLES, PREDICT_EXAMPLES, body_of, plain_problems_of
-from manta_serve.problems import JSON, ApiProblem
+from manta_serve.problems import JSON
 from manta_serve.schemas import BY_KIND, as_text, visible_text
+from manta_serve.services import Services, for_each_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from manta.config import ServeConfig
     from manta.texts import Text
     from manta_serve.answer import Answer
-    from manta_serve.service import Service
 
 VERSION_HEADER = "Manta-Version"
 STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 503, 504)
@@ -163,17 +163,20 @@ def _one_or_pair(value: object) -> str:
     return "pair" if isinstance(value, dict | TextPair) else "one"
 
 
-def add_compatible(api: FastAPI, service: Service) -> None:
+def add_compatible(api: FastAPI, services: Services) -> None:
     """Add the routes to the API."""
-    _add_predict(api, service)
-    _add_pipeline(api, service)
+    _add_predict(api, services)
+    _add_pipeline(api, services)
 
 
-def _add_predict(api: FastAPI, service: Service) -> None:
-    shape = predict_request(service.config)
+def _add_predict(api: FastAPI, services: Services) -> None:
+    shape = predict_request(services.first.config)
 
-    @api.post(
-        "/predict",
+    @for_each_model(
+        api,
+        "POST",
+        first="/predict",
+        named="/v1/models/{name}/predict",
         response_model=list[LabelScore] | list[list[LabelScore]],
         responses=plain_problems_of(*STATUSES),
         openapi_extra=body_of(shape, PREDICT_EXAMPLES),
@@ -183,40 +186,35 @@ def _add_predict(api: FastAPI, service: Service) -> None:
 
         The headers `Manta-Key` and `Manta-Version` work as for /v1/classify. The answer's `Manta-Version` names the version.
         """
+        service = services.of(request)
         asked = await read_body(request, shape)
         answer, _ = await answer_to(request, service, asked.rows, fields=asked.fields, cuts=asked.truncate is not False)
         rows = scored(answer, activation="none" if asked.raw_scores else None, top_k=None)
         return _response(rows if asked.is_batch else rows[0], answer)
 
 
-def _add_pipeline(api: FastAPI, service: Service) -> None:
-    shape = pipeline_request(service.config)
-    described: dict[str, Any] = {
-        "response_model": list[list[LabelScore]],
-        "responses": plain_problems_of(*STATUSES),
-        "openapi_extra": body_of(shape, PIPELINE_EXAMPLES),
-    }
+def _add_pipeline(api: FastAPI, services: Services) -> None:
+    shape = pipeline_request(services.first.config)
 
-    async def classified(request: Request) -> Response:
-        asked = await read_body(request, shape)
-        answer, _ = await answer_to(request, service, asked.rows, fields=asked.fields)
-        parameters = asked.parameters or PipelineParameters()
-        return _response(scored(answer, activation=parameters.function_to_apply, top_k=parameters.top_k), answer)
-
-    @api.post("/", **described)
+    @for_each_model(
+        api,
+        "POST",
+        first="/",
+        named="/models/{name}",
+        response_model=list[list[LabelScore]],
+        responses=plain_problems_of(*STATUSES),
+        openapi_extra=body_of(shape, PIPELINE_EXAMPLES),
+    )
     async def pipeline(request: Request) -> Any:
         """Classify as Hugging Face's Inference API does, for `huggingface_hub.InferenceClient(model=URL).text_classification`.
 
         The answer has one list for each text, also for a single one.
         """
-        return await classified(request)
-
-    @api.post("/models/{name}", **described)
-    async def pipeline_of(name: str, request: Request) -> Any:
-        """Do the same as `POST /`, for the model of this name."""
-        if name != service.models.current.name:
-            raise ApiProblem(404, "unknown_model", f"There is no model of this name here; there is {service.models.current.name}.")
-        return await classified(request)
+        service = services.of(request)
+        asked = await read_body(request, shape)
+        answer, _ = await answer_to(request, service, asked.rows, fields=asked.fields)
+        parameters = asked.parameters or PipelineParameters()
+        return _response(scored(answer, activation=parameters.function_to_apply, top_k=parameters.top_k), answer)
 
 
 def scored(answer: Answer, *, activation: Activation | None, top_k: int | None) -> list[list[LabelScore]]:

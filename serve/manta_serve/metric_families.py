@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from manta_serve.answer_cache import AnswerCache
     from manta_serve.service import Service
     from manta_serve.service_metrics import ServiceMetrics
+    from manta_serve.services import Services
 
 
-def families_of(service: Service) -> list[Family]:
+def families_of(services: Services) -> list[Family]:
     """Return all metrics of a replica."""
-    comparison = None if service.shadow is None else service.shadow.comparison
+    shared = services.first
+    comparisons = [service.shadow.comparison for service in services if service.shadow is not None]
     return [
-        *_requests(service.metrics),
-        *_batches(service),
-        *_cache(service.cache),
-        *_models(service),
-        *_answers(service.metrics),
-        *(comparison.families() if comparison is not None else ()),
+        *_requests(shared.metrics),
+        *_batches(shared),
+        *_cache(shared.cache),
+        *_models(services),
+        *_answers(shared.metrics),
+        *(family for comparison in comparisons if comparison is not None for family in comparison.families()),
         *_process(),
     ]
 
@@ -64,17 +66,18 @@ def _cache(cache: AnswerCache | None) -> Iterator[Family]:
         yield texts
 
 
-def _models(service: Service) -> Iterator[Family]:
-    models = service.models
+def _models(services: Services) -> Iterator[Family]:
     ready = Family("manta_ready", "gauge", "1 while requests should be sent here, 0 while it is stopping.")
-    ready.add(service.ready)
+    ready.add(services.ready)
     info = Family("manta_model_info", "gauge", "1 for every version that is loaded: champion, candidate or another.")
-    candidate = models.candidate
-    for model in models.loaded:
-        role = "champion" if model is models.current else "candidate" if model is candidate else "other"
-        info.add(1, model=model.name, version=str(model.version), role=role, format=model.format)
     refused = Family("manta_refused_versions", "gauge", "Versions that were to answer and could not; /v1/model says why.")
-    refused.add(len(models.refused))
+    for service in services:
+        models = service.models
+        candidate = models.candidate
+        for model in models.loaded:
+            role = "champion" if model is models.current else "candidate" if model is candidate else "other"
+            info.add(1, model=model.name, version=str(model.version), role=role, format=model.format)
+        refused.add(len(models.refused), model=service.name)
     yield from (ready, info, refused)
 
 
@@ -87,18 +90,18 @@ def _answers(metrics: ServiceMetrics) -> Iterator[Family]:
     queued = Family("manta_queue_seconds", "histogram", "The part of it until the first text's turn.")
     index = Family("manta_drift_psi", "gauge", "Stability index of the latest answers against those to the validation rows.")
     chance = Family("manta_drift_psi_by_chance", "gauge", "What it would be on average if nothing had changed.")
-    for number, of_version in metrics.versions.copy().items():
-        version = str(number)
+    for (model, number), of_version in metrics.versions.copy().items():
+        which = {"model": model, "version": str(number)}
         for name, count in of_version.labels.copy().items():
-            labels.add(count, version=version, label=name)
-        texts.add(of_version.num_texts, version=version)
-        uncertain.add(of_version.num_uncertain, version=version)
-        confidence.add_histogram(of_version.confidence, version=version)
-        seconds.add_histogram(of_version.seconds, version=version)
-        queued.add_histogram(of_version.queued, version=version)
+            labels.add(count, label=name, **which)
+        texts.add(of_version.num_texts, **which)
+        uncertain.add(of_version.num_uncertain, **which)
+        confidence.add_histogram(of_version.confidence, **which)
+        seconds.add_histogram(of_version.seconds, **which)
+        queued.add_histogram(of_version.queued, **which)
         for what, drift in (of_version.drift.drift() if of_version.drift is not None else {}).items():
-            index.add(drift.index, version=version, of=what)
-            chance.add(drift.by_chance, version=version, of=what)
+            index.add(drift.index, of=what, **which)
+            chance.add(drift.by_chance, of=what, **which)
     yield from (labels, texts, uncertain, confidence, seconds, queued, index, chance)
 
 

@@ -44,7 +44,7 @@ PORT_IS_TAKEN = ("Failed to bind", "cannot bind socket", "No available ports", "
 
 
 def run_server(name: str | None, *, storage: str | None, config: ServeConfig, profile: ProfileName, console: Console) -> None:
-    """Serve a model's champion until SIGINT or SIGTERM. Requests received by then are still answered.
+    """Serve the champions of a model and of `config.models` until SIGINT or SIGTERM. Requests received by then are still answered.
 
     It runs on the Ray cluster at $RAY_ADDRESS, else on a new one on this machine.
 
@@ -57,7 +57,8 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
     check_keys(ingress.host, root)
     config = with_feedback(config, profile=profile, storage=root)
     with working(console, "Looking up the champion"):
-        version = champion_of(root, name)
+        first = champion_of(root, name)
+        versions = [first, *(champion_of(root, other) for other in dict.fromkeys(config.models) if other != first.name)]
     check_port(ingress.host, config.port)
     with TemporaryDirectory(prefix="manta-", dir="/tmp") as folder:  # a socket's path is short
         environment = dict(ingress.environment)
@@ -67,22 +68,23 @@ def run_server(name: str | None, *, storage: str | None, config: ServeConfig, pr
             environment |= OWN_CLUSTER | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.update(environment)  # Ray Serve reads it on import
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        _run(version, root, config=config, ingress=ingress, console=console)
+        _run(versions, root, config=config, ingress=ingress, console=console)
 
 
-def _run(version: RegisteredVersion, root: Storage, *, config: ServeConfig, ingress: Ingress, console: Console) -> None:
+def _run(versions: list[RegisteredVersion], root: Storage, *, config: ServeConfig, ingress: Ingress, console: Console) -> None:
     with working(console, "Loading Ray Serve"):
         import ray
 
         from manta_serve.app import ServeArguments
 
     arguments = ServeArguments(
-        model=version.name,
+        model=versions[0].name,
         storage=str(root.root),
         num_cpus=max(1, len(os.sched_getaffinity(0)) // config.max_replicas),
         serve=config,
         require_keys=not is_loopback(ingress.host),
     )
+    what = " and ".join(f"{version.name} version {version.version}" for version in versions)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS") or None
     with starting_ray(address), working(console, "Starting Ray"):
@@ -97,13 +99,13 @@ def _run(version: RegisteredVersion, root: Storage, *, config: ServeConfig, ingr
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stop = threading.Event()
     try:
-        with working(console, f"Loading {version.name} version {version.version}"):
-            _start(arguments, ingress, version=version)
+        with working(console, f"Loading {what}"):
+            _start(arguments, ingress, what=what)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         url = f"http://{'127.0.0.1' if ingress.host != config.host else config.host}:{config.port}"
-        console.print(f"{version.name} version {version.version} answers at {url} (try it at {url}/docs). Ctrl-C stops it.")
-        if config.feedback:
+        console.print(f"{what} answer{'s' * (len(versions) == 1)} at {url} (try it at {url}/docs). Ctrl-C stops it.")
+        for version in versions if config.feedback else []:
             console.print(f"Corrections are kept in {FeedbackStore(root, version.name, max_bytes=0).path}")
         stop.wait()
         console.print("Stopping, once what was asked is answered.")
@@ -128,7 +130,7 @@ def _end() -> None:
     ray.shutdown()
 
 
-def _start(arguments: ServeArguments, ingress: Ingress, *, version: RegisteredVersion) -> None:
+def _start(arguments: ServeArguments, ingress: Ingress, *, what: str) -> None:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
@@ -151,7 +153,7 @@ def _start(arguments: ServeArguments, ingress: Ingress, *, version: RegisteredVe
         serve.delete(APPLICATION)
         _refuse_taken(told, f"{ingress.host}:{arguments.serve.port}")
         reason = told.splitlines()[-1].strip()
-        raise RunError(f"{version.name} version {version.version} did not start: {reason}") from error
+        raise RunError(f"{what} did not start: {reason}") from error
 
 
 def _refuse_taken(told: str, place: str) -> None:

@@ -365,7 +365,7 @@ class ModelAnswer(BaseModel):
     comparison: Annotated[ComparisonAnswer | None, Field(description="Champion and candidate; null where there is no candidate.")]
 
     @classmethod
-    def of(cls, service: Service, *, described: ServedModel | None, feedback: bool) -> ModelAnswer:
+    def of(cls, service: Service, *, described: ServedModel | None) -> ModelAnswer:
         """Describe the champion, or the version `described`, by its manifest, and list the other versions."""
         models = service.models
         current, candidate = described or models.current, models.candidate
@@ -386,8 +386,31 @@ class ModelAnswer(BaseModel):
             sets=LabelSets.of(manifest),
             examples=manifest.examples,
             created=manifest.created,
-            feedback=feedback,
+            feedback=service.feedback is not None,
         )
+
+
+class ModelSummary(BaseModel):
+    """A model that answers here, and its version that answers now."""
+
+    name: str
+    version: int
+    task: Annotated[str, Field(description="binary, multiclass or multilabel.")]
+    num_texts: Annotated[NumTexts, Field(description="1 where it reads single texts, 2 where it reads pairs.")]
+    labels: list[str]
+
+    @classmethod
+    def of(cls, service: Service) -> ModelSummary:
+        """Describe the champion of a service."""
+        model = service.models.current
+        manifest = model.manifest
+        return cls(name=model.name, version=model.version, task=manifest.task, num_texts=manifest.num_texts, labels=manifest.labels)
+
+
+class ModelsAnswer(BaseModel):
+    """The models that answer here."""
+
+    models: Annotated[list[ModelSummary], Field(description="The first one answers where a path names none.")]
 
 
 class Status(BaseModel):

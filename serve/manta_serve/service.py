@@ -1,4 +1,7 @@
-"""`Service`: the layer behind the HTTP routes, one per replica. A plain class, so that tests can use it without Ray or a socket."""
+"""`Service`: the layer behind the HTTP routes, one for each model of a replica.
+
+A plain class, so that tests can use it without Ray or a socket.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from manta.texts import Text
     from manta_serve.answer_cache import AnswerCache
     from manta_serve.batching import TextBatcher
+    from manta_serve.feedback import FeedbackStore
     from manta_serve.served_model import ServedModel
     from manta_serve.shadow import Shadow
 
@@ -34,7 +38,7 @@ class ClientGoneError(MantaError):
 
 
 class Service:
-    """A service that answers requests with the models of one replica."""
+    """A service that answers requests with the versions of one model."""
 
     def __init__(
         self,
@@ -45,15 +49,25 @@ class Service:
         metrics: ServiceMetrics,
         shadow: Shadow | None = None,
         cache: AnswerCache | None = None,
+        feedback: FeedbackStore | None = None,
     ) -> None:
-        """Take over the parts, which `close` ends. Without a shadow, no candidate is compared; without a cache, all is computed."""
+        """Take over the parts, which `close` ends. Other models' services may share the batcher, the metrics and the cache.
+
+        Without a shadow, no candidate is compared; without a cache, every text is computed; without a store, feedback is refused.
+        """
         self.models = models
         self.batcher = batcher
         self.config = config
         self.metrics = metrics
         self.shadow = shadow
         self.cache = cache
+        self.feedback = feedback
         self._draining = False
+
+    @property
+    def name(self) -> str:
+        """Name of the registered model."""
+        return self.models.current.name
 
     @property
     def ready(self) -> bool:

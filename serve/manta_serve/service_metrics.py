@@ -24,7 +24,7 @@ TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 CONFIDENCE = tuple((place + 1) / NUM_CONFIDENCE_BINS for place in range(NUM_CONFIDENCE_BINS))
 MOST_VERSIONS = 16
-"""Most versions with counts. If there are more, the version that has not answered for longest is dropped."""
+"""Most versions of a model with counts. If there are more, the version that has not answered for longest is dropped."""
 
 
 class VersionMetrics:
@@ -61,7 +61,8 @@ class ServiceMetrics:
         self.requests: Counter[tuple[str, int, str]] = Counter()
         """Requests by path, status and problem code, which is empty if there was no problem."""
         self.durations = {path: Histogram(SECONDS) for path, scope in SCOPE_OF.items() if scope != "metrics"}
-        self.versions: dict[int, VersionMetrics] = {}
+        self.versions: dict[tuple[str, int], VersionMetrics] = {}
+        """Counts by the name of the model and the version."""
         self.batch_texts, self.batch_tokens, self.batch_seconds = Histogram(TEXTS), Histogram(TOKENS), Histogram(SECONDS)
 
     def request(self, path: str, *, status: int, problem: str, seconds: float) -> None:
@@ -74,10 +75,12 @@ class ServiceMetrics:
     def answer(self, answer: Answer) -> None:
         """Count an answer."""
         model = answer.model
-        of_version = self.versions.pop(model.version, None) or VersionMetrics(model)
-        self.versions[model.version] = of_version  # moved to the end: the first entry has not answered for longest
-        if len(self.versions) > MOST_VERSIONS:
-            del self.versions[next(iter(self.versions))]
+        key = model.name, model.version
+        of_version = self.versions.pop(key, None) or VersionMetrics(model)
+        self.versions[key] = of_version  # moved to the end: the first entry has not answered for longest
+        of_model = [other for other in self.versions if other[0] == model.name]
+        if len(of_model) > MOST_VERSIONS:
+            del self.versions[of_model[0]]
         of_version.add(answer)
 
     def batch(self, done: BatchDone) -> None:

@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 class ShadowComparison:
     """Comparison of champion and candidate on the same texts."""
 
-    def __init__(self, *, champion: int, candidate: int) -> None:
-        self.champion, self.candidate = champion, candidate
+    def __init__(self, *, model: str, champion: int, candidate: int) -> None:
+        self.model, self.champion, self.candidate = model, champion, candidate
         self.num_agreed = 0
         self.num_differed = 0
         self.num_dropped = 0
@@ -63,7 +63,7 @@ class ShadowComparison:
 
     def families(self) -> Iterator[Family]:
         """Yield the metrics for /metrics."""
-        both = {"champion": str(self.champion), "candidate": str(self.candidate)}
+        both = {"model": self.model, "champion": str(self.champion), "candidate": str(self.candidate)}
         texts = Family("manta_shadow_texts_total", "counter", "Texts that champion and candidate both answered.")
         texts.add(self.num_agreed, agrees="yes", **both)
         texts.add(self.num_differed, agrees="no", **both)
@@ -134,7 +134,7 @@ class _Runner:
 
     def __init__(self, champion: ServedModel, candidate: ServedModel, *, is_busy: Callable[[], bool]) -> None:
         self.champion, self.candidate = champion, candidate
-        self.comparison = ShadowComparison(champion=champion.version, candidate=candidate.version)
+        self.comparison = ShadowComparison(model=champion.name, champion=champion.version, candidate=candidate.version)
         self._is_busy = is_busy
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()

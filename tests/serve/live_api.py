@@ -84,8 +84,9 @@ def main(model: Path, storage: Path, port: int, settings: dict[str, Any], candid
         for version, folder in enumerate(folders, start=1)
     ]
     service = service_of(served[0], candidate=served[1] if candidate else None, **settings)
-    feedback = FeedbackStore(Storage(storage), "desk", max_bytes=1 << 20) if settings.get("feedback", True) else None
-    api = create_api(service, feedback=feedback)
+    if settings.get("feedback", True):
+        service.feedback = FeedbackStore(Storage(storage), "desk", max_bytes=1 << 20)
+    api = create_api(service)
     server = uvicorn.Server(
         uvicorn.Config(guarded(api, config=service.config, keys=None, metrics=service.metrics), log_config=None, access_log=False)
     )

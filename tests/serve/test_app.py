@@ -215,10 +215,10 @@ def test_the_application_asks_for_a_key_unless_told_not_to(storage: Storage) -> 
     from manta_serve.app import ServeArguments, asgi_app, served
 
     assert ServeArguments(model="desk").require_keys
-    service = served(ServeArguments(model="desk"), storage)
+    services = served(ServeArguments(model="desk"), storage)
     try:
         for required, status in ((True, 401), (False, 200)):
-            client = TestClient(asgi_app(service, storage, require_keys=required), base_url="http://127.0.0.1")
+            client = TestClient(asgi_app(services, storage, require_keys=required), base_url="http://127.0.0.1")
             assert client.post("/v1/classify", json={"texts": TEXTS[:1]}).status_code == status
     finally:
-        service.close()
+        services.close()

@@ -182,7 +182,7 @@ def test_requests_are_counted_pinned_and_named_like_those_of_classify(models: di
     text = client.get("/metrics").text
     for path in ("/predict", "/", "/models/{name}"):
         assert f'manta_requests_total{{path="{path}",problem="",replica="",status="200"}} 1.0' in text
-    assert 'manta_texts_total{replica="",version="8"} 3.0' in text
+    assert 'manta_texts_total{model="desk",replica="",version="8"} 3.0' in text
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,9 @@ def api_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, on: bool = Tru
     model = ServedModel(
         Predictor(artifact_of(tiny_model, folder / "model", labels=labels, **changed), device="cpu"), name="desk", version=3
     )
-    return TestClient(create_api(service_of(model, feedback=on), feedback=store_in(folder) if on else None))
+    service = service_of(model, feedback=on)
+    service.feedback = store_in(folder) if on else None
+    return TestClient(create_api(service))
 
 
 @pytest.mark.parametrize("kind", ["single", "pair", "multilabel"])

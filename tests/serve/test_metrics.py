@@ -27,6 +27,7 @@ from manta_serve.paths import PATHS
 from manta_serve.request_log import JsonLines, current_request
 from manta_serve.served_model import ServedModel
 from manta_serve.service import Service
+from manta_serve.services import Services
 from manta_serve.shadow import Shadow
 
 from .untrained import artifact_of, service_of
@@ -86,7 +87,7 @@ def test_requests_are_counted_by_what_became_of_them(service: Service) -> None:
         ("other", "not_found", "404"): 1,
     }
     assert found["manta_request_seconds_count", "/v1/classify"] == 5
-    assert found["manta_batch_texts_sum",] == found["manta_texts_total", "7"] == 9
+    assert found["manta_batch_texts_sum",] == found["manta_texts_total", "desk", "7"] == 9
 
 
 def test_answers_are_counted_as_they_were_given(service: Service) -> None:
@@ -94,10 +95,10 @@ def test_answers_are_counted_as_they_were_given(service: Service) -> None:
     predictions = client.post("/v1/classify", json={"texts": TEXTS}).json()["predictions"]
     found = figures(client.get("/metrics").text)
     for label in LABELS.names:
-        assert found["manta_labels_total", label, "7"] == sum(item["label"] == label for item in predictions)
-    assert found["manta_confidence_sum", "7"] == pytest.approx(sum(item["score"] for item in predictions))
-    assert found["manta_confidence_bucket", "0.5", "7"] == sum(item["score"] <= 0.5 for item in predictions)
-    assert found["manta_uncertain_total", "7"] == sum(item["uncertain"] for item in predictions)
+        assert found["manta_labels_total", label, "desk", "7"] == sum(item["label"] == label for item in predictions)
+    assert found["manta_confidence_sum", "desk", "7"] == pytest.approx(sum(item["score"] for item in predictions))
+    assert found["manta_confidence_bucket", "0.5", "desk", "7"] == sum(item["score"] <= 0.5 for item in predictions)
+    assert found["manta_uncertain_total", "desk", "7"] == sum(item["uncertain"] for item in predictions)
     assert found["manta_model_info", "safetensors", "desk", "champion", "7"] == 1
     assert found["manta_ready",] == 1
     assert found["manta_memory_bytes",] > 1e7
@@ -112,15 +113,15 @@ def test_answers_like_those_to_the_validation_rows_are_no_drift_and_others_are(
     for _ in range(2):
         client.post("/v1/classify", json={"texts": TEXTS * 50})
     same = figures(client.get("/metrics").text)
-    assert same["manta_drift_psi", "labels", "7"] < 0.01
-    assert same["manta_drift_psi", "confidence", "7"] < 0.01
+    assert same["manta_drift_psi", "desk", "labels", "7"] < 0.01
+    assert same["manta_drift_psi", "desk", "confidence", "7"] < 0.01
     once = AnswerProfile(num_rows=300, labels=(100, 100, 100), confidence=(0, 0, 0, 100, 0, 0, 0, 0, 0, 200))
     artifact = artifact_of(tiny_model, tmp_path / "once", labels=LABELS, answers=once)
     client = client_of(service_of(ServedModel(Predictor(artifact, device="cpu"), name="desk", version=8), max_texts=300))
     client.post("/v1/classify", json={"texts": TEXTS * 100})
     found = figures(client.get("/metrics").text)
     for what in ("labels", "confidence"):
-        assert found["manta_drift_psi", what, "8"] > 0.25 > 10 * found["manta_drift_psi_by_chance", what, "8"]
+        assert found["manta_drift_psi", "desk", what, "8"] > 0.25 > 10 * found["manta_drift_psi_by_chance", "desk", what, "8"]
 
 
 def test_the_drift_window_forgets(model: ServedModel) -> None:
@@ -209,7 +210,7 @@ def families(model: ServedModel, tiny_model: Path, tmp_path: Path) -> dict[str, 
     service.models.candidate = other  # type: ignore[misc]
     service.shadow = Shadow(service.models, percent=100, is_busy=lambda: False)
     client_of(service).post("/v1/classify", json={"texts": TEXTS * 100})
-    found = families_of(service)
+    found = families_of(Services(service))
     service.close()
     return {family.name: family for family in found}
 

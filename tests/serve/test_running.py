@@ -63,9 +63,13 @@ def service(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         labels = LabelSpace.from_labels(["account", "billing", "delivery"])
         registry.register(artifact_of(tiny_model, folder / f"run-{version}", labels=labels), run_id=tracker.run_id)
     registry.set_champion(registry.get("desk", version=1))
+    tracker = RunTracker(storage)
+    tracker.start("tickets", experiment="tickets", config={})
+    artifact = artifact_of(tiny_model, folder / "tickets", labels=LabelSpace.from_labels(["no", "yes"]), name="tickets")
+    registry.set_champion(registry.register(artifact, run_id=tracker.run_id))
     experiment, (port,) = folder / "desk.yaml", free_ports(1)
     experiment.write_text(f"name: desk\ndata: {{train: x.csv}}\nserve: {{log_requests: true}}\nstorage: {storage.root}\n")
-    with running(str(experiment), "--port", str(port), storage=storage, log=folder / "log") as process:
+    with running(str(experiment), "tickets", "--port", str(port), storage=storage, log=folder / "log") as process:
         yield Service(process, port, registry)
 
 
@@ -114,6 +118,16 @@ def test_the_client_of_hugging_face_is_answered(service: Service, monkeypatch: p
         assert [(item.label, pytest.approx(item.score, abs=1e-5)) for item in found] == list(scores.items())[:top_k]
     predicted = httpx.post(f"{url}/predict", json={"inputs": text}, timeout=60).json()
     assert {item["label"]: pytest.approx(item["score"], abs=1e-5) for item in predicted} == scores
+
+
+def test_a_second_model_answers_at_its_own_path_from_the_same_process(service: Service) -> None:
+    listed = service.get("/v1/models").json()["models"]
+    assert [(item["name"], item["version"]) for item in listed] == [("desk", 1), ("tickets", 1)]
+    url = f"http://127.0.0.1:{service.port}/v1/models/tickets/classify"
+    answer = httpx.post(url, json={"text": "the parcel is late"}, timeout=60).json()
+    assert (answer["model"], set(answer["predictions"][0]["scores"])) == ({"name": "tickets", "version": 1}, {"no", "yes"})
+    replicas = [item for item in processes_of(service.process) if "ServeReplica" in " ".join(item.cmdline())]
+    assert len(replicas) == 1  # one process holds both
 
 
 def test_a_takeover_is_a_line(service: Service) -> None:

@@ -561,6 +561,9 @@ class ServeConfig(Section):
     num_replicas: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] = 1
     """Number of replicas, the processes that hold the model and answer. [min, max] follows the load; a min of 0 keeps none while
     there are no requests."""
+    models: tuple[Annotated[str, NAME], ...] = ()
+    """Further registered models of the same service, at /v1/models/NAME/classify. The experiment's own model comes first and
+    answers at /v1/classify, too. The other settings of `serve` apply to each model, the limits to all of them together."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024**2
     """Largest request body in bytes; a larger one is refused (413)."""
     max_texts: Annotated[int, Field(ge=1)] = 256
