@@ -24,15 +24,13 @@ from manta_serve.exposition import CONTENT_TYPE, Family, exposition
 from manta_serve.extra_versions import UnknownVersionError
 from manta_serve.feedback import Feedback, FeedbackFullError, FeedbackStore, Said
 from manta_serve.metric_families import families_of
+from manta_serve.model_schemas import ModelAnswer, ModelsAnswer, ModelSummary
 from manta_serve.problems import JSON, ApiProblem, broken, refused, told
 from manta_serve.schemas import (
     MAX_EXPLAINED,
     ClassifyAnswer,
     FeedbackAnswer,
     FeedbackSummaryAnswer,
-    ModelAnswer,
-    ModelsAnswer,
-    ModelSummary,
     Status,
     as_text,
     classify_request,
