@@ -1,4 +1,4 @@
-"""The clients: `wrk` for sentences of like length, one that tells short from long answers apart, and one with an even pace."""
+"""The clients: `wrk` for sentences of like length, and our own for a stream of texts, for short and long ones, at an even pace."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import statistics
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,29 @@ async def _mixed(target: Target, texts: list[str], long_text: str, *, connection
     await asyncio.gather(*(client() for _ in range(connections)))
     elapsed = time.perf_counter() - started
     return {kind: _load(times, elapsed, errors[kind]) for kind, times in took.items() if times}
+
+
+def closed(target: Target, texts: Iterator[str], *, connections: int, seconds: float) -> Load:
+    """So many connections, each of which sends the next text when it has its answer."""
+    return asyncio.run(_closed(target, texts, connections=connections, seconds=seconds))
+
+
+async def _closed(target: Target, texts: Iterator[str], *, connections: int, seconds: float) -> Load:
+    took: list[float] = []
+    num_errors = 0
+    started = time.perf_counter()
+
+    async def client() -> None:
+        nonlocal num_errors
+        reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+        while (sent := time.perf_counter()) - started < seconds:
+            writer.write(_request(target, next(texts)))
+            num_errors += await _status(reader) != 200
+            took.append(time.perf_counter() - sent)
+        writer.close()
+
+    await asyncio.gather(*(client() for _ in range(connections)))
+    return _load(took, time.perf_counter() - started, num_errors)
 
 
 def steady(target: Target, texts: list[str], *, connections: int, rate: float, seconds: float) -> Load:

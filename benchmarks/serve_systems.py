@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -68,8 +69,10 @@ def forward_alone(model: Path, texts: list[str], *, num_threads: int) -> float:
 
 
 @contextmanager
-def running(system: str, model: Path, folder: Path, *, num_threads: int) -> Iterator[tuple[psutil.Process, Target]]:
-    """A server, from when it answers until the body ends.
+def running(
+    system: str, model: Path, folder: Path, *, num_threads: int, settings: dict[str, Any] | None = None
+) -> Iterator[tuple[psutil.Process, Target]]:
+    """A server, from when it answers until the body ends. `settings` are those of `serve`, for Manta.
 
     Raises:
         SystemFailedError: it did not start.
@@ -81,7 +84,11 @@ def running(system: str, model: Path, folder: Path, *, num_threads: int) -> Iter
         variables["MANTA_STORAGE"] = str(folder / "storage")
         profile = "production" if system.endswith("-production") else "laptop"
         key = register(model, variables)
-        command = [sys.executable, "-m", "manta.cli", "serve", "--profile", profile, "--port", str(port)]
+        experiment = folder / "bench.yaml"  # JSON is YAML, too
+        name = json.loads((model / "manta.json").read_text(encoding="utf-8"))["name"]
+        document = {"name": name, "data": {"train": "none.csv"}, "storage": variables["MANTA_STORAGE"], "serve": settings or {}}
+        experiment.write_text(json.dumps(document), encoding="utf-8")
+        command = [sys.executable, "-m", "manta.cli", "serve", str(experiment), "--profile", profile, "--port", str(port)]
         target = Target(port, "/v1/classify", key)
     else:
         script = Path(__file__).with_name("serve_peers.py")
