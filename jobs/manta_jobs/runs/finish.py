@@ -40,6 +40,7 @@ from manta_jobs.reporting.curves import write_curves
 from manta_jobs.runs.evaluate import evaluation_of
 from manta_jobs.runs.results import TrainedModel
 from manta_jobs.training.checkpoints import kept_epoch
+from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER, load_adapted
 from manta_jobs.training.tracking import CURVES_FILE, RunRecord
 from manta_jobs.training.validation import held_out_logits
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from manta.config import ExperimentConfig
+    from manta.config import ExperimentConfig, Method
     from manta.labels import Floats
     from manta_jobs.runs.methods import Outcome
     from manta_jobs.runs.prepare import PreparedRun
@@ -83,7 +84,8 @@ def finish(
         held_out = classification_metrics(linear.logits, dataset.validation.targets, labels=dataset.labels)
         num_epochs = 0 if outcome.trained is None else len(outcome.trained.history)  # of a fine-tuning that is not kept
         record.catch_up([{"epoch": num_epochs + 1, **held_out}])
-        artifact, validation_logits = linear_artifact(prepared, config, linear, held_out=held_out), linear.logits
+        artifact = linear_artifact(prepared, config, linear, method=outcome.method, held_out=held_out)
+        validation_logits = linear.logits
     else:
         raise ValueError("a run without a model cannot be finished")
     artifact = calibrate_artifact(
@@ -203,22 +205,25 @@ def kept_artifact(prepared: PreparedRun, config: ExperimentConfig, *, kept: dict
         model_config=load_model_config(config.model, prepared.data.labels),
         tokenizer=load_tokenizer(config.model),
         labels=prepared.data.labels,
-        facts=facts_of(prepared, config, held_out=kept),
+        facts=facts_of(prepared, config, method="full", held_out=kept),
     )
 
 
 def linear_artifact(
-    prepared: PreparedRun, config: ExperimentConfig, linear: LinearModel, *, held_out: Mapping[str, Any]
+    prepared: PreparedRun, config: ExperimentConfig, linear: LinearModel, *, method: Method, held_out: Mapping[str, Any]
 ) -> ModelArtifact:
     """Return the artifact of a linear model. Write it unless an interrupted run has already written it."""
-    labels = prepared.data.labels
-    head = linear_layer(linear.regression, is_binary=labels.task == "binary")
-    return written_before(prepared) or write_linear_artifact(
+    found = written_before(prepared)
+    if found is not None:
+        return found
+    labels, folder = prepared.data.labels, prepared.folder.path / CONTRASTIVE_FOLDER
+    encoder = load_adapted(config.model, folder) if method == "contrastive" else load_encoder(config.model)
+    return write_linear_artifact(
         prepared.folder.artifact,
-        model=PooledClassifier(load_encoder(config.model), head),
+        model=PooledClassifier(encoder, linear_layer(linear.regression, is_binary=labels.task == "binary")),
         tokenizer=load_tokenizer(config.model),
         labels=labels,
-        facts=facts_of(prepared, config, held_out=held_out),
+        facts=facts_of(prepared, config, method=method, held_out=held_out),
     )
 
 
@@ -230,10 +235,11 @@ def written_before(prepared: PreparedRun) -> ModelArtifact | None:
     return None
 
 
-def facts_of(prepared: PreparedRun, config: ExperimentConfig, *, held_out: Mapping[str, Any]) -> dict[str, Any]:
+def facts_of(prepared: PreparedRun, config: ExperimentConfig, *, method: Method, held_out: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the manifest about the run. `held_out` are the metrics on rows that the model was not trained on."""
     return {
         "name": config.registered_name,
+        "method": method,
         "num_texts": len(config.data.text_columns),
         "max_length": config.model.max_length,
         "metrics": {f"validation_{key}": float(held_out[key]) for key in ("accuracy", "f1_macro", "loss")},
