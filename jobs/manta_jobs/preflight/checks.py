@@ -113,7 +113,11 @@ def check_method(config: ExperimentConfig, dataset: TextDataset) -> Check:
         ("linear", "full"): f"auto: linear first, then full, as there are fewer than {LINEAR_BELOW_ROWS_PER_LABEL} training rows "
         "per label; full ends early where linear leads clearly.",
     }
-    return Check("method", "OK", words[tried(config, dataset)])
+    methods = tried(config, dataset)
+    if not dataset.has_held_out and methods != ("linear",):
+        lack = f"train.method {config.train.method}: no label has a second training row, so nothing can be validated"
+        return Check("method", "cannot work", f"{lack}; add a row, give data.validation, or take linear.")
+    return Check("method", "OK", words[methods])
 
 
 def tried(config: ExperimentConfig, dataset: TextDataset) -> tuple[Method, ...]:
@@ -333,6 +337,8 @@ def check_time(estimate: TimeEstimate, probe: ProbeResult, config: ExperimentCon
 def check_baseline(baseline: Baseline) -> Check:
     """Report the baseline that fine-tuning must beat."""
     drawn = f", on {baseline.num_rows['train']:,} of the training rows" if baseline.is_sample else ""
+    if not baseline.validation:
+        return Check("baseline", "OK", "TF-IDF with logistic regression is fitted; there are no rows to validate it on.")
     words = f"TF-IDF with logistic regression reaches {baseline.validation['accuracy']:.4f} validation accuracy"
     return Check(
         "baseline", "OK", f"{words} and {baseline.validation['f1_macro']:.4f} macro F1 in {baseline.seconds:.1f} s{drawn}."

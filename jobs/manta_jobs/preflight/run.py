@@ -121,8 +121,11 @@ def load_inputs(config: ExperimentConfig) -> Inputs:
 def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> tuple[ExperimentConfig, str]:
     """Return the config without `auto`, and a sentence about the values chosen.
 
-    Learning rate, epochs and searched ranges are chosen to suit the data and the encoder.
+    Learning rate, epochs and searched ranges are chosen to suit the data and the encoder. Where nothing can be validated, the
+    method is linear in place of auto.
     """
+    if config.train.method == "auto" and not dataset.has_held_out:
+        config = config.with_values({"train.method": "linear"})
     labels, num_rows = dataset.labels, len(dataset.train)
     hidden_size = int(getattr(encoder, "hidden_size", None) or encoder.dim)  # DistilBERT's name is dim
     is_multilabel = labels.task == "multilabel"

@@ -12,7 +12,6 @@ from manta.console import working
 from manta.data.dataset import NUM_FOLDS
 from manta.data.encode import seen_tokens
 from manta.errors import RunError
-from manta.evaluation.metrics import classification_metrics
 from manta.inference.artifact import (
     MANIFEST_FILE,
     ModelArtifact,
@@ -38,6 +37,7 @@ from manta_jobs.preflight.run import kept_preflight, usual_values
 from manta_jobs.registry.promotion import settle
 from manta_jobs.reporting.curves import write_curves
 from manta_jobs.runs.evaluate import evaluation_of
+from manta_jobs.runs.methods import held_out_metrics
 from manta_jobs.runs.results import TrainedModel
 from manta_jobs.training.checkpoints import kept_epoch
 from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER, load_adapted
@@ -81,24 +81,27 @@ def finish(
         record.catch_up(trained.history)
         artifact, validation_logits = fine_tuned_artifact(prepared, config, trained)
     elif linear is not None:
-        held_out = classification_metrics(linear.logits, dataset.validation.targets, labels=dataset.labels)
+        held_out = held_out_metrics(linear, dataset)
         num_epochs = 0 if outcome.trained is None else len(outcome.trained.history)  # of a fine-tuning that is not kept
-        record.catch_up([{"epoch": num_epochs + 1, **held_out}])
+        record.catch_up([{"epoch": num_epochs + 1, **held_out}] if held_out else [])
         artifact = linear_artifact(prepared, config, linear, method=outcome.method, held_out=held_out)
         validation_logits = linear.logits
     else:
         raise ValueError("a run without a model cannot be finished")
-    artifact = calibrate_artifact(
-        artifact,
-        dataset.validation,
-        logits=validation_logits,
-        config=config.registry,
-        console=console,
-    )
+    if dataset.has_held_out:
+        artifact = calibrate_artifact(
+            artifact,
+            dataset.validation,
+            logits=validation_logits,
+            config=config.registry,
+            console=console,
+        )
     logits = logits_on_cluster(artifact, dataset.test, console=console)
     artifact = record_golden_on_cluster(artifact, dataset.test, logits=logits, console=console)
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
-    artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
+    artifact = with_metrics(artifact, evaluation.metrics)
+    if artifact.manifest.calibration is not None:
+        artifact = with_test_figures(artifact, logits, dataset.test.targets)
     artifact = with_card(artifact, model_card(artifact, num_rows=dataset.num_rows))
     before = kept_preflight(prepared.folder)
     fit = None if trained is None else fit_of(prepared, config, trained, artifact=artifact, before=before)
@@ -146,7 +149,7 @@ def finish(
             "preflight": {name: before[name] for name in ("checks", "memory") if name in before},
             "chosen": prepared.folder.read_facts().get("chosen", ""),
             "num_rows": dataset.num_rows,
-            "num_folds": 0 if dataset.folds is None else NUM_FOLDS,
+            "num_folds": 0 if dataset.folds is None or not dataset.has_held_out else NUM_FOLDS,
             "folds_s": 0.0 if trained is None else round(trained.folds_s, 1),
             "best_epoch": None if fit is None else fit.best_epoch,
             "fit": None if fit is None else asdict(fit),
@@ -242,7 +245,7 @@ def facts_of(prepared: PreparedRun, config: ExperimentConfig, *, method: Method,
         "method": method,
         "num_texts": len(config.data.text_columns),
         "max_length": config.model.max_length,
-        "metrics": {f"validation_{key}": float(held_out[key]) for key in ("accuracy", "f1_macro", "loss")},
+        "metrics": {f"validation_{key}": float(held_out[key]) for key in ("accuracy", "f1_macro", "loss") if held_out},
         "examples": prepared.dataset.test.texts[:NUM_EXAMPLES],
         "data_hash": prepared.dataset.content_hash,
         "config": config.document(),

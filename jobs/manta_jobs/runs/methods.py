@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from manta.config import Method
+    from manta.data import TextDataset
     from manta_jobs.runs.prepare import PreparedRun
     from manta_jobs.training.checkpoints import TrainingState
 
@@ -35,7 +36,7 @@ class Rung:
 
     method: Method
     metrics: dict[str, float]
-    """Of fine-tuning that was spared after some folds, only the accuracy on their rows."""
+    """Of fine-tuning that was spared after some folds, only the accuracy on their rows. Empty if no row could be held out."""
     num_rows: int
     seconds: float
     """Seconds of this command that it took; a resumed run only reads what is on disk."""
@@ -43,6 +44,9 @@ class Rung:
 
     def sentence(self) -> str:
         """Return the figures in one line."""
+        if not self.metrics:
+            lack = "no label has a second training row, so there is none to validate on, and its penalty is the usual one"
+            return f"Method {self.method}: {lack}; in {self.seconds:.0f} s"
         figures = [f"accuracy {self.metrics['accuracy']:.4f}"]
         if "loss" in self.metrics:
             figures += [f"macro F1 {self.metrics['f1_macro']:.4f}", f"loss {self.metrics['loss']:.4f}"]
@@ -86,9 +90,9 @@ class Outcome:
         regressions: dict[Method, LinearModel | None] = {"linear": self.linear, "contrastive": self.contrastive}
         for method, model in regressions.items():
             if model is not None:
-                scores = classification_metrics(model.logits, dataset.validation.targets, labels=dataset.labels)
-                figures = {name: scores[name] for name in SHOWN}
-                found.append(Rung(method, figures, len(dataset.validation), model.seconds, self.method == method))
+                scores = held_out_metrics(model, dataset)
+                figures = {name: scores[name] for name in SHOWN if scores}
+                found.append(Rung(method, figures, len(model.logits), model.seconds, self.method == method))
         if self.trained is not None:
             epoch = kept_epoch(self.trained.history, prepared.config.train)
             figures = {name: float(epoch[name]) for name in SHOWN}
@@ -116,6 +120,13 @@ class Outcome:
         linear = self.kept_linear
         strength = None if linear is None else linear.strength
         return {"method": self.method, "methods": {"rungs": rungs, "lead": lead, "strength": strength, "why": self.sentence()}}
+
+
+def held_out_metrics(model: LinearModel, dataset: TextDataset) -> dict[str, float]:
+    """Return the metrics of a regression on rows that it was not fitted to; empty if there are none."""
+    if not dataset.has_held_out:
+        return {}
+    return classification_metrics(model.logits, dataset.validation.targets, labels=dataset.labels)
 
 
 def run_methods(prepared: PreparedRun, *, board: Board, console: Console, resume_command: str) -> Outcome:

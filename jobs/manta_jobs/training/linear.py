@@ -52,6 +52,8 @@ MODEL_FILE = "linear.npz"
 STRENGTHS = (1.0, 10.0, 100.0)
 """Inverse strengths of the L2 penalty (scikit-learn's C) for embeddings of length 1, the strongest penalty first. They are tried
 until the loss rises. For longer embeddings they are divided by the mean square of the length, so that scale does not matter."""
+USUAL_STRENGTH = 10.0
+"""The strength where there is no row to choose it by."""
 BATCH_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens of a batch, padding included."""
 
@@ -63,7 +65,8 @@ class LinearModel:
     regression: Regression
     strength: float
     logits: Floats
-    """Logits `(rows, outputs)` of the validation rows; of a cross-validated run, of the training rows, each by a fit without it."""
+    """Logits `(rows, outputs)` of the validation rows; of a cross-validated run, of the training rows, each by a fit without it. No
+    rows if nothing can be held out."""
     embed_s: float
     """Seconds of the embedding; of the method contrastive, also of the adaptation."""
     fit_s: float
@@ -207,13 +210,19 @@ class Attempt:
 def fitted(
     embeddings: dict[str, Floats], targets: dict[str, Targets], config: ExperimentConfig, data: TokenizedData
 ) -> tuple[Regression, float, Floats]:
-    """Return the regression of all training rows, its strength, and logits `(rows, outputs)` of rows that it has not seen."""
+    """Return the regression of all training rows, its strength, and logits `(rows, outputs)` of rows that it has not seen.
+
+    If no row can be held out, the strength is the usual one, and there are no such logits.
+    """
     rows, labels = embeddings["train"], data.labels
     weights = resolve_class_weights(config.train, labels, targets["train"])
     scale = float((rows**2).sum(axis=1).mean())
     fits: list[Fit] = [
         partial(fit_regression, labels=labels, strength=strength / scale, class_weights=weights) for strength in STRENGTHS
     ]
+    if data.folds is not None and not data.folds.any():
+        usual = fits[STRENGTHS.index(USUAL_STRENGTH)](rows, targets["train"])
+        return usual, USUAL_STRENGTH, np.empty((0, labels.num_logits))
     truth = targets["train" if data.folds is not None else "validation"]
     attempts: list[Attempt] = []
     for fit in fits:

@@ -32,7 +32,7 @@ from manta_jobs.registry.promotion import promote
 from manta_jobs.runs.train import resume, train
 from manta_jobs.runs.tune import tune
 from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER
-from manta_jobs.training.linear import LINEAR_FOLDER, MODEL_FILE
+from manta_jobs.training.linear import LINEAR_FOLDER, MODEL_FILE, USUAL_STRENGTH
 from manta_serve.api import create_api
 from manta_serve.served_model import ServedModel
 
@@ -99,10 +99,11 @@ def fine_tuned_second(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def contrastive(two_classes: Path, sentence_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    """A finished run of the method auto that kept the contrastive model."""
+    """A finished run of the method auto that kept the contrastive model, whatever linear's lead."""
     storage = tmp_path_factory.mktemp("contrastive") / "storage"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MANTA_STORAGE", str(storage))
+        patch.setattr("manta_jobs.runs.methods.KEPT_FOR_CONTRASTIVE_ABOVE", 1000.0)
         config = experiment(two_classes, sentence_encoder, method="auto", data={"test_fraction": 0.7})
         return train(config.with_values({"storage": str(storage)}), console=people_console())
 
@@ -179,6 +180,7 @@ def test_an_interrupted_run_adapts_nothing_twice(contrastive: TrainedModel, monk
         (folder / CONTRASTIVE_FOLDER / name).unlink()
     contrastive.run.report_path.unlink()
     shutil.rmtree(contrastive.artifact.path)
+    monkeypatch.setattr("manta_jobs.runs.methods.KEPT_FOR_CONTRASTIVE_ABOVE", 1000.0)
     monkeypatch.setattr("manta_jobs.training.contrastive.Adaptation", None)  # another adaptation would fail
     again = resume(contrastive.run.name, console=people_console())
     assert again.outcome.method == "contrastive"
@@ -321,12 +323,27 @@ def test_full_is_kept_where_it_leads(text_pairs: Path, tiny_model: Path, capsys:
     assert model.fit is not None
 
 
-def test_a_row_of_each_label_is_refused_and_one_more_is_enough(tiny_model: Path, two_classes: Path, tmp_path: Path) -> None:
-    rows = write_csv(tmp_path / "few.csv", rows_of(["delivery", "billing"], 4))
-    with pytest.raises(InputError, match=r"few\.csv: no label has a second training row"):
-        train(experiment(rows, tiny_model), console=people_console())  # the test split takes one of two
-    model = train(experiment(rows, tiny_model, data={"test": str(two_classes)}), console=people_console())
+def test_a_row_of_each_label_is_enough(
+    tiny_model: Path, two_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = rows_of(["delivery", "billing"], 2)
+    rows = write_csv(tmp_path / "few.csv", pairs)
+    for method in ("contrastive", "full"):
+        with pytest.raises(InputError, match=rf"train\.method {method}: no label has a second training row"):
+            train(experiment(rows, tiny_model, method=method, data={"test": str(two_classes)}), console=people_console())
+    model = train(experiment(rows, tiny_model, method="auto", data={"test": str(two_classes)}), console=people_console())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Method linear: no label has a second training row" in said
     assert model.outcome.method == "linear"
+    manifest, report = model.artifact.manifest, json.loads(model.run.report_path.read_text())
+    assert manifest.calibration is None
+    assert not any(name.startswith("validation_") for name in manifest.metrics)
+    (rung,) = report["methods"]["rungs"]
+    assert (rung["metrics"], rung["num_rows"], report["methods"]["strength"]) == ({}, 0, USUAL_STRENGTH)
+    logits = Predictor(model.artifact, device="cpu", format="safetensors").logits(
+        [text for text, _ in rows_of(["delivery", "billing"], 2)]
+    )
+    assert logits.argmax(axis=1).tolist() == [manifest.labels.index(label) for _, label in rows_of(["delivery", "billing"], 2)]
 
 
 @pytest.mark.parametrize("method", ["linear", "contrastive"])

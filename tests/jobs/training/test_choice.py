@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from manta.labels import LabelSpace
+from manta.model.regression import Regression
 from manta_jobs.runs.methods import Outcome
 from manta_jobs.training.checkpoints import TrainingState
-from manta_jobs.training.choice import Lead, Rival, read_lead, write_lead
+from manta_jobs.training.choice import KEPT_FOR_CONTRASTIVE_ABOVE, Lead, Rival, read_lead, write_lead
+from manta_jobs.training.linear import LinearModel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,3 +91,20 @@ def test_the_outcome_keeps_one_model_and_says_why(tmp_path: Path) -> None:
     )
     assert Outcome(trained=state).sentence() == ""
     assert read_lead(tmp_path / "none") is None
+
+
+def test_contrastive_is_kept_unless_linear_leads_by_more_than_a_standard_error() -> None:
+    regression = Regression(np.zeros((3, 2)), np.zeros(3))
+
+    def outcome(linear: int, contrastive: int) -> Outcome:
+        models = [LinearModel(regression, 1.0, logits_of(right), embed_s=1.0, fit_s=0.0) for right in (linear, contrastive)]
+        lead = Rival.of(models[0].logits, TARGETS, labels=ABC).lead(models[1].logits, needed=KEPT_FOR_CONTRASTIVE_ABOVE)
+        return Outcome(*models, lead=lead)
+
+    assert outcome(61, 60).method == "contrastive"  # a lead of one standard error
+    assert outcome(62, 60).method == "linear"
+    equal, led = outcome(60, 60), outcome(60, 64)
+    assert equal.kept_linear is equal.contrastive
+    assert equal.sentence().endswith("contrastive 60: no more than chance gives.")
+    counts = "Linear has 60 of 90 held-out rows right, contrastive 64"
+    assert led.sentence() == f"Kept: contrastive. {counts}: a lead of 2.0 standard errors."
