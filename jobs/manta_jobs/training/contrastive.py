@@ -11,6 +11,7 @@ to all rows before it embeds any of them. An interrupted run adapts nothing twic
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from manta.model.pooled import load_encoder
 from manta.storage.object_store import fetch, here, store
 from manta_jobs.training.engine.build import resolve_precision, schedule
 from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
-from manta_jobs.training.linear import BATCH_TOKENS, embedded, fold_name, regression_on
+from manta_jobs.training.linear import PASS_TOKENS, embedded, fold_name, regression_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +48,8 @@ LEARNING_RATE, WIDTH = 5e-5, 384
 NUM_STEPS = 25
 """Optimizer steps, or those of one pass over the rows if they are more. With few rows, more steps make embeddings of the training
 rows that are alike in all they have, and those of other texts less so."""
-BATCH_ROWS, BATCH_ROWS_TOKENS = 64, 4096
-"""Most rows of a batch, and most tokens of several rows. A batch is in memory as a whole."""
+BATCH_ROWS, BATCH_TOKENS = 64, 4096
+"""Most rows of a batch, and most tokens of one with more than two rows. The activations of a batch are in memory as a whole."""
 ROWS_TOGETHER = 4
 """Rows of one label that are put into a batch together, so that each has others to lie close to."""
 MAX_GRAD_NORM = 1.0
@@ -106,11 +107,12 @@ def grouped(labels: npt.NDArray[np.int64], generator: np.random.Generator) -> Ro
 
 
 def cut(order: Rows, lengths: npt.NDArray[np.int64]) -> list[Rows]:
-    """Cut an order of rows into batches of at most `BATCH_ROWS` rows and `BATCH_ROWS_TOKENS` tokens, but at least two rows."""
+    """Cut an order of rows into even batches of at most `BATCH_ROWS` rows. Where texts are long, batches end at `BATCH_TOKENS`."""
+    most = math.ceil(len(order) / math.ceil(len(order) / BATCH_ROWS))
     batches: list[list[int]] = [[]]
     for row in order.tolist():
         batch = batches[-1]
-        is_full = len(batch) == BATCH_ROWS or lengths[[*batch, row]].sum() > BATCH_ROWS_TOKENS
+        is_full = len(batch) == most or lengths[[*batch, row]].sum() > BATCH_TOKENS
         if is_full and len(batch) > 1:
             batches.append(batch := [])
         batch.append(row)
@@ -157,7 +159,7 @@ class Adaptation:
 
     def step(self, rows: Rows) -> float:
         """Take an optimizer step on the training rows at `rows`; return their loss before it."""
-        parts = [rows[part] for part in token_batches(self._train.lengths[rows], max_tokens=BATCH_TOKENS[self._device.type])]
+        parts = [rows[part] for part in token_batches(self._train.lengths[rows], max_tokens=PASS_TOKENS[self._device.type])]
         vectors = torch.cat([self._vectors(part) for part in parts])
         alike = torch.from_numpy(likeness(self._train.targets[np.concatenate(parts)])).to(self._device)
         loss = contrastive_loss(vectors, alike)

@@ -54,8 +54,8 @@ STRENGTHS = (1.0, 10.0, 100.0)
 until the loss rises. For longer embeddings they are divided by the mean square of the length, so that scale does not matter."""
 USUAL_STRENGTH = 10.0
 """The strength where there is no row to choose it by."""
-BATCH_TOKENS = {"cpu": 512, "cuda": 2048}
-"""Tokens of a batch, padding included."""
+PASS_TOKENS = {"cpu": 512, "cuda": 2048}
+"""Tokens of a forward pass, padding included."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Embedder:
         """Return embeddings `(rows, hidden)` in float32."""
         result: Any = None
         dtype = torch.float16 if self._precision == "fp16" else torch.bfloat16
-        for rows in token_batches(split.lengths, max_tokens=BATCH_TOKENS[self._device.type]):
+        for rows in token_batches(split.lengths, max_tokens=PASS_TOKENS[self._device.type]):
             inputs = {name: torch.from_numpy(ids).to(self._device) for name, ids in split.padded(rows, pad_id=self._pad_id).items()}
             with torch.inference_mode(), torch.autocast(self._device.type, dtype=dtype, enabled=self._precision != "fp32"):
                 vectors = self._encoder(**inputs).float().cpu().numpy()

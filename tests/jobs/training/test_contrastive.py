@@ -18,7 +18,7 @@ from manta.model.encoder import load_tokenizer
 from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.contrastive import (
     BATCH_ROWS,
-    BATCH_ROWS_TOKENS,
+    BATCH_TOKENS,
     NUM_STEPS,
     ROWS_TOGETHER,
     Adaptation,
@@ -106,11 +106,11 @@ def test_rows_of_a_label_stand_together_and_each_is_there_once() -> None:
     assert not np.array_equal(order, grouped(labels, np.random.default_rng(1)))
 
 
-def test_batches_end_at_their_rows_and_tokens_and_have_two_rows_at_least() -> None:
+def test_batches_are_even_and_end_at_their_tokens_but_have_two_rows() -> None:
     short, long = cut(np.arange(130), np.full(130, 10)), cut(np.arange(8), np.array([1500, 1500, 1500, 9000, 1, 1, 1, 1]))
-    assert [len(batch) for batch in short] == [BATCH_ROWS, BATCH_ROWS, 2]
+    assert [len(batch) for batch in short] == [44, 44, 42]
     assert [batch.tolist() for batch in long] == [[0, 1], [2, 3], [4, 5, 6, 7]]
-    assert BATCH_ROWS_TOKENS < 4500
+    assert (BATCH_ROWS, BATCH_TOKENS) == (64, 4096)
 
 
 def test_an_adaptation_reads_each_row_at_least_once(setup: LinearSetup) -> None:
