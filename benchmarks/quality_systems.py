@@ -148,7 +148,7 @@ def manta_figures(report: dict[str, Any]) -> dict[str, Any]:
     train_s = before_s + sum(seconds) if is_known else None
     methods = report.get("methods")
     rungs = (methods or {}).get("rungs") or []
-    if any(rung["method"] == "linear" for rung in rungs):
+    if any(rung["method"] != "full" for rung in rungs):
         train_s = sum(float(rung["seconds"]) for rung in rungs)
     kept_s = None
     if is_known and kept is not None:

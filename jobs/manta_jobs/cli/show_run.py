@@ -101,7 +101,8 @@ def model_table(model: TrainedModel, *, report: str) -> Table:
         table.add_row(f"test {words}", f"{metrics[key]:.4f}{beside}")
     linear = model.outcome.kept_linear
     if linear is not None:
-        table.add_row("settings", f"method linear: frozen encoder, regression with C {linear.strength:g}")
+        encoder = "frozen" if model.outcome.method == "linear" else "adapted"
+        table.add_row("settings", f"method {model.outcome.method}: {encoder} encoder, regression with C {linear.strength:g}")
         table.add_row("took", duration(model.wall_s))
     else:
         rate, dropout = train.peak_learning_rate, model.config.model.dropout

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +21,13 @@ from manta.data.dataset import Split
 from manta.data.encode import EncodedSplit, write_encoded
 from manta.label_check.decisions import text_hash
 from manta.model.encoder import load_tokenizer, pretrained_source
+from manta.model.pooled import load_encoder
 from manta.storage.folders import disk_errors
 from manta.storage.object_store import cache_folder
 from manta_jobs.cluster.connection import num_cores
 from manta_jobs.training.engine.build import resolve_precision
-from manta_jobs.training.linear import LINEAR_FOLDER, Embedder, tell_embedded
-from manta_jobs.training.progress import Board, RunProgress, shown_progress
+from manta_jobs.training.linear import LINEAR_FOLDER, Embedder, Tally
+from manta_jobs.training.progress import Board, shown_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,8 +94,10 @@ def _compute(missing: dict[bytes, Text], config: ExperimentConfig, path: Path, *
     torch.set_num_threads(num_cores())
     tokenizer = load_tokenizer(config.model)
     pad_id = int(tokenizer.pad_token_id or 0)
-    embedder, board = Embedder(config, pad_id=pad_id), Board()
-    board.started(LINEAR_FOLDER, RunProgress(len(missing), phase="embedding", unit="rows"), after_step=0)
+    board = Board()
+    tally = Tally(board, LINEAR_FOLDER)
+    tally.start(len(missing))
+    embedder = Embedder(config, load_encoder(config.model), pad_id=pad_id, tally=tally)
     items = list(missing.items())
     with shown_progress(board, console, num_epochs=1), tempfile.TemporaryDirectory(prefix="manta-tokens-") as folder:
         for start in range(0, len(items), PART_ROWS):
@@ -103,9 +105,8 @@ def _compute(missing: dict[bytes, Text], config: ExperimentConfig, path: Path, *
             tokens = Path(folder) / f"{start}.arrow"
             split = Split([text for _, text in part], np.zeros(len(part), dtype=np.int64))
             write_encoded(split, tokens, tokenizer=tokenizer, max_length=config.model.max_length)
-            vectors = embedder.of(EncodedSplit(tokens), tell=partial(tell_embedded, board, num_before=start))
+            vectors = embedder.of(EncodedSplit(tokens))
             _append(path, [digest for digest, _ in part], vectors)
-            board.update(LINEAR_FOLDER, done_steps=start + len(part), phase="embedding")
 
 
 def _append(path: Path, hashes: list[bytes], vectors: Floats) -> None:

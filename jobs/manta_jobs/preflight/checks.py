@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from manta.config.starting_point import LINEAR_BELOW_ROWS_PER_LABEL
+from manta.config.starting_point import CONTRASTIVE_BELOW_ROWS_PER_LABEL, LINEAR_BELOW_ROWS_PER_LABEL, methods_tried
 from manta.console import bytes_phrase, duration
 from manta.errors import InputError, without_passwords
 from manta.model.encoder import head_sentence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from manta.config import ExperimentConfig
+    from manta.config import ExperimentConfig, Method
     from manta.data import TextDataset
     from manta.evaluation.baseline import Baseline
     from manta.labels import LabelSpace
@@ -102,15 +102,27 @@ def check_head(config: ExperimentConfig, labels: LabelSpace) -> list[Check]:
     return [Check("head", "OK", words)] if words else []
 
 
-def check_method(config: ExperimentConfig) -> Check:
+def check_method(config: ExperimentConfig, dataset: TextDataset) -> Check:
     """Say which methods the run will try."""
     words = {
-        "linear": "linear: each text is embedded once by the frozen encoder, and a logistic regression learns from the embeddings.",
-        "full": "full: the encoder is fine-tuned.",
-        "auto": f"auto: linear first, then full, as there are fewer than {LINEAR_BELOW_ROWS_PER_LABEL} training rows per label; "
-        "full ends early where linear leads clearly.",
+        ("linear",): "linear: the frozen encoder embeds each text once, and a logistic regression learns from the embeddings.",
+        ("contrastive",): "contrastive: the encoder is adapted so that texts of one label have similar embeddings; then as linear.",
+        ("full",): "full: the encoder is fine-tuned.",
+        ("linear", "contrastive"): f"auto: linear first, then contrastive, as there are fewer than "
+        f"{CONTRASTIVE_BELOW_ROWS_PER_LABEL} training rows per label.",
+        ("linear", "full"): f"auto: linear first, then full, as there are fewer than {LINEAR_BELOW_ROWS_PER_LABEL} training rows "
+        "per label; full ends early where linear leads clearly.",
     }
-    return Check("method", "OK", words[config.train.method])
+    methods = tried(config, dataset)
+    if not dataset.has_held_out and methods != ("linear",):
+        lack = f"train.method {config.train.method}: no label has a second training row, so nothing can be validated"
+        return Check("method", "cannot work", f"{lack}; add a row, give data.validation, or take linear.")
+    return Check("method", "OK", words[methods])
+
+
+def tried(config: ExperimentConfig, dataset: TextDataset) -> tuple[Method, ...]:
+    """Return the methods that the run tries, in their order."""
+    return methods_tried(config.train.method, num_rows=len(dataset.train), num_labels=len(dataset.labels.names))
 
 
 def check_encoder(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample, size: ModelSize) -> Check:
@@ -325,6 +337,8 @@ def check_time(estimate: TimeEstimate, probe: ProbeResult, config: ExperimentCon
 def check_baseline(baseline: Baseline) -> Check:
     """Report the baseline that fine-tuning must beat."""
     drawn = f", on {baseline.num_rows['train']:,} of the training rows" if baseline.is_sample else ""
+    if not baseline.validation:
+        return Check("baseline", "OK", "TF-IDF with logistic regression is fitted; there are no rows to validate it on.")
     words = f"TF-IDF with logistic regression reaches {baseline.validation['accuracy']:.4f} validation accuracy"
     return Check(
         "baseline", "OK", f"{words} and {baseline.validation['f1_macro']:.4f} macro F1 in {baseline.seconds:.1f} s{drawn}."

@@ -12,6 +12,7 @@ from manta.errors import InputError
 from manta.model.adapt import adapt
 from manta.model.encoder import pretrained_source
 from manta_jobs.training.checkpoints import NUM_NEWEST_KEPT
+from manta_jobs.training.contrastive import num_adapted_rows
 from manta_jobs.training.engine.memory import (
     BACKWARD_FACTOR,
     FLOAT32,
@@ -28,7 +29,7 @@ from manta_jobs.tuning.journal import longest_epochs
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from manta.config import ExperimentConfig, ModelConfig, TrainConfig
+    from manta.config import ExperimentConfig, Method, ModelConfig, TrainConfig
     from manta_jobs.preflight.probe import ProbeResult
 
 PROCESS_BYTES = 700_000_000
@@ -241,13 +242,15 @@ def estimate_time(
     num_train_rows: int,
     num_validation_rows: int,
     num_folds: int,
+    tried: tuple[Method, ...],
     world_size: int,
     runs_at_once: int | None,
 ) -> TimeEstimate:
     """Estimate the time from the probe's pace. `runs_at_once` is the number of parallel runs of a search; None without one.
 
     With k folds, a cross-validation trains k times on (k - 1)/k of the rows and once on all of them: on k times the rows in total.
-    The method linear computes every row once, as an evaluation does.
+    The method linear computes every row once, as an evaluation does. Contrastive does so in each
+    fold and in the end, each time after an adaptation by one worker.
     """
     steps = math.ceil(num_train_rows / config.train.batch_size)
     epoch_s = (steps * probe.update_s + num_train_rows * probe.train_s_per_row / world_size) * max(1, num_folds)
@@ -255,7 +258,8 @@ def estimate_time(
     num_held_out = 0 if num_folds else num_validation_rows
     embed_s = (num_train_rows + num_held_out) * probe.evaluation_s_per_row
     full_s = longest_epochs(config, searched=False) * epoch_s
-    run_s = probe.startup_s + {"linear": embed_s, "full": full_s, "auto": embed_s + full_s}[config.train.method]
+    adapt_s = (num_folds + 1) * (num_adapted_rows(num_train_rows) * probe.train_s_per_row + embed_s)
+    run_s = probe.startup_s + sum({"linear": embed_s, "contrastive": adapt_s, "full": full_s}[method] for method in tried)
     search_s: float | None = None
     price = config.train.cost_per_hour
     search_cost: float | None = None

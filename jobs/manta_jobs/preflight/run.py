@@ -121,8 +121,11 @@ def load_inputs(config: ExperimentConfig) -> Inputs:
 def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> tuple[ExperimentConfig, str]:
     """Return the config without `auto`, and a sentence about the values chosen.
 
-    Learning rate, epochs and searched ranges are chosen to suit the data and the encoder.
+    Learning rate, epochs and searched ranges are chosen to suit the data and the encoder. Where nothing can be validated, the
+    method is linear in place of auto.
     """
+    if config.train.method == "auto" and not dataset.has_held_out:
+        config = config.with_values({"train.method": "linear"})
     labels, num_rows = dataset.labels, len(dataset.train)
     hidden_size = int(getattr(encoder, "hidden_size", None) or encoder.dim)  # DistilBERT's name is dim
     is_multilabel = labels.task == "multilabel"
@@ -191,8 +194,9 @@ def examine(
         *checks.check_head(config, dataset.labels),
         checks.check_tokens(sample, max_length=config.model.max_length),
     ]
-    found.append(checks.check_method(config))
-    if config.train.method != "linear":
+    found.append(checks.check_method(config, dataset))
+    tried = checks.tried(config, dataset)
+    if tried != ("linear",):
         found.append(checks.check_encoder(config, dataset.labels, sample, size))
     workers, resources = checks.check_workers(config, cluster)
     found.append(workers)
@@ -210,7 +214,7 @@ def examine(
         return Preflight(tuple(found))
     place = Placement(nodes, resources, min(config.train.max_workers, num_workers_at_once(resources, nodes)), at_once)
     memory: MemoryEstimate | None = None
-    if config.train.method != "linear":  # which holds one batch at a time, without gradients
+    if "full" in tried:  # the others hold a batch at a time
         memory, said = checked_memory(inputs, size, sample, place, available=place.available_bytes())
         found.append(said)
     time, pace = None, None
@@ -290,6 +294,7 @@ def probed(
         num_train_rows=len(inputs.dataset.train),
         num_validation_rows=len(inputs.dataset.validation),
         num_folds=0 if inputs.dataset.folds is None else NUM_FOLDS,
+        tried=checks.tried(inputs.config, inputs.dataset),
         world_size=place.world_size,
         runs_at_once=place.at_once,
     )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from manta.behaviour.run import find_suite
 from manta.console import working
 from manta.data.dataset import NUM_FOLDS
-from manta.evaluation.metrics import classification_metrics
 from manta.inference.artifact import (
     MANIFEST_FILE,
     ModelArtifact,
@@ -37,8 +36,10 @@ from manta_jobs.preflight.run import kept_preflight, usual_values
 from manta_jobs.registry.promotion import settle
 from manta_jobs.reporting.curves import write_curves
 from manta_jobs.runs.evaluate import evaluation_of
+from manta_jobs.runs.methods import held_out_metrics
 from manta_jobs.runs.results import TrainedModel
 from manta_jobs.training.checkpoints import kept_epoch
+from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER, load_adapted
 from manta_jobs.training.tracking import CURVES_FILE, RunRecord
 from manta_jobs.training.validation import held_out_logits
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from manta.config import ExperimentConfig
+    from manta.config import ExperimentConfig, Method
     from manta.labels import Floats
     from manta_jobs.runs.methods import Outcome
     from manta_jobs.runs.prepare import PreparedRun
@@ -77,23 +78,27 @@ def finish(
         record.catch_up(trained.history)
         artifact, validation_logits = fine_tuned_artifact(prepared, config, trained, average=outcome.average)
     elif linear is not None:
-        held_out = classification_metrics(linear.logits, dataset.validation.targets, labels=dataset.labels)
+        held_out = held_out_metrics(linear, dataset)
         num_epochs = 0 if outcome.trained is None else len(outcome.trained.history)  # of a fine-tuning that is not kept
-        record.catch_up([{"epoch": num_epochs + 1, **held_out}])
-        artifact, validation_logits = linear_artifact(prepared, config, linear, held_out=held_out), linear.logits
+        record.catch_up([{"epoch": num_epochs + 1, **held_out}] if held_out else [])
+        artifact = linear_artifact(prepared, config, linear, method=outcome.method, held_out=held_out)
+        validation_logits = linear.logits
     else:
         raise ValueError("a run without a model cannot be finished")
-    artifact = calibrate_artifact(
-        artifact,
-        dataset.validation,
-        logits=validation_logits,
-        config=config.registry,
-        console=console,
-    )
+    if dataset.has_held_out:
+        artifact = calibrate_artifact(
+            artifact,
+            dataset.validation,
+            logits=validation_logits,
+            config=config.registry,
+            console=console,
+        )
     logits = logits_on_cluster(artifact, dataset.test, console=console)
     artifact = record_golden_on_cluster(artifact, dataset.test, logits=logits, console=console)
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
-    artifact = with_test_figures(with_metrics(artifact, evaluation.metrics), logits, dataset.test.targets)
+    artifact = with_metrics(artifact, evaluation.metrics)
+    if artifact.manifest.calibration is not None:
+        artifact = with_test_figures(artifact, logits, dataset.test.targets)
     artifact = with_card(artifact, model_card(artifact, num_rows=dataset.num_rows))
     before = kept_preflight(prepared.folder)
     fit = None if trained is None else fit_of(prepared, config, trained, artifact=artifact, before=before)
@@ -144,7 +149,7 @@ def finish(
             "num_rows": dataset.num_rows,
             "corrections": None if dataset.corrections is None else asdict(dataset.corrections),
             "label_suspects": None if suspects is None else asdict(suspects),
-            "num_folds": 0 if dataset.folds is None else NUM_FOLDS,
+            "num_folds": 0 if dataset.folds is None or not dataset.has_held_out else NUM_FOLDS,
             "folds_s": 0.0 if trained is None else round(trained.folds_s, 1),
             "best_epoch": None if fit is None else fit.best_epoch,
             "fit": None if fit is None else asdict(fit),
@@ -230,22 +235,25 @@ def kept_artifact(
         model_config=load_model_config(config.model, prepared.data.labels),
         tokenizer=load_tokenizer(config.model),
         labels=prepared.data.labels,
-        facts=facts_of(prepared, config, held_out=kept if average is None else average.held_out(kept)),
+        facts=facts_of(prepared, config, method="full", held_out=kept if average is None else average.held_out(kept)),
     )
 
 
 def linear_artifact(
-    prepared: PreparedRun, config: ExperimentConfig, linear: LinearModel, *, held_out: Mapping[str, Any]
+    prepared: PreparedRun, config: ExperimentConfig, linear: LinearModel, *, method: Method, held_out: Mapping[str, Any]
 ) -> ModelArtifact:
     """Return the artifact of a linear model. Write it unless an interrupted run has already written it."""
-    labels = prepared.data.labels
-    head = linear_layer(linear.regression, is_binary=labels.task == "binary")
-    return written_before(prepared) or write_linear_artifact(
+    found = written_before(prepared)
+    if found is not None:
+        return found
+    labels, folder = prepared.data.labels, prepared.folder.path / CONTRASTIVE_FOLDER
+    encoder = load_adapted(config.model, folder) if method == "contrastive" else load_encoder(config.model)
+    return write_linear_artifact(
         prepared.folder.artifact,
-        model=PooledClassifier(load_encoder(config.model), head),
+        model=PooledClassifier(encoder, linear_layer(linear.regression, is_binary=labels.task == "binary")),
         tokenizer=load_tokenizer(config.model),
         labels=labels,
-        facts=facts_of(prepared, config, held_out=held_out),
+        facts=facts_of(prepared, config, method=method, held_out=held_out),
     )
 
 
@@ -257,13 +265,14 @@ def written_before(prepared: PreparedRun) -> ModelArtifact | None:
     return None
 
 
-def facts_of(prepared: PreparedRun, config: ExperimentConfig, *, held_out: Mapping[str, Any]) -> dict[str, Any]:
+def facts_of(prepared: PreparedRun, config: ExperimentConfig, *, method: Method, held_out: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the manifest about the run. `held_out` are the metrics on rows that the model was not trained on."""
     return {
         "name": config.registered_name,
+        "method": method,
         "num_texts": len(config.data.text_columns),
         "max_length": config.model.max_length,
-        "metrics": {f"validation_{key}": float(held_out[key]) for key in ("accuracy", "f1_macro", "loss")},
+        "metrics": {f"validation_{key}": float(held_out[key]) for key in ("accuracy", "f1_macro", "loss") if held_out},
         "examples": prepared.dataset.test.texts[:NUM_EXAMPLES],
         "data_hash": prepared.dataset.content_hash,
         "config": config.document(),

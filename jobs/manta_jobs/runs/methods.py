@@ -1,23 +1,29 @@
-"""The methods of a run: the linear model, fine-tuning, and with `train.method: auto` the better of the two."""
+"""The methods of a run: a linear model, one on an adapted encoder, fine-tuning; with `train.method: auto`, the better of two."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from manta.config.starting_point import methods_tried
 from manta.evaluation.metrics import classification_metrics
 from manta_jobs.cluster.connection import OneNode, fit_workers, interruptible, present_cluster
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.training.checkpoints import CHECKPOINTS, kept_epoch
-from manta_jobs.training.choice import Lead, Rival, read_lead
+from manta_jobs.training.choice import KEPT_FOR_CONTRASTIVE_ABOVE, Lead, Rival, read_lead
+from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER, train_contrastive
 from manta_jobs.training.linear import LINEAR_FOLDER, LinearModel, LinearSetup, train_linear
 from manta_jobs.training.progress import Board, shown_progress
 from manta_jobs.training.trainer import fit, run_trainer, workers_phrase
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from rich.console import Console
 
+    from manta.config import Method
+    from manta.data import TextDataset
     from manta_jobs.packaging.averaging import WeightAverage
     from manta_jobs.runs.prepare import PreparedRun
     from manta_jobs.training.checkpoints import TrainingState
@@ -29,9 +35,9 @@ SHOWN = ("accuracy", "f1_macro", "loss")
 class Rung:
     """One method with its figures on rows that it was not trained on: the validation rows, or cross-validated training rows."""
 
-    method: Literal["linear", "full"]
+    method: Method
     metrics: dict[str, float]
-    """Of fine-tuning that was spared after some folds, only the accuracy on their rows."""
+    """Of fine-tuning that was spared after some folds, only the accuracy on their rows. Empty if no row could be held out."""
     num_rows: int
     seconds: float
     """Seconds of this command that it took; a resumed run only reads what is on disk."""
@@ -39,6 +45,9 @@ class Rung:
 
     def sentence(self) -> str:
         """Return the figures in one line."""
+        if not self.metrics:
+            lack = "no label has a second training row, so there is none to validate on, and its penalty is the usual one"
+            return f"Method {self.method}: {lack}; in {self.seconds:.0f} s"
         figures = [f"accuracy {self.metrics['accuracy']:.4f}"]
         if "loss" in self.metrics:
             figures += [f"macro F1 {self.metrics['f1_macro']:.4f}", f"loss {self.metrics['loss']:.4f}"]
@@ -47,26 +56,31 @@ class Rung:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of the methods of a run. At least one of the two models is there."""
+    """Result of the methods of a run. At least one of the models is there, and `linear` beside at most one other."""
 
     linear: LinearModel | None = None
+    contrastive: LinearModel | None = None
     trained: TrainingState | None = None
     """The finished fine-tuning; None if there was none, or if it was spared."""
     lead: Lead | None = None
-    """Comparison of both methods; None unless both were tried."""
+    """Comparison of `linear` with the other method; None unless two were tried."""
     full_s: float = 0.0
     average: WeightAverage | None = None
     """Mean of the weights of a search's best runs, of which `trained` is one; None unless it was tried."""
 
     @property
-    def method(self) -> Literal["linear", "full"]:
+    def method(self) -> Method:
         """The method whose model is kept."""
-        return "linear" if self.trained is None or (self.lead is not None and self.lead.is_enough) else "full"
+        if self.lead is not None and self.lead.is_enough:
+            return "linear"
+        if self.contrastive is not None:
+            return "contrastive"
+        return "linear" if self.trained is None else "full"
 
     @property
     def kept_linear(self) -> LinearModel | None:
-        """The linear model, if it is kept."""
-        return self.linear if self.method == "linear" else None
+        """The regression on the embeddings of the frozen or the adapted encoder, if one is kept."""
+        return {"linear": self.linear, "contrastive": self.contrastive}.get(self.method)
 
     @property
     def kept_trained(self) -> TrainingState | None:
@@ -75,17 +89,19 @@ class Outcome:
 
     def rungs(self, prepared: PreparedRun) -> list[Rung]:
         """Return the methods in their order."""
-        dataset, found = prepared.dataset, []
-        if self.linear is not None:
-            scores = classification_metrics(self.linear.logits, dataset.validation.targets, labels=dataset.labels)
-            figures = {name: scores[name] for name in SHOWN}
-            found.append(Rung("linear", figures, len(dataset.validation), self.linear.seconds, self.method == "linear"))
+        dataset, found = prepared.dataset, list[Rung]()
+        regressions: dict[Method, LinearModel | None] = {"linear": self.linear, "contrastive": self.contrastive}
+        for method, model in regressions.items():
+            if model is not None:
+                scores = held_out_metrics(model, dataset)
+                figures = {name: scores[name] for name in SHOWN if scores}
+                found.append(Rung(method, figures, len(model.logits), model.seconds, self.method == method))
         if self.trained is not None:
             epoch = kept_epoch(self.trained.history, prepared.config.train)
             figures = {name: float(epoch[name]) for name in SHOWN}
             found.append(Rung("full", figures, len(dataset.validation), self.full_s, self.method == "full"))
-        elif self.lead is not None:
-            accuracy = self.lead.full_right / self.lead.num_rows
+        elif self.contrastive is None and self.lead is not None:
+            accuracy = self.lead.other_right / self.lead.num_rows
             found.append(Rung("full", {"accuracy": accuracy}, self.lead.num_rows, self.full_s, kept=False))
         return found
 
@@ -93,13 +109,12 @@ class Outcome:
         """Return which method is kept, and why; empty if there was no choice."""
         if self.lead is None:
             return ""
-        lead = self.lead
-        counts = f"linear has {lead.linear_right:,} of {lead.num_rows:,} held-out rows right, full {lead.full_right:,}"
-        if self.method == "linear":
-            spared = "" if self.trained is not None else ", so the rest of the fine-tuning was spared"
-            which = f"a lead of {lead.errors:.1f} standard errors" if lead.errors > 0 else "no more than chance gives"
-            return f"Kept: linear. {counts[0].upper()}{counts[1:]}: {which}{spared}."
-        return f"Kept: full. {counts[0].upper()}{counts[1:]}: a lead of {-lead.errors:.1f} standard errors."
+        lead, other = self.lead, "full" if self.contrastive is None else "contrastive"
+        counts = f"Linear has {lead.linear_right:,} of {lead.num_rows:,} held-out rows right, {other} {lead.other_right:,}"
+        errors = lead.errors if self.method == "linear" else -lead.errors
+        which = f"a lead of {errors:.1f} standard errors" if errors > 0 else "no more than chance gives"
+        spared = ", so the rest of the fine-tuning was spared" if self.trained is None and self.contrastive is None else ""
+        return f"Kept: {self.method}. {counts}: {which}{spared}."
 
     def to_dict(self, prepared: PreparedRun) -> dict[str, Any]:
         """Return the entries of `report.json` about the methods."""
@@ -114,19 +129,28 @@ class Outcome:
         }
 
 
+def held_out_metrics(model: LinearModel, dataset: TextDataset) -> dict[str, float]:
+    """Return the metrics of a regression on rows that it was not fitted to; empty if there are none."""
+    if not dataset.has_held_out:
+        return {}
+    return classification_metrics(model.logits, dataset.validation.targets, labels=dataset.labels)
+
+
 def run_methods(prepared: PreparedRun, *, board: Board, console: Console, resume_command: str) -> Outcome:
     """Train a prepared run by the methods that its config asks for, each from where an interrupted run left it."""
-    method = prepared.config.train.method
-    linear = None if method == "full" else run_linear(prepared, console=console)
-    if method == "linear":
-        outcome = Outcome(linear=linear)
+    num_labels = len(prepared.dataset.labels.names)
+    tried = methods_tried(prepared.config.train.method, num_rows=len(prepared.dataset.train), num_labels=num_labels)
+    linear = run_regression(prepared, "linear", console=console) if "linear" in tried else None
+    contrastive = run_regression(prepared, "contrastive", console=console) if "contrastive" in tried else None
+    if "full" not in tried:
+        outcome = Outcome(linear, contrastive, lead=lead_over_contrastive(prepared, linear, contrastive))
         show(outcome, prepared, console)
         return outcome
     started = time.monotonic()
     trained = run_full(prepared, linear, board=board, console=console, resume_command=resume_command)
     full_s = time.monotonic() - started
     lead = None if linear is None else read_lead(prepared.folder.path / CHECKPOINTS)
-    outcome = Outcome(linear, trained, lead, full_s)
+    outcome = Outcome(linear, trained=trained, lead=lead, full_s=full_s)
     if linear is not None:
         show(outcome, prepared, console)
     return outcome
@@ -139,14 +163,22 @@ def show(outcome: Outcome, prepared: PreparedRun, console: Console) -> None:
             console.print(line, markup=False)
 
 
-def run_linear(prepared: PreparedRun, *, console: Console) -> LinearModel:
-    """Embed the rows and fit the regression on one node."""
+def lead_over_contrastive(prepared: PreparedRun, linear: LinearModel | None, contrastive: LinearModel | None) -> Lead | None:
+    """Compare both models on the held-out rows; None unless both are there."""
+    if linear is None or contrastive is None:
+        return None
+    rival = Rival.of(linear.logits, prepared.dataset.validation.targets, labels=prepared.dataset.labels)
+    return rival.lead(contrastive.logits, needed=KEPT_FOR_CONTRASTIVE_ABOVE)
+
+
+def run_regression(prepared: PreparedRun, method: Literal["linear", "contrastive"], *, console: Console) -> LinearModel:
+    """Embed the rows, by an adapted encoder or not, and fit the regression on one node."""
     board = Board()
     node = OneNode(on_cpu=prepared.config.train.use_gpu is False)
-    folder = prepared.folder.path / LINEAR_FOLDER
-    setup = LinearSetup(prepared.config, prepared.data, folder, node.num_threads, board)
+    name, train = (LINEAR_FOLDER, train_linear) if method == "linear" else (CONTRASTIVE_FOLDER, train_contrastive)
+    setup = LinearSetup(prepared.config, prepared.data, prepared.folder.path / name, node.num_threads, board)
     with shown_progress(board, console, num_epochs=1):
-        return interruptible(lambda: node.run(train_linear, setup), console=console)
+        return interruptible(lambda: node.run(train, setup), console=console)
 
 
 def run_full(

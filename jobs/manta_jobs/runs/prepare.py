@@ -18,6 +18,7 @@ from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_
 from manta_jobs.runs.given_rows import with_rows_kept
 from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER
+from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER
 from manta_jobs.training.linear import LINEAR_FOLDER
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
 
 
-OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, LINEAR_FOLDER, "ray")
+OF_WORKERS = (CHECKPOINTS, TRIALS_FOLDER, LINEAR_FOLDER, CONTRASTIVE_FOLDER, "ray")
 """Names in a run's folder that its workers and Ray write. The driver fetches only what it needs of them."""
 
 
@@ -77,10 +78,11 @@ def for_search(config: ExperimentConfig) -> ExperimentConfig:
     """Return the config of a search, which fine-tunes in every trial.
 
     Raises:
-        InputError: the config asks for a linear model.
+        InputError: the config asks for another method.
     """
-    if config.train.method == "linear":
-        raise InputError("train.method is linear, which has nothing to search; use manta train, or remove it for a search.")
+    method = config.train.method
+    if method not in {"auto", "full"}:
+        raise InputError(f"train.method is {method}, which has nothing to search; use manta train, or remove it for a search.")
     return config.with_values({"train.method": "full"})
 
 

@@ -50,7 +50,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
     """Train a prepared run from its last checkpoint, or from the start if there is none, and finish it."""
     config = prepared.config
     resume_command = f"manta train --resume {prepared.folder.handle}"
-    num_workers = 1 if config.train.method == "linear" else config.train.max_workers
+    num_workers = 1 if config.train.method in {"linear", "contrastive"} else config.train.max_workers
     with connected_if_needed(address, num_workers=num_workers), losses_named(resume_command):
         board = Board()
         with RunRecord(

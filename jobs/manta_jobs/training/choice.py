@@ -1,6 +1,6 @@
-"""The choice between the methods `linear` and `full`, by rows that neither model was trained on.
+"""The choice between the method `linear` and another one, by rows that neither model was trained on.
 
-docs/decisions/0022-linear-or-full.md has the measurements behind the two numbers.
+docs/decisions/0022-the-ladder-of-methods.md has the measurements behind the numbers.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ KEPT_ABOVE = -1.0
 """`linear` is kept unless `full` leads by a standard error: of models that are equal by what is known, the simpler."""
 SPARED_ABOVE = 1.0
 """Standard errors of a lead of `linear` after some of the folds above which the rest of the fine-tuning is spared."""
+KEPT_FOR_CONTRASTIVE_ABOVE = 1.0
+"""`linear` is kept beside `contrastive` only if it leads by more than a standard error: with few rows, `contrastive` is the better
+one nearly always, and few held-out rows cannot say otherwise."""
 
 
 class LinearLeadsError(Exception):
@@ -40,7 +43,7 @@ class LinearLeadsError(Exception):
 
 @dataclass(frozen=True)
 class Rival:
-    """The linear model that a fine-tuned one must beat, as the workers know it."""
+    """The linear model that another one must beat, as the workers know it."""
 
     right: npt.NDArray[np.bool_]
     """For each validation row `(rows,)` if the linear model has it right; of a cross-validated run, for each training row."""
@@ -53,12 +56,12 @@ class Rival:
         """Take the linear model's logits `(rows, outputs)` of rows that it was not fitted to."""
         return cls(row_decisions(labels.probabilities(logits), targets, labels=labels)[1], targets, labels)
 
-    def lead(self, full: Floats, rows: Rows | None = None) -> Lead:
-        """Compare with the logits `(rows, outputs)` of the fine-tuned model, for all rows or for those at `rows`."""
+    def lead(self, other: Floats, rows: Rows | None = None, *, needed: float = KEPT_ABOVE) -> Lead:
+        """Compare with the logits `(rows, outputs)` of the other model, for all rows or for those at `rows`."""
         chosen = np.arange(len(self.targets)) if rows is None else rows
         mine = self.right[chosen]
-        _, theirs = row_decisions(self.labels.probabilities(full), self.targets[chosen], labels=self.labels)
-        return Lead(len(chosen), int(mine.sum()), int(theirs.sum()), int((mine != theirs).sum()), needed=KEPT_ABOVE)
+        _, theirs = row_decisions(self.labels.probabilities(other), self.targets[chosen], labels=self.labels)
+        return Lead(len(chosen), int(mine.sum()), int(theirs.sum()), int((mine != theirs).sum()), needed=needed)
 
     def lead_in_folds(self, parts: Sequence[Floats], folds: Rows) -> Lead:
         """Compare in the first folds, of which `parts` are the logits `(epochs, rows, outputs)`. The last epoch counts."""
@@ -67,7 +70,7 @@ class Rival:
         for fold, logits in enumerate(parts):
             full[folds == fold] = logits[-1]
         needed = KEPT_ABOVE if len(parts) > int(folds.max()) else SPARED_ABOVE
-        return dataclasses.replace(self.lead(full[rows], rows), needed=needed)
+        return self.lead(full[rows], rows, needed=needed)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Lead:
 
     num_rows: int
     linear_right: int
-    full_right: int
+    other_right: int
+    """Of the method that `linear` is compared with."""
     num_differing: int
     """Rows that only one of the two has right."""
     needed: float
@@ -84,8 +88,8 @@ class Lead:
 
     @property
     def errors(self) -> float:
-        """The lead of `linear` in standard errors of a difference by chance (McNemar); below 0 if `full` leads."""
-        return (self.linear_right - self.full_right) / math.sqrt(max(1, self.num_differing))
+        """The lead of `linear` in standard errors of a difference by chance (McNemar); below 0 if the other leads."""
+        return (self.linear_right - self.other_right) / math.sqrt(max(1, self.num_differing))
 
     @property
     def is_enough(self) -> bool:

@@ -40,9 +40,11 @@ if TYPE_CHECKING:
 
     from manta.config import ExperimentConfig
     from manta.labels import Floats, Targets
+    from manta.model.pooled import PooledEncoder
     from manta_jobs.training.batches import TokenizedData
 
     Fit = Callable[[Floats, Targets], Regression]
+    Embed = Callable[["LinearSetup", dict[str, EncodedSplit], "Tally"], dict[str, Floats]]
 
 LINEAR_FOLDER = "linear"
 """Folder of a run that holds the embeddings and the fitted regression."""
@@ -50,8 +52,10 @@ MODEL_FILE = "linear.npz"
 STRENGTHS = (1.0, 10.0, 100.0)
 """Inverse strengths of the L2 penalty (scikit-learn's C) for embeddings of length 1, the strongest penalty first. They are tried
 until the loss rises. For longer embeddings they are divided by the mean square of the length, so that scale does not matter."""
-BATCH_TOKENS = {"cpu": 512, "cuda": 2048}
-"""Tokens of a batch, padding included."""
+USUAL_STRENGTH = 10.0
+"""The strength where there is no row to choose it by."""
+PASS_TOKENS = {"cpu": 512, "cuda": 2048}
+"""Tokens of a forward pass, padding included."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,10 @@ class LinearModel:
     regression: Regression
     strength: float
     logits: Floats
-    """Logits `(rows, outputs)` of the validation rows; of a cross-validated run, of the training rows, each by a fit without it."""
+    """Logits `(rows, outputs)` of the validation rows; of a cross-validated run, of the training rows, each by a fit without it. No
+    rows if nothing can be held out."""
     embed_s: float
+    """Seconds of the embedding; of the method contrastive, also of the adaptation."""
     fit_s: float
 
     @property
@@ -85,6 +91,17 @@ class LinearSetup:
 
 def train_linear(setup: LinearSetup) -> LinearModel:
     """Embed the rows and fit the regression in this process; what is on disk already is not computed again."""
+    return regression_on(setup, frozen_embeddings)
+
+
+def frozen_embeddings(setup: LinearSetup, splits: dict[str, EncodedSplit], tally: Tally) -> dict[str, Floats]:
+    """Return embeddings of each split by the pretrained encoder."""
+    tally.start(sum(map(len, splits.values())))
+    return embedded(setup, splits, tally, encoder=partial(load_encoder, setup.config.model))
+
+
+def regression_on(setup: LinearSetup, embed: Embed) -> LinearModel:
+    """Return the regression on the embeddings that `embed` gives for each split; what is on disk already is not computed again."""
     found = read_linear(setup.folder)
     if found is not None:
         return found
@@ -93,7 +110,9 @@ def train_linear(setup: LinearSetup) -> LinearModel:
     data_folder = fetch(setup.data.folder)
     splits = {name: EncodedSplit(data_folder / f"{name}.arrow") for name in split_names(setup.data)}
     started = time.monotonic()
-    embeddings = embedded(setup, splits)
+    tally = Tally(setup.board, setup.folder.name)
+    embeddings = embed(setup, splits, tally)
+    tally.tell("fitting the regression")
     embed_s = time.monotonic() - started
     regression, strength, logits = fitted(
         embeddings, {name: split.targets for name, split in splits.items()}, setup.config, setup.data
@@ -108,53 +127,72 @@ def split_names(data: TokenizedData) -> tuple[str, ...]:
     return ("train",) if data.folds is not None else ("train", "validation")
 
 
-def embedded(setup: LinearSetup, splits: dict[str, EncodedSplit]) -> dict[str, Floats]:
-    """Return embeddings `(rows, hidden)` of each split. Each is written to disk before the next one begins."""
-    board, found = setup.board, {}
-    board.started(LINEAR_FOLDER, RunProgress(sum(map(len, splits.values())), phase="embedding", unit="rows"), after_step=0)
-    encoder, done = None, 0
+class Tally:
+    """The rows that were computed so far, told to the board."""
+
+    def __init__(self, board: Board, name: str) -> None:
+        self._board, self._name, self._done = board, name, 0
+        self._told = time.monotonic()
+
+    def start(self, num_rows: int) -> None:
+        """Begin at 0 of `num_rows` rows."""
+        self._board.started(self._name, RunProgress(num_rows, phase="loading the encoder", unit="rows"), after_step=0)
+
+    def add(self, num_rows: int, phase: str) -> None:
+        """Count rows, and tell the board if it is time."""
+        self._done += num_rows
+        if time.monotonic() - self._told > UPDATE_EVERY_S:
+            self.tell(phase)
+
+    def tell(self, phase: str) -> None:
+        """Tell the board what is being done."""
+        self._told = time.monotonic()
+        self._board.update(self._name, done_steps=self._done, phase=phase)
+
+
+def embedded(
+    setup: LinearSetup, splits: dict[str, EncodedSplit], tally: Tally, *, encoder: Callable[[], PooledEncoder]
+) -> dict[str, Floats]:
+    """Return embeddings `(rows, hidden)` of each split. Each is written to disk before the next one begins.
+
+    `encoder` gives the encoder, if one is needed.
+    """
+    embedder: Embedder | None = None
+    found: dict[str, Floats] = {}
     for name, split in splits.items():
         path = setup.folder / f"{name}.npy"
         vectors = read_logits(path)
         if vectors is None or len(vectors) != len(split):
-            encoder = encoder or Embedder(setup.config, pad_id=setup.data.pad_id)
-            vectors = encoder.of(split, tell=partial(tell_embedded, board, num_before=done))
+            embedder = embedder or Embedder(setup.config, encoder(), pad_id=setup.data.pad_id, tally=tally)
+            vectors = embedder.of(split)
             write_logits(here(path), vectors)
-        found[name], done = vectors, done + len(split)
-    board.update(LINEAR_FOLDER, done_steps=done, phase="fitting the regression")
+        else:
+            tally.add(len(split), "embedding")
+        found[name] = vectors
     return found
 
 
-def tell_embedded(board: Board, num_rows: int, *, num_before: int) -> None:
-    """Record that rows of a split are embedded, after `num_before` rows of other splits."""
-    board.update(LINEAR_FOLDER, done_steps=num_before + num_rows, phase="embedding")
-
-
 class Embedder:
-    """The frozen encoder on this process's device."""
+    """An encoder on this process's device."""
 
-    def __init__(self, config: ExperimentConfig, *, pad_id: int) -> None:
+    def __init__(self, config: ExperimentConfig, encoder: PooledEncoder, *, pad_id: int, tally: Tally) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._encoder = load_encoder(config.model).to(self._device)
+        self._encoder: Any = encoder.eval().to(self._device)
         self._precision = resolve_precision(config.train)
-        self._pad_id = pad_id
+        self._pad_id, self._tally = pad_id, tally
 
-    def of(self, split: EncodedSplit, *, tell: Callable[[int], None]) -> Floats:
-        """Return embeddings `(rows, hidden)` in float32. `tell` hears how many rows are done, about once a second."""
+    def of(self, split: EncodedSplit) -> Floats:
+        """Return embeddings `(rows, hidden)` in float32."""
         result: Any = None
-        done, told = 0, time.monotonic()
         dtype = torch.float16 if self._precision == "fp16" else torch.bfloat16
-        for rows in token_batches(split.lengths, max_tokens=BATCH_TOKENS[self._device.type]):
+        for rows in token_batches(split.lengths, max_tokens=PASS_TOKENS[self._device.type]):
             inputs = {name: torch.from_numpy(ids).to(self._device) for name, ids in split.padded(rows, pad_id=self._pad_id).items()}
             with torch.inference_mode(), torch.autocast(self._device.type, dtype=dtype, enabled=self._precision != "fp32"):
                 vectors = self._encoder(**inputs).float().cpu().numpy()
             if result is None:
                 result = np.empty((len(split), vectors.shape[1]), dtype=np.float32)
             result[rows] = vectors
-            done += len(rows)
-            if time.monotonic() - told > UPDATE_EVERY_S:
-                told = time.monotonic()
-                tell(done)
+            self._tally.add(len(rows), "embedding")
         return np.asarray(result)
 
 
@@ -172,13 +210,19 @@ class Attempt:
 def fitted(
     embeddings: dict[str, Floats], targets: dict[str, Targets], config: ExperimentConfig, data: TokenizedData
 ) -> tuple[Regression, float, Floats]:
-    """Return the regression of all training rows, its strength, and logits `(rows, outputs)` of rows that it has not seen."""
+    """Return the regression of all training rows, its strength, and logits `(rows, outputs)` of rows that it has not seen.
+
+    If no row can be held out, the strength is the usual one, and there are no such logits.
+    """
     rows, labels = embeddings["train"], data.labels
     weights = resolve_class_weights(config.train, labels, targets["train"])
     scale = float((rows**2).sum(axis=1).mean())
     fits: list[Fit] = [
         partial(fit_regression, labels=labels, strength=strength / scale, class_weights=weights) for strength in STRENGTHS
     ]
+    if data.folds is not None and not data.folds.any():
+        usual = fits[STRENGTHS.index(USUAL_STRENGTH)](rows, targets["train"])
+        return usual, USUAL_STRENGTH, np.empty((0, labels.num_logits))
     truth = targets["train" if data.folds is not None else "validation"]
     attempts: list[Attempt] = []
     for fit in fits:
@@ -208,14 +252,21 @@ def chosen(losses: Sequence[npt.NDArray[np.float64]]) -> int:
     return next(index for index, found in enumerate(losses) if is_within(found))
 
 
+def fold_name(fold: int) -> str:
+    """Return the name of the training rows' embeddings by an encoder that has not seen the rows of this fold, counted from 0."""
+    return f"fold-{fold + 1}"
+
+
 def unseen_logits(embeddings: dict[str, Floats], targets: Targets, data: TokenizedData, fit: Fit) -> Floats:
-    """Return logits `(rows, outputs)` of the validation rows, or of all training rows, each by a fit to the other folds."""
-    rows = embeddings["train"]
+    """Return logits `(rows, outputs)` of the validation rows, or of all training rows, each by a fit to the other folds.
+
+    If the encoder has learned from the training rows, `embeddings` has those of each fold by name (`fold_name`).
+    """
     if data.folds is None:
-        return fit(rows, targets).logits(embeddings["validation"])
-    logits: Floats = np.empty((len(rows), data.labels.num_logits))
+        return fit(embeddings["train"], targets).logits(embeddings["validation"])
+    logits: Floats = np.empty((len(targets), data.labels.num_logits))
     for fold in np.unique(data.folds):
-        is_out = data.folds == fold
+        is_out, rows = data.folds == fold, embeddings.get(fold_name(fold), embeddings["train"])
         logits[is_out] = fit(rows[~is_out], targets[~is_out]).logits(rows[is_out])
     return logits
 

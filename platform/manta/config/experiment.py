@@ -39,7 +39,7 @@ class ExperimentConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _linear_trains_no_encoder(self) -> ExperimentConfig:
+    def _only_full_fine_tunes(self) -> ExperimentConfig:
         train = self.train
         without_effect = {
             "model.lora": self.model.lora is not None,
@@ -49,8 +49,8 @@ class ExperimentConfig(Section):
             "train.deepspeed": bool(train.deepspeed),
         }
         for name, is_set in without_effect.items():
-            if train.method == "linear" and is_set:
-                raise ValueError(f"train.method linear fine-tunes nothing, so {name} has no effect; remove one of the two")
+            if train.method in {"linear", "contrastive"} and is_set:
+                raise ValueError(f"{name} has no effect with train.method {train.method}; remove one of the two")
         return self
 
     @property

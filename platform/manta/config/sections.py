@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, StringConstraints, field_validator, mode
 from manta.config.yaml_model import YamlModel, read_as
 
 MetricName = Literal["accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "loss"]
+Method = Literal["linear", "contrastive", "full"]
 TaskName = Literal["auto", "binary", "multiclass", "multilabel"]
 # Keys of DeepSpeed's JSON that our own settings decide. `train.deepspeed` may set the others.
 DEEPSPEED_KEYS = {
@@ -185,10 +186,10 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """Settings of the fine-tuning."""
 
-    method: Literal["auto", "linear", "full"] = "auto"
+    method: Method | Literal["auto"] = "auto"
     """`full` fine-tunes all of the encoder that learns. `linear` leaves it frozen and fits a logistic regression to its embeddings,
-    in seconds. `auto` tries both with few rows per label and keeps `linear` unless `full` is better on held-out rows by more than
-    chance. A search always takes `full`."""
+    in seconds. `contrastive` first adapts the encoder so that texts of one label have similar embeddings. `auto` tries two of them
+    if rows per label are few, and keeps one by held-out rows. A search always takes `full`."""
     num_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
     """Number of Ray Train workers, one process each; on GPUs, one GPU each. [min, max] takes as many in this range as the cluster
     has, and goes on with fewer if a node is lost."""

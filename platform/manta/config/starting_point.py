@@ -16,8 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from manta.config import ExperimentConfig, Range
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from manta.config import Method
 
 BASE_LEARNING_RATE = 7e-5
 """For an encoder of `BASE_WIDTH`, two classes and `BASE_STEPS` steps."""
@@ -34,8 +40,9 @@ STEPS_OF_ANY_RUN, STEPS_PER_LABEL, MOST_STEPS = 30, 12, 1000
 varies with the seed (Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
 EPOCHS = (3, 30)
 FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
-LINEAR_BELOW_ROWS_PER_LABEL = 200
-"""Training rows per label, on average, from which on the method `auto` is full; see docs/decisions/0022-linear-or-full.md."""
+LINEAR_BELOW_ROWS_PER_LABEL, CONTRASTIVE_BELOW_ROWS_PER_LABEL = 200, 64
+"""Training rows per label, on average, below which the method `auto` tries a linear model first, and below which contrastive comes
+second, not full; see docs/decisions/0022-the-ladder-of-methods.md."""
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """The factors by which the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)
@@ -60,7 +67,7 @@ def resolved(
 ) -> ExperimentConfig:
     """Return the config with a number for each `auto` of learning rate and epochs, and with a search space.
 
-    With many rows per label, the method is full in place of auto; with few, both methods are still to be tried.
+    With many rows per label, the method is full in place of auto; with few, it stays auto (`methods_tried`).
 
     `num_rows` are the training rows; `hidden_size` and `num_layers` are the encoder's. In a multilabel task, each label has two
     classes: it applies or not. Values that the config sets itself stay.
@@ -79,12 +86,22 @@ def resolved(
     )
     own_rate = rate if config.train.learning_rate == "auto" else config.train.learning_rate
     values: dict[str, object] = {"train.num_epochs": epochs, "train.learning_rate": own_rate}
-    if config.train.method == "auto" and num_rows >= LINEAR_BELOW_ROWS_PER_LABEL * num_labels:
-        values["train.method"] = "full"
+    tried = methods_tried(config.train.method, num_rows=num_rows, num_labels=num_labels)
+    if len(tried) == 1:
+        values["train.method"] = tried[0]
     if config.tune.space is None:
         space = default_space(rate, own_rate=own_rate, own_dropout=config.model.dropout)
         values["tune.space"] = {name: ranges.model_dump(exclude_none=True) for name, ranges in space.items()}
     return config.with_values(values)
+
+
+def methods_tried(method: Method | Literal["auto"], *, num_rows: int, num_labels: int) -> tuple[Method, ...]:
+    """Return the methods that a run with so many training rows tries, in their order."""
+    if method != "auto":
+        return (method,)
+    if num_rows < CONTRASTIVE_BELOW_ROWS_PER_LABEL * num_labels:
+        return ("linear", "contrastive")
+    return ("linear", "full") if num_rows < LINEAR_BELOW_ROWS_PER_LABEL * num_labels else ("full",)
 
 
 def auto_epochs(num_rows: int, *, num_labels: int, batch_size: int) -> int:

@@ -50,7 +50,7 @@ def check_classes(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
     """Refuse training rows that no classifier can learn from. Return warnings about rows that are merely poor.
 
     Raises:
-        InputError: there is only one class, or a class has only one row.
+        InputError: there is only one class, or a class has only one row and another has more.
     """
     coded = Coded.of(labels)
     counts = label_counts(coded)
@@ -58,8 +58,9 @@ def check_classes(rows: Rows, labels: Sequence[RowLabels]) -> list[str]:
         return _multilabel_warnings(rows, counts)
     if len(counts) == 1:
         raise InputError(f"{rows.source}: every row has the label {labels[0]!r}; a classifier needs at least two.")
+    has_more = max(counts.values()) > 1  # one row of each label is a way to start; of one label among others, a slip
     for name, count in counts.items():
-        if count == 1:
+        if count == 1 and has_more:
             where = rows.where(int((coded.codes == coded.values.index(name)).argmax()))
             raise InputError(f"{where}: the only row with the label {name!r}; add more such rows or remove it.")
     return []

@@ -73,9 +73,15 @@ class TextDataset:
     labels: LabelSpace
     warnings: tuple[str, ...] = ()
     folds: Indices | None = None
-    """The fold of each training row `(rows,)` if few rows are cross-validated; None if there are separate validation rows."""
+    """The fold of each training row `(rows,)` if few rows are cross-validated; None if there are separate validation rows. All are
+    0 if no label has a second training row, so that nothing can be held out."""
     corrections: Corrections | None = None
     """What the decisions of `data.corrections` have done; None if there are none."""
+
+    @property
+    def has_held_out(self) -> bool:
+        """True if there are rows to validate on: separate ones, or those of folds."""
+        return self.folds is None or bool(self.folds.any())
 
     def split(self, name: str) -> Split:
         """Return one of the splits train, validation and test."""
@@ -91,7 +97,8 @@ class TextDataset:
         """The number of rows of each split, in words."""
         if self.folds is None:
             return f"{len(self.train):,} train, {len(self.validation):,} validation, {len(self.test):,} test rows"
-        return f"{len(self.train):,} train (cross-validated in {NUM_FOLDS} folds), {len(self.test):,} test rows"
+        how = f"cross-validated in {NUM_FOLDS} folds" if self.has_held_out else "one for each label: nothing to validate on"
+        return f"{len(self.train):,} train ({how}), {len(self.test):,} test rows"
 
     @property
     def content_hash(self) -> str:
@@ -146,9 +153,6 @@ def load_dataset(config: DataConfig, *, task: TaskName = "auto") -> TextDataset:
     train, folds = splits["train"], None
     if is_cross_validated:
         folds = stratified_folds(train.targets, num_folds=NUM_FOLDS, seed=config.split_seed)
-        if not folds.any():
-            lack = "no label has a second training row, so nothing can be validated"
-            raise InputError(f"{config.train}: {lack}; add a row, or give data.validation.")
     held_out_rows = splits.get("validation", train)
     dataset = TextDataset(train, held_out_rows, splits["test"], labels, tuple(warnings), folds, checked.corrections)
     missing = check.coverage_warnings({name: dataset.class_counts(name) for name in SPLITS})

@@ -72,8 +72,10 @@ def fit_baseline(dataset: TextDataset) -> Baseline:
     logits = _fitted_logits(splits["train"], {name: splits[name] for name in ("validation", "test")}, labels)
     if dataset.folds is not None:
         logits["validation"] = _held_out_logits(dataset.train, dataset.folds, labels)
-    validation = classification_metrics(logits["validation"], splits["validation"].targets, labels=labels)
-    if labels.task == "multilabel":
+    validation: dict[str, float] = {}
+    if dataset.has_held_out:
+        validation = classification_metrics(logits["validation"], splits["validation"].targets, labels=labels)
+    if labels.task == "multilabel" and validation:
         chosen = best_thresholds(labels.probabilities(logits["validation"]), splits["validation"].targets)
         labels = dataclasses.replace(labels, thresholds=tuple(chosen.tolist()))
     return Baseline(

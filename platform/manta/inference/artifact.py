@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from manta.config import Method
 from manta.config.yaml_model import faults
 from manta.errors import InputError
 from manta.inference.answer_profile import AnswerProfile
@@ -52,6 +53,8 @@ class Manifest(BaseModel):
     format: int = 1
     name: str
     """The registered model's name."""
+    method: Method | None = None
+    """The method that made the model; None for a model of an earlier version."""
     task: Task
     labels: list[str]
     """Label names in the order of the logits."""

@@ -127,8 +127,11 @@ def _front_matter(manifest: Manifest, *, base: str, licence: str | None, languag
 def _summary(manifest: Manifest, base: str) -> str:
     what = "pairs of texts" if manifest.num_texts == 2 else "texts"
     several = "any number of" if manifest.task == "multilabel" else "one of"
-    made = "fine-tuned" if not manifest.is_linear else "unchanged, with a logistic regression on its embeddings, made"
-    return f"Gives {what} {several} {len(manifest.labels)} labels. It is {base}, {made} by Manta in run `{manifest.run}`."
+    made = "unchanged, with a logistic regression on its embeddings, made" if manifest.is_linear else "fine-tuned"
+    if manifest.method == "contrastive":
+        made = "adapted so that texts of one label have similar embeddings, with a logistic regression on these, made"
+    method = "" if manifest.method is None else f" (method {manifest.method})"
+    return f"Gives {what} {several} {len(manifest.labels)} labels. It is {base}, {made} by Manta in run `{manifest.run}`{method}."
 
 
 def _use(manifest: Manifest) -> str:

@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from manta.config import DataConfig, ExperimentConfig, ModelConfig
+from manta.config.starting_point import methods_tried
 from manta.data import TextDataset, load_dataset
 from manta.errors import InputError
 from manta.labels import LabelSpace
@@ -31,6 +32,7 @@ from manta_jobs.preflight.estimate import (
 from manta_jobs.preflight.probe import ProbeResult, ProbeSetup, measure, probe_batches
 from manta_jobs.preflight.run import Placement, load_inputs
 from manta_jobs.preflight.tokens import TokenSample, histogram, sample_tokens
+from manta_jobs.training.contrastive import BATCH_ROWS, NUM_STEPS
 
 from ..conftest import experiment
 
@@ -348,7 +350,14 @@ PACE = ProbeResult(
 
 def time_of(config: ExperimentConfig, *, at_once: int | None, num_folds: int = 0) -> Any:
     return estimate_time(
-        config, PACE, num_train_rows=1000, num_validation_rows=100, num_folds=num_folds, world_size=2, runs_at_once=at_once
+        config,
+        PACE,
+        num_train_rows=1000,
+        num_validation_rows=100,
+        num_folds=num_folds,
+        tried=methods_tried(config.train.method, num_rows=1000, num_labels=10),
+        world_size=2,
+        runs_at_once=at_once,
     )
 
 
@@ -377,6 +386,8 @@ def test_time_and_cost_follow_from_the_pace() -> None:
     assert time_of(config_of(train=train | {"method": "linear"}), at_once=None).run_s == pytest.approx(10 + embed_s)
     both = time_of(config_of(train=train | {"method": "auto"}), at_once=None)
     assert both.run_s == pytest.approx(10 + embed_s + 2 * epoch_s)
+    adapted = time_of(config_of(train=train | {"method": "contrastive"}), at_once=None, num_folds=3)
+    assert adapted.run_s == pytest.approx(10 + 4 * (NUM_STEPS * BATCH_ROWS * 0.02 + 1000 * 0.01))
     config = config_of(train=train, tune={"space": SPACE, "budget": {"num_trials": 5}, "confirm": {"top_k": 1, "seeds": 3}})
     search = time_of(config, at_once=2)
     assert search.search_s == pytest.approx((3 + 3) * alone.run_s)

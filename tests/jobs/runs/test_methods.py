@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
-from manta.config import ExperimentConfig
+from manta.config import ExperimentConfig, starting_point
 from manta.console import people_console
 from manta.data.encode import EncodedSplit
 from manta.errors import InputError
@@ -33,7 +33,8 @@ from manta_jobs.cli.show_run import show_trained, trained_result
 from manta_jobs.registry.promotion import promote
 from manta_jobs.runs.train import resume, train
 from manta_jobs.runs.tune import tune
-from manta_jobs.training.linear import LINEAR_FOLDER, MODEL_FILE
+from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER
+from manta_jobs.training.linear import LINEAR_FOLDER, MODEL_FILE, USUAL_STRENGTH
 from manta_serve.api import create_api
 from manta_serve.served_model import ServedModel
 
@@ -94,6 +95,23 @@ def linear(three_classes: Path, sentence_encoder: Path, tmp_path_factory: pytest
         return train(config, console=people_console())
 
 
+@pytest.fixture
+def fine_tuned_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the method auto try full after linear even where rows are few."""
+    monkeypatch.setattr(starting_point, "CONTRASTIVE_BELOW_ROWS_PER_LABEL", 0)
+
+
+@pytest.fixture(scope="module")
+def contrastive(two_classes: Path, sentence_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    """A finished run of the method auto that kept the contrastive model, whatever linear's lead."""
+    storage = tmp_path_factory.mktemp("contrastive") / "storage"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANTA_STORAGE", str(storage))
+        patch.setattr("manta_jobs.runs.methods.KEPT_FOR_CONTRASTIVE_ABOVE", 1000.0)
+        config = experiment(two_classes, sentence_encoder, method="auto", data={"test_fraction": 0.7})
+        return train(config.with_values({"storage": str(storage)}), console=people_console())
+
+
 def by_hand(folder: Path, texts: list[str]) -> np.ndarray:
     """The logits of a linear model's folder by plain torch and transformers, one text at a time."""
     encoder, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -131,6 +149,48 @@ def test_every_way_to_ask_gives_the_same_logits(linear: TrainedModel, tmp_path: 
     predict(str(artifact.path), str(rows), out=out, text_columns=["text"], overwrite=False, console=people_console())
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     np.testing.assert_allclose([line["score"] for line in lines], probabilities.max(axis=1), rtol=0, atol=1e-3)
+
+
+def test_a_contrastive_model_is_whole_in_the_same_way(contrastive: TrainedModel, sentence_encoder: Path, tmp_path: Path) -> None:
+    artifact = contrastive.artifact
+    expected = by_hand(artifact.path, TEXTS)
+    folder = export_model(artifact, tmp_path / "exported")
+    plain = SentenceTransformer(str(folder), device="cpu", local_files_only=True).encode(TEXTS)
+    np.testing.assert_allclose(plain, expected, rtol=0, atol=1e-4)
+    found = Predictor(artifact, device="cpu", format="safetensors").logits(TEXTS)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    adapted, pretrained = (load_file(path / "model.safetensors") for path in (artifact.path, sentence_encoder))
+    changed = {name for name, values in adapted.items() if not np.array_equal(values, pretrained.get(name, values))}
+    assert any("layer.0" in name for name in changed)
+    assert not any("word_embeddings" in name for name in changed)
+
+
+def test_auto_tries_linear_and_contrastive_with_few_rows_and_says_so(contrastive: TrainedModel) -> None:
+    report = json.loads(contrastive.run.report_path.read_text())
+    assert (report["method"], contrastive.outcome.method, contrastive.artifact.manifest.method) == ("contrastive",) * 3
+    assert [rung["method"] for rung in report["methods"]["rungs"]] == ["linear", "contrastive"]
+    assert [rung["num_rows"] for rung in report["methods"]["rungs"]] == [report["num_rows"]["train"]] * 2
+    assert report["methods"]["why"].startswith("Kept: contrastive. Linear has ")
+    card = (contrastive.artifact.path / "README.md").read_text()
+    assert "adapted so that texts of one label have similar embeddings" in card
+    assert "(method contrastive)" in card
+
+
+def test_an_interrupted_run_adapts_nothing_twice(contrastive: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANTA_STORAGE", str(contrastive.config.storage))
+    folder, weights = contrastive.run.path, contrastive.artifact.path / "3_Dense" / "model.safetensors"
+    kept, before = shutil.copytree(folder, folder.with_name("kept")), load_file(weights)["linear.weight"]
+    for name in (MODEL_FILE, "train.npy"):  # killed between the adaptation and the embedding
+        (folder / CONTRASTIVE_FOLDER / name).unlink()
+    contrastive.run.report_path.unlink()
+    shutil.rmtree(contrastive.artifact.path)
+    monkeypatch.setattr("manta_jobs.runs.methods.KEPT_FOR_CONTRASTIVE_ABOVE", 1000.0)
+    monkeypatch.setattr("manta_jobs.training.contrastive.Adaptation", None)  # another adaptation would fail
+    again = resume(contrastive.run.name, console=people_console())
+    assert again.outcome.method == "contrastive"
+    np.testing.assert_allclose(load_file(weights)["linear.weight"], before, rtol=0, atol=1e-5)
+    shutil.rmtree(folder)
+    kept.rename(folder)
 
 
 def test_its_folder_says_how_to_load_it_and_holds_no_code(linear: TrainedModel) -> None:
@@ -226,7 +286,7 @@ def test_an_interrupted_run_computes_nothing_twice(linear: TrainedModel, monkeyp
 
 @pytest.mark.timeout(400)
 def test_fine_tuning_is_spared_where_linear_leads_clearly_and_so_it_is_after_an_interruption(
-    three_classes: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    three_classes: Path, tiny_model: Path, fine_tuned_second: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The learning rate is so low that nothing is learned."""
     few = experiment(three_classes, tiny_model, method="auto", num_epochs=1, learning_rate=1e-7)
@@ -251,7 +311,7 @@ def test_fine_tuning_is_spared_where_linear_leads_clearly_and_so_it_is_after_an_
 
 
 @pytest.mark.timeout(400)
-def test_on_validation_rows_both_are_trained_and_compared(three_classes: Path, tiny_model: Path) -> None:
+def test_on_validation_rows_both_are_trained_and_compared(three_classes: Path, tiny_model: Path, fine_tuned_second: None) -> None:
     config = experiment(
         three_classes, tiny_model, method="auto", num_epochs=2, learning_rate=1e-7, data={"validation_fraction": 0.3}
     )
@@ -264,7 +324,7 @@ def test_on_validation_rows_both_are_trained_and_compared(three_classes: Path, t
     rungs = report["methods"]["rungs"]
     assert [rung["num_rows"] for rung in rungs] == [lead.num_rows, lead.num_rows]
     right = [rung["metrics"]["accuracy"] * lead.num_rows for rung in rungs]
-    assert right == pytest.approx([lead.linear_right, lead.full_right])
+    assert right == pytest.approx([lead.linear_right, lead.other_right])
     assert model.artifact.manifest.is_linear
     assert "spared" not in outcome.sentence()
 
@@ -282,25 +342,42 @@ def test_full_is_kept_where_it_leads(text_pairs: Path, tiny_model: Path, capsys:
     assert model.fit is not None
 
 
-def test_a_row_of_each_label_is_refused_and_one_more_is_enough(tiny_model: Path, two_classes: Path, tmp_path: Path) -> None:
-    rows = write_csv(tmp_path / "few.csv", rows_of(["delivery", "billing"], 4))
-    with pytest.raises(InputError, match=r"few\.csv: no label has a second training row"):
-        train(experiment(rows, tiny_model), console=people_console())  # the test split takes one of two
-    model = train(experiment(rows, tiny_model, data={"test": str(two_classes)}), console=people_console())
+def test_a_row_of_each_label_is_enough(
+    tiny_model: Path, two_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = rows_of(["delivery", "billing"], 2)
+    rows = write_csv(tmp_path / "few.csv", pairs)
+    for method in ("contrastive", "full"):
+        with pytest.raises(InputError, match=rf"train\.method {method}: no label has a second training row"):
+            train(experiment(rows, tiny_model, method=method, data={"test": str(two_classes)}), console=people_console())
+    model = train(experiment(rows, tiny_model, method="auto", data={"test": str(two_classes)}), console=people_console())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Method linear: no label has a second training row" in said
     assert model.outcome.method == "linear"
+    manifest, report = model.artifact.manifest, json.loads(model.run.report_path.read_text())
+    assert manifest.calibration is None
+    assert not any(name.startswith("validation_") for name in manifest.metrics)
+    (rung,) = report["methods"]["rungs"]
+    assert (rung["metrics"], rung["num_rows"], report["methods"]["strength"]) == ({}, 0, USUAL_STRENGTH)
+    logits = Predictor(model.artifact, device="cpu", format="safetensors").logits(
+        [text for text, _ in rows_of(["delivery", "billing"], 2)]
+    )
+    assert logits.argmax(axis=1).tolist() == [manifest.labels.index(label) for _, label in rows_of(["delivery", "billing"], 2)]
 
 
-def test_a_search_of_linear_models_is_refused(three_classes: Path, tiny_model: Path, own_storage: Path) -> None:
-    with pytest.raises(InputError, match=r"train\.method is linear, which has nothing to search"):
-        tune(experiment(three_classes, tiny_model), console=people_console())
+@pytest.mark.parametrize("method", ["linear", "contrastive"])
+def test_a_search_of_other_methods_is_refused(method: str, three_classes: Path, tiny_model: Path, own_storage: Path) -> None:
+    with pytest.raises(InputError, match=rf"train\.method is {method}, which has nothing to search"):
+        tune(experiment(three_classes, tiny_model, method=method), console=people_console())
     assert not own_storage.exists()
 
 
+@pytest.mark.parametrize("method", ["linear", "contrastive"])
 @pytest.mark.parametrize(("task", "separator"), [("multilabel", ";"), ("binary", "|")])
-def test_other_tasks(task: str, separator: str, several_labels: Path, two_classes: Path, tiny_model: Path) -> None:
+def test_other_tasks(method: str, task: str, separator: str, several_labels: Path, two_classes: Path, tiny_model: Path) -> None:
     data = several_labels if task == "multilabel" else two_classes
     config = experiment(
-        data, tiny_model, data={"label_separator": separator}, model={"task": task}, class_weights="balanced", method="linear"
+        data, tiny_model, data={"label_separator": separator}, model={"task": task}, class_weights="balanced", method=method
     )
     model = train(config, console=people_console())
     manifest = model.artifact.manifest

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from manta.labels import LabelSpace
+from manta.model.regression import Regression
 from manta_jobs.runs.methods import Outcome
 from manta_jobs.training.checkpoints import TrainingState
-from manta_jobs.training.choice import Lead, Rival, read_lead, write_lead
+from manta_jobs.training.choice import KEPT_FOR_CONTRASTIVE_ABOVE, Lead, Rival, read_lead, write_lead
+from manta_jobs.training.linear import LinearModel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +39,7 @@ def logits_of(num_right: int, *, num_rows: int = 90, first: int = 0) -> np.ndarr
 )
 def test_the_lead_is_counted_in_rows_that_only_one_has_right(linear: int, full: int, errors: float, is_enough: bool) -> None:
     lead = Rival.of(logits_of(linear), TARGETS, labels=ABC).lead(logits_of(full))
-    assert (lead.linear_right, lead.full_right, lead.num_rows) == (linear, full, 90)
+    assert (lead.linear_right, lead.other_right, lead.num_rows) == (linear, full, 90)
     assert lead.errors == pytest.approx(errors)
     assert lead.is_enough == is_enough
 
@@ -58,7 +60,7 @@ def test_after_some_folds_linear_must_lead_for_the_rest_to_be_spared() -> None:
 
     slight, clear = lead(25, 24, num_folds=1), lead(26, 24, num_folds=1)
     assert (slight.num_rows, slight.errors, slight.is_enough) == (30, 1.0, False)
-    assert (clear.linear_right, clear.full_right, clear.is_enough) == (26, 24, True)
+    assert (clear.linear_right, clear.other_right, clear.is_enough) == (26, 24, True)
     assert lead(24, 24, num_folds=2).is_enough is False
     equal, beaten = lead(24, 24, num_folds=3), lead(24, 25, num_folds=3)
     assert (equal.num_rows, equal.errors, equal.is_enough) == (90, 0.0, True)
@@ -69,7 +71,7 @@ def test_a_row_of_several_labels_is_right_if_each_is() -> None:
     labels = LabelSpace(("a", "b"), "multilabel")
     targets = np.array([[1, 0], [1, 1]], dtype=np.int8)
     lead = Rival.of(np.array([[1.0, -1.0], [1.0, 1.0]]), targets, labels=labels).lead(np.array([[1.0, 1.0], [1.0, 1.0]]))
-    assert (lead.linear_right, lead.full_right) == (2, 1)
+    assert (lead.linear_right, lead.other_right) == (2, 1)
 
 
 def test_the_outcome_keeps_one_model_and_says_why(tmp_path: Path) -> None:
@@ -89,3 +91,20 @@ def test_the_outcome_keeps_one_model_and_says_why(tmp_path: Path) -> None:
     )
     assert Outcome(trained=state).sentence() == ""
     assert read_lead(tmp_path / "none") is None
+
+
+def test_contrastive_is_kept_unless_linear_leads_by_more_than_a_standard_error() -> None:
+    regression = Regression(np.zeros((3, 2)), np.zeros(3))
+
+    def outcome(linear: int, contrastive: int) -> Outcome:
+        models = [LinearModel(regression, 1.0, logits_of(right), embed_s=1.0, fit_s=0.0) for right in (linear, contrastive)]
+        lead = Rival.of(models[0].logits, TARGETS, labels=ABC).lead(models[1].logits, needed=KEPT_FOR_CONTRASTIVE_ABOVE)
+        return Outcome(*models, lead=lead)
+
+    assert outcome(61, 60).method == "contrastive"  # a lead of one standard error
+    assert outcome(62, 60).method == "linear"
+    equal, led = outcome(60, 60), outcome(60, 64)
+    assert equal.kept_linear is equal.contrastive
+    assert equal.sentence().endswith("contrastive 60: no more than chance gives.")
+    counts = "Linear has 60 of 90 held-out rows right, contrastive 64"
+    assert led.sentence() == f"Kept: contrastive. {counts}: a lead of 2.0 standard errors."

@@ -144,9 +144,10 @@ def test_a_batch_has_a_row_for_every_worker() -> None:
         ({"train": {"deepspeed": {"prescale_gradients": True}}}, "train.deepspeed"),
     ],
 )
-def test_what_only_fine_tuning_knows_is_refused_for_a_linear_model(values: dict[str, Any], name: str) -> None:
-    with pytest.raises(ValidationError, match=f"method linear fine-tunes nothing, so {name} has no effect"):
-        ExperimentConfig.model_validate(with_method("linear", values))
+def test_what_only_fine_tuning_knows_is_refused_for_other_methods(values: dict[str, Any], name: str) -> None:
+    for method in ("linear", "contrastive"):
+        with pytest.raises(ValidationError, match=f"{name} has no effect with train.method {method}"):
+            ExperimentConfig.model_validate(with_method(method, values))
     for method in ("auto", "full"):
         assert ExperimentConfig.model_validate(with_method(method, values)).train.method == method
 

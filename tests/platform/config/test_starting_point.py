@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from manta.config import ExperimentConfig
-from manta.config.starting_point import EPOCHS, LEARNING_RATES, auto_epochs, auto_learning_rate, choice_sentence, resolved
+from manta.config.starting_point import (
+    EPOCHS,
+    LEARNING_RATES,
+    auto_epochs,
+    auto_learning_rate,
+    choice_sentence,
+    methods_tried,
+    resolved,
+)
 
 
 def experiment(**values: Any) -> ExperimentConfig:
@@ -47,6 +55,12 @@ def test_rates_measured_as_good_on_minilm_are_met(num_labels: int, num_steps: in
 def test_bert_base_gets_its_usual_rates(num_rows: int, num_labels: int, usual: tuple[float, float]) -> None:
     config = resolved(experiment(), num_rows=num_rows, num_labels=num_labels, hidden_size=768)
     assert usual[0] <= config.train.peak_learning_rate <= usual[1]
+
+
+def test_the_rows_of_a_label_decide_which_methods_are_tried() -> None:
+    tried = [methods_tried("auto", num_rows=num_rows, num_labels=8) for num_rows in (511, 512, 1599, 1600)]
+    assert tried == [("linear", "contrastive"), ("linear", "full"), ("linear", "full"), ("full",)]
+    assert methods_tried("contrastive", num_rows=10**6, num_labels=2) == ("contrastive",)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def test_one_class_is_refused() -> None:
 def test_a_class_of_one_row_is_refused_with_its_line() -> None:
     with pytest.raises(InputError, match=r"^dev\.csv, line 4: the only row with the label 'b'"):
         check_classes(rows(("x", "a"), ("y", "a"), ("z", "b")), ["a", "a", "b"])
+    assert check_classes(rows(("x", "a"), ("z", "b")), ["a", "b"]) == []
 
 
 def test_an_unknown_label_is_refused_with_its_line_and_the_known_ones() -> None:
