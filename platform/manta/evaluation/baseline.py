@@ -70,7 +70,7 @@ def fit_baseline(dataset: TextDataset) -> Baseline:
     splits = {name: _at_most(dataset.split(name), limit) for name, limit in most.items()}
     labels = dataset.labels
     logits = _fitted_logits(splits["train"], {name: splits[name] for name in ("validation", "test")}, labels)
-    if dataset.folds is not None:
+    if dataset.folds is not None and dataset.has_held_out:
         logits["validation"] = _held_out_logits(dataset.train, dataset.folds, labels)
     validation: dict[str, float] = {}
     if dataset.has_held_out:
