@@ -71,7 +71,7 @@ def test_rows_are_counted_and_what_is_odd_is_said(support: TextDataset) -> None:
     assert checks.check_data(odd) == Check("data", "warning", "1,462 train, 208 validation, 417 test rows. some rows are strange.")
     few = dataclasses.replace(support, validation=support.validation.take(range(20)))  # type: ignore[arg-type]
     assert "20 validation rows compare trials and calibrate by chance: one is 5.0 points" in checks.check_data(few).words
-    crossed = dataclasses.replace(few, folds=np.arange(len(few.train) % 3, dtype=np.int64))
+    crossed = dataclasses.replace(few, folds=np.arange(len(few.train)) % 3)
     assert checks.check_data(crossed) == Check("data", "OK", "1,462 train (cross-validated in 3 folds), 417 test rows.")
 
 
