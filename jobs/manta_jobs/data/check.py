@@ -17,6 +17,7 @@ import numpy as np
 from manta.console import working
 from manta.data.dataset import checked_splits, set_aside
 from manta.errors import InputError
+from manta.label_check.decisions import DECISIONS_FILE
 from manta.label_check.suspects import CHECKS, KINDS, SUSPECTS_FILE, Kind, Neighbor, Place, Suspect, Suspects
 from manta.storage.folders import Storage, disk_errors
 from manta.storage.object_store import store
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from manta.texts import Text
     from manta_jobs.data.doubts import Probabilities
 
-DECISIONS_FILE = "labels.jsonl"
 NUM_SHOWN_NEIGHBORS = 5
 
 
@@ -139,7 +139,10 @@ def all_rows(config: ExperimentConfig, *, is_experiment: bool) -> AllRows:
     Raises:
         InputError: the first fault found, with file and line.
     """
-    checked = checked_splits(config.data, task=config.model.task, refuse_conflicts=False)
+    data = config.data
+    if data.corrections is not None and not Path(data.corrections).expanduser().exists():
+        data = data.model_copy(update={"corrections": None})  # nobody has decided yet
+    checked = checked_splits(data, task=config.model.task, refuse_conflicts=False)
     splits, labels = checked.splits, checked.labels
     if is_experiment:
         set_aside(splits, config.data, num_labels=len(labels.names))

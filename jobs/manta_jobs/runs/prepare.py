@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from manta.config.file import DATA_FILES, load_config, write_config
 from manta.console import working
 from manta.data import TextDataset, load_dataset
 from manta.errors import InputError
+from manta.label_check.decisions import DECISIONS_FILE
 from manta.model.encoder import load_tokenizer
 from manta.storage.folders import RunFolder, Storage
 from manta.storage.object_store import fetch, mirror_of, shown, store, url_of
@@ -64,7 +66,7 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
     found.refuse()
     show_concerns(found, console)
     folder = inputs.storage.new_run(config.name, verb=verb)
-    config = with_rows_kept(config, folder.path)
+    config = with_decisions_kept(with_rows_kept(config, folder.path), folder.path)
     write_config(config, folder.config_path)
     folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash, "chosen": inputs.chosen})
     keep_preflight(found, folder)
@@ -72,6 +74,14 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
         data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)
         store(folder.path)
     return PreparedRun(config, inputs.storage, folder, inputs.dataset, data)
+
+
+def with_decisions_kept(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
+    """Return the config with a copy of its label decisions in the run's folder, as people may decide more while it runs."""
+    if config.data.corrections is None:
+        return config
+    kept = shutil.copyfile(Path(config.data.corrections).expanduser(), folder / DECISIONS_FILE)
+    return config.with_values({"data.corrections": str(kept)})
 
 
 def for_search(config: ExperimentConfig) -> ExperimentConfig:

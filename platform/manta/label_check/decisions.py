@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from manta.labels import RowLabels
     from manta.texts import Text
 
+DECISIONS_FILE = "labels.jsonl"
 HASH_DIGITS = 32
 TAIL_BYTES = 1024**2
 

@@ -98,8 +98,9 @@ def test_decisions_are_applied_before_a_check_and_a_second_check_embeds_nothing(
     planted: tuple[Path, set[int]], tiny_model: Path, tmp_path: Path, own_storage: Path
 ) -> None:
     folder, _ = planted
-    config = config_of({"train": str(folder)}, tiny_model)
-    first = check(config)
+    config = config_of({"train": str(folder), "corrections": str(tmp_path / "labels.jsonl")}, tiny_model)
+    first = check(config)  # before anybody has decided
+    assert first.corrections is None
     assert first.file.is_relative_to(own_storage / "checks")
     (cache,) = (tmp_path / "cache" / FOLDER).glob("*.bin")
     size = cache.stat().st_size
@@ -108,7 +109,7 @@ def test_decisions_are_applied_before_a_check_and_a_second_check_embeds_nothing(
         [LabelDecision(item.text_hash, item.given, item.proposed) for item in first.found.rows[:10]]
         + [LabelDecision(item.text_hash, item.given, None) for item in first.found.rows[10:12]],
     )
-    second = check(config.with_values({"data.corrections": str(tmp_path / "labels.jsonl")}))
+    second = check(config)
     assert cache.stat().st_size == size
     assert sum(second.num_rows.values()) == 238
     assert second.counts()["label"] < first.counts()["label"]

@@ -9,13 +9,16 @@ from rich.console import Console
 
 from manta.config import ExperimentConfig
 from manta.config.file import load_config
+from manta.label_check.decisions import LabelDecision, add_decisions, text_hash
 from manta_jobs.runs.prepare import PreparedRun, prepare, reopen
+
+from ...conftest import rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def prepared(data: Path, encoder: Path, *, separator: str = "|", **sections: Any) -> tuple[PreparedRun, str]:
+def prepared(data: Path, encoder: Path, /, *, separator: str = "|", **sections: Any) -> tuple[PreparedRun, str]:
     """The prepared run and what it said."""
     document: dict[str, Any] = {
         "name": "tiny",
@@ -51,3 +54,14 @@ def test_labels_that_apply_or_not_count_as_two_classes(several_labels: Path, tin
     run, said = prepared(several_labels, tiny_model, separator=";", model={"task": "multilabel"}, train=settings)
     assert run.config.train.learning_rate == 2.8e-4  # a third of 7e-5 x 384 / 32, whatever the number of labels
     assert "by the rule for 3 labels that apply or not" in said
+
+
+def test_decisions_that_people_make_later_are_those_of_the_next_run(three_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
+    decisions, (first, second) = tmp_path / "labels.jsonl", rows_of(["delivery", "billing", "account"], 240)[:2]
+    add_decisions(decisions, [LabelDecision(text_hash(first[0]), first[1], None)])
+    run, said = prepared(three_classes, tiny_model, data={"corrections": str(decisions)})
+    assert f"decisions of {decisions}: 1 applied, 0 unused as no row has their text, 0 conflicting" in said
+    add_decisions(decisions, [LabelDecision(text_hash(second[0]), second[1], None)])
+    again = reopen(run.folder.name, verb="tune", console=Console(file=io.StringIO()))
+    assert again.dataset.content_hash == run.dataset.content_hash
+    assert sum(again.dataset.num_rows.values()) == 239
