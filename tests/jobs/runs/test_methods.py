@@ -374,7 +374,16 @@ def test_a_search_of_other_methods_is_refused(method: str, three_classes: Path, 
 
 @pytest.mark.parametrize("method", ["linear", "contrastive"])
 @pytest.mark.parametrize(("task", "separator"), [("multilabel", ";"), ("binary", "|")])
-def test_other_tasks(method: str, task: str, separator: str, several_labels: Path, two_classes: Path, tiny_model: Path) -> None:
+def test_other_tasks(
+    method: str,
+    task: str,
+    separator: str,
+    several_labels: Path,
+    two_classes: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("manta_jobs.training.contrastive.NUM_STEPS", 1)  # one pass over the rows
     data = several_labels if task == "multilabel" else two_classes
     config = experiment(
         data, tiny_model, data={"label_separator": separator}, model={"task": task}, class_weights="balanced", method=method
