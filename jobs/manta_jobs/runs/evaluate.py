@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from manta.labels import Floats, LabelSpace
 
+NAMING = ("labels", "normalize_labels")
+"""Settings of the model's own data that give labels their names, also in rows to evaluate on."""
 ROWS_FILE = "rows.parquet"
 """Rows that a Python program gave, beside the report on them."""
 
@@ -81,8 +83,9 @@ def evaluate(
     with working(console, f"Looking up {model}"):
         artifact, version = find_model(model)
     checked = checked_patterns(patterns)
-    config = _data_config(data, settings)
     manifest = artifact.manifest
+    own = manifest.config.get("data", {})
+    config = _data_config(data, {**{name: own[name] for name in NAMING if name in own}, **settings})
     if len(config.text_columns) != manifest.num_texts:
         times = "once" if manifest.num_texts == 1 else "twice, a column each"
         raise InputError(f"{model}: {wrong_kind_sentence(manifest.num_texts)}: give --text {times}.")
@@ -93,7 +96,7 @@ def evaluate(
         split = load_labelled(data, config, labels=labels, columns=list(dict.fromkeys(columns)))
     for note in split.notes:
         console.print(note, markup=False)
-    path = behaviour if behaviour is not None else find_suite(manifest.config.get("data", {}))
+    path = behaviour if behaviour is not None else find_suite(own)
     suite = None if path is None else load_suite(path, labels=labels, num_texts=manifest.num_texts)
     with connected_if_needed(address, num_workers=1):
         measured = measure_on_cluster(artifact, split.texts, suite=suite, console=console)

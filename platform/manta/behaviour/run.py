@@ -210,14 +210,14 @@ class Suite:
 
 
 def find_suite(data: Mapping[str, Any]) -> Path | None:
-    """Return the suite for the `data` section of a config: the one it names, or the one of a bundled sample.
+    """Return the suite for the `data` section of a config: the one it names, or the one of a bundled sample with its own labels.
 
     Return None if there is no suite or its file no longer exists.
     """
     train = str(data.get("train", ""))
     if data.get("behaviour"):
         path = Path(str(data["behaviour"])).expanduser()
-    elif train.startswith("sample:"):
+    elif train.startswith("sample:") and not data.get("labels"):
         path = Path(str(importlib.resources.files("manta") / "samples" / train.removeprefix("sample:") / SUITE_FILE))
     else:
         return None

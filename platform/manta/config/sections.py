@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from manta.config.label_names import fault_of
 from manta.config.yaml_model import YamlModel, read_as
 
 MetricName = Literal["accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "loss"]
@@ -74,6 +75,9 @@ class DataConfig(Section):
     normalize_labels: bool = False
     """True if labels that only look different (by case, blanks, invisible characters, Unicode form, or as 0 and 0.0) are merged
     into their most frequent spelling. False: they stay apart, and the run warns of them."""
+    labels: dict[str, str | None] | None = None
+    """New names of labels, such as {refund: billing, spam: null}. Labels with the same new name are merged, rows of a label with
+    null are left out. Of several labels a row, only this one is left out. The files of the rows stay as they are."""
     header: bool = True
     """True if the first line of CSV and TSV files names the columns."""
     delimiter: Annotated[str, Field(min_length=1)] = "auto"
@@ -99,6 +103,13 @@ class DataConfig(Section):
     def _one_or_two(cls, value: Any) -> Any:
         if isinstance(value, list | tuple) and len(value) != 2:
             raise ValueError(f"data.text lists {len(value)} columns; give one column, or exactly two for text pairs")
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _consistent_names(cls, value: dict[str, str | None] | None) -> dict[str, str | None] | None:
+        if value and (fault := fault_of(value)):
+            raise ValueError(fault)
         return value
 
     @field_validator("delimiter")

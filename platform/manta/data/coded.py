@@ -52,6 +52,15 @@ class Coded(RowSequence[T]):
     def __getitem__(self, index: int | slice) -> T | Coded[T]:
         return Coded(self.codes[index], self.values) if isinstance(index, slice) else self.values[self.codes[index]]
 
+    def take(self, indices: npt.NDArray[np.int64]) -> Coded[T]:
+        """Return the rows at `indices`, in their order, and only the values that they have."""
+        codes = self.codes[indices]
+        found, first = np.unique(codes, return_index=True)
+        kept = found[np.argsort(first)]
+        new = np.zeros(len(self.values), dtype=np.int32)
+        new[kept] = np.arange(len(kept))
+        return Coded(new[codes], [self.values[code] for code in kept.tolist()])
+
     def counts(self) -> dict[T, int]:
         """Return the number of rows of each value, in the order of the first rows."""
         return dict(zip(self.values, np.bincount(self.codes, minlength=len(self.values)).tolist(), strict=True))

@@ -5,7 +5,7 @@ So memory hardly grows with the number of rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from manta.data.coded import Coder
@@ -50,6 +50,12 @@ class Rows:
     def places(self) -> Places:
         """The places of all rows."""
         return Places(self.source, self.unit, self.positions)
+
+    def take(self, indices: Indices) -> Rows:
+        """Return the rows at `indices`, in their order."""
+        columns = {name: [values[index] for index in indices] for name, values in self.columns.items()}
+        texts, labels, positions = (taken(values, indices) for values in (self.texts, self.labels, self.positions))
+        return replace(self, texts=texts, labels=labels, positions=positions, columns=columns)
 
     def where(self, index: int) -> str:
         """Return the place of one row, such as `dev.csv, line 17`."""

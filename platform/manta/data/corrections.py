@@ -10,13 +10,11 @@ import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from manta.data.coded import Coder
-from manta.data.look_alikes import folded
-from manta.data.stored import taken
 from manta.errors import InputError
 from manta.label_check.decisions import LabelDecision, read_decisions, text_hash
 from manta.labels import names_of
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
     from manta.data.coded import Coded
     from manta.data.collect import Rows
+    from manta.data.naming import Naming
     from manta.labels import RowLabels
 
 MOST_SHOWN, MOST_LISTED = 3, 8
@@ -74,16 +73,16 @@ def with_corrections(
     labels: dict[str, Coded[RowLabels]],
     *,
     known: Collection[str],
-    usual: dict[str, str] | None = None,
+    naming: Naming,
 ) -> Corrected:
-    """Apply the decisions of a file to the rows of all splits.
+    """Apply the decisions of a file to the rows of all splits, whose labels have the names of `naming`.
 
-    `known` are the labels of the data. `usual` are their spellings by `folded` name, if spellings are merged.
+    `known` are the labels of the data. Those of the decisions are renamed, too.
 
     Raises:
         InputError: the file is missing or faulty, a new label is not a known one, or no row is left; the message names the line.
     """
-    said = Decisions(location, known=known, usual=usual or {})
+    said = Decisions(location, known=known, naming=naming)
     changes = {name: said.changes(split, labels[name]) for name, split in rows.items()}
     new_rows, new_labels = {}, {}
     for name, split in rows.items():
@@ -98,9 +97,9 @@ def with_corrections(
 class Decisions:
     """The decisions of a file, and which of them rows have followed."""
 
-    def __init__(self, location: str, *, known: Collection[str], usual: dict[str, str]) -> None:
-        self._location, self._known = location, known
-        self._numbered = [(line, _respelled(decision, usual)) for line, decision in read_decisions(Path(location).expanduser())]
+    def __init__(self, location: str, *, known: Collection[str], naming: Naming) -> None:
+        self._location, self._known, self._naming = location, known, naming
+        self._numbered = [(line, _renamed(decision, naming)) for line, decision in read_decisions(Path(location).expanduser())]
         self._by_text: dict[str, list[Numbered]] = defaultdict(list)
         for line, decision in self._numbered:
             self._by_text[decision.text_hash].append((line, decision))
@@ -148,7 +147,7 @@ class Decisions:
         )
 
     def _check_known(self, line: int, decision: LabelDecision) -> None:
-        unknown = [name for name in names_of(decision.new or ()) if name not in self._known]
+        unknown = [name for name in names_of(decision.new or ()) if name not in self._known and not self._naming.leaves_out(name)]
         if unknown:
             listed = ", ".join(sorted(self._known)[:MOST_LISTED]) + (", …" if len(self._known) > MOST_LISTED else "")
             raise InputError(f"{self._location}, line {line}: {unknown[0]!r} is not a label of the data ({listed}); fix the line.")
@@ -167,13 +166,9 @@ def followed(label: RowLabels, decisions: list[Numbered]) -> tuple[RowLabels | N
     return now, lines
 
 
-def _respelled(decision: LabelDecision, usual: dict[str, str]) -> LabelDecision:
-    def respelled(label: Any) -> Any:
-        if label is None or isinstance(label, str):
-            return label and usual.get(folded(label), label)
-        return tuple(sorted({usual.get(folded(name), name) for name in label}))
-
-    return dataclasses.replace(decision, old=respelled(decision.old), new=respelled(decision.new)) if usual else decision
+def _renamed(decision: LabelDecision, naming: Naming) -> LabelDecision:
+    new = None if decision.new is None else naming.of(decision.new)
+    return dataclasses.replace(decision, old=naming.of(decision.old), new=new)
 
 
 def _changed(rows: Rows, labels: Coded[RowLabels], changed: dict[int, RowLabels | None]) -> tuple[Rows, Coded[RowLabels]]:
@@ -184,12 +179,7 @@ def _changed(rows: Rows, labels: Coded[RowLabels], changed: dict[int, RowLabels 
     coder: Coder[RowLabels] = Coder()
     now = (changed.get(index, labels[index]) for index in kept.tolist())
     coder.extend(label for label in now if label is not None)
-    columns = {name: [values[index] for index in kept] for name, values in rows.columns.items()}
-    given = taken(rows.labels, kept)
-    left = dataclasses.replace(
-        rows, texts=taken(rows.texts, kept), labels=given, positions=taken(rows.positions, kept), columns=columns
-    )
-    return left, coder.coded()
+    return rows.take(kept), coder.coded()
 
 
 def _shown(label: RowLabels) -> str:

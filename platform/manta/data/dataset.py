@@ -15,6 +15,7 @@ from manta.data import check, look_alikes
 from manta.data.coded import encoded, label_counts
 from manta.data.corrections import with_corrections
 from manta.data.feedback import with_feedback
+from manta.data.naming import Naming
 from manta.data.read import read_split, read_splits
 from manta.data.split import Indices, stratified_folds, stratified_split
 from manta.data.stored import taken
@@ -22,11 +23,13 @@ from manta.errors import InputError
 from manta.labels import LabelSpace, Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from manta.config import DataConfig, TaskName
-    from manta.data.collect import Places
+    from manta.data.coded import Coded
+    from manta.data.collect import Places, Rows
     from manta.data.corrections import Corrections
+    from manta.labels import RowLabels
     from manta.texts import Text
 
 SPLITS = ("train", "validation", "test")
@@ -173,16 +176,18 @@ def checked_splits(config: DataConfig, *, task: TaskName, refuse_conflicts: bool
     named = {name: check.checked_labels(split, separator=separator) for name, split in rows.items()}
     found = look_alikes.spellings(named["train"])
     usual = look_alikes.usual_names(found) if config.normalize_labels else None
-    if usual is not None:
-        named = {name: look_alikes.respelled(split, usual) for name, split in named.items()}
-    warnings = [note for split in rows.values() for note in split.notes]
-    corrections = None
-    if config.corrections is not None:
-        known = label_counts(named["train"]).keys()
-        corrected = with_corrections(config.corrections, rows, named, known=known, usual=usual)
-        rows, named, corrections = corrected.rows, corrected.labels, corrected.corrections
-        warnings += corrections.sentences()
-    warnings += look_alikes.label_warnings(found, merged=config.normalize_labels)
+    naming = Naming(config, usual)
+    naming.check_fits(named.values(), separator=separator)
+    renamed = rename_labels(rows, named, config, naming=naming)
+    rows, named = renamed.rows, renamed.labels
+    naming.check_rest(rows["train"], named["train"])
+    warnings = [note for split in rows.values() for note in split.notes] + renamed.sentences
+    left = (
+        {key: counts for key, counts in found.items() if not naming.leaves_out(key)}
+        if usual
+        else look_alikes.spellings(named["train"])
+    )
+    warnings += look_alikes.label_warnings(left, merged=config.normalize_labels)
     warnings += check.check_classes(rows["train"], named["train"])
     labels = LabelSpace.from_labels(named["train"].values, task=task)
     for name, split in rows.items():
@@ -193,7 +198,7 @@ def checked_splits(config: DataConfig, *, task: TaskName, refuse_conflicts: bool
     if config.behaviour is not None:  # find faults now, not at the end of the run
         load_suite(Path(config.behaviour).expanduser(), labels=labels, num_texts=2 if len(config.text_columns) == 2 else 1)
     splits = {name: Split(split.texts, encoded(named[name], labels), places=split.places) for name, split in rows.items()}
-    return CheckedSplits(splits, labels, warnings, corrections)
+    return CheckedSplits(splits, labels, warnings, renamed.corrections)
 
 
 def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, columns: Sequence[str | int] = ()) -> Split:
@@ -207,15 +212,48 @@ def load_labelled(location: str, config: DataConfig, *, labels: LabelSpace, colu
     rows = read_split(location, "test", config, columns=columns)
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
     usual = {look_alikes.folded(name): name for name in labels.names} if config.normalize_labels else None
-    if usual is not None:
-        names = look_alikes.respelled(names, usual)
-    notes = rows.notes
-    if config.corrections is not None:
-        corrected = with_corrections(config.corrections, {"test": rows}, {"test": names}, known=labels.names, usual=usual)
-        rows, names = corrected.rows["test"], corrected.labels["test"]
-        notes = (*notes, *corrected.corrections.sentences())
+    renamed = rename_labels({"test": rows}, {"test": names}, config, naming=Naming(config, usual), known=labels.names)
+    rows, names = renamed.rows["test"], renamed.labels["test"]
     check.check_known(rows, names, set(labels.names))
-    return Split(rows.texts, encoded(names, labels), rows.columns, rows.places, notes)
+    return Split(rows.texts, encoded(names, labels), rows.columns, rows.places, (*rows.notes, *renamed.sentences))
+
+
+@dataclass
+class Renamed:
+    """The rows and labels of every split after `data.corrections` and `data.labels`."""
+
+    rows: dict[str, Rows]
+    labels: dict[str, Coded[RowLabels]]
+    sentences: list[str]
+    corrections: Corrections | None = None
+
+
+def rename_labels(
+    rows: dict[str, Rows],
+    given: dict[str, Coded[RowLabels]],
+    config: DataConfig,
+    *,
+    naming: Naming,
+    known: Collection[str] | None = None,
+) -> Renamed:
+    """Give labels their new names, apply the decisions of `data.corrections`, and leave out what `data.labels` leaves out.
+
+    Rows are left out last, so that a decision can give them a label that stays. `known` are the labels that decisions may give, by
+    default those of the training rows.
+
+    Raises:
+        InputError: the decisions cannot be applied, or no row is left.
+    """
+    named = {name: labels.map(naming.of) for name, labels in given.items()}
+    result = Renamed(dict(rows), named, [])
+    if config.corrections is not None:
+        known = label_counts(named["train"]).keys() if known is None else known
+        corrected = with_corrections(config.corrections, rows, named, known=known, naming=naming)
+        result = Renamed(corrected.rows, corrected.labels, corrected.corrections.sentences(), corrected.corrections)
+    result.sentences += naming.sentences([*given.values()], [*result.labels.values()])
+    for name in rows:
+        result.rows[name], result.labels[name] = naming.without_left_out(result.rows[name], result.labels[name])
+    return result
 
 
 def _are_few(train: Split, *, num_labels: int) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manta.data import check, look_alikes
+from manta.data.naming import Naming
 from manta.data.read import read_rows
 from manta.data.stored import with_added
 from manta.labels import names_of
@@ -56,8 +57,10 @@ def with_feedback(
     columns = ("first", "second") if len(config.text_columns) == 2 else "text"
     rows = read_rows(location, "feedback", config.model_copy(update={"text": columns, "label": "label", "encoding": "auto"}))
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
-    if config.normalize_labels:
-        names = look_alikes.respelled(names, {look_alikes.folded(name): name for name in labels.names})
+    naming = Naming(config, {look_alikes.folded(name): name for name in labels.names} if config.normalize_labels else None)
+    renamed = names.map(naming.of)
+    sentences = [f"feedback, {sentence}" for sentence in naming.sentences([names], [renamed])]
+    rows, names = naming.without_left_out(rows, renamed)
     check.check_known(rows, names, set(labels.names))
     said = dict(zip(rows.texts, names, strict=True))  # the last feedback on a text counts
     left_out = {text for split in held_out for text in split if text in said}
@@ -78,7 +81,7 @@ def with_feedback(
     is_new = np.array([text not in places for text in said], dtype=bool)
     new = [text for text in said if text not in places]
     warnings = _warnings(location, num_added=len(new), num_left_out=len(left_out), changed=changed)
-    return Merged(with_added(texts, new), np.concatenate([merged, encoded[is_new]]), warnings)
+    return Merged(with_added(texts, new), np.concatenate([merged, encoded[is_new]]), (*sentences, *warnings))
 
 
 def _warnings(location: str, *, num_added: int, num_left_out: int, changed: list[tuple[Text, RowLabels]]) -> tuple[str, ...]:

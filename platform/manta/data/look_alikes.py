@@ -43,15 +43,6 @@ def usual_names(found: dict[str, Counter[str]]) -> dict[str, str]:
     return {key: min(counts, key=lambda name: (-counts[name], name)) for key, counts in found.items()}
 
 
-def respelled(labels: Coded[RowLabels], names: dict[str, str]) -> Coded[RowLabels]:
-    """Return the labels of each row with the spelling that `names` has for them, by `folded` name."""
-
-    def usual(name: str) -> str:
-        return names.get(folded(name), name)
-
-    return labels.map(lambda row: usual(row) if isinstance(row, str) else tuple(sorted({usual(name) for name in row})))
-
-
 def label_warnings(found: dict[str, Counter[str]], *, merged: bool) -> list[str]:
     """Return one sentence with all labels that have several spellings, and one on labels that may stand for a missing value."""
     groups = [counts for counts in found.values() if len(counts) > 1]

@@ -281,7 +281,11 @@ def desk(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelArt
     torch.manual_seed(0)
     model = build_model(config, labels)
     facts = {"name": "desk", "num_texts": 1, "max_length": 16, "metrics": {}, "examples": ["hello"], "data_hash": "0" * 64}
-    facts |= {"config": {"data": {"behaviour": str(folder / "behaviour.yaml")}}, "run": "desk-1", "pretrained": "tiny"}
+    facts |= {
+        "config": {"data": {"behaviour": str(folder / "behaviour.yaml"), "labels": {"parcel": "delivery", "hi": None}}},
+        "run": "desk-1",
+        "pretrained": "tiny",
+    }
     weights = {key: value.contiguous().clone() for key, value in model.state_dict().items()}
     return write_artifact(
         folder / "model", weights=weights, model_config=model.config, tokenizer=load_tokenizer(config), labels=labels, facts=facts
@@ -371,7 +375,7 @@ def test_evaluating_writes_a_report_and_answers_in_json(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = tmp_path / "rows.csv"
-    data.write_text(ROWS, encoding="utf-8")
+    data.write_text(ROWS.replace("late,delivery", "late,parcel") + "hello,hi,FR\n", encoding="utf-8")
     out = tmp_path / "out" / "report"
     options = ["--slice", "country", "--slice-pattern", r"where=^where\b", "--out", str(out), "--json"]
     assert run(monkeypatch, str(desk.path), str(data), *options) == 0
@@ -390,6 +394,7 @@ def test_evaluating_writes_a_report_and_answers_in_json(
     assert not own_storage.exists()
     assert f"Report: {out / 'report.html'}" in printed.err
     assert "behaviour test" in printed.err
+    assert "labels: 1 row of 'parcel' counts as 'delivery'; 1 row of 'hi' left out." in " ".join(printed.err.split())
 
     from manta.inference.predictor import Predictor
 
