@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
 Text = str | tuple[str, str]
 NumTexts = Literal[1, 2]
+LongTexts = Literal["cut", "windows"]
+"""What is read of a text with more tokens than the model takes: its start, or all of it in overlapping windows."""
 TokenLists = dict[str, list[list[int]]]
-"""`input_ids` and, for some models that read text pairs, `token_type_ids`. Each holds one list of ids per row."""
+"""`input_ids` and, for some models that read text pairs, `token_type_ids`. Each holds one list of ids per row. A text in windows
+has them one after another."""
+WINDOW_OVERLAP = 0.25
+"""Share of a window that the next one repeats, so that a phrase at the end of one is whole in another."""
 
 UNSEEN_CATEGORIES = ("Cc", "Cf", "Zs", "Zl", "Zp")
 """Unicode's categories of control and format characters (such as the zero-width space) and of blanks."""
@@ -63,12 +68,17 @@ def wrong_kind_sentence(num_texts: NumTexts) -> str:
     return "this model reads single texts, so give one text where there are two"
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, max_length: int) -> TokenLists:
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, max_length: int, long_texts: LongTexts = "cut"
+) -> TokenLists:
     """Return the token ids of every row, special tokens included, cut at `max_length`. Of a pair, the longer text is cut first.
 
-    The keys are `input_ids` and, for pairs whose tokenizer distinguishes the two texts, `token_type_ids`.
+    With `windows`, a single text is not cut: its windows follow each other, see `manta.windows`. The keys are `input_ids` and, for
+    pairs whose tokenizer distinguishes the two texts, `token_type_ids`.
     """
     first, second = _parts(texts)
+    if long_texts == "windows":
+        return {"input_ids": _in_windows(tokenizer, first, max_length=max_length)}
     encoded = tokenizer(first, second, truncation="longest_first", max_length=max_length)
     names = ("input_ids", "token_type_ids") if second else ("input_ids",)
     return {name: encoded[name] for name in names if name in encoded}
@@ -82,3 +92,18 @@ def num_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> lis
 def _parts(texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
     first = [text if isinstance(text, str) else text[0] for text in texts]
     return first, [text[1] for text in texts if not isinstance(text, str)] or None
+
+
+def window_overlap(max_length: int, *, num_special: int) -> int:
+    """Return how many tokens of a window the next one repeats."""
+    return max(0, min(int(max_length * WINDOW_OVERLAP), max_length - num_special - 1))
+
+
+def _in_windows(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, max_length: int) -> list[list[int]]:
+    """Return the windows of each text one after another, those of `max_length` tokens first."""
+    overlap = window_overlap(max_length, num_special=tokenizer.num_special_tokens_to_add())
+    encoded = tokenizer(texts, truncation=True, max_length=max_length, stride=overlap, return_overflowing_tokens=True)
+    windows: list[list[list[int]]] = [[] for _ in texts]
+    for row, ids in zip(encoded["overflow_to_sample_mapping"], encoded["input_ids"], strict=True):
+        windows[row].append(ids)
+    return [[token for ids in sorted(parts, key=len, reverse=True) for token in ids] for parts in windows]

@@ -90,7 +90,8 @@ async def _answered(
         return answer, None
     left_s = max(0.0, service.config.deadline_s - (time.monotonic() - started))
     labels = [prediction.label for prediction in answer.predictions]
-    return answer, await explainer.explain(answer.model.artifact, texts, labels=labels, deadline_s=left_s)
+    with refusals():
+        return answer, await explainer.explain(answer.model.artifact, texts, labels=labels, deadline_s=left_s)
 
 
 @contextmanager

@@ -83,5 +83,10 @@ class Explainer:
         if self._loaded is None or self._loaded[0] != artifact.path:
             self._loaded = None
             manifest = artifact.manifest
-            self._loaded = artifact.path, Attributor(artifact.path, labels=manifest.label_space, max_length=manifest.max_length)
+            self._loaded = (
+                artifact.path,
+                Attributor(
+                    artifact.path, labels=manifest.label_space, max_length=manifest.max_length, long_texts=manifest.long_texts
+                ),
+            )
         return self._loaded[1]

@@ -27,7 +27,9 @@ NUM_STEPS = 20
 def train_a_little(arguments: dict[str, Any]) -> None:
     """A few optimizer steps of the product's own training, and the most memory the process ever had resident."""
     training = Training(arguments["setup"])
-    steps = training.rows.steps(training.rows.batches.epoch(0)[:NUM_STEPS], rank=0, world_size=1, num_micro=training.num_micro)
+    steps = training.rows.steps(
+        training.rows.batches.epoch(0)[:NUM_STEPS], epoch=0, rank=0, world_size=1, num_micro=training.num_micro
+    )
     for _ in range(NUM_STEPS):
         training.train_step(steps)
         training.look_up()

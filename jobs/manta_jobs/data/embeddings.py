@@ -1,7 +1,7 @@
 """Embeddings of texts by the frozen encoder, kept on disk by the texts' hashes, so that each text is computed once.
 
-There is one file for each encoder, `max_length` and precision, in the cache folder. It has records of equal size: the text's hash
-and its embedding. Records are added part by part, so an interrupted check goes on where it stopped.
+There is one file for each encoder, `max_length`, handling of long texts and precision, in the cache folder. It has records of equal
+size: the text's hash and its embedding. Records are added part by part, so an interrupted check goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def embeddings(texts: Sequence[Text], config: ExperimentConfig, *, console: Cons
 def _fingerprint(config: ExperimentConfig) -> str:
     """Return the hash of everything besides the text that an embedding depends on."""
     source = Path(pretrained_source(config.model.pretrained))
-    digest = hashlib.sha256(f"{config.model.max_length} {resolve_precision(config.train)}".encode())
+    windows = " windows" if config.data.long_texts == "windows" else ""
+    digest = hashlib.sha256(f"{config.model.max_length}{windows} {resolve_precision(config.train)}".encode())
     for file in sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else ():
         with file.open("rb") as stream:
             digest.update(str(file.relative_to(source)).encode() + hashlib.file_digest(stream, "sha256").digest())
@@ -104,7 +105,8 @@ def _compute(missing: dict[bytes, Text], config: ExperimentConfig, path: Path, *
             part = items[start : start + PART_ROWS]
             tokens = Path(folder) / f"{start}.arrow"
             split = Split([text for _, text in part], np.zeros(len(part), dtype=np.int64))
-            write_encoded(split, tokens, tokenizer=tokenizer, max_length=config.model.max_length)
+            max_length, long_texts = config.model.max_length, config.data.long_texts
+            write_encoded(split, tokens, tokenizer=tokenizer, max_length=max_length, long_texts=long_texts)
             vectors = embedder.of(EncodedSplit(tokens))
             _append(path, [digest for digest, _ in part], vectors)
 

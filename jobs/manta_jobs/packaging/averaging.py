@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from manta.cluster.gpus import hide_unassigned_gpus
-from manta.data.encode import EncodedSplit
+from manta.data.encode import AllWindows, EncodedSplit
 from manta.evaluation.metrics import classification_metrics
 from manta.inference.batches import token_batches
+from manta.inference.conversion import spread
 from manta.model.encoder import build_model
 from manta.storage.object_store import fetch, here, store
+from manta.windows import pooled
 from manta_jobs.cluster.connection import OneNode
 from manta_jobs.packaging.weights import plain_weights
 
@@ -142,10 +144,11 @@ class ScoredRows:
         self._setup = setup
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder, is_crossed = fetch(setup.data.folder), setup.data.folds is not None
-        self._split = EncodedSplit(folder / ("train.arrow" if is_crossed else "validation.arrow"))
-        count = min(len(self._split), MOST_ROWS) if is_crossed else len(self._split)
-        self._rows = np.unique(np.linspace(0, len(self._split) - 1, num=count).round()).astype(np.int64)
-        self.num_rows = len(self._rows)
+        path = folder / ("train.arrow" if is_crossed else "validation.arrow")
+        some = np.array(spread(len(EncodedSplit(path)), count=MOST_ROWS)) if is_crossed else None
+        self._split = EncodedSplit(path, some)
+        self._windows = AllWindows(self._split)
+        self.num_rows = len(self._split)
 
     def metrics(self, weights: dict[str, torch.Tensor]) -> dict[str, float]:
         """Return the metrics of a model with these weights, in the form of `plain_weights`."""
@@ -153,20 +156,20 @@ class ScoredRows:
         model: Any = build_model(setup.config.model, setup.data.labels)
         model.load_state_dict(weights)
         logits = self._logits(model.to(self._device).eval())
-        return classification_metrics(logits, self._split.targets[self._rows], labels=setup.data.labels)
+        return classification_metrics(logits, self._split.targets, labels=setup.data.labels)
 
     def _logits(self, model: Any) -> Floats:
         found = []
-        batches = token_batches(self._split.lengths[self._rows], max_tokens=BATCH_TOKENS)
+        batches = token_batches(self._windows.lengths, max_tokens=BATCH_TOKENS)
         for batch in batches:
-            tokens = self._split.padded(self._rows[batch], pad_id=self._setup.data.pad_id)
+            tokens = self._windows.padded(batch, pad_id=self._setup.data.pad_id)
             inputs = {name: torch.from_numpy(ids).to(self._device) for name, ids in tokens.items()}
             with torch.inference_mode():
                 found.append(model(**inputs).logits.float().cpu().numpy())
         logits = np.concatenate(found)
         ordered: Floats = np.empty_like(logits)
         ordered[np.concatenate(batches)] = logits
-        return ordered
+        return pooled(ordered, self._windows.rows)
 
 
 def write_weights(weights: dict[str, torch.Tensor], target: Path) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from manta.config import ExperimentConfig, Method
+    from manta.config import DataConfig, ExperimentConfig, Method
     from manta.data import TextDataset
     from manta.evaluation.baseline import Baseline
     from manta.labels import LabelSpace
@@ -140,16 +140,25 @@ def check_encoder(config: ExperimentConfig, labels: LabelSpace, sample: TokenSam
     return Check("encoder", "warning" if warning else "OK", words)
 
 
-def check_tokens(sample: TokenSample, *, max_length: int) -> Check:
-    """Report how long texts are, and how many are cut."""
+def check_tokens(sample: TokenSample, *, max_length: int, data: DataConfig) -> Check:
+    """Report how long texts are, how many are cut or read in windows, and what windows cost."""
     lengths = sample.lengths
     ordered = sorted(lengths.tolist())
     typical, long = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
     share = sample.share_cut(max_length)
     of = "" if len(lengths) == sample.num_rows else f" (of {len(lengths):,} sampled rows)"
-    words = f"{histogram(lengths)} tokens, half of the texts at most {typical}; model.max_length {max_length} cuts {share:.1%}{of}."
+    cost = f"{sample.windows_per_text(max_length):.1f} windows a text on average, and so many times the time of each answer"
+    does = "reads in windows" if data.long_texts == "windows" else "cuts"
+    words = (
+        f"{histogram(lengths)} tokens, half of the texts at most {typical}; model.max_length {max_length} {does} {share:.1%}{of}."
+    )
+    if data.long_texts == "windows":
+        return Check("tokens", "OK", f"{words} That is {cost}.")
     if share > LARGE_SHARE_CUT:
-        return Check("tokens", "warning", f"{words} {long} would keep 95% of the texts whole, and take more time and memory.")
+        words += f" {long} would keep 95% of the texts whole, and take more time and memory."
+        if len(data.text_columns) == 1:
+            words += f" data.long_texts: windows would read all of each text: {cost}."
+        return Check("tokens", "warning", words)
     return Check("tokens", "OK", words)
 
 

@@ -113,6 +113,8 @@ def load_inputs(config: ExperimentConfig) -> Inputs:
     model_config = load_model_config(config.model, dataset.labels)
     check_weights(config.model)
     tokenizer = load_tokenizer(config.model)
+    if config.data.long_texts == "windows" and not tokenizer.is_fast:
+        raise InputError(f"data.long_texts: {config.model.pretrained} has no fast tokenizer, which windows need; use cut.")
     resolve_class_weights(config.train, dataset.labels, dataset.train.targets)
     config, chosen = without_auto(config, dataset=dataset, encoder=model_config)
     return Inputs(config, chosen, Storage.resolve(config.storage), dataset, model_config, tokenizer)
@@ -192,7 +194,7 @@ def examine(
         checks.check_data(dataset),
         checks.check_labels(dataset, config),
         *checks.check_head(config, dataset.labels),
-        checks.check_tokens(sample, max_length=config.model.max_length),
+        checks.check_tokens(sample, max_length=config.model.max_length, data=config.data),
     ]
     found.append(checks.check_method(config, dataset))
     tried = checks.tried(config, dataset)
@@ -288,9 +290,13 @@ def probed(
         pace = probe(sample, place.resources)
     except ProbeError as error:
         return Check("time", "warning", f"the time is not known: {error}."), None, None
+    of_text = pace
+    if inputs.config.data.long_texts == "windows":
+        windows = sample.windows_per_text(inputs.config.model.max_length)
+        of_text = dataclasses.replace(pace, evaluation_s_per_row=pace.evaluation_s_per_row * windows)
     time = estimate_time(
         inputs.config,
-        pace,
+        of_text,
         num_train_rows=len(inputs.dataset.train),
         num_validation_rows=len(inputs.dataset.validation),
         num_folds=0 if inputs.dataset.folds is None else NUM_FOLDS,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manta.texts import token_ids
+from manta.windows import num_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,8 @@ class TokenSample:
     pad_id: int
     num_rows: int
     """Rows of the whole split."""
+    num_special: int = 2
+    """Special tokens of each row."""
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -41,6 +44,10 @@ class TokenSample:
     def share_cut(self, max_length: int) -> float:
         """Return the share of rows with more than `max_length` tokens."""
         return float((self.lengths > max_length).mean())
+
+    def windows_per_text(self, max_length: int) -> float:
+        """Return how many windows a text has on average."""
+        return float(num_windows(self.lengths, max_length=max_length, num_special=self.num_special).mean())
 
     def longest(self, max_length: int) -> int:
         """Return the number of tokens of the longest row after it is cut."""
@@ -61,7 +68,8 @@ def sample_tokens(split: Split, tokenizer: PreTrainedTokenizerBase, *, most: int
     rows = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).astype(np.int64))
     chosen = split.take(rows)
     ids = token_ids(tokenizer, chosen.texts, max_length=UNLIMITED)["input_ids"]
-    return TokenSample(ids, chosen.targets, int(tokenizer.pad_token_id or 0), len(split))
+    special = tokenizer.num_special_tokens_to_add()
+    return TokenSample(ids, chosen.targets, int(tokenizer.pad_token_id or 0), len(split), special)
 
 
 def histogram(lengths: npt.NDArray[np.int64]) -> str:

@@ -150,7 +150,8 @@ def tokenized(
     for name in ("train", "validation") if dataset.folds is None else ("train",):
         path = folder.data / f"{name}.arrow"
         if not path.exists():
-            write_encoded(dataset.split(name), path, tokenizer=tokenizer, max_length=config.model.max_length)
+            split, max_length = dataset.split(name), config.model.max_length
+            write_encoded(split, path, tokenizer=tokenizer, max_length=max_length, long_texts=config.data.long_texts)
             if name == "train":
                 write_seen_tokens(folder.data, pad_id=pad_id)
     return TokenizedData(folder.data, dataset.labels, pad_id, dataset.folds)

@@ -120,10 +120,13 @@ class WorkerRows:
         self._pad_id, self._device = pad_id, device
         self._is_on_gpu = device.type == "cuda"
 
-    def steps(self, batches: list[Rows], *, rank: int, world_size: int, num_micro: int) -> Generator[list[Pass]]:
-        """Yield the passes of this worker in each of some global batches, in order. For a GPU, a thread reads them ahead."""
+    def steps(self, batches: list[Rows], *, epoch: int, rank: int, world_size: int, num_micro: int) -> Generator[list[Pass]]:
+        """Yield the passes of this worker in each of some global batches, in order. For a GPU, a thread reads them ahead.
+
+        Of a text in windows, each epoch reads the next one.
+        """
         parts = (
-            [self._read(share) for share in shares(batch, rank=rank, world_size=world_size, num_micro=num_micro)]
+            [self._read(share, epoch=epoch) for share in shares(batch, rank=rank, world_size=world_size, num_micro=num_micro)]
             for batch in batches
         )
         return made_ahead(parts) if self._is_on_gpu else parts
@@ -137,9 +140,10 @@ class WorkerRows:
         """Return inputs and target of the row with the most tokens, on the device."""
         return self.on_device(self._read(Share(np.argmax(self.train.lengths, keepdims=True), 1.0)))
 
-    def _read(self, share: Share) -> Pass:
+    def _read(self, share: Share, *, epoch: int = 0) -> Pass:
         """Read rows. For a GPU, leave out a mask without padding, see `gpu_speedups`, and pin the memory for its copies."""
-        padded = self.train.padded(share.rows, pad_id=self._pad_id)
+        windows = (share.rows + epoch) % self.train.num_windows[share.rows]
+        padded = self.train.padded(share.rows, pad_id=self._pad_id, windows=windows)
         if self._is_on_gpu and padded["attention_mask"].all():
             del padded["attention_mask"]
         inputs = {name: torch.from_numpy(array) for name, array in padded.items()}

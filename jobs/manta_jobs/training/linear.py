@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from manta.cluster.gpus import hide_unassigned_gpus
-from manta.data.encode import EncodedSplit
+from manta.data.encode import AllWindows, EncodedSplit
 from manta.evaluation.metrics import row_losses
 from manta.inference.batches import token_batches
 from manta.inference.calibration import fit_temperature
@@ -28,6 +28,7 @@ from manta.model.loss import resolve_class_weights
 from manta.model.pooled import load_encoder
 from manta.model.regression import Regression, fit_regression
 from manta.storage.object_store import fetch, here, store
+from manta.windows import pooled
 from manta_jobs.training.engine.build import resolve_precision
 from manta_jobs.training.progress import UPDATE_EVERY_S, Board, RunProgress
 from manta_jobs.training.validation import read_logits, write_logits
@@ -182,18 +183,25 @@ class Embedder:
         self._pad_id, self._tally = pad_id, tally
 
     def of(self, split: EncodedSplit) -> Floats:
-        """Return embeddings `(rows, hidden)` in float32."""
+        """Return embeddings `(rows, hidden)` in float32.
+
+        That of a text in windows is the mean of the windows' embeddings. A linear head gives it the mean of their logits.
+        """
         result: Any = None
+        windows = AllWindows(split)
+        is_first = np.diff(windows.rows, prepend=-1) > 0  # each row counts once
         dtype = torch.float16 if self._precision == "fp16" else torch.bfloat16
-        for rows in token_batches(split.lengths, max_tokens=PASS_TOKENS[self._device.type]):
-            inputs = {name: torch.from_numpy(ids).to(self._device) for name, ids in split.padded(rows, pad_id=self._pad_id).items()}
+        for rows in token_batches(windows.lengths, max_tokens=PASS_TOKENS[self._device.type]):
+            inputs = {
+                name: torch.from_numpy(ids).to(self._device) for name, ids in windows.padded(rows, pad_id=self._pad_id).items()
+            }
             with torch.inference_mode(), torch.autocast(self._device.type, dtype=dtype, enabled=self._precision != "fp32"):
                 vectors = self._encoder(**inputs).float().cpu().numpy()
             if result is None:
-                result = np.empty((len(split), vectors.shape[1]), dtype=np.float32)
+                result = np.empty((len(windows.rows), vectors.shape[1]), dtype=np.float32)
             result[rows] = vectors
-            self._tally.add(len(rows), "embedding")
-        return np.asarray(result)
+            self._tally.add(int(is_first[rows].sum()), "embedding")
+        return pooled(np.asarray(result), windows.rows)
 
 
 @dataclass(frozen=True)

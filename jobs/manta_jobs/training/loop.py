@@ -210,7 +210,9 @@ class Training:
         with memory.exhaustion_named(self.micro_batch_size):
             while not state.finished:
                 batches = self.rows.batches.epoch(state.epoch)[state.batch :]
-                with closing(self.rows.steps(batches, rank=rank, world_size=world_size, num_micro=self.num_micro)) as steps:
+                with closing(
+                    self.rows.steps(batches, epoch=state.epoch, rank=rank, world_size=world_size, num_micro=self.num_micro)
+                ) as steps:
                     for _ in batches:
                         self.train_step(steps)
                         self.look_up()

@@ -17,8 +17,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from manta.data.encode import AllWindows
 from manta.errors import RunError
 from manta.storage.object_store import fetch, store
+from manta.windows import pooled
 from manta_jobs.training.batches import Rows, evaluation_batches
 from manta_jobs.training.choice import LinearLeadsError, write_lead
 from manta_jobs.training.engine.memory import free_memory
@@ -37,14 +39,17 @@ EVALUATION_BATCH_SIZE = 64
 
 
 def all_logits(engine: DeepSpeedEngine, split: EncodedSplit, *, pad_id: int) -> Floats:
-    """Return logits `(rows, outputs)` of the whole split in its own order, computed by all workers and gathered on each."""
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    batches = evaluation_batches(split.lengths, batch_size=EVALUATION_BATCH_SIZE, rank=rank, world_size=world_size)
+    """Return logits `(rows, outputs)` of the whole split in its own order, computed by all workers and gathered on each.
+
+    Those of a text in windows are the mean of the windows' logits.
+    """
+    rank, world_size, windows = dist.get_rank(), dist.get_world_size(), AllWindows(split)
+    batches = evaluation_batches(windows.lengths, batch_size=EVALUATION_BATCH_SIZE, rank=rank, world_size=world_size)
     computed: list[tuple[Rows, torch.Tensor]] = []
     engine.eval()
     with torch.inference_mode():
         for rows, counts in batches:
-            padded = split.padded(rows, pad_id=pad_id)
+            padded = windows.padded(rows, pad_id=pad_id)
             logits = engine(**{name: torch.from_numpy(array).to(engine.device) for name, array in padded.items()})["logits"]
             if counts:
                 computed.append((rows, logits.float()))
@@ -52,7 +57,8 @@ def all_logits(engine: DeepSpeedEngine, split: EncodedSplit, *, pad_id: int) -> 
     mine = [(rows, logits.cpu().numpy()) for rows, logits in computed]  # once all are computed: a GPU is never waited for before
     gathered: list[list[tuple[Rows, Floats]]] = [[] for _ in range(world_size)]
     dist.all_gather_object(gathered, mine)
-    return in_order([part for parts in gathered for part in parts], num_rows=len(split))
+    logits = in_order([part for parts in gathered for part in parts], num_rows=len(windows.rows))
+    return pooled(logits, windows.rows)
 
 
 def in_order(parts: list[tuple[Rows, Floats]], *, num_rows: int) -> Floats:

@@ -78,6 +78,10 @@ class DataConfig(Section):
     labels: dict[str, str | None] | None = None
     """New names of labels, such as {refund: billing, spam: null}. Labels with the same new name are merged, rows of a label with
     null are left out. Of several labels a row, only this one is left out. The files of the rows stay as they are."""
+    long_texts: Literal["cut", "windows"] = "cut"
+    """What is read of a text with more than `model.max_length` tokens. `cut`: its start. `windows`: all of it, in windows that
+    overlap by a quarter; the text's logits are the mean of theirs. Each epoch of a fine-tuning reads the next window of a text. An
+    answer takes as many times as long as its text has windows."""
     header: bool = True
     """True if the first line of CSV and TSV files names the columns."""
     delimiter: Annotated[str, Field(min_length=1)] = "auto"
@@ -135,6 +139,8 @@ class DataConfig(Section):
             raise ValueError(f"data.text and data.label both name the column {self.label!r}; they must differ")
         if len(set(columns)) < len(columns):
             raise ValueError(f"data.text names the column {columns[0]!r} twice; a text pair needs two columns")
+        if len(columns) == 2 and self.long_texts == "windows":
+            raise ValueError("data.long_texts windows is for single texts, and data.text names a pair; use cut")
         if not self.header and any(isinstance(column, str) for column in (*columns, self.label)):
             raise ValueError("data.header is false, so data.text and data.label must be positions such as 0 and 1")
         if self.validation_share + self.test_fraction >= 1:
@@ -178,7 +184,8 @@ class ModelConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability of every dropout of the encoder and its head. Raise it if the model overfits the training rows."""
     max_length: Annotated[int, Field(ge=4)] = 128
-    """Maximum number of tokens per text, special tokens included. Longer texts are cut. Time and memory grow with it."""
+    """Maximum number of tokens per text, special tokens included. Longer texts are cut, unless `data.long_texts` is windows. Time
+    and memory grow with it."""
     freeze_embeddings: bool = False
     """True if the embeddings stay as pretrained. They are half of a small encoder: less to overfit, less to compute."""
     freeze_layers: Annotated[int, Field(ge=0)] = 0

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from manta.texts import token_ids
+from manta.texts import LongTexts, token_ids
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,26 +18,35 @@ if TYPE_CHECKING:
 
     from manta.data.dataset import Split
     from manta.labels import Targets
+    from manta.texts import TokenLists
 
+Rows = npt.NDArray[np.int64]
 CHUNK_ROWS = 4096
 TOKEN_COLUMNS = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}
+MAX_LENGTH = b"max_length"
+"""Key of the file's metadata: the most tokens of a window."""
 SEEN_FILE = "train.tokens.npy"
 """File next to `train.arrow` with the token ids that occur in it."""
 
 
-def write_encoded(split: Split, path: Path, *, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+def write_encoded(
+    split: Split, path: Path, *, tokenizer: PreTrainedTokenizerBase, max_length: int, long_texts: LongTexts = "cut"
+) -> None:
     """Tokenize a split with the model's own tokenizer and write it as one Arrow file, completely or not at all.
 
-    Texts are cut at `max_length` tokens, special tokens included. The columns are `input_ids` (list of int32), `token_type_ids`
-    (list of int8) for some models that read text pairs, and `target` (int64; for a multilabel task a list of int8, one per label).
-    Each chunk of rows is written before the next is tokenized, so memory does not grow with the number of rows.
+    Texts are cut at `max_length` tokens, special tokens included, or have all their windows one after another. The columns are
+    `input_ids` (list of int32), `token_type_ids` (list of int8) for some models that read text pairs, and `target` (int64; for a
+    multilabel task a list of int8, one per label). Each chunk of rows is written before the next is tokenized, so memory does not
+    grow with the number of rows.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         with pa.OSFile(str(partial), "wb") as sink:
             writer: Any = None
             for start in range(0, len(split), CHUNK_ROWS):
-                batch = _encoded_chunk(split, slice(start, start + CHUNK_ROWS), tokenizer, max_length)
+                rows = slice(start, start + CHUNK_ROWS)
+                tokens = token_ids(tokenizer, split.texts[rows], max_length=max_length, long_texts=long_texts)
+                batch = _encoded_chunk(tokens, split.targets[rows]).replace_schema_metadata({MAX_LENGTH: str(max_length)})
                 writer = writer or pa.ipc.new_file(sink, batch.schema)
                 writer.write_batch(batch)
             writer.close()
@@ -46,10 +55,8 @@ def write_encoded(split: Split, path: Path, *, tokenizer: PreTrainedTokenizerBas
         partial.unlink(missing_ok=True)
 
 
-def _encoded_chunk(split: Split, rows: slice, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.RecordBatch:
-    tokens = token_ids(tokenizer, split.texts[rows], max_length=max_length)
+def _encoded_chunk(tokens: TokenLists, targets: Targets) -> pa.RecordBatch:
     columns = {name: pa.array(values, type=TOKEN_COLUMNS[name]) for name, values in tokens.items()}
-    targets = split.targets[rows]
     if targets.ndim == 2:
         flat = pa.array(targets.ravel(), type=pa.int8())
         columns["target"] = pa.FixedSizeListArray.from_arrays(flat, targets.shape[1])
@@ -100,35 +107,63 @@ class EncodedSplit:
         batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._chunks = [_chunk_of(batch) for batch in batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
-        self.lengths: npt.NDArray[np.int64] = np.concatenate([np.diff(chunk.offsets) for chunk in self._chunks]).astype(np.int64)
-        """Number of tokens of each row, shape `(rows,)`."""
+        self._num_tokens: Rows = np.concatenate([np.diff(chunk.offsets) for chunk in self._chunks]).astype(np.int64)
         self.targets: Targets = np.concatenate([_targets_of(batch) for batch in batches])
         """Class indices `(rows,)`; for a multilabel task, 0 and 1 `(rows, labels)`."""
         self._rows = rows
         if rows is not None:
-            self.lengths, self.targets = self.lengths[rows], self.targets[rows]
+            self._num_tokens, self.targets = self._num_tokens[rows], self.targets[rows]
+        longest = int(self._num_tokens.max(initial=1))
+        self._window_tokens = int((reader.schema.metadata or {}).get(MAX_LENGTH, longest))
+        self.num_windows: Rows = np.maximum(1, -(-self._num_tokens // self._window_tokens))
+        """Number of windows of each row `(rows,)`: 1, unless the text is long and was not cut."""
+        self.lengths: Rows = np.minimum(self._num_tokens, self._window_tokens)
+        """Number of tokens of each row's longest window `(rows,)`."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def padded(self, indices: npt.NDArray[np.int64], *, pad_id: int) -> dict[str, npt.NDArray[np.int64]]:
+    def lengths_of(self, indices: Rows, windows: Rows) -> Rows:
+        """Return the number of tokens of one window of each of some rows."""
+        lengths: Rows = np.minimum(self._num_tokens[indices] - windows * self._window_tokens, self._window_tokens)
+        return lengths
+
+    def padded(self, indices: Rows, *, pad_id: int, windows: Rows | None = None) -> dict[str, npt.NDArray[np.int64]]:
         """Return some rows as the model's keyword arguments, each `(rows, longest row)` and padded on the right.
 
-        The arguments are `input_ids`, `attention_mask` and, for pairs whose tokenizer distinguishes the two texts,
-        `token_type_ids`.
+        `windows` is the window to read of each row, by default the first. The arguments are `input_ids`, `attention_mask` and, for
+        pairs whose tokenizer distinguishes the two texts, `token_type_ids`.
         """
-        lengths = self.lengths[indices]
+        windows = np.zeros_like(indices) if windows is None else windows
+        lengths = self.lengths_of(indices, windows)
         shape = (len(indices), int(lengths.max()))
         batch = {name: np.full(shape, pad_id if name == "input_ids" else 0, dtype=np.int64) for name in self._chunks[0].tokens}
         in_file = indices if self._rows is None else self._rows[indices]
         chunks = np.searchsorted(self._starts, in_file, side="right") - 1
-        for row, (index, length, number) in enumerate(zip(in_file, lengths, chunks, strict=True)):
+        for row, (index, length, number, window) in enumerate(zip(in_file, lengths, chunks, windows, strict=True)):
             chunk = self._chunks[number]
-            start = chunk.offsets[index - self._starts[number]]
+            start = chunk.offsets[index - self._starts[number]] + window * self._window_tokens
             for name, values in chunk.tokens.items():
                 batch[name][row, :length] = values[start : start + length]
         batch["attention_mask"] = (np.arange(shape[1]) < lengths[:, None]).astype(np.int64)
         return batch
+
+
+class AllWindows:
+    """Every window of a split's rows, to compute all of them."""
+
+    def __init__(self, split: EncodedSplit) -> None:
+        self._split = split
+        self.rows: Rows = np.repeat(np.arange(len(split)), split.num_windows)
+        """The row of each window `(windows,)`, in order."""
+        first = np.cumsum(split.num_windows) - split.num_windows
+        self._windows: Rows = np.arange(len(self.rows)) - first[self.rows]
+        self.lengths = split.lengths_of(self.rows, self._windows)
+        """Number of tokens of each window `(windows,)`."""
+
+    def padded(self, indices: Rows, *, pad_id: int) -> dict[str, npt.NDArray[np.int64]]:
+        """Return some windows as `EncodedSplit.padded` returns rows."""
+        return self._split.padded(self.rows[indices], pad_id=pad_id, windows=self._windows[indices])
 
 
 def _chunk_of(batch: pa.RecordBatch) -> _Chunk:

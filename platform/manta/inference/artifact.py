@@ -26,7 +26,7 @@ from manta.inference.formats import FORMAT_FILES, FORMER_FILES, WEIGHTS_FILE, In
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions
 from manta.labels import LabelSpace, Task
 from manta.storage.folders import disk_errors, write_atomically, written_folder
-from manta.texts import NumTexts, Text
+from manta.texts import LongTexts, NumTexts, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -64,6 +64,8 @@ class Manifest(BaseModel):
     """Number of texts per row: 1 for a text, 2 for a pair."""
     max_length: int
     """Maximum number of tokens per text or pair in training."""
+    long_texts: LongTexts = "cut"
+    """What is read of a text with more tokens: its start, or all of it in windows whose logits are averaged."""
     metrics: dict[str, float]
     """Metrics on the test split. Those with the prefix `validation_` are as measured in training, before calibration."""
     examples: list[Text]

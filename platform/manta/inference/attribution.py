@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from manta.errors import InputError
+from manta.texts import token_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from manta.labels import LabelSpace
     from manta.model.pooled import PooledClassifier
-    from manta.texts import Text
+    from manta.texts import LongTexts, Text
 
 STEPS = (8, 16, 32, 64, 128)
 """Numbers of points on the path from baseline to text, tried in order until the shares add up."""
@@ -77,7 +78,7 @@ class StoppedError(Exception):
 class Attributor:
     """A finished model that explains its answers. It is not thread-safe: only one thread at a time may use it."""
 
-    def __init__(self, folder: Path, *, labels: LabelSpace, max_length: int) -> None:
+    def __init__(self, folder: Path, *, labels: LabelSpace, max_length: int, long_texts: LongTexts = "cut") -> None:
         """Load the safetensors of a model folder on the CPU, regardless of the inference format that answers."""
         from transformers import AutoTokenizer
 
@@ -85,14 +86,22 @@ class Attributor:
 
         self._model = load_finished(folder).requires_grad_(False)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        self._labels, self._max_length = labels, max_length
+        self._labels, self._max_length, self._long_texts = labels, max_length, long_texts
 
     def explain(self, text: Text, *, label: str, should_stop: Callable[[], bool] = lambda: False) -> Explanation:
         """Return the words' shares in a label's log-odds. `should_stop` is called every few hundred milliseconds.
 
         Raises:
+            InputError: the text is read in several windows, or the tokenizer does not report positions.
             StoppedError: `should_stop` returned True.
         """
+        if self._long_texts == "windows":
+            ids = token_ids(self._tokenizer, [text], max_length=self._max_length, long_texts="windows")["input_ids"][0]
+            if len(ids) > self._max_length:
+                raise InputError(
+                    f"this text is read in {-(-len(ids) // self._max_length)} windows, and only texts of one window "
+                    f"({self._max_length} tokens) are explained; give a part of it."
+                )
         return explain(
             self._model,
             self._tokenizer,

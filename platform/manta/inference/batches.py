@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from manta.windows import pooled, windows_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,17 +25,24 @@ def run_batches(
     tokens: TokenLists,
     *,
     num_labels: int,
+    max_length: int,
     on_rows_done: Callable[[int], None] | None = None,
 ) -> Floats:
-    """Compute logits `(rows, labels)` for the result of `manta.texts.token_ids`, in batches of similar length."""
-    lengths = np.array([len(row) for row in tokens["input_ids"]])
+    """Compute logits `(rows, labels)` for the result of `manta.texts.token_ids`, in batches of similar length.
+
+    A row with more than `max_length` tokens is a text in windows: its logits are the mean of theirs.
+    """
+    windows, row_of = windows_of(tokens, max_length=max_length)
+    lengths = np.array([len(ids) for ids in windows["input_ids"]])
     result = np.empty((len(lengths), num_labels), dtype=np.float32)
-    for rows in token_batches(lengths, max_tokens=forward.batch_tokens):
-        batch = {name: [values[row] for row in rows] for name, values in tokens.items()}
-        result[rows] = forward(dict(tokenizer.pad(batch, return_tensors="np")))
+    missing = np.bincount(row_of)
+    for chosen in token_batches(lengths, max_tokens=forward.batch_tokens):
+        batch = {name: [values[index] for index in chosen] for name, values in windows.items()}
+        result[chosen] = forward(dict(tokenizer.pad(batch, return_tensors="np")))
+        np.subtract.at(missing, row_of[chosen], 1)
         if on_rows_done is not None:
-            on_rows_done(len(rows))
-    return result
+            on_rows_done(int((missing[np.unique(row_of[chosen])] == 0).sum()))
+    return pooled(result, row_of)
 
 
 def token_batches(lengths: npt.NDArray[np.int64], *, max_tokens: int) -> list[npt.NDArray[np.int64]]:

@@ -33,6 +33,7 @@ from manta.inference.golden import rounded
 from manta.model.forward import load_openvino
 from manta.storage.folders import disk_errors, partial_beside
 from manta.texts import token_ids
+from manta.windows import pooled, windows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from manta.labels import Floats, Targets
     from manta.model.forward import Forward
     from manta.texts import Text, TokenLists
+    from manta.windows import Rows
 
 MAX_ROWS = 1000
 """Maximum number of rows of the comparison. They are taken at even distances."""
@@ -113,9 +115,10 @@ class FormatTrial:
         self._num_threads, self._device = num_threads, device
         self._labels = artifact.manifest.label_space
         self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path, trust_remote_code=False)
-        self._tokens = self._tokenised(texts)
+        self._tokens, self._rows = self._windows(texts)
         golden = artifact.golden()
-        self._golden = [] if golden is None else self._single_rows(self._tokenised(golden.texts))
+        tokens, self._golden_rows = self._windows([] if golden is None else golden.texts)
+        self._golden = self._single_rows(tokens)
 
     def formats(self, folder: Path, *, training_texts: Sequence[Text]) -> list[InferenceFormat]:
         """Make each CPU format as files in `folder` and judge it. The model is converted once, and int8 is made from the result."""
@@ -127,7 +130,7 @@ class FormatTrial:
         except Exception as error:  # noqa: BLE001  # tracing may raise any error; the model is then served without these formats
             return [unmade(name, f"it could not be made ({_reason(error)})") for name in CPU_FORMATS]
         try:
-            quantize(whole, reduced, batches=self._single_rows(self._tokenised(training_texts)))
+            quantize(whole, reduced, batches=self._single_rows(self._windows(training_texts)[0], most=len(training_texts)))
         except Exception as error:  # noqa: BLE001  # as above
             refused = unmade("openvino-int8", f"it could not be made ({_reason(error)})")
             return [self.judged("openvino-fp32", folder), refused]
@@ -138,10 +141,12 @@ class FormatTrial:
         try:
             forward = load_format(folder, name, device=self._device, num_threads=self._num_threads)
             started = time.perf_counter()
-            logits = run_batches(forward, self._tokenizer, self._tokens, num_labels=len(self._labels.names))
+            max_length, num_labels = self._artifact.manifest.max_length, len(self._labels.names)
+            of_windows = run_batches(forward, self._tokenizer, self._tokens, num_labels=num_labels, max_length=max_length)
             seconds = time.perf_counter() - started
-            change = self._neighbour_change(forward, logits)
-            golden = np.concatenate([forward(row) for row in self._golden]) if self._golden else None
+            change = self._neighbour_change(forward, of_windows)
+            logits = pooled(of_windows, self._rows)
+            golden = pooled(np.concatenate([forward(row) for row in self._golden]), self._golden_rows) if self._golden else None
         except Exception as error:  # noqa: BLE001  # an engine may raise any error
             return unmade(name, f"it does not run ({_reason(error)})")
         size = sum((folder / file).stat().st_size for file in FORMAT_FILES[name])
@@ -166,15 +171,20 @@ class FormatTrial:
             changes.append(np.abs(found - expected[group]).max())
         return float(max(changes))
 
-    def _tokenised(self, texts: Sequence[Text]) -> TokenLists:
-        return token_ids(self._tokenizer, texts, max_length=self._artifact.manifest.max_length)
+    def _windows(self, texts: Sequence[Text]) -> tuple[TokenLists, Rows]:
+        """Return the tokens of all windows of the texts, and the text of each; one window for each text that is not long."""
+        manifest = self._artifact.manifest
+        if not texts:
+            return {"input_ids": []}, np.empty(0, dtype=np.int64)
+        tokens = token_ids(self._tokenizer, texts, max_length=manifest.max_length, long_texts=manifest.long_texts)
+        return windows_of(tokens, max_length=manifest.max_length)
 
-    def _single_rows(self, tokens: TokenLists) -> list[dict[str, Any]]:
-        """Return one batch for each row, without padding."""
+    def _single_rows(self, tokens: TokenLists, *, most: int | None = None) -> list[dict[str, Any]]:
+        """Return one batch for each row, or for `most` rows at even distances, without padding."""
         num_rows = len(tokens["input_ids"])
         return [
             dict(self._tokenizer.pad({name: [values[row]] for name, values in tokens.items()}, return_tensors="np"))
-            for row in range(num_rows)
+            for row in (range(num_rows) if most is None else spread(num_rows, count=most))
         ]
 
 

@@ -118,8 +118,8 @@ class _Timing:
 
     def _logits(self, forward: Forward, texts: Sequence[Text]) -> Floats:
         manifest = self._artifact.manifest
-        tokens = token_ids(self._tokenizer, texts, max_length=manifest.max_length)
-        return run_batches(forward, self._tokenizer, tokens, num_labels=len(manifest.labels))
+        tokens = token_ids(self._tokenizer, texts, max_length=manifest.max_length, long_texts=manifest.long_texts)
+        return run_batches(forward, self._tokenizer, tokens, num_labels=len(manifest.labels), max_length=manifest.max_length)
 
 
 def _key(artifact: ModelArtifact, names: Sequence[FormatName]) -> str:

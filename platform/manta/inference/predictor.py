@@ -87,9 +87,9 @@ class Predictor:
     def logits(self, texts: Sequence[Text], *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
         """Return logits `(texts, labels)` in the order of the texts.
 
-        Texts are cut at the length the model was trained with and sorted by length. They run in batches of a limited number of
-        tokens, padding included. `on_rows_done` is called with the number of rows of each finished batch. At most `MOST_ROWS` are
-        tokenized at a time.
+        Texts are cut at the length the model was trained with, or read in windows, as in training. Sorted by length, they run in
+        batches of a limited number of tokens, padding included. `on_rows_done` is called with the number of rows of each finished
+        batch. At most `MOST_ROWS` are tokenized at a time.
 
         Raises:
             InputError: a pair was given to a model that reads single texts, or the other way round.
@@ -101,7 +101,7 @@ class Predictor:
         return np.concatenate([self.logits_of(self._tokens(part), on_rows_done=on_rows_done) for part in parts])
 
     def tokenise(self, texts: Sequence[Text]) -> TokenLists:
-        """Return the token ids of at least one text or pair, cut at the length the model was trained with.
+        """Return the token ids of at least one text or pair, cut at the length the model was trained with or in windows of it.
 
         Raises:
             InputError: a pair was given to a model that reads single texts, or the other way round.
@@ -110,12 +110,14 @@ class Predictor:
         return self._tokens(texts)
 
     def check_lengths(self, texts: Sequence[Text]) -> None:
-        """Check that no text or pair would be cut.
+        """Check that no text or pair would be cut. A model that reads long texts in windows cuts none.
 
         Raises:
             InputError: one has more tokens than the model was trained with.
         """
         most = self.artifact.manifest.max_length
+        if self.artifact.manifest.long_texts == "windows":
+            return
         for number, length in enumerate(num_tokens(self._tokenizer, texts), start=1):
             if length > most:
                 raise InputError(f"text {number} of {len(texts)} has {length} tokens, and the model reads {most}; shorten it.")
@@ -127,7 +129,8 @@ class Predictor:
             raise InputError(f"text {wrong + 1} of {len(texts)}: {wrong_kind_sentence(num_texts)}.")
 
     def _tokens(self, texts: Sequence[Text]) -> TokenLists:
-        return token_ids(self._tokenizer, texts, max_length=self.artifact.manifest.max_length)
+        manifest = self.artifact.manifest
+        return token_ids(self._tokenizer, texts, max_length=manifest.max_length, long_texts=manifest.long_texts)
 
     @property
     def batch_tokens(self) -> int:
@@ -136,7 +139,14 @@ class Predictor:
 
     def logits_of(self, tokens: TokenLists, *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
         """Return logits `(rows, labels)` for the result of `tokenise`, in its order."""
-        return run_batches(self._forward, self._tokenizer, tokens, num_labels=len(self.labels.names), on_rows_done=on_rows_done)
+        return run_batches(
+            self._forward,
+            self._tokenizer,
+            tokens,
+            num_labels=len(self.labels.names),
+            max_length=self.artifact.manifest.max_length,
+            on_rows_done=on_rows_done,
+        )
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
         """Return the labels and the probabilities of each text or pair.

@@ -190,8 +190,10 @@ def _training(manifest: Manifest) -> str:
 def _limits(manifest: Manifest, language: str | None) -> str:
     spoken = f"its encoder was trained on {language}" if language else "what languages its encoder knows is not recorded"
     unit = "pair of texts" if manifest.num_texts == 2 else "text"
+    cut = f"It reads the first {manifest.max_length} tokens of a {unit}; the rest is cut off."
+    windows = f"It reads a longer text in windows of {manifest.max_length} tokens and averages their logits. Other programs cut it."
     lines = [
-        f"It reads the first {manifest.max_length} tokens of a {unit}; the rest is cut off.",
+        windows if manifest.long_texts == "windows" else cut,
         "It knows the labels above and no other: a text that fits none of them gets one all the same."
         if manifest.task != "multilabel"
         else "It knows the labels above and no other.",

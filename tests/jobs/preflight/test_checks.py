@@ -104,13 +104,18 @@ def sample_of(*lengths: int, num_rows: int | None = None) -> TokenSample:
 
 def test_texts_that_are_cut_are_a_warning() -> None:
     sample = sample_of(*range(10, 110))
-    fine = checks.check_tokens(sample, max_length=128)
+    fine = checks.check_tokens(sample, max_length=128, data=DataConfig(train="rows.csv"))
     assert (fine.status, "cuts 0.0%." in fine.words) == ("OK", True)
-    cut = checks.check_tokens(sample, max_length=59)
+    cut = checks.check_tokens(sample, max_length=59, data=DataConfig(train="rows.csv"))
     assert cut.status == "warning"
     assert "model.max_length 59 cuts 50.0%" in cut.words
     assert "104 would keep 95% of the texts whole" in cut.words
-    every = checks.check_tokens(dataclasses.replace(sample, num_rows=5000), max_length=4)
+    # of step 43: 50 texts have one window, 43 two and 7 three
+    assert "data.long_texts: windows would read all of each text: 1.6 windows a text" in cut.words
+    read = checks.check_tokens(sample, max_length=59, data=DataConfig(train="rows.csv", long_texts="windows"))
+    assert read.status == "OK"
+    assert "reads in windows 50.0%. That is 1.6 windows a text on average" in read.words
+    every = checks.check_tokens(dataclasses.replace(sample, num_rows=5000), max_length=4, data=DataConfig(train="rows.csv"))
     assert "cuts 100.0% (of 100 sampled rows)" in every.words
     assert (sample.longest(59), sample.longest(500)) == (59, 109)
 

@@ -120,9 +120,9 @@ def test_rows_that_are_read_ahead_are_those_of_the_batches_in_their_order(
 ) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     batches = rows.batches.epoch(0)
-    plain = list(rows.steps(batches, rank=1, world_size=2, num_micro=2))
+    plain = list(rows.steps(batches, epoch=0, rank=1, world_size=2, num_micro=2))
     rows._is_on_gpu = True
-    ahead = list(rows.steps(batches, rank=1, world_size=2, num_micro=2))
+    ahead = list(rows.steps(batches, epoch=0, rank=1, world_size=2, num_micro=2))
     assert len(plain) == len(ahead) == len(batches)
     num_masks = 0
     for batch, of_step, read in zip(batches, plain, ahead, strict=True):

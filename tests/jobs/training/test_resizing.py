@@ -112,7 +112,7 @@ def interrupted_and_whole(rank: int, folder: str) -> None:
         return Training(WorkerSetup(**prepared, checkpoints=f"{folder}/{name}", num_threads=1, board=board, run_name=name))
 
     stopped = training("stopped")
-    steps = stopped.rows.steps(stopped.rows.batches.epoch(0), rank=rank, world_size=2, num_micro=stopped.num_micro)
+    steps = stopped.rows.steps(stopped.rows.batches.epoch(0), epoch=0, rank=rank, world_size=2, num_micro=stopped.num_micro)
     for number in range(5):
         if number == 3 and rank == 0:
             board.want_checkpoint("stopped")
