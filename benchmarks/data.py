@@ -1,4 +1,6 @@
-"""How well `manta data check` finds planted label errors: `python benchmarks/data.py --data DIR`.
+"""How well `manta data check` finds planted label errors, and what `manta data suggest` saves.
+
+`--measures labels,forecast` are those of `labels_needed.py`. The measure `check` is this:
 
 Labels of training rows are exchanged by a seed: a tenth or a fifth of them with any other label, or a tenth with the label whose
 mean embedding is nearest. The embedded encoder is frozen, and every score ranks the rows by the same probabilities:
@@ -34,6 +36,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from labels_needed import FORECASTS, RUNS, coverage_table, forecasts, labels_needed, needed_table, true_law
 from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.data.dataset import Split, checked_splits
@@ -48,6 +51,9 @@ from quality_results import append_result, read_results
 RESULTS = Path(__file__).parent / "results" / "data.jsonl"
 Scores = npt.NDArray[np.float64]
 PLANTED = {"uniform-10": 0.1, "uniform-20": 0.2, "similar-10": 0.1}
+NUM_DRAWN = 3
+"""Different draws of a set's rows. Further runs begin with other rows of these."""
+WAYS = ("random", "margin", "entropy", "diversity", "both")
 FIXED = (0.5, 1.0, 2.0)
 """The numbers of suspects that are looked at, as multiples of the number of planted errors."""
 
@@ -92,18 +98,26 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder that holds sst2, banking77 and agnews; the bundled samples need none")
     parser.add_argument("--cases", type=lambda text: text.split(","), default=list(CASES))
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--measures", type=lambda text: text.split(","), default=["check", "labels", "forecast"])
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if not arguments.table:
-        measure(arguments)
-    print_tables(read_results(arguments.results))
+        if "check" in arguments.measures:
+            measure(arguments)
+        if "labels" in arguments.measures and arguments.data is not None:
+            measure_labels(arguments)
+        if "forecast" in arguments.measures and arguments.data is not None:
+            measure_forecasts(arguments)
+    results = read_results(arguments.results)
+    print_tables([row for row in results if "planted" in row])
+    print("\nLabels needed\n\n" + "\n".join(needed_table(results)) + "\n\nForecasts\n\n" + "\n".join(coverage_table(results)))
     return 0
 
 
 def measure(arguments: argparse.Namespace) -> None:
     """Run every case that is not in the results."""
-    known = {(row["case"], row["planted"], row["seed"]) for row in read_results(arguments.results)}
+    known = {(row["case"], row["planted"], row["seed"]) for row in read_results(arguments.results) if "planted" in row}
     for name in arguments.cases:
         if arguments.data is None and not CASES[name].chooses:
             continue
@@ -117,6 +131,41 @@ def measure(arguments: argparse.Namespace) -> None:
                     row = {"case": name, "planted": kind, "seed": seed, "chooses": CASES[name].chooses, **found}
                     append_result(arguments.results, row | {"cpu_s": round(time.process_time() - started, 1)})
                     print(name, kind, seed, {key: round(value, 3) for key, value in found["auprc"].items()}, flush=True)
+
+
+def measure_labels(arguments: argparse.Namespace) -> None:
+    """Measure the labels that each way of choosing rows needs, where it is not in the results."""
+    results = read_results(arguments.results)
+    known = {(row["case"], row["way"], row["seed"]) for row in results if row.get("measure") == "labels"}
+    for case in [name for name in arguments.cases if name in RUNS]:
+        for seed in range(RUNS[case]):
+            ways = [way for way in WAYS if (case, way, seed) not in known]
+            drawn = draw(CASES[case], arguments.data, seed=seed % NUM_DRAWN) if ways else None
+            for way in ways:
+                if drawn is not None:
+                    found = labels_needed(drawn, case, way, seed=seed)
+                    append_result(arguments.results, {"measure": "labels", "case": case, "way": way, "seed": seed, **found})
+                    print(case, way, seed, found["labels"], flush=True)
+
+
+def measure_forecasts(arguments: argparse.Namespace) -> None:
+    """Make the forecasts that are not in the results."""
+    results = read_results(arguments.results)
+    known = {(row["case"], row["run"]) for row in results if row.get("measure") == "forecast"}
+    for case in [name for name in arguments.cases if name in FORECASTS]:
+        runs = [run for run in range(FORECASTS[case][1]) if (case, run) not in known]
+        if runs:
+            drawn = draw(CASES[case], arguments.data, seed=0)
+            law = true_law(drawn)
+            for run in runs:
+                for found in list(forecasts(drawn, case, run=run, law=law)):
+                    append_result(arguments.results, {"measure": "forecast", "case": case, "run": run, **found})
+                    print(case, run, form_of(found), flush=True)
+
+
+def form_of(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what is printed of a forecast."""
+    return {name: found[name] for name in ("form", "true", "low", "labels", "high", "reason")}
 
 
 def draw(case: Case, folder: Path | None, *, seed: int) -> Drawn:

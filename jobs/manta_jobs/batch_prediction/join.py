@@ -109,7 +109,7 @@ def _write_csv(rows: Iterable[dict[str, Any]], target: Path, *, columns: Sequenc
         for row in rows:
             if row.get(label_lists) is not None:
                 row[label_lists] = LABEL_SEPARATOR.join(row[label_lists])
-            writer.writerow([_cell(row.get(name)) for name in columns])
+            writer.writerow([csv_cell(row.get(name)) for name in columns])
 
 
 def _write_parquet(tables: Iterable[pa.Table], target: Path, *, schema: pa.Schema) -> None:
@@ -142,7 +142,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date | time) else str(value)
 
 
-def _cell(value: Any) -> str:
+def csv_cell(value: Any) -> str:
     """Return a value as a CSV field: empty for null, JSON for lists and structures."""
     if isinstance(value, float):
         return repr(value)

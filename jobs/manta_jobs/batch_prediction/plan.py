@@ -150,7 +150,7 @@ def make_plan(kind: Kind, files: Sequence[InputFile], *, text_columns: Sequence[
     columns = tuple(dict.fromkeys(name for found in plans for name in found.columns))
     numbered = [chunk.model_copy(update={"file": index}) for index, found in enumerate(plans) for chunk in found.chunks]
     if not numbered:
-        raise InputError(f"{files[0].url}: no rows; there is nothing to predict.")
+        raise InputError(f"{files[0].url}: no rows; give a file that has some.")
     missing = frozenset.intersection(*(found.missing for found in plans))
     if missing:
         raise _no_column(files[0].url, min(missing), columns)

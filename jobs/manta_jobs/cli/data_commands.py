@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
 
 data = typer.Typer(help="Look at labeled rows before a model learns from them.", no_args_is_help=True)
-
-
-@data.callback()
-def _group() -> None:
-    """Keep `check` a command of its own, as a group with a single command would have none."""
 
 
 @data.command()
@@ -44,6 +40,47 @@ def check(
 
     result = check_labels(config, data=rows, is_experiment=is_experiment, out=out, console=console)
     show_check(result, console, is_experiment=is_experiment)
+    print_result(result.to_dict(), as_json=json)
+
+
+@data.command()
+def suggest(
+    rows: Annotated[str, typer.Argument(help="An experiment's YAML file, or a file of labeled rows.", metavar="EXPERIMENT_OR_CSV")],
+    pool: Annotated[
+        str, typer.Argument(help="Unlabeled rows: a CSV, TSV, JSONL or Parquet file, or a folder of such files.", metavar="POOL")
+    ],
+    count: Annotated[int, typer.Option(help="The number of rows to label next.", min=1)] = 50,
+    text: Annotated[str | None, typer.Option(help="The text column of both files. Default: text.", metavar="COLUMN")] = None,
+    label: Annotated[str | None, typer.Option(help="The label column of a file of rows. Default: label.", metavar="COLUMN")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Forecast how many more labels bring accuracy to this share, such as 0.95.", min=0.0, max=1.0),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for the chosen rows. In one that exists, rows with a label are kept and learned from, and the others are "
+            "replaced. Default: POOL-to-label.csv in this folder.",
+            metavar="FILE.csv",
+        ),
+    ] = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Choose the unlabeled rows to label next: uncertain ones that differ from each other."""
+    is_experiment = rows.lower().endswith((".yaml", ".yml"))
+    config = _config(rows, text=text, label=label, overrides=set_, is_experiment=is_experiment)
+    file = out if out is not None else Path(f"{Path(pool).name.split('.')[0]}-to-label.csv")
+    console = people_console()
+    with working(console, LOADING):
+        from manta_jobs.data.suggest import suggest as choose
+        from manta_jobs.data.suggest_view import show_suggested
+
+    result = choose(config, pool, count=count, is_experiment=is_experiment, out=file, target=target, console=console)
+    given = {"--text": text, "--label": label, "--target": target, "--out": out}
+    options = [("--count", count), *given.items(), *(("--set", setting) for setting in set_ or ())]
+    words = ["manta", "data", "suggest", rows, pool, *(str(part) for pair in options if pair[1] is not None for part in pair)]
+    show_suggested(result, console, command=shlex.join(words), experiment=rows if is_experiment else None)
     print_result(result.to_dict(), as_json=json)
 
 

@@ -40,6 +40,11 @@ class Neighbors:
         """Distances `(rows, neighbors)` of the embeddings, from 0 to 2."""
         return np.sqrt(np.maximum(2 - 2 * self.similarity, 0))
 
+    @property
+    def near(self) -> float:
+        """The distance up to which two rows are near-duplicates."""
+        return max(NEAR * float(np.median(self.distance[:, 0])), SAME)
+
 
 def nearest(vectors: Floats, *, num_neighbors: int = NUM_NEIGHBORS) -> Neighbors:
     """Return the neighbors of embeddings `(rows, hidden)` of length 1. All pairs are compared, block by block."""
@@ -60,11 +65,26 @@ def nearest(vectors: Floats, *, num_neighbors: int = NUM_NEIGHBORS) -> Neighbors
 
 def contradicted(neighbors: Neighbors, targets: Targets) -> Flags:
     """Return which rows `(rows,)` have a near-duplicate with another label."""
-    distance = neighbors.distance
-    near = distance <= max(NEAR * float(np.median(distance[:, 0])), SAME)
+    near = neighbors.distance <= neighbors.near
     others = targets[neighbors.rows]
     differs = others != targets[:, None] if targets.ndim == 1 else (others != targets[:, None, :]).any(axis=2)
     return np.asarray((near & differs).any(axis=1))
+
+
+def without_near_copies(vectors: Floats, *, most: int) -> Indices:
+    """Return the first `most` rows of embeddings `(rows, hidden)` that are near-duplicates of no earlier row among them."""
+    if len(vectors) < 2:
+        return np.arange(len(vectors))
+    least = 1 - nearest(vectors[: 2 * most], num_neighbors=1).near ** 2 / 2
+    kept: list[int] = []
+    rows = np.empty((min(most, len(vectors)), vectors.shape[1]), dtype=vectors.dtype)
+    for index, vector in enumerate(vectors):
+        if not kept or float((rows[: len(kept)] @ vector).max()) < least:
+            rows[len(kept)] = vector
+            kept.append(index)
+        if len(kept) == most:
+            break
+    return np.array(kept)
 
 
 def outliers(neighbors: Neighbors) -> Flags:

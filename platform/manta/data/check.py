@@ -153,14 +153,14 @@ def _label_fault(label: Any, separator: str | None) -> str | None:
     if separator is not None:
         for part in _parts(label, separator):
             if _label_name(part) is None:
-                fault = "one of the labels is missing" if _is_missing(part) else f"{_shown(part)} is not a word or an integer"
+                fault = "one of the labels is missing" if is_missing(part) else f"{_shown(part)} is not a word or an integer"
                 return f"{fault} in {_shown(label)}"
         return None
     if _label_name(label) is not None:
         return None
     if isinstance(label, list | tuple):
         return f"{_shown(label)} is not a word or an integer (lists of labels need model.task multilabel)"
-    return f"{_shown(label)} is not a word or an integer" if not _is_missing(label) else "the label is missing"
+    return f"{_shown(label)} is not a word or an integer" if not is_missing(label) else "the label is missing"
 
 
 def _names(label: Any, separator: str | None) -> RowLabels:
@@ -187,7 +187,8 @@ def _phrase(labels: RowLabels, *, short: bool = False) -> str:
     return listed if short else f"the label{'s' * (len(labels) > 1)} {listed}"
 
 
-def _is_missing(label: Any) -> bool:
+def is_missing(label: Any) -> bool:
+    """Tell whether a row with this value has no label."""
     return label is None or (isinstance(label, str) and is_empty(label)) or (isinstance(label, float) and math.isnan(label))
 
 
@@ -195,7 +196,7 @@ def _label_name(label: Any) -> str | None:
     """Return the name of a label: a word, an integer, true or false, or the name of an object such as {"name": "billing"}."""
     if isinstance(label, dict):
         label = label.get("name")
-    if _is_missing(label):
+    if is_missing(label):
         return None
     if isinstance(label, bool):
         return str(label).lower()

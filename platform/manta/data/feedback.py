@@ -1,5 +1,7 @@
 """Merging of feedback on a served model's answers, as `POST /v1/feedback` stores it, into the training rows.
 
+A file of rows that people labeled, such as that of `manta data suggest`, is merged likewise. Its rows without a label are left out.
+
 It is merged after validation and test rows are set aside. So these stay the same, and both models can be compared on them. Each
 text has one label in the training rows: that of the latest feedback.
 """
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from manta.config import DataConfig
+    from manta.data.collect import Rows
     from manta.labels import LabelSpace, RowLabels, Targets
     from manta.texts import Text
 
@@ -55,7 +58,13 @@ def with_feedback(
         InputError: the file is missing or wrong, or has a label that the training rows do not have.
     """
     columns = ("first", "second") if len(config.text_columns) == 2 else "text"
-    rows = read_rows(location, "feedback", config.model_copy(update={"text": columns, "label": "label", "encoding": "auto"}))
+    form = {"text": columns, "label": "label", "encoding": "auto", "header": True, "delimiter": "auto"}
+    rows = read_rows(location, "feedback", config.model_copy(update=form))
+    num_read = len(rows.texts)
+    rows = _labeled(rows) if labels.task != "multilabel" else rows  # where rows have several labels, no label is an answer, too
+    num_unlabeled = num_read - len(rows.texts)
+    if num_read and not rows.texts:
+        return Merged(texts, targets, (f"no row of {location} has a label yet.",))
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
     naming = Naming(config, {look_alikes.folded(name): name for name in labels.names} if config.normalize_labels else None)
     renamed = names.map(naming.of)
@@ -80,11 +89,19 @@ def with_feedback(
             merged[at] = target
     is_new = np.array([text not in places for text in said], dtype=bool)
     new = [text for text in said if text not in places]
-    warnings = _warnings(location, num_added=len(new), num_left_out=len(left_out), changed=changed)
+    warnings = _warnings(location, num_added=len(new), num_left_out=len(left_out), num_unlabeled=num_unlabeled, changed=changed)
     return Merged(with_added(texts, new), np.concatenate([merged, encoded[is_new]]), (*sentences, *warnings))
 
 
-def _warnings(location: str, *, num_added: int, num_left_out: int, changed: list[tuple[Text, RowLabels]]) -> tuple[str, ...]:
+def _labeled(rows: Rows) -> Rows:
+    """Return the rows that have a label."""
+    kept = [index for index, label in enumerate(rows.labels) if not check.is_missing(label)]
+    return rows if len(kept) == len(rows.texts) else rows.take(np.array(kept, dtype=np.int64))
+
+
+def _warnings(
+    location: str, *, num_added: int, num_left_out: int, num_unlabeled: int, changed: list[tuple[Text, RowLabels]]
+) -> tuple[str, ...]:
     sentences = [f"texts of the feedback that join the training rows: {num_added} ({location})."]
     if changed:
         new = [f"{_short(text)} is now {', '.join(names_of(label)) or 'no label'}" for text, label in changed[:MOST_SHOWN]]
@@ -93,6 +110,8 @@ def _warnings(location: str, *, num_added: int, num_left_out: int, changed: list
         sentences.append(f"training rows with another label than the feedback, which counts: {len(changed)} ({shown}).")
     if num_left_out:
         sentences.append(f"texts of the feedback that are validation or test rows, and not trained on: {num_left_out}.")
+    if num_unlabeled:
+        sentences.append(f"rows of the feedback that have no label yet, and are left out: {num_unlabeled}.")
     return tuple(sentences)
 
 
