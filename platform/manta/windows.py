@@ -43,5 +43,5 @@ def pooled(values: Floats, rows: Rows) -> Floats:
 
 def num_windows(num_tokens: npt.NDArray[np.int64], *, max_length: int, num_special: int) -> npt.NDArray[np.int64]:
     """Return how many windows texts have, from the tokens of each `(texts,)` with its special tokens, before anything is cut."""
-    step = max_length - num_special - window_overlap(max_length, num_special=num_special)
+    step = max(1, max_length - num_special - window_overlap(max_length, num_special=num_special))
     return np.array([1 + max(0, math.ceil((count - max_length) / step)) for count in num_tokens.tolist()], dtype=np.int64)

@@ -147,7 +147,8 @@ def check_tokens(sample: TokenSample, *, max_length: int, data: DataConfig) -> C
     typical, long = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
     share = sample.share_cut(max_length)
     of = "" if len(lengths) == sample.num_rows else f" (of {len(lengths):,} sampled rows)"
-    cost = f"{sample.windows_per_text(max_length):.1f} windows a text on average, and so many times the time of each answer"
+    windows = f"{sample.windows_per_text(max_length):.1f}"
+    cost = f"{windows} windows a text on average, so an answer takes about {windows} times as long as with cut"
     does = "reads in windows" if data.long_texts == "windows" else "cuts"
     words = (
         f"{histogram(lengths)} tokens, half of the texts at most {typical}; model.max_length {max_length} {does} {share:.1%}{of}."

@@ -20,7 +20,7 @@ from manta.errors import InputError
 from manta.label_check.decisions import LabelDecision, add_decisions
 from manta.label_check.suspects import Suspects
 from manta.labels import LabelSpace
-from manta_jobs.data.check import LabelCheck, check_labels
+from manta_jobs.data.check import LabelCheck, all_rows, check_labels
 from manta_jobs.data.doubts import doubts, held_out_suspects, overlaps
 from manta_jobs.data.embeddings import FOLDER, embeddings
 from manta_jobs.data.neighbors import contradicted, nearest, outliers
@@ -126,6 +126,23 @@ def test_embeddings_go_on_where_an_interruption_left_them(tiny_model: Path, tmp_
     cache.write_bytes(content[: len(content) // 2])
     np.testing.assert_allclose(embeddings(texts, config, console=people_console()), whole, rtol=0, atol=1e-5)
     assert cache.stat().st_size == len(content)
+
+
+def test_new_names_of_labels_count_in_a_check(three_classes: Path, tiny_model: Path) -> None:
+    config = config_of({"train": str(three_classes), "labels": {"billing": "money", "account": None}}, tiny_model)
+    rows = all_rows(config, is_experiment=False)
+    assert rows.labels.names == ("delivery", "money")
+    assert len(rows.texts) == len(rows.places) == 160
+
+
+def test_windows_have_embeddings_of_their_own(tiny_model: Path) -> None:
+    texts = ["the parcel is late", "hello " * 60 + "parcel"]
+    cut = config_of({"train": "rows.csv"}, tiny_model)
+    first, other = (
+        embeddings(texts, config, console=people_console()) for config in (cut, cut.with_values({"data.long_texts": "windows"}))
+    )
+    np.testing.assert_allclose(other[0], first[0], rtol=0, atol=1e-6)
+    assert np.abs(other[1] - first[1]).max() > 1e-3
 
 
 def test_several_labels_a_row(several_labels: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 
 from manta.console import people_console
+from manta.data import load_dataset
 from manta.data.encode import EncodedSplit
 from manta.evaluation.metrics import classification_metrics
 from manta.inference.artifact import ModelArtifact
@@ -18,6 +21,7 @@ from manta.inference.predictor import Predictor
 from manta.storage.folders import RunFolder
 from manta_jobs.batch_prediction import predict
 from manta_jobs.runs.finish import kept_artifact
+from manta_jobs.runs.prepare import prepare
 from manta_jobs.runs.train import train
 from manta_jobs.training.batches import WorkerRows
 from manta_serve.api import create_api
@@ -30,8 +34,6 @@ from ..conftest import Outcome, experiment
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import torch
 
     from manta.config import ExperimentConfig
 
@@ -84,14 +86,8 @@ def test_a_linear_model_finds_the_word_in_windows(late_words: Path, tiny_model: 
     data = trained.run.path / "data" / "validation.arrow"
     assert EncodedSplit(data).num_windows.max() == 2
     embeddings = np.load(trained.run.path / "linear" / "validation.npy")
-    texts = [line["text"] for line in validation_rows(trained.config)]
+    texts = [str(text) for text in load_dataset(trained.config.data).validation.texts]
     check_every_way_to_ask(trained.artifact, texts, model.regression.logits(embeddings), tmp_path)
-
-
-def validation_rows(config: ExperimentConfig) -> list[dict[str, str]]:
-    from manta.data import load_dataset
-
-    return [{"text": str(text)} for text in load_dataset(config.data).validation.texts]
 
 
 @pytest.mark.timeout(400)
@@ -105,18 +101,12 @@ def test_a_fine_tuned_model_finds_it_and_answers_as_its_engine_did(
     prepared = outcome.prepared
     scores = classification_metrics(outcome.logits, prepared.dataset.validation.targets, labels=prepared.dataset.labels)
     assert scores["accuracy"] > 0.8
-    import dataclasses
-
     kept_artifact(dataclasses.replace(prepared, folder=run), prepared.config, kept=outcome.state.history[-1])
     texts = [str(text) for text in prepared.dataset.validation.texts]
     check_every_way_to_ask(ModelArtifact.load(run.artifact), texts, outcome.logits, tmp_path)
 
 
 def test_each_epoch_reads_the_next_window(late_words: Path, tiny_model: Path) -> None:
-    import torch
-
-    from manta_jobs.runs.prepare import prepare
-
     prepared = prepare(config_of(late_words, tiny_model, "windows", num_workers=1), verb="train", console=people_console())
     rows = WorkerRows(prepared.data.folder, prepared.config.train, folds=None, fold=None, pad_id=0, device=torch.device("cpu"))
     batch = rows.batches.epoch(0)[:1]
