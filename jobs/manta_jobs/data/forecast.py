@@ -30,7 +30,7 @@ FEWEST_ROWS, FEWEST_PER_LABEL = 100, 10
 EXPONENTS = (0.3, 0.8)
 """Bounds of the law's exponent, which a short curve hardly tells from its asymptote."""
 NUM_DRAWS, COVERAGE = 200, 0.9
-WIDEST = 5.0
+WIDEST = 10.0
 """The upper end of an interval over its lower end beyond which the curve tells too little."""
 FARTHEST = 20.0
 """Rows, as a multiple of the labeled ones, beyond which no forecast goes."""
@@ -94,6 +94,8 @@ class Forecast:
     """More labels that the target takes: the forecast, and the ends of its interval; None if the curve does not tell."""
     reason: str = ""
     """Why the curve does not tell, as a sentence."""
+    ends: tuple[float, float] | None = None
+    """Rows at the ends of the interval, perhaps infinite, also if the curve does not tell; None without a curve."""
 
     def sentence(self) -> str:
         """Return the forecast in one sentence."""
@@ -180,7 +182,8 @@ def power_law(sizes: Floats | Indices, accuracy: Floats, *, exponents: tuple[flo
 
     start = (min(float(accuracy.max()) + 0.02, 1.0), max(float(accuracy.max() - accuracy.min()) / 2, 1e-3), 0.5)
     found, _ = curve_fit(law, shares, accuracy, p0=start, bounds=((0, 0, exponents[0]), (1.0, 1.0, exponents[1])), maxfev=5000)
-    return PowerLaw(*map(float, found), unit=unit)
+    asymptote, drop, exponent = map(float, found)
+    return PowerLaw(asymptote, drop, exponent, unit)
 
 
 def forecast(
@@ -195,9 +198,9 @@ def forecast(
     low, high = np.quantile(rows, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], method="nearest")
     reason = doubt(law.rows_for(target), float(low), float(high), laws, target=target, num_rows=num_rows)
     if reason:
-        return Forecast(target, num_rows, float(accuracy[-1]), points, reason=reason)
+        return Forecast(target, num_rows, float(accuracy[-1]), points, reason=reason, ends=(float(low), float(high)))
     more = [max(0, math.ceil(value - num_rows)) for value in (law.rows_for(target), low, high)]
-    return Forecast(target, num_rows, float(accuracy[-1]), points, (more[0], more[1], more[2]))
+    return Forecast(target, num_rows, float(accuracy[-1]), points, (more[0], more[1], more[2]), ends=(float(low), float(high)))
 
 
 def bootstrap(curve: LearningCurve, *, seed: int, exponents: tuple[float, float] = EXPONENTS) -> list[PowerLaw]:
@@ -218,6 +221,8 @@ def doubt(about: float, low: float, high: float, laws: list[PowerLaw], *, target
         return f"{unsure}: it may level off anywhere from {ends[0]:.1%} to {ends[1]:.1%}."
     if high > FARTHEST * num_rows:
         return f"{unsure}: they may be more than {FARTHEST:g} times the {num_rows:,} labeled rows."
+    if low <= num_rows < high:
+        return f"{unsure}: it may be reached already, and may take {math.ceil(high - num_rows):,} more."
     if high - num_rows > WIDEST * max(low - num_rows, 0.1 * num_rows):
-        return f"{unsure}: anything from {max(0, math.ceil(low - num_rows)):,} to {math.ceil(high - num_rows):,} is likely."
+        return f"{unsure}: anything from {math.ceil(low - num_rows):,} to {math.ceil(high - num_rows):,} is likely."
     return ""
