@@ -12,8 +12,8 @@ batch is drawn at random, the same for every way of choosing:
 SST-2 and AG News choose, BANKING77 only reports.
 
 Coverage: a forecast from some labeled rows aims at the accuracy that twice as many rows have on test rows, as a power law through
-fits to growing parts of all rows says. `free` leaves the exponent of the forecast between 0.05 and 2, `bounded` between 0.3 and 0.8,
-and `half` fixes it at a half.
+fits to growing parts of all rows says. `free` leaves the exponent of the forecast between 0.05 and 2, `bounded` between 0.3 and
+0.8, and `half` fixes it at a half.
 """
 
 from __future__ import annotations
