@@ -28,7 +28,7 @@ SMALLEST_SHARE = 8
 """The largest number of rows of the curve over the smallest one."""
 FEWEST_ROWS, FEWEST_PER_LABEL = 100, 10
 EXPONENTS = (0.3, 0.8)
-"""Bounds of the law's exponent, which a short curve hardly tells from its asymptote."""
+"""Bounds of the law's exponent, which a short curve hardly tells from its asymptote. A single value would cover no other law."""
 NUM_DRAWS, COVERAGE = 200, 0.9
 WIDEST = 10.0
 """The upper end of an interval over its lower end beyond which the curve tells too little."""
