@@ -1,1 +1,1 @@
-"""`manta data`: the check of labels."""
+"""`manta data`: the check of labels, and what to label next."""

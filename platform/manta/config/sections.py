@@ -59,7 +59,8 @@ class DataConfig(Section):
     test: str | None = None
     """Rows that are read once, at the very end. Without them, `test_fraction` of the training rows is set aside."""
     feedback: str | None = None
-    """Further training rows: the file in which a service stores feedback on its answers (`serve.feedback`). They are added after
+    """Further training rows: the file in which a service stores feedback on its answers (`serve.feedback`), or that of
+    `manta data suggest`, whose rows without a label are left out. They are added after
     validation and test rows were set aside. If a text is in both, the label of the feedback counts."""
     corrections: str | None = None
     """A file of decisions about labels (labels.jsonl), as people make them after `manta data check`. They are applied when rows are
