@@ -83,7 +83,7 @@ def test_code_edited_since_the_last_submission_runs(
         shutil.copytree(ROOT / folder, tmp_path / "checkout" / folder)
     folders = [str(tmp_path / "checkout" / folder) for folder in ("platform", "jobs", "serve", "ui")]
     environment = {"PYTHONPATH": os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])}
-    edited = tmp_path / "checkout" / "jobs" / "manta_jobs" / "train.py"
+    edited = tmp_path / "checkout" / "jobs" / "manta_jobs" / "runs" / "train.py"
     code = edited.read_text()
     for sentence in ("the first edit", "the second edit"):
         edited.write_text(code.replace("    started = time.monotonic()\n", f"    raise ValueError({sentence!r})\n", 1))
