@@ -25,7 +25,6 @@ from manta.model.pooled import load_encoder
 from manta.storage.folders import disk_errors
 from manta.storage.object_store import cache_folder
 from manta_jobs.cluster.connection import num_cores
-from manta_jobs.training.engine.build import resolve_precision
 from manta_jobs.training.linear import LINEAR_FOLDER, Embedder, Tally
 from manta_jobs.training.progress import Board, shown_progress
 
@@ -66,7 +65,7 @@ def _fingerprint(config: ExperimentConfig) -> str:
     """Return the hash of everything besides the text that an embedding depends on."""
     source = Path(pretrained_source(config.model.pretrained))
     windows = " windows" if config.data.long_texts == "windows" else ""
-    digest = hashlib.sha256(f"{config.model.max_length}{windows} {resolve_precision(config.train)}".encode())
+    digest = hashlib.sha256(f"{config.model.max_length}{windows} {config.train.precision}".encode())
     for file in sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else ():
         with file.open("rb") as stream:
             digest.update(str(file.relative_to(source)).encode() + hashlib.file_digest(stream, "sha256").digest())
