@@ -90,7 +90,7 @@ def test_code_edited_since_the_last_submission_runs(
         process = manta("submit", "train", path, **environment)
         words = process.communicate(timeout=120)[1]
         assert process.returncode == 1
-        assert words.splitlines()[-1] == f"Error: ValueError: {sentence}"
+        assert f"an error that it does not know: ValueError: {sentence}." in words.splitlines()[-1]
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(

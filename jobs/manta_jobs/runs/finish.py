@@ -127,7 +127,7 @@ def finish(
     facts: dict[str, Any] = {}
     if trained is not None:
         facts = compared_with_one_worker(trained.distribution or {}, artifact.manifest, storage=prepared.storage)
-    suspects = None if outcome.linear is None else held_out_suspects(outcome.linear.logits, dataset)
+    suspects = None if outcome.linear is None or not dataset.has_held_out else held_out_suspects(outcome.linear.logits, dataset)
     wall_s = time.monotonic() - started
     prepared.folder.write_report(
         {
@@ -216,7 +216,7 @@ def fine_tuned_artifact(
 
 
 def kept_artifact(
-    prepared: PreparedRun, config: ExperimentConfig, *, kept: dict[str, Any], average: WeightAverage | None
+    prepared: PreparedRun, config: ExperimentConfig, *, kept: dict[str, Any], average: WeightAverage | None = None
 ) -> ModelArtifact:
     """Return the artifact of the kept epoch's checkpoint, or of the kept average of several runs.
 

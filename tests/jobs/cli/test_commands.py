@@ -183,7 +183,7 @@ def test_the_options_of_evaluate_say_how_to_read_the_rows(
 def test_columns_that_do_not_fit_the_model_are_refused(
     num_texts: int, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    artifact = SimpleNamespace(manifest=SimpleNamespace(num_texts=num_texts))
+    artifact = SimpleNamespace(manifest=SimpleNamespace(num_texts=num_texts, config={}))
     monkeypatch.setattr("manta_jobs.runs.evaluate.find_model", lambda _: (artifact, None))
     assert run(monkeypatch, "evaluate", "desk", "rows.csv", *options) == 2
     error = " ".join(capsys.readouterr().err.split())

@@ -12,7 +12,7 @@ from manta.config.file import write_config
 from manta.console import people_console
 from manta.data import load_dataset
 from manta.inference.artifact import ModelArtifact
-from manta.inference.formats import FAST_FORMATS
+from manta.inference.formats import CPU_FORMATS
 from manta.inference.predictor import Predictor
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
@@ -35,7 +35,7 @@ def test_a_run_leaves_formats_that_answer_alike_and_a_card(
     manifest = model.artifact.manifest
     dataset = load_dataset(config.data)
     test = dataset.test
-    assert [(item.name, item.num_rows) for item in manifest.formats] == [(name, len(test)) for name in FAST_FORMATS]
+    assert [(item.name, item.num_rows) for item in manifest.formats] == [(name, len(test)) for name in CPU_FORMATS]
     assert manifest.formats[0].accepted
     assert manifest.metrics["accuracy"] == manifest.formats[0].reference_accuracy  # metrics are those of the safetensors
 
@@ -102,7 +102,7 @@ def test_a_version_serves_before_its_formats_join_it(
 
     ran_without_cluster("-c", RESUMED, version.run, folder=tmp_path)
     artifact = registry.fetch(registry.get("tiny"))
-    assert [item.name for item in artifact.manifest.formats] == list(FAST_FORMATS)
+    assert [item.name for item in artifact.manifest.formats] == list(CPU_FORMATS)
     assert artifact.manifest.formats[0].accepted
     golden = artifact.golden()
     assert golden is not None
