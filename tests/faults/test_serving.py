@@ -324,7 +324,11 @@ def test_two_hundred_clients_that_hang_up_leave_nothing_behind(
         f"name: desk\ndata: {{train: x.csv}}\nserve: {{max_queued_texts: 20000}}\nstorage: {storage.root}\n", encoding="utf-8"
     )
     command(str(experiment), "--port", str(port))
-    gone, queued, memory = 'manta_requests_total{path="/v1/classify",problem="client_gone"', "manta_queued_texts{", "manta_memory_bytes{"
+    gone, queued, memory = (
+        'manta_requests_total{path="/v1/classify",problem="client_gone"',
+        "manta_queued_texts{",
+        "manta_memory_bytes{",
+    )
 
     def once() -> float:
         before = figure(port, gone)
