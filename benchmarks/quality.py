@@ -8,7 +8,8 @@ Every system gets the same rows, drawn by the seed (`quality_cases.py`), and the
 - `trainer-5e-5x3` Hugging Face Trainer, batches of like length, learning rate 5e-5, 3 epochs, last epoch; `trainer-2e-4x5` likewise
 - `plain-loop`     AdamW at 2e-4, last epoch; 20, 10, 5 epochs at 8, 32, 128 rows a class, 3 with more
 - `manta`          `manta train` as it comes: it sets validation rows aside by itself, the others train on every row. Labels tell
-                   its versions apart: `before` and `after` fine-tune only, `ladder` has `train.method: auto`
+                   its versions apart: `before` and `after` fine-tune only, `ladder` is `train.method: auto` of two methods,
+                   `contrastive` of three
 - `manta-tuned`    `manta tune` as it comes
 - `bad-start`      `manta train` with learning rate 1e-3 and no dropout; only when asked for
 
