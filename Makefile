@@ -28,7 +28,7 @@ demo: install ## Tune, register, serve and open the page on the bundled messages
 test: install ## Run every test but those that kill processes
 	$(BIN)/python -m pytest -m "not faults" $(ARGS)
 
-test-fast: install ## Run the tests that need no Ray cluster, tracking server or browser, in under two minutes
+test-fast: install ## Run the tests that need no Ray cluster, tracking server or browser: about four minutes
 	$(BIN)/python -m pytest -m "not ray and not server and not page and not faults and not slow" $(ARGS)
 
 test-faults: install ## Run the tests that interrupt and kill processes
