@@ -1,4 +1,4 @@
-"""How well `manta data check` finds planted label errors, and what `manta data suggest` saves.
+"""Measurements of `manta data check` on planted label errors, and of the labels that `manta data suggest` saves.
 
 `--measures labels,forecast` are those of `labels_needed.py`. The measure `check` is this:
 
@@ -60,7 +60,7 @@ FIXED = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Case:
-    """Where the rows of a set are, and how many are drawn."""
+    """A set: the place of its rows, and the number that is drawn."""
 
     data: dict[str, Any]
     num_train: int

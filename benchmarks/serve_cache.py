@@ -1,4 +1,4 @@
-"""What the cache of answers saves: `python benchmarks/serve_cache.py`.
+"""Measurement of what the cache of answers saves: `python benchmarks/serve_cache.py`.
 
 `manta serve` with and without `serve.cached_answers`, one sentence a request over 32 connections from the same cores:
 

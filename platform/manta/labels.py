@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Task = Literal["binary", "multiclass", "multilabel"]
 Activation = Literal["sigmoid", "softmax", "none"]
-"""How logits become scores, by the names that Hugging Face's clients use."""
+"""Functions from logits to scores, by the names that Hugging Face's clients use."""
 Floats = npt.NDArray[np.floating]
 Targets = npt.NDArray[np.integer[Any]]
 """Class indices `(rows,)` as int64; for a multilabel task, 0 and 1 `(rows, labels)` as int8."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Text = str | tuple[str, str]
 NumTexts = Literal[1, 2]
 LongTexts = Literal["cut", "windows"]
-"""What is read of a text with more tokens than the model takes: its start, or all of it in overlapping windows."""
+"""Part that is read of a text with more tokens than the model takes: its start, or all of it in overlapping windows."""
 TokenLists = dict[str, list[list[int]]]
 """`input_ids` and, for some models that read text pairs, `token_type_ids`. Each holds one list of ids per row. A text in windows
 has them one after another."""

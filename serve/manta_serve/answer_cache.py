@@ -24,7 +24,7 @@ DIGEST_BYTES = 16
 
 @dataclass(slots=True)
 class _Row:
-    """What was computed for one text."""
+    """Logits of one text."""
 
     logits: Floats
     asked: int

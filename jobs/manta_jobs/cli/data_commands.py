@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
 
 data = typer.Typer(help="Look at labeled rows before a model learns from them.", no_args_is_help=True)
+RowsArgument = Annotated[
+    str, typer.Argument(help="An experiment's YAML file, or a file of labeled rows.", metavar="EXPERIMENT_OR_CSV")
+]
+LabelOption = Annotated[str | None, typer.Option(help="The label column of a file of rows. Default: label.", metavar="COLUMN")]
 
 
 @data.command()
 def check(
-    rows: Annotated[str, typer.Argument(help="An experiment's YAML file, or a file of labeled rows.", metavar="EXPERIMENT_OR_CSV")],
+    rows: RowsArgument,
     text: Annotated[str | None, typer.Option(help="The text column of a file of rows. Default: text.", metavar="COLUMN")] = None,
-    label: Annotated[str | None, typer.Option(help="The label column of a file of rows. Default: label.", metavar="COLUMN")] = None,
+    label: LabelOption = None,
     out: Annotated[
         Path | None, typer.Option(help="New file for all suspects. Default: one in the storage.", metavar="FILE.jsonl")
     ] = None,
@@ -45,13 +49,13 @@ def check(
 
 @data.command()
 def suggest(
-    rows: Annotated[str, typer.Argument(help="An experiment's YAML file, or a file of labeled rows.", metavar="EXPERIMENT_OR_CSV")],
+    rows: RowsArgument,
     pool: Annotated[
         str, typer.Argument(help="Unlabeled rows: a CSV, TSV, JSONL or Parquet file, or a folder of such files.", metavar="POOL")
     ],
     count: Annotated[int, typer.Option(help="The number of rows to label next.", min=1)] = 50,
     text: Annotated[str | None, typer.Option(help="The text column of both files. Default: text.", metavar="COLUMN")] = None,
-    label: Annotated[str | None, typer.Option(help="The label column of a file of rows. Default: label.", metavar="COLUMN")] = None,
+    label: LabelOption = None,
     target: Annotated[
         float | None,
         typer.Option(help="Forecast how many more labels bring accuracy to this share, such as 0.95.", min=0.0, max=1.0),

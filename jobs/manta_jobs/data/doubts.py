@@ -35,7 +35,7 @@ Probabilities = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Doubts:
-    """What the probabilities say about each row's label."""
+    """Doubts about the label of each row, from out-of-fold probabilities."""
 
     quality: npt.NDArray[np.float64]
     """Shape `(rows,)`, between 0 and 1; low is doubtful."""

@@ -1,4 +1,4 @@
-"""How many more labels bring accuracy to a target: a power law through the learning curve of the linear method.
+"""Forecast of the number of labels that bring accuracy to a target: a power law through the learning curve of the linear method.
 
 The law a - b·n^-c for n rows is that of Hestness et al. (2017, Deep Learning Scaling is Predictable, Empirically,
 https://arxiv.org/abs/1712.00409). The interval comes from a bootstrap over the judged rows and over the resamples.
@@ -61,7 +61,7 @@ class PowerLaw:
 
     asymptote: float
     drop: float
-    """How far below the asymptote accuracy is at `unit` rows."""
+    """Distance of the accuracy at `unit` rows from the asymptote."""
     exponent: float
     unit: float
 
@@ -81,7 +81,7 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a learning curve says about a target."""
+    """Forecast for a target accuracy, or the reason why there is none."""
 
     target: float
     num_rows: int

@@ -110,7 +110,7 @@ def read_average(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def average_weights(setup: AverageSetup) -> WeightAverage:
-    """Average the weights in this process. At most two models are in memory at a time."""
+    """Average the weights in this process. The mean, a run and the model that is evaluated are in memory at a time."""
     hide_unassigned_gpus(use_gpu=setup.config.train.use_gpu)
     torch.set_num_threads(setup.num_threads)
     scored = ScoredRows(setup)

@@ -33,12 +33,15 @@ def make_formats_on_cluster(
 
     known = {item.name for item in artifact.manifest.formats}
     on_cpu, on_gpu = OneNode(on_cpu=True), OneNode()
+    lacks_cpu, lacks_gpu = not known.intersection(CPU_FORMATS), on_gpu.has_gpu and GPU_FORMAT not in known
+    if not lacks_cpu and not lacks_gpu:
+        return artifact
     some_texts = [training_texts[row] for row in spread(len(training_texts), count=NUM_CALIBRATION_TEXTS)]
     with working(console, "Making faster inference formats of the model"):
         store(artifact.path)
-        if on_gpu.has_gpu and GPU_FORMAT not in known:
+        if lacks_gpu:
             on_gpu.run(_make_gpu_format, artifact.path, split.texts, split.targets, logits)
-        if not known.intersection(CPU_FORMATS):
+        if lacks_cpu:
             on_cpu.run(_make_formats, artifact.path, split.texts, split.targets, logits, some_texts, on_cpu.num_threads)
     made = ModelArtifact.load(fetch(artifact.path))
     for item in made.manifest.formats:

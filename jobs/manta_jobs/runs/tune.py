@@ -159,9 +159,7 @@ def averaged(
         return None
     checkpoints = tuple(Path(kept_epoch(state_of(run, prepared).history, config.train)["checkpoint"]) for run in runs)
     with working(console, f"Averaging the weights of {len(runs)} runs"):
-        average = average_on_cluster(checkpoints, config, prepared.data, folder=prepared.folder.path)
-    console.print(average.sentence())
-    return average
+        return average_on_cluster(checkpoints, config, prepared.data, folder=prepared.folder.path)
 
 
 class Search:

@@ -193,7 +193,7 @@ def write_encoder(encoder: PooledEncoder, path: Path) -> None:
 
 
 def load_adapted(config: ModelConfig, folder: Path) -> PooledEncoder:
-    """Load the encoder that a run has adapted, from the folder `CONTRASTIVE_FOLDER` of the run, for inference."""
+    """Load a run's adapted encoder for inference. It lies in the run's folder `CONTRASTIVE_FOLDER`."""
     from safetensors.torch import load_file
 
     encoder = load_encoder(config)

@@ -34,7 +34,7 @@ Numbered = tuple[int, LabelDecision]
 
 @dataclass(frozen=True)
 class Corrections:
-    """What the decisions of a file have done to the rows."""
+    """Counts of the decisions of a file and of the rows that they changed."""
 
     file: str
     applied: int

@@ -79,7 +79,7 @@ class TextDataset:
     """The fold of each training row `(rows,)` if few rows are cross-validated; None if there are separate validation rows. All are
     0 if no label has a second training row, so that nothing can be held out."""
     corrections: Corrections | None = None
-    """What the decisions of `data.corrections` have done; None if there are none."""
+    """Counts of the decisions of `data.corrections`; None if there are none."""
 
     @property
     def has_held_out(self) -> bool:

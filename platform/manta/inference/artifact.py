@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -65,7 +66,7 @@ class Manifest(BaseModel):
     max_length: int
     """Maximum number of tokens per text or pair in training."""
     long_texts: LongTexts = "cut"
-    """What is read of a text with more tokens: its start, or all of it in windows whose logits are averaged."""
+    """Part that is read of a text with more tokens: its start, or all of it in windows whose logits are averaged."""
     metrics: dict[str, float]
     """Metrics on the test split. Those with the prefix `validation_` are as measured in training, before calibration."""
     examples: list[Text]
@@ -339,9 +340,8 @@ def with_formats(artifact: ModelArtifact, formats: Iterable[InferenceFormat], *,
     with disk_errors(artifact.path):
         for name in names:
             (folder / name).replace(artifact.path / name)
-    return _rewritten(
-        artifact, {"formats": artifact.manifest.formats + records, "files": artifact.manifest.files | _hashes(artifact.path, names)}
-    )
+    files = artifact.manifest.files | _hashes(artifact.path, names)
+    return _rewritten(artifact, {"formats": artifact.manifest.formats + records, "files": files})
 
 
 def with_card(artifact: ModelArtifact, text: str) -> ModelArtifact:
@@ -375,10 +375,8 @@ def package_versions() -> dict[str, str]:
     """Return the versions of the installed packages that affect a result."""
     found: dict[str, str] = {}
     for name in RECORDED_PACKAGES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

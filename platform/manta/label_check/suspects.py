@@ -29,7 +29,7 @@ KINDS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands."""
+    """Split, file and line of a row."""
 
     file: str
     unit: str
