@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manta.behaviour.run import load_suite, run_suite
+from manta.behaviour.run import BehaviourResult, load_suite, run_suite
 from manta.errors import InputError
 from manta.inference.formats import WEIGHTS_FILE
 from manta.inference.predictor import Predictor
@@ -94,8 +94,9 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
 
 
 def behaviour_pairs(both: SideBySide) -> list[BehaviourPair]:
-    """Return both failure rates of each behaviour test, from the candidate's suite, else the champion's; empty without a suite.
+    """Return the cases of each behaviour test that either model fails; empty without a suite.
 
+    The suite is the candidate's, else the champion's.
     A candidate with further labels is tested by the champion's suite, because the champion does not know the further labels.
 
     Raises:
@@ -113,7 +114,15 @@ def behaviour_pairs(both: SideBySide) -> list[BehaviourPair]:
             run_suite(load_suite(path, labels=predictor.labels), predictor, texts=both.rows.texts).tests
             for predictor in both.predictors
         )
-    return [BehaviourPair(old.name, Pair(old.failure_rate, new.failure_rate)) for old, new in zip(before, after, strict=True)]
+    return [BehaviourPair(old.name, _failed_cases(old, new)) for old, new in zip(before, after, strict=True)]
+
+
+def _failed_cases(*results: BehaviourResult) -> npt.NDArray[np.bool_]:
+    """Return `(cases, results)`: true where a case failed. The same suite and rows give every model the same cases."""
+    failed = np.zeros((results[0].num_cases, len(results)), dtype=bool)
+    for column, result in enumerate(results):
+        failed[list(result.failed), column] = True
+    return failed
 
 
 def measured_costs(both: SideBySide) -> Costs:

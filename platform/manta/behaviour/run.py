@@ -92,11 +92,17 @@ class BehaviourResult:
     name: str
     kind: str
     num_cases: int
-    num_failed: int
+    failed: tuple[int, ...]
+    """Positions of the cases that failed."""
     allowed: float
     """The largest share of cases that may fail."""
     failures: tuple[Failure, ...]
     """The first failures, at most `MOST_FAILURES_SHOWN`."""
+
+    @property
+    def num_failed(self) -> int:
+        """Number of cases that failed."""
+        return len(self.failed)
 
     @property
     def failure_rate(self) -> float:
@@ -128,7 +134,10 @@ class SuiteResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result in the structure that reports use."""
-        tests = [asdict(test) | {"failure_rate": round(test.failure_rate, 4), "passed": test.passed} for test in self.tests]
+        tests = [
+            asdict(test) | {"num_failed": test.num_failed, "failure_rate": round(test.failure_rate, 4), "passed": test.passed}
+            for test in self.tests
+        ]
         return {"suite": self.path, "passed": self.passed, "num_passed": self.num_passed, "num_tests": len(tests), "tests": tests}
 
 
@@ -267,9 +276,9 @@ def run_suite(suite: Suite, predictor: PredictsTexts, *, texts: Sequence[Text] =
 
 def _result(test: AnyTest, cases: list[Case], answers: Mapping[Text, BehaviourAnswer]) -> BehaviourResult:
     found = [_failure(test, case, answers) for case in cases]
-    failures = [failure for failure in found if failure is not None]
-    shown_failures = tuple(failures[:MOST_FAILURES_SHOWN])
-    return BehaviourResult(test.name, test.kind, len(cases), len(failures), test.max_failures, shown_failures)
+    failures = {position: failure for position, failure in enumerate(found) if failure is not None}
+    shown_failures = tuple(failures.values())[:MOST_FAILURES_SHOWN]
+    return BehaviourResult(test.name, test.kind, len(cases), tuple(failures), test.max_failures, shown_failures)
 
 
 def _failure(test: AnyTest, case: Case, answers: Mapping[Text, BehaviourAnswer]) -> Failure | None:

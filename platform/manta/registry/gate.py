@@ -73,10 +73,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class BehaviourPair:
-    """The share of one behaviour test's cases that fail, for both models."""
+    """The cases of one behaviour test that fail, for both models."""
 
     test: str
-    rates: Pair
+    failed: npt.NDArray[np.bool_]
+    """True where the model fails the case, champion and candidate side by side, `(cases, 2)`."""
 
 
 @dataclass(frozen=True)
@@ -236,15 +237,22 @@ def _calibration_line(champion: Answers, candidate: Answers, differences: Values
 
 
 def _behaviour_line(test: BehaviourPair, *, gate: GateConfig) -> GateLine:
-    """Compare a failure rate without a significance test, because the cases are requirements and not a sample."""
-    rise = test.rates.candidate - test.rates.champion
+    """Compare a failure rate. A rise is significant by McNemar's test on the cases, as for the rows of a class."""
+    num_cases = len(test.failed)
+    before, after = test.failed.mean(axis=0) if num_cases else (0.0, 0.0)
+    lost = int((~test.failed[:, 0] & test.failed[:, 1]).sum())
+    gained = int((test.failed[:, 0] & ~test.failed[:, 1]).sum())
+    rise, chance = float(after - before), mcnemar(lost, gained)
+    is_rise = rise > gate.max_behaviour_rise + 1e-9
+    passed = not (is_rise and chance <= 1 - gate.confidence)
+    unsure = f", which may be chance (p = {chance:.2g})" if is_rise and passed else ""
     return GateLine(
         name=f"behaviour: {test.test}",
-        champion=test.rates.champion,
-        candidate=test.rates.candidate,
-        bound=f"≤ {points(gate.max_behaviour_rise)}",
-        passed=rise <= gate.max_behaviour_rise + 1e-9,
-        sentence=f"{test.test}: {test.rates.candidate:.1%} of its cases fail, {points(rise)}.",
+        champion=float(before),
+        candidate=float(after),
+        bound=f"≤ {points(gate.max_behaviour_rise)}, or by chance",
+        passed=passed,
+        sentence=f"{test.test}: {after:.1%} of its {num_cases} cases fail, {points(rise)}{unsure}.",
     )
 
 

@@ -137,12 +137,30 @@ def test_probabilities_that_got_further_from_the_truth_are_refused() -> None:
 def test_behaviour_latency_and_size_have_their_bounds() -> None:
     pair = simulated_pair(3000, gain=0.03, seed=2)
     slow = np.column_stack([np.full(30, 0.010), np.full(30, 0.020)])
-    behaviour = [BehaviourPair("typos", Pair(0.1, 0.1)), BehaviourPair("negation", Pair(0.1, 0.2))]
+    behaviour = [failed_cases("typos", 100, before=10, after=10), failed_cases("negation", 100, before=10, after=20)]
     verdict = verdict_of(pair, behaviour=behaviour, costs=Costs(slow, Pair(1e6, 3e6)))
     assert failing(verdict) == ["behaviour: negation", "latency (ms, p50)", "weights (MB)"]
     assert verdict.failing[1].sentence == "one text takes 2.00 times as long (10.0 ms, now 20.0 ms)."
     wide = GateConfig(max_behaviour_rise=0.1, max_latency_ratio=2.5, max_size_ratio=3.0)
     assert verdict_of(pair, behaviour=behaviour, costs=Costs(slow, Pair(1e6, 3e6)), gate=wide).passed
+
+
+def failed_cases(test: str, num_cases: int, *, before: int, after: int) -> BehaviourPair:
+    """The first `before` cases fail for the champion, the first `after` for the candidate."""
+    cases = np.arange(num_cases)
+    return BehaviourPair(test, np.column_stack([cases < before, cases < after]))
+
+
+def test_a_few_cases_of_a_small_behaviour_test_do_not_veto_but_a_significant_rise_does() -> None:
+    pair = simulated_pair(3000, gain=0.03, seed=2)
+    verdict = verdict_of(pair, behaviour=[failed_cases("typos", 8, before=0, after=4)])
+    assert verdict.passed
+    (line,) = [line for line in verdict.lines if line.name == "behaviour: typos"]
+    assert line.sentence == "typos: 50.0% of its 8 cases fail, +50.00 points, which may be chance (p = 0.062)."
+    verdict = verdict_of(pair, behaviour=[failed_cases("typos", 8, before=0, after=5)])
+    assert failing(verdict) == ["behaviour: typos"]
+    assert verdict.failing[0].sentence == "typos: 62.5% of its 8 cases fail, +62.50 points."
+    assert verdict_of(pair, behaviour=[failed_cases("typos", 1000, before=0, after=40)]).passed
 
 
 def test_a_few_slow_texts_on_a_busy_machine_do_not_veto() -> None:
