@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
     from manta.labels import Floats, LabelSpace, Targets
     from manta.texts import Text
-    from manta_jobs.data.doubts import CrossValidated
+    from manta_jobs.training.linear import LinearModel
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def write(suggestions: Sequence[Suggestion], chosen: Sequence[int], pool: Pool, 
 
 
 def labels_for(
-    target: float, vectors: Floats, rows: LabeledRows, model: CrossValidated, config: ExperimentConfig, *, console: Console
+    target: float, vectors: Floats, rows: LabeledRows, model: LinearModel, config: ExperimentConfig, *, console: Console
 ) -> Forecast:
     """Forecast how many more labels bring accuracy to `target`. Each text counts once, and only typical rows are judged."""
     first = np.unique([text_hash(text) for text in rows.texts], return_index=True)[1]
@@ -232,7 +232,7 @@ def labels_for(
         return forecast(curve, target=target, num_rows=len(first), seed=config.data.split_seed)
 
 
-def accuracy_of(model: CrossValidated, rows: LabeledRows) -> float:
+def accuracy_of(model: LinearModel, rows: LabeledRows) -> float:
     """Return the accuracy on labeled rows by fits without them."""
     answers = rows.labels.decide(rows.labels.probabilities(model.logits))
     return float((answers == rows.targets)[: rows.num_typical].mean())
