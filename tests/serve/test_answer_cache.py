@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from manta.inference.predictor import Predictor
 from manta.labels import Floats, LabelSpace
-from manta_serve.answer_cache import AnswerCache
-from manta_serve.api import create_api
-from manta_serve.served_model import ServedModel
-from manta_serve.shadow import Shadow
+from manta_serve.answering.shadow import Shadow
+from manta_serve.api.routes import create_api
+from manta_serve.batching.answer_cache import AnswerCache
+from manta_serve.versions.served_model import ServedModel
 
 from .untrained import artifact_of, service_of
 

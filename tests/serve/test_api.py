@@ -14,11 +14,11 @@ from fastapi.testclient import TestClient
 from manta.errors import RunError
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta_serve.api import create_api
-from manta_serve.extra_versions import BusyLoadingError, RefusedVersionError, UnknownVersionError
-from manta_serve.paths import PLAIN_ERRORS
-from manta_serve.schemas import MAX_EXPLAINED
-from manta_serve.served_model import ServedModel
+from manta_serve.api.routes import create_api
+from manta_serve.api.schemas import MAX_EXPLAINED
+from manta_serve.http.paths import PLAIN_ERRORS
+from manta_serve.versions.extra import BusyLoadingError, RefusedVersionError, UnknownVersionError
+from manta_serve.versions.served_model import ServedModel
 
 from .untrained import artifact_of, service_of
 

@@ -75,7 +75,7 @@ def port(serve_port: int, storage: Storage) -> Iterator[int]:
     """Port of the application behind Ray's proxy."""
     from ray import serve
 
-    from manta_serve.app import ServeArguments, build
+    from manta_serve.running.app import ServeArguments, build
 
     config = ServeConfig(num_replicas=NUM_REPLICAS)
     arguments = ServeArguments(model="desk", storage=str(storage.root), serve=config, require_keys=False)
@@ -178,7 +178,7 @@ def test_manta_serve_answers_what_was_asked_before_sigterm_and_leaves_nothing(
 
 
 def test_replicas_follow_the_load_between_their_bounds() -> None:
-    from manta_serve.app import ServeArguments, deployment
+    from manta_serve.running.app import ServeArguments, deployment
 
     def bounds(num_replicas: object) -> tuple[object, ...]:
         config = ServeConfig.model_validate({"num_replicas": num_replicas})
@@ -199,12 +199,12 @@ def test_replicas_follow_the_load_between_their_bounds() -> None:
 def test_the_file_for_serve_deploy_fits_rays_schema_and_our_arguments() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from manta_serve.app import ServeArguments
+    from manta_serve.running.app import ServeArguments
 
     path = Path(__file__).parents[2] / "serve" / "config.yaml"
     schema = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     (application,) = schema.applications
-    assert application.import_path == "manta_serve.app:build"
+    assert application.import_path == "manta_serve.running.app:build"
     arguments = ServeArguments.model_validate(application.args)
     assert arguments.require_keys
 
@@ -212,7 +212,7 @@ def test_the_file_for_serve_deploy_fits_rays_schema_and_our_arguments() -> None:
 def test_the_application_asks_for_a_key_unless_told_not_to(storage: Storage) -> None:
     from fastapi.testclient import TestClient
 
-    from manta_serve.app import ServeArguments, asgi_app, served
+    from manta_serve.running.app import ServeArguments, asgi_app, served
 
     assert ServeArguments(model="desk").require_keys
     services = served(ServeArguments(model="desk"), storage)

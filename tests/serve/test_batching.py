@@ -12,8 +12,8 @@ import pytest
 from manta.errors import InputError
 from manta.inference.predictor import Predictor
 from manta.labels import Floats, LabelSpace
-from manta_serve.batching import BatchDone, ClosedError, DeadlineError, QueueFullError, TextBatcher, pieces
-from manta_serve.served_model import ServedModel
+from manta_serve.batching.batcher import BatchDone, ClosedError, DeadlineError, QueueFullError, TextBatcher, pieces
+from manta_serve.versions.served_model import ServedModel
 
 from .untrained import artifact_of
 

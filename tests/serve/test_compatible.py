@@ -14,10 +14,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.storage.folders import Storage
-from manta_serve.api import create_api
-from manta_serve.guard import guarded
-from manta_serve.keys import KeyStore
-from manta_serve.served_model import ServedModel
+from manta_serve.access.guard import guarded
+from manta_serve.access.keys import KeyStore
+from manta_serve.api.routes import create_api
+from manta_serve.versions.served_model import ServedModel
 
 from .live_api import on_socket
 from .untrained import artifact_of, service_of

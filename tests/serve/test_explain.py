@@ -11,9 +11,9 @@ import pytest
 from manta.inference.attribution import StoppedError
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta_serve.explain import MOST_WAITING, Explainer
-from manta_serve.problems import ApiProblem
-from manta_serve.served_model import ServedModel
+from manta_serve.answering.explainer import MOST_WAITING, Explainer
+from manta_serve.http.problems import ApiProblem
+from manta_serve.versions.served_model import ServedModel
 
 from .untrained import artifact_of, service_of
 

@@ -20,13 +20,13 @@ from manta.config import ServeConfig
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.storage.folders import Storage
-from manta_serve import keys as keys_module
-from manta_serve.api import create_api
-from manta_serve.guard import KeyRefusals, RequestRate, guarded, request_id_of
-from manta_serve.keys import KeyStore
-from manta_serve.problems import ApiProblem
-from manta_serve.served_model import ServedModel
-from manta_serve.service_metrics import ServiceMetrics
+from manta_serve.access import keys as keys_module
+from manta_serve.access.guard import KeyRefusals, RequestRate, guarded, request_id_of
+from manta_serve.access.keys import KeyStore
+from manta_serve.api.routes import create_api
+from manta_serve.http.problems import ApiProblem
+from manta_serve.monitoring.service_metrics import ServiceMetrics
+from manta_serve.versions.served_model import ServedModel
 
 from .untrained import artifact_of, service_of
 

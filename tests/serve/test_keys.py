@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from manta.errors import InputError
 from manta.storage.folders import Storage
-from manta_serve import keys as keys_module
-from manta_serve.key_commands import keys as commands
-from manta_serve.keys import SCOPES, KeyFile, KeyStore
+from manta_serve.access import keys as keys_module
+from manta_serve.access.keys import SCOPES, KeyFile, KeyStore
+from manta_serve.running.key_commands import keys as commands
 
 
 @pytest.fixture

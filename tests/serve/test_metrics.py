@@ -17,18 +17,18 @@ from manta.inference.answer_profile import AnswerProfile, profile_of
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.storage.folders import Storage
-from manta_serve.api import create_api
-from manta_serve.drift import LEAST_ROWS, PART_ROWS, DriftWindow
-from manta_serve.exposition import Family, Histogram, exposition
-from manta_serve.guard import guarded
-from manta_serve.keys import KeyStore
-from manta_serve.metric_families import families_of
-from manta_serve.paths import PATHS
-from manta_serve.request_log import JsonLines, current_request
-from manta_serve.served_model import ServedModel
-from manta_serve.service import Service
-from manta_serve.services import Services
-from manta_serve.shadow import Shadow
+from manta_serve.access.guard import guarded
+from manta_serve.access.keys import KeyStore
+from manta_serve.answering.service import Service
+from manta_serve.answering.services import Services
+from manta_serve.answering.shadow import Shadow
+from manta_serve.api.metrics import families_of
+from manta_serve.api.routes import create_api
+from manta_serve.http.paths import PATHS
+from manta_serve.monitoring.drift import LEAST_ROWS, PART_ROWS, DriftWindow
+from manta_serve.monitoring.exposition import Family, Histogram, exposition
+from manta_serve.monitoring.request_log import JsonLines, current_request
+from manta_serve.versions.served_model import ServedModel
 
 from .untrained import artifact_of, service_of
 
@@ -178,7 +178,7 @@ def test_the_figures_of_several_replicas_are_one_text() -> None:
 
 
 def test_a_replica_that_does_not_tell_its_figures_does_not_cost_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    from manta_serve.app import with_others
+    from manta_serve.running.app import with_others
 
     own, other = [Family("manta_ready", "gauge", "Ready.")], [Family("manta_ready", "gauge", "Ready.")]
 
@@ -260,7 +260,7 @@ def test_log_lines_are_json_with_the_requests_id_and_texts_only_if_asked_for(
         client.post("/v1/classify", json={"texts": TEXTS}, headers={"X-Request-ID": "trace-1"})
         service.close()
         client.post("/v1/classify", json={"texts": TEXTS}, headers={"X-Request-ID": "trace-2"})
-        return [record.__dict__["facts"] for record in caplog.records if record.name == "manta_serve.request_log"]
+        return [record.__dict__["facts"] for record in caplog.records if record.name == "manta_serve.monitoring.request_log"]
 
     (failed,) = lines()
     assert (failed["status"], failed["problem"], failed["path"]) == (503, "stopping", "/v1/classify")
@@ -272,7 +272,7 @@ def test_log_lines_are_json_with_the_requests_id_and_texts_only_if_asked_for(
 
 
 def test_a_line_of_the_log_is_one_json_object() -> None:
-    record = logging.LogRecord("manta_serve.models", logging.WARNING, "", 0, "version %d\nanswers", (3,), None)
+    record = logging.LogRecord("manta_serve.versions.served_models", logging.WARNING, "", 0, "version %d\nanswers", (3,), None)
     token = current_request.set("trace-1")
     try:
         line = JsonLines().format(record)
@@ -282,7 +282,7 @@ def test_a_line_of_the_log_is_one_json_object() -> None:
     assert json.loads(line) | {"at": ""} == {
         "at": "",
         "level": "warning",
-        "logger": "manta_serve.models",
+        "logger": "manta_serve.versions.served_models",
         "message": "version 3\nanswers",
         "request_id": "trace-1",
     }

@@ -25,17 +25,17 @@ from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
 from manta_jobs.packaging.golden import record_golden
-from manta_serve import models as served_models
-from manta_serve.api import create_api
-from manta_serve.batching import TextBatcher
-from manta_serve.commands import serve
-from manta_serve.extra_versions import BusyLoadingError, RefusedVersionError, UnknownVersionError
-from manta_serve.models import NotLoadedError, ServedModels
-from manta_serve.served_model import ServedModel
-from manta_serve.service import Service
-from manta_serve.service_metrics import ServiceMetrics
-from manta_serve.takeover import TOGETHER_AFTER, answering
-from manta_serve.version_loader import VersionLoader
+from manta_serve.answering.service import Service
+from manta_serve.api.routes import create_api
+from manta_serve.batching.batcher import TextBatcher
+from manta_serve.monitoring.service_metrics import ServiceMetrics
+from manta_serve.running.commands import serve
+from manta_serve.versions import served_models
+from manta_serve.versions.extra import BusyLoadingError, RefusedVersionError, UnknownVersionError
+from manta_serve.versions.loader import VersionLoader
+from manta_serve.versions.served_model import ServedModel
+from manta_serve.versions.served_models import NotLoadedError, ServedModels
+from manta_serve.versions.takeover import TOGETHER_AFTER, answering
 
 from .untrained import artifact_of
 

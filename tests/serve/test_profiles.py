@@ -9,9 +9,9 @@ import pytest
 from manta.config import ServeConfig
 from manta.errors import InputError
 from manta.storage.folders import Storage
-from manta_serve.keys import KeyStore
-from manta_serve.profiles import ingress_of
-from manta_serve.run import check_keys, with_feedback
+from manta_serve.access.keys import KeyStore
+from manta_serve.running.profiles import ingress_of
+from manta_serve.running.run import check_keys, with_feedback
 
 if TYPE_CHECKING:
     from pathlib import Path

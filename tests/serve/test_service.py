@@ -12,9 +12,9 @@ import pytest
 
 from manta.inference.predictor import Predictor
 from manta.labels import Floats, LabelSpace
-from manta_serve.api import create_api
-from manta_serve.guard import guarded
-from manta_serve.served_model import ServedModel
+from manta_serve.access.guard import guarded
+from manta_serve.api.routes import create_api
+from manta_serve.versions.served_model import ServedModel
 
 from .live_api import on_socket
 from .untrained import artifact_of, service_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from manta.texts import TokenLists
-    from manta_serve.service import Service
+    from manta_serve.answering.service import Service
 
 WAIT_S = 60.0
 TEXTS = ["the parcel is late", "my password"]

@@ -16,10 +16,10 @@ from manta.labels import LabelSpace
 from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
-from manta_serve.app import ServeArguments, asgi_app, served
-from manta_serve.commands import serve
-from manta_serve.keys import SCOPES, KeyStore
-from manta_serve.models import ServedModels
+from manta_serve.access.keys import SCOPES, KeyStore
+from manta_serve.running.app import ServeArguments, asgi_app, served
+from manta_serve.running.commands import serve
+from manta_serve.versions.served_models import ServedModels
 
 from .untrained import artifact_of
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from manta_serve.services import Services
+    from manta_serve.answering.services import Services
 
 TEXTS = ["the parcel is late", "my password"]
 LABELS = {"desk": LabelSpace.from_labels(["account", "billing", "delivery"]), "tickets": LabelSpace.from_labels(["no", "yes"])}

@@ -13,11 +13,11 @@ from fastapi.testclient import TestClient
 
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
-from manta_serve import shadow as shadow_module
-from manta_serve.api import create_api
-from manta_serve.served_model import ServedModel
-from manta_serve.service import Service
-from manta_serve.shadow import MOST_WAITING_TEXTS, Shadow
+from manta_serve.answering import shadow as shadow_module
+from manta_serve.answering.service import Service
+from manta_serve.answering.shadow import MOST_WAITING_TEXTS, Shadow
+from manta_serve.api.routes import create_api
+from manta_serve.versions.served_model import ServedModel
 
 from .untrained import OneModel, artifact_of, service_of
 

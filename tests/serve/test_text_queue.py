@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from manta_serve.text_queue import PATIENCE, QueuedRequest, TextQueue, like_length
+from manta_serve.batching.text_queue import PATIENCE, QueuedRequest, TextQueue, like_length
 
 
 @dataclass(frozen=True)

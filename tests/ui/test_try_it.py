@@ -57,7 +57,7 @@ class Stack:
 def stack(serve_port: int, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     from ray import serve
 
-    from manta_serve.app import ServeArguments, build
+    from manta_serve.running.app import ServeArguments, build
 
     folder = tmp_path_factory.mktemp("try")
     storage = Storage(folder / "storage")
