@@ -105,7 +105,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["manta", "manta.cli", "manta_jobs.cli.commands", "manta_serve.running.commands", "manta_ui.commands"]
+    "package", ["manta", "manta.cli", "manta_jobs.cli.commands", "manta_serve.running.commands", "manta_ui.running.commands"]
 )
 def test_importing_the_command_line_loads_nothing_heavy(package: str) -> None:
     heavy = ("torch", "ray", "transformers", "mlflow", "gradio", "deepspeed")
