@@ -18,7 +18,7 @@ from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
 from manta_serve.access.keys import KeyStore
 
-from ..serve.running import documented, listening, processes_of, running, until
+from ..serve.process import documented, listening, processes_of, running, until
 from ..serve.untrained import artifact_of
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from manta_serve.versions.served_model import ServedModel
 from manta_serve.versions.served_models import NotLoadedError, ServedModels
 from manta_serve.versions.takeover import TOGETHER_AFTER, answering
 
-from .untrained import artifact_of
+from ..untrained import artifact_of
 
 LABELS = LabelSpace(("billing", "delivery"), "binary")
 TEXTS = ["my parcel", "card"]

@@ -27,7 +27,7 @@ from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
 
-from .untrained import artifact_of
+from ..untrained import artifact_of
 
 WAIT_S = 240.0
 NUM_REPLICAS = 2
@@ -201,7 +201,7 @@ def test_the_file_for_serve_deploy_fits_rays_schema_and_our_arguments() -> None:
 
     from manta_serve.running.app import ServeArguments
 
-    path = Path(__file__).parents[2] / "serve" / "config.yaml"
+    path = Path(__file__).parents[3] / "serve" / "config.yaml"
     schema = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     (application,) = schema.applications
     assert application.import_path == "manta_serve.running.app:build"

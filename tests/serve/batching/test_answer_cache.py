@@ -18,7 +18,7 @@ from manta_serve.api.routes import create_api
 from manta_serve.batching.answer_cache import AnswerCache
 from manta_serve.versions.served_model import ServedModel
 
-from .untrained import artifact_of, service_of
+from ..untrained import artifact_of, service_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ from manta_serve.access.guard import guarded
 from manta_serve.api.routes import create_api
 from manta_serve.versions.served_model import ServedModel
 
-from .live_api import on_socket
-from .untrained import artifact_of, service_of
+from ..live_api import on_socket
+from ..untrained import artifact_of, service_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

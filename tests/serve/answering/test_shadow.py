@@ -19,7 +19,7 @@ from manta_serve.answering.shadow import MOST_WAITING_TEXTS, Shadow
 from manta_serve.api.routes import create_api
 from manta_serve.versions.served_model import ServedModel
 
-from .untrained import OneModel, artifact_of, service_of
+from ..untrained import OneModel, artifact_of, service_of
 
 LABELS = LabelSpace.from_labels(["account", "billing", "delivery"])
 TEXTS = ["the parcel is late", "my password", "charged twice and now it is still of today", "card", "hello it is the driver"]

@@ -10,9 +10,9 @@ import pytest
 
 from manta.labels import LabelSpace
 
-from .bad_bodies import VALID, bad_requests, send_all
-from .live_api import live_api
-from .untrained import artifact_of
+from ..bad_bodies import VALID, bad_requests, send_all
+from ..live_api import live_api
+from ..untrained import artifact_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ from manta_serve.http.problems import ApiProblem
 from manta_serve.monitoring.service_metrics import ServiceMetrics
 from manta_serve.versions.served_model import ServedModel
 
-from .untrained import artifact_of, service_of
+from ..untrained import artifact_of, service_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,8 +19,8 @@ from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
 
-from .running import documented, leave, listening, processes_of, running, until
-from .untrained import artifact_of
+from ..process import documented, leave, listening, processes_of, running, until
+from ..untrained import artifact_of
 
 if TYPE_CHECKING:
     import subprocess

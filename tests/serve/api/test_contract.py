@@ -12,8 +12,8 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from manta.labels import LabelSpace
 
-from .live_api import live_api
-from .untrained import artifact_of
+from ..live_api import live_api
+from ..untrained import artifact_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ from manta_serve.http.paths import PLAIN_ERRORS
 from manta_serve.versions.extra import BusyLoadingError, RefusedVersionError, UnknownVersionError
 from manta_serve.versions.served_model import ServedModel
 
-from .untrained import artifact_of, service_of
+from ..untrained import artifact_of, service_of
 
 
 def made(tiny_model: Path, folder: Path, *, labels: LabelSpace, **changed: Any) -> ServedModel:

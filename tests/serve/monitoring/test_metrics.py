@@ -30,11 +30,11 @@ from manta_serve.monitoring.exposition import Family, Histogram, exposition
 from manta_serve.monitoring.request_log import JsonLines, current_request
 from manta_serve.versions.served_model import ServedModel
 
-from .untrained import artifact_of, service_of
+from ..untrained import artifact_of, service_of
 
 LABELS = LabelSpace.from_labels(["account", "billing", "delivery"])
 TEXTS = ["the parcel is late", "my password", "charged twice and now it is still of today"]
-GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana" / "manta.json"
+GRAFANA = Path(__file__).parents[3] / "deploy" / "grafana" / "manta.json"
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_the_dashboard_shows_every_figure_and_none_that_does_not_exist(families:
 
 
 def test_the_guide_names_every_figure_and_its_alerts_are_of_figures_that_exist(families: dict[str, Family]) -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
     assert set().union(*(used_by(query, families) for query in re.findall(r"expr: (.*)", guide)))
     table = re.findall(r"^\| (`manta_.*?) \|", guide, flags=re.MULTILINE)
     assert set().union(*(used_by(cell, families) for cell in table)) == set(families)

@@ -15,7 +15,7 @@ from manta.labels import Floats, LabelSpace
 from manta_serve.batching.batcher import BatchDone, ClosedError, DeadlineError, QueueFullError, TextBatcher, pieces
 from manta_serve.versions.served_model import ServedModel
 
-from .untrained import artifact_of
+from ..untrained import artifact_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -21,7 +21,7 @@ from manta_serve.running.app import ServeArguments, asgi_app, served
 from manta_serve.running.commands import serve
 from manta_serve.versions.served_models import ServedModels
 
-from .untrained import artifact_of
+from ..untrained import artifact_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
