@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from manta.config import ExperimentConfig
-    from manta.config.sections import TrainConfig
+    from manta.config.sections.train import TrainConfig
     from manta_jobs.cluster.autoscaling import Node
     from manta_jobs.cluster.connection import Cluster, WorkerResources
     from manta_jobs.preflight.estimate import ModelSize
