@@ -18,7 +18,8 @@ from manta.cluster.ports import check_port, is_loopback
 from manta.cluster.ray_start import LOCAL_HOST, starting_ray
 from manta.console import working
 from manta.errors import InputError, RunError, last_cause
-from manta.registry.models import ModelRegistry, RegisteredVersion
+from manta.registry.models import ModelRegistry
+from manta.registry.versions import RegisteredVersion
 from manta.storage.folders import Storage
 from manta_serve.access.keys import KeyStore
 from manta_serve.feedback import FeedbackStore

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from manta.registry.models import Standing
+    from manta.registry.versions import Standing
     from manta.storage.folders import Storage
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from manta.inference.artifact import Manifest, ModelArtifact
     from manta.inference.formats import FormatName
     from manta.labels import Floats
-    from manta.registry.models import RegisteredVersion
+    from manta.registry.versions import RegisteredVersion
     from manta.storage.folders import Storage
     from manta.texts import Text, TokenLists
 

@@ -24,7 +24,7 @@ from manta_serve.versions.traffic import candidate_answers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta.registry.models import Standing
+    from manta.registry.versions import Standing
     from manta.storage.folders import Storage
     from manta_serve.versions.loader import Refusal
     from manta_serve.versions.served_model import ServedModel
