@@ -2,7 +2,8 @@
 
     app = guarded(create_api(service), config=config, keys=keys, metrics=service.metrics)
 
-`schemas` has the shapes, `problems` the errors, and `documentation` the content of /docs. `guard` decides which requests get in.
+`schemas` has the shapes, `http/problems.py` the errors, and `documentation` the content of /docs. `access/guard.py` decides which
+requests get in.
 """
 
 from __future__ import annotations
