@@ -199,7 +199,7 @@ def test_a_row_that_cannot_be_read_says_why_and_the_others_stay(tmp_path: Path) 
         ("rows.csv", b"sep=;\ntext;label\none;a\n", "rows.csv is read with semicolons between the fields."),
         ("rows.csv", "text\tlabel\none\ta\n".encode("utf-16"), "rows.csv is read as UTF-16 and with tabs between the fields."),
         ("rows.csv", b"text,label,\xfc\none,a,\n", "rows.csv is read as Windows-1252."),
-        ("rows.csv.gz", gzip.compress(b"text,label\none,a\n"), ""),
+        ("rows.csv.gz", gzip.compress(b"text,label\none,a\n", mtime=0), ""),
         ("rows.json", b'[{"text": "one", "label": "a"}]', ""),
         ("rows.tsv", b'"text"\t"label"\n"one"\t"a"\n', ""),
     ],
