@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from manta.errors import InputError
 from manta.model.adapt import adapt
-from manta.model.encoder import pretrained_source
+from manta.model.pretrained import pretrained_source
 from manta_jobs.training.checkpoints import NUM_NEWEST_KEPT
 from manta_jobs.training.contrastive import num_adapted_rows
 from manta_jobs.training.engine.memory import (

@@ -19,8 +19,9 @@ from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
 from manta.errors import InputError
 from manta.evaluation.baseline import Baseline, fit_baseline
-from manta.model.encoder import check_weights, load_model_config, load_tokenizer, pretrained_source
+from manta.model.encoder import load_model_config, load_tokenizer
 from manta.model.loss import resolve_class_weights
+from manta.model.pretrained import check_weights, pretrained_source
 from manta.model.weights import check_files
 from manta.storage.folders import RunFolder, Storage, write_atomically
 from manta_jobs.cluster.connection import coming_cluster, connected_if_needed, num_workers_at_once
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from manta.config import ExperimentConfig
-    from manta.config.sections import TrainConfig
+    from manta.config.sections.train import TrainConfig
     from manta_jobs.cluster.autoscaling import Node
     from manta_jobs.cluster.connection import Cluster, WorkerResources
     from manta_jobs.preflight.estimate import ModelSize

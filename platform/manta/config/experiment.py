@@ -8,7 +8,13 @@ from pydantic import model_validator
 
 from manta.config.names import set_by_name
 from manta.config.search_space import check_space
-from manta.config.sections import NAME, DataConfig, ModelConfig, RegistryConfig, Section, ServeConfig, TrainConfig, TuneConfig
+from manta.config.sections.data import DataConfig
+from manta.config.sections.model import ModelConfig
+from manta.config.sections.registry import RegistryConfig
+from manta.config.sections.section import NAME, Section
+from manta.config.sections.serve import ServeConfig
+from manta.config.sections.train import TrainConfig
+from manta.config.sections.tune import TuneConfig
 
 
 class ExperimentConfig(Section):

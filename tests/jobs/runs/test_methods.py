@@ -35,8 +35,8 @@ from manta_jobs.runs.train import resume, train
 from manta_jobs.runs.tune import tune
 from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER
 from manta_jobs.training.linear import LINEAR_FOLDER, MODEL_FILE, USUAL_STRENGTH
-from manta_serve.api import create_api
-from manta_serve.served_model import ServedModel
+from manta_serve.api.routes import create_api
+from manta_serve.versions.served_model import ServedModel
 
 from ...conftest import rows_of, write_csv
 from ...serve.untrained import service_of
