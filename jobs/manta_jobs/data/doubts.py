@@ -17,7 +17,7 @@ from manta.data.split import stratified_folds
 from manta.errors import InputError
 from manta.label_check.decisions import text_hash
 from manta_jobs.training.batches import TokenizedData
-from manta_jobs.training.linear import fitted
+from manta_jobs.training.few_rows.linear import fitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from manta.data import TextDataset
     from manta.labels import Floats, LabelSpace, Targets, Task
     from manta.texts import Text
-    from manta_jobs.training.linear import LinearModel
+    from manta_jobs.training.few_rows.linear import LinearModel
 
 NUM_FOLDS = 3
 Flags = npt.NDArray[np.bool_]

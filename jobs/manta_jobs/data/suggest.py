@@ -25,7 +25,7 @@ from manta_jobs.data.doubts import cross_validated
 from manta_jobs.data.embeddings import embeddings
 from manta_jobs.data.forecast import NUM_FOLDS, NUM_REPEATS, NUM_SIZES, Forecast, forecast, learning_curve, too_few
 from manta_jobs.data.pool import Chosen, Pool, chosen_rows, read_chosen, read_pool, text_names
-from manta_jobs.training.linear import LINEAR_FOLDER
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER
 from manta_jobs.training.progress import Board, RunProgress, shown_progress
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
     from manta.labels import Floats, LabelSpace, Targets
     from manta.texts import Text
-    from manta_jobs.training.linear import LinearModel
+    from manta_jobs.training.few_rows.linear import LinearModel
 
 
 @dataclass(frozen=True)

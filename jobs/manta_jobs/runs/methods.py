@@ -12,8 +12,8 @@ from manta_jobs.cluster.connection import OneNode, fit_workers, interruptible, p
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.training.checkpoints import CHECKPOINTS, kept_epoch
 from manta_jobs.training.choice import KEPT_FOR_CONTRASTIVE_ABOVE, Lead, Rival, read_lead
-from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER, train_contrastive
-from manta_jobs.training.linear import LINEAR_FOLDER, LinearModel, LinearSetup, train_linear
+from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER, train_contrastive
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER, LinearModel, LinearSetup, train_linear
 from manta_jobs.training.progress import Board, shown_progress
 from manta_jobs.training.trainer import fit, run_trainer, workers_phrase
 

@@ -24,8 +24,8 @@ from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_
 from manta_jobs.runs.given_rows import with_rows_kept
 from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER
-from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER
-from manta_jobs.training.linear import LABEL_NAMES, LINEAR_FOLDER
+from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER
+from manta_jobs.training.few_rows.linear import LABEL_NAMES, LINEAR_FOLDER
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,7 +12,7 @@ from manta.config import ExperimentConfig
 from manta.data.split import stratified_folds
 from manta.labels import LabelSpace
 from manta_jobs.training.batches import TokenizedData
-from manta_jobs.training.linear import LABEL_NAMES, STRENGTHS, LinearModel, chosen, fitted, read_linear, write_linear
+from manta_jobs.training.few_rows.linear import LABEL_NAMES, STRENGTHS, LinearModel, chosen, fitted, read_linear, write_linear
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ from manta.model.pooled import load_encoder
 from manta.storage.object_store import fetch, here, store
 from manta_jobs.training.engine.build import resolve_precision, schedule
 from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
-from manta_jobs.training.linear import LABEL_NAMES, PASS_TOKENS, embedded, fold_name, names_of, regression_on
+from manta_jobs.training.few_rows.linear import LABEL_NAMES, PASS_TOKENS, embedded, fold_name, names_of, regression_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from manta.labels import Floats
     from manta.model.pooled import PooledEncoder
     from manta_jobs.training.batches import Rows
-    from manta_jobs.training.linear import LinearModel, LinearSetup, Tally
+    from manta_jobs.training.few_rows.linear import LinearModel, LinearSetup, Tally
 
 CONTRASTIVE_FOLDER = "contrastive"
 """Folder of a run that holds the adapted encoder, the embeddings and the fitted regression."""
