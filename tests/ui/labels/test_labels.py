@@ -16,7 +16,7 @@ import pytest
 from manta.cluster.ports import free_ports
 from manta.errors import InputError
 from manta.label_check.decisions import LabelDecision, add_decisions, read_decisions
-from manta.label_check.suspects import CHECKS, SUSPECTS_FILE, Neighbor, Place, Suspect, Suspects
+from manta.label_check.suspects import CHECKS, SUSPECTS_FILE, UNLABELED, Neighbor, Place, Suspect, Suspects
 from manta_ui.labels.suspect_queue import Desks, SuspectQueue, check_files, decide, key_of, opened, refreshed, taken_back
 from manta_ui.labels.suspect_views import choices, last_html, other_labels, suspect_html
 
@@ -110,6 +110,21 @@ def test_each_decision_has_a_key_and_texts_are_shown_as_text(queue: SuspectQueue
     assert "test row, train.csv:2" in shown
     assert "changed to delivery by bob" in shown
     assert "0 of 4 rows are decided" in last_html(queue.moved(9))
+
+
+def test_a_row_without_a_label_gets_one_by_a_number_key(queue: SuspectQueue) -> None:
+    rows = (replace(queue.found.rows[0], given=UNLABELED, kinds=()), *queue.found.rows[1:])
+    unlabeled = replace(queue, found=replace(queue.found, rows=rows))
+    assert [(key, words, decision) for key, words, decision, _ in choices(unlabeled)] == [
+        ("1", "delivery", {"new": "delivery"}),
+        ("d", "None of the labels", {"new": None}),
+        ("2", "account", {"new": "account"}),
+        ("3", "billing", {"new": "billing"}),
+    ]
+    now = decide(unlabeled, "billing", who="ada")
+    assert now.mine[-1][1].old == UNLABELED
+    assert "labeled billing by ada" in suspect_html(now, now.mine[-1][1])
+    assert "Run the same manta data suggest again" in last_html(now.moved(9))
 
 
 class Served:

@@ -1,4 +1,4 @@
-"""The tab Labels: rows whose label a check doubts, each beside its nearest neighbors, with one key per decision.
+"""The tab Labels: rows whose label a check doubts, or that have none, each beside its nearest neighbors, with a key per decision.
 
 Decisions go into the file that the check names, one whole line each, before the page confirms them.
 """
@@ -14,9 +14,8 @@ import gradio as gr
 
 from manta.errors import InputError
 from manta.storage.audit import acting_user
-from manta_ui.labels.review_views import MOST_KEYS
 from manta_ui.labels.suspect_queue import Desks, SuspectQueue, check_files, decide, key_of, opened, refreshed, taken_back
-from manta_ui.labels.suspect_views import NO_CHECK, decision_words, other_labels, suspect_html
+from manta_ui.labels.suspect_views import NO_CHECK, decision_words, has_more, other_labels, suspect_html
 from manta_ui.look.markup import capitalized, note_html
 
 if TYPE_CHECKING:
@@ -60,8 +59,7 @@ def drawn(queue: SuspectQueue | None) -> list[Any]:
         return [NO_CHECK, gr.skip()]
     suspect = queue.suspect
     decision = None if suspect is None else queue.decided.get(key_of(suspect))
-    others = other_labels(queue)
-    return [suspect_html(queue, decision), gr.Dropdown(others, value=None, visible=len(others) > MOST_KEYS)]
+    return [suspect_html(queue, decision), gr.Dropdown(other_labels(queue), value=None, visible=has_more(queue))]
 
 
 def said_by(request: gr.Request) -> str:
