@@ -18,7 +18,7 @@ from manta.errors import InputError
 from manta.label_check.decisions import LabelDecision, add_decisions, read_decisions
 from manta.label_check.suspects import CHECKS, SUSPECTS_FILE, UNLABELED, Neighbor, Place, Suspect, Suspects
 from manta_ui.labels.suspect_queue import Desks, SuspectQueue, check_files, decide, key_of, opened, refreshed, taken_back
-from manta_ui.labels.suspect_views import choices, last_html, other_labels, suspect_html
+from manta_ui.labels.suspect_views import choices, last_html, other_labels, suspect_html, without_button
 
 from ..visits import START_TIMEOUT_S, chromium, visiting
 
@@ -95,16 +95,16 @@ def test_what_cannot_be_written_is_one_sentence(queue: SuspectQueue) -> None:
 
 
 def test_each_decision_has_a_key_and_texts_are_shown_as_text(queue: SuspectQueue) -> None:
-    assert [(key, decision) for key, _, decision, _ in choices(queue)] == [
-        ("k", {"new": "billing"}),
-        ("c", {"new": "delivery"}),
-        ("d", {"new": None}),
-        ("1", {"new": "account"}),
+    assert [(choice.key, choice.new) for choice in choices(queue)] == [
+        ("k", "billing"),
+        ("c", "delivery"),
+        ("d", None),
+        ("1", "account"),
     ]
-    assert other_labels(queue) == ["account"]
+    assert (other_labels(queue), without_button(queue)) == (["account"], [])
     many = replace(queue, found=replace(queue.found, labels=(*LABELS, *(f"label {number}" for number in range(20)))))
-    assert [key for key, *_ in choices(many)] == ["k", "c", "d", "1"]  # of many labels, that of the neighbor
-    assert len(other_labels(many)) == 21
+    assert [choice.key for choice in choices(many)] == ["k", "c", "d", "1"]  # of many labels, that of the neighbor
+    assert len(without_button(many)) == 21
     shown = suspect_html(queue, LabelDecision("0", "billing", "delivery", "bob"))
     assert EVIL not in shown
     assert "test row, train.csv:2" in shown
@@ -115,12 +115,14 @@ def test_each_decision_has_a_key_and_texts_are_shown_as_text(queue: SuspectQueue
 def test_a_row_without_a_label_gets_one_by_a_number_key(queue: SuspectQueue) -> None:
     rows = (replace(queue.found.rows[0], given=UNLABELED, kinds=()), *queue.found.rows[1:])
     unlabeled = replace(queue, found=replace(queue.found, rows=rows))
-    assert [(key, words, decision) for key, words, decision, _ in choices(unlabeled)] == [
-        ("1", "delivery", {"new": "delivery"}),
-        ("d", "None of the labels", {"new": None}),
-        ("2", "account", {"new": "account"}),
-        ("3", "billing", {"new": "billing"}),
+    assert choices(unlabeled) == [
+        ("1", "account", "account", ""),
+        ("2", "billing", "billing", ""),
+        ("3", "delivery", "delivery", "90%"),
+        ("d", "None of the labels", None, ""),
     ]
+    many = replace(unlabeled, found=replace(unlabeled.found, labels=(*LABELS, *(f"label {number}" for number in range(20)))))
+    assert [choice.new for choice in choices(many)] == ["account", "delivery", None]
     now = decide(unlabeled, "billing", who="ada")
     assert now.mine[-1][1].old == UNLABELED
     assert "labeled billing by ada" in suspect_html(now, now.mine[-1][1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from manta.label_check.suspects import KINDS, UNLABELED
 from manta_ui.labels.review_views import MOST_KEYS
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from manta.label_check.decisions import LabelDecision
     from manta.label_check.suspects import Neighbor, Place, Suspect
+    from manta.labels import RowLabels
     from manta.texts import Text
     from manta_ui.labels.suspect_queue import SuspectQueue
 
@@ -25,6 +26,16 @@ NO_CHECK = empty_html(
 )
 
 
+class Choice(NamedTuple):
+    """A button of the row that is shown."""
+
+    key: str
+    words: str
+    new: RowLabels | None
+    """The label that it gives; None drops the row."""
+    remark: str = ""
+
+
 def suspect_html(queue: SuspectQueue, decision: LabelDecision | None) -> str:
     """Return the shown suspect. `decision` is the last one about it, of anybody."""
     suspect = queue.suspect
@@ -33,7 +44,7 @@ def suspect_html(queue: SuspectQueue, decision: LabelDecision | None) -> str:
     why = "has no label yet" if suspect.is_unlabeled else "; ".join(KINDS[kind] for kind in suspect.kinds)
     place = f"{place_words(suspect.place)} · {why}"
     told = "" if decision is None else f' <span class="manta-badge">{html.escape(decision_words(decision))}</span>'
-    buttons = "".join(_choice_html(*choice) for choice in choices(queue))
+    buttons = "".join(map(_choice_html, choices(queue)))
     neighbors = "".join(map(_neighbor_html, suspect.neighbors))
     return (
         f'<section class="manta-queue manta-suspect" data-row="{queue.at}" aria-label="Row to decide about">'
@@ -44,28 +55,25 @@ def suspect_html(queue: SuspectQueue, decision: LabelDecision | None) -> str:
     )
 
 
-def choices(queue: SuspectQueue) -> list[tuple[str, str, dict[str, object], str]]:
-    """Return key, words, decision and remark of each button: keep, change to the proposed label, drop, and other labels.
+def choices(queue: SuspectQueue) -> list[Choice]:
+    """Return the buttons of the shown row: keep, change to the proposed label, drop, and other labels.
 
-    A row without a label has none to keep, and its proposed label is the first of the numbered ones. If the labels are many, only
+    A row without a label has a number for each label, the same for every row. If the labels are many, only the proposed one and
     those of the neighbors have a button.
     """
     suspect = queue.suspect
     if suspect is None:
         return []
-    found: list[tuple[str, str, dict[str, object], str]] = []
-    if not suspect.is_unlabeled:
-        found.append(("k", f"Keep {named(suspect.given)}", {"new": suspect.given}, percent(suspect.given_probability)))
+    drop = Choice("d", "None of the labels" if suspect.is_unlabeled else "Drop the row", None)
+    if suspect.is_unlabeled:
+        shown = _with_a_button(suspect, queue.found.labels)
+        remarks = {suspect.proposed: percent(suspect.probability)}
+        return [*(Choice(str(key), label, label, remarks.get(label, "")) for key, label in enumerate(shown, start=1)), drop]
+    found = [Choice("k", f"Keep {named(suspect.given)}", suspect.given, percent(suspect.given_probability))]
     if suspect.proposed != suspect.given:
-        key, words = ("1", "") if suspect.is_unlabeled else ("c", "Change to ")
-        found.append((key, f"{words}{named(suspect.proposed)}", {"new": suspect.proposed}, percent(suspect.probability)))
-    found.append(("d", "None of the labels" if suspect.is_unlabeled else "Drop the row", {"new": None}, ""))
-    others = other_labels(queue)
-    if has_more(queue):
-        near = {item.label for item in suspect.neighbors}
-        others = [name for name in others if name in near]
-    first = 1 + suspect.is_unlabeled
-    return found + [(str(key), label, {"new": label}, "") for key, label in enumerate(others[: _most_others(suspect)], start=first)]
+        found.append(Choice("c", f"Change to {named(suspect.proposed)}", suspect.proposed, percent(suspect.probability)))
+    others = _with_a_button(suspect, other_labels(queue))
+    return [*found, drop, *(Choice(str(key), label, label) for key, label in enumerate(others, start=1))]
 
 
 def other_labels(queue: SuspectQueue) -> list[str]:
@@ -76,13 +84,18 @@ def other_labels(queue: SuspectQueue) -> list[str]:
     return [name for name in queue.found.labels if name not in (suspect.given, suspect.proposed)]
 
 
-def has_more(queue: SuspectQueue) -> bool:
-    """Tell whether there are other labels than those that can have a key."""
-    return queue.suspect is not None and len(other_labels(queue)) > _most_others(queue.suspect)
+def without_button(queue: SuspectQueue) -> list[str]:
+    """Return the labels for a list beside the buttons: all other labels, if some of them have no button."""
+    others, shown = other_labels(queue), {choice.new for choice in choices(queue)}
+    return [] if set(others) <= shown else others
 
 
-def _most_others(suspect: Suspect) -> int:
-    return MOST_KEYS - suspect.is_unlabeled
+def _with_a_button(suspect: Suspect, labels: Sequence[str]) -> list[str]:
+    """Return the labels that get a key: all, or of many the proposed one and those of the neighbors."""
+    if len(labels) <= MOST_KEYS:
+        return list(labels)
+    near = {suspect.proposed, *(item.label for item in suspect.neighbors)}
+    return [name for name in labels if name in near][:MOST_KEYS]
 
 
 def progress_html(queue: SuspectQueue) -> str:
@@ -124,12 +137,12 @@ def text_html(text: Text) -> str:
     return "".join(f'<p class="manta-queue-text">{html.escape(part)}</p>' for part in parts)
 
 
-def _choice_html(key: str, words: str, decision: dict[str, object], remark: str) -> str:
-    held = html.escape(json.dumps(decision), quote=True)
-    score = f'<span class="manta-score">{remark}</span>' if remark else ""
+def _choice_html(choice: Choice) -> str:
+    held = html.escape(json.dumps({"new": choice.new}), quote=True)
+    score = f'<span class="manta-score">{choice.remark}</span>' if choice.remark else ""
     return (
-        f'<li><button type="button" class="manta-choice" data-key="{key}" data-decide="{held}">'
-        f'<kbd class="manta-keys">{key.upper()}</kbd><span>{breakable(words)}</span>{score}</button></li>'
+        f'<li><button type="button" class="manta-choice" data-key="{choice.key}" data-decide="{held}">'
+        f'<kbd class="manta-keys">{choice.key.upper()}</kbd><span>{breakable(choice.words)}</span>{score}</button></li>'
     )
 
 

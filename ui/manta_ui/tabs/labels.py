@@ -15,7 +15,7 @@ import gradio as gr
 from manta.errors import InputError
 from manta.storage.audit import acting_user
 from manta_ui.labels.suspect_queue import Desks, SuspectQueue, check_files, decide, key_of, opened, refreshed, taken_back
-from manta_ui.labels.suspect_views import NO_CHECK, decision_words, has_more, other_labels, suspect_html
+from manta_ui.labels.suspect_views import NO_CHECK, decision_words, suspect_html, without_button
 from manta_ui.look.markup import capitalized, note_html
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def drawn(queue: SuspectQueue | None) -> list[Any]:
         return [NO_CHECK, gr.skip()]
     suspect = queue.suspect
     decision = None if suspect is None else queue.decided.get(key_of(suspect))
-    return [suspect_html(queue, decision), gr.Dropdown(other_labels(queue), value=None, visible=has_more(queue))]
+    others = without_button(queue)
+    return [suspect_html(queue, decision), gr.Dropdown(others, value=None, visible=bool(others))]
 
 
 def said_by(request: gr.Request) -> str:

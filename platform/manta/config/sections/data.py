@@ -28,8 +28,8 @@ class DataConfig(Section):
     `manta data suggest`, whose rows without a label are left out. They are added after
     validation and test rows were set aside. If a text is in both, the label of the feedback counts."""
     corrections: str | None = None
-    """A file of decisions about labels (labels.jsonl), as people make them after `manta data check` or `manta data suggest`. They are
-    applied when rows are read, in every split and to `feedback`. The files of the rows stay as they are."""
+    """A file of decisions about labels (labels.jsonl), as people make them in the page after `manta data check` or
+    `manta data suggest`. They are applied when rows are read, in every split and to `feedback`. The files stay as they are."""
     text: str | int | tuple[str | int, str | int] = "text"
     """The text column: its name, or its position (from 0) if `header` is false. A dotted name such as data.body is a field inside
     an object of JSON or Parquet. For text pairs, a list of two columns, such as [premise, hypothesis]."""
