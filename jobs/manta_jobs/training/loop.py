@@ -21,7 +21,6 @@ from manta.storage.object_store import here
 from manta_jobs.training.batches import Pass, WorkerRows, num_micro_batches
 from manta_jobs.training.checkpoints import TrainingState, checkpoint_name, epochs_without_gain, kept_epoch
 from manta_jobs.training.choice import LinearLeadsError, write_lead
-from manta_jobs.training.classifier import build_classifier
 from manta_jobs.training.distribution import WorkRecord, agreed_hash, process_group
 from manta_jobs.training.engine import memory
 from manta_jobs.training.engine.build import agreed_precision, build_engine, full_weights, schedule
@@ -31,9 +30,10 @@ from manta_jobs.training.engine.optimizer_state import Saver, restore
 from manta_jobs.training.engine.updates import MOST_SKIPPED, Updates
 from manta_jobs.training.engine.zero import end
 from manta_jobs.training.progress import Part, StepReporter
-from manta_jobs.training.seeds import compute_deterministically, seed_step
+from manta_jobs.training.start.classifier import build_classifier
+from manta_jobs.training.start.seeds import compute_deterministically, seed_step
+from manta_jobs.training.start.worker_setup import WorkerSetup, agreed_checkpoint, on_this_node
 from manta_jobs.training.validation import all_logits, cross_validate, steps_of_parts
-from manta_jobs.training.worker_setup import WorkerSetup, agreed_checkpoint, on_this_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
