@@ -107,8 +107,8 @@ def run_trainer(
     rival: Rival | None = None,
 ) -> TorchTrainer:
     """Return the trainer of a run of `config`. It writes checkpoints to `folder/name` and resumes from the newest one there."""
-    from manta_jobs.training.loop import train_worker
     from manta_jobs.training.recovery import Recovery
+    from manta_jobs.training.worker import train_worker
 
     setup = worker_setup(data, config, board=board, resources=resources, folder=folder, name=name)
     return build_trainer(
