@@ -26,7 +26,7 @@ from manta.model.pretrained import pretrained_source
 from manta.storage.folders import disk_errors
 from manta.storage.object_store import cache_folder
 from manta_jobs.cluster.connection import num_cores
-from manta_jobs.training.linear import LINEAR_FOLDER, Embedder, Tally
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER, Embedder, Tally
 from manta_jobs.training.progress import Board, shown_progress
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from manta_jobs.data.doubts import cross_validated
 from manta_jobs.data.embeddings import embeddings
 from manta_jobs.data.forecast import NUM_FOLDS, NUM_REPEATS, NUM_SIZES, Forecast, forecast, learning_curve, too_few
 from manta_jobs.data.pool import Chosen, Pool, chosen_rows, read_chosen, read_pool, text_names
-from manta_jobs.training.linear import LINEAR_FOLDER
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER
 from manta_jobs.training.progress import Board, RunProgress, shown_progress
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
     from manta.labels import Floats, LabelSpace, Targets
     from manta.texts import Text
-    from manta_jobs.data.doubts import CrossValidated
+    from manta_jobs.training.few_rows.linear import LinearModel
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def write(suggestions: Sequence[Suggestion], chosen: Sequence[int], pool: Pool, 
 
 
 def labels_for(
-    target: float, vectors: Floats, rows: LabeledRows, model: CrossValidated, config: ExperimentConfig, *, console: Console
+    target: float, vectors: Floats, rows: LabeledRows, model: LinearModel, config: ExperimentConfig, *, console: Console
 ) -> Forecast:
     """Forecast how many more labels bring accuracy to `target`. Each text counts once, and only typical rows are judged."""
     first = np.unique([text_hash(text) for text in rows.texts], return_index=True)[1]
@@ -232,7 +232,7 @@ def labels_for(
         return forecast(curve, target=target, num_rows=len(first), seed=config.data.split_seed)
 
 
-def accuracy_of(model: CrossValidated, rows: LabeledRows) -> float:
+def accuracy_of(model: LinearModel, rows: LabeledRows) -> float:
     """Return the accuracy on labeled rows by fits without them."""
     answers = rows.labels.decide(rows.labels.probabilities(model.logits))
     return float((answers == rows.targets)[: rows.num_typical].mean())

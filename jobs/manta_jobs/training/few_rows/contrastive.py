@@ -26,7 +26,7 @@ from manta.model.pooled import load_encoder
 from manta.storage.object_store import fetch, here, store
 from manta_jobs.training.engine.build import resolve_precision, schedule
 from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
-from manta_jobs.training.linear import PASS_TOKENS, embedded, fold_name, regression_on
+from manta_jobs.training.few_rows.linear import LABEL_NAMES, PASS_TOKENS, embedded, fold_name, names_of, regression_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from manta.labels import Floats
     from manta.model.pooled import PooledEncoder
     from manta_jobs.training.batches import Rows
-    from manta_jobs.training.linear import LinearModel, LinearSetup, Tally
+    from manta_jobs.training.few_rows.linear import LinearModel, LinearSetup, Tally
 
 CONTRASTIVE_FOLDER = "contrastive"
 """Folder of a run that holds the adapted encoder, the embeddings and the fitted regression."""
@@ -66,14 +66,16 @@ def adapted_embeddings(setup: LinearSetup, splits: dict[str, EncodedSplit], tall
     everything = np.arange(len(train))
     folds = [] if setup.data.folds is None else [np.flatnonzero(setup.data.folds != fold) for fold in np.unique(setup.data.folds)]
     planned = [batches_of(train, rows, seed=seed) for rows in (*folds, everything)]
-    num_embedded = len(folds) * len(train) + sum(map(len, splits.values()))
+    names = splits.get(LABEL_NAMES)
+    num_embedded = len(folds) * (len(train) + len(names or ())) + sum(map(len, splits.values()))
     tally.start(sum(len(batch) for batches in planned for batch in batches) + num_embedded)
     found: dict[str, Floats] = {}
     for fold, batches in enumerate(planned[:-1]):
         name = fold_name(fold)
         words = f"adapting the encoder, fold {fold + 1} of {len(folds)}"
         encoder = partial(adapted, setup, train, batches, tally, words)
-        found |= embedded(setup, {name: train}, tally, encoder=encoder)
+        of_fold = {name: train} if names is None else {name: train, names_of(name): names}
+        found |= embedded(setup, of_fold, tally, encoder=encoder)
     return found | embedded(setup, splits, tally, encoder=partial(encoder_of_run, setup, train, planned[-1], tally))
 
 

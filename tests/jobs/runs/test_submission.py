@@ -18,8 +18,8 @@ from manta.cluster.jobs_api import JobsApi
 from manta.errors import InputError
 from manta_jobs.cli.job_start import MARK, placed_inputs
 from manta_jobs.cli.submit_commands import check_version, verb_params, whereabouts
-from manta_jobs.submission.cargo import packed_inputs
-from manta_jobs.submission.follow import Transcript
+from manta_jobs.runs.submission.cargo import packed_inputs
+from manta_jobs.runs.submission.follow import Transcript
 
 
 @pytest.fixture(autouse=True)

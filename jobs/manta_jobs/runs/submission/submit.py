@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.cluster.job import cluster_job
 from manta.console import bytes_phrase, working
-from manta_jobs.submission.cargo import packed_inputs
+from manta_jobs.runs.submission.cargo import packed_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,6 +4,8 @@ The strength of its penalty is chosen by the loss on rows that a fit has not see
 each fold by a fit on the other folds. The loss is that of calibrated probabilities, as a strong penalty makes a regression modest.
 Then it is fitted to all training rows. The embeddings are on disk before the regression begins, so an interrupted run does not
 compute them again.
+
+With few rows, the words of each label's name count as a training row, if names alone answer more of the rows right than chance.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 LINEAR_FOLDER = "linear"
 """Folder of a run that holds the embeddings and the fitted regression."""
 MODEL_FILE = "linear.npz"
+LABEL_NAMES = "label-names"
+"""The split of the labels' names, in the order of the labels. It is there if rows are few and the names are words."""
 STRENGTHS = (1.0, 10.0, 100.0)
 """Inverse strengths of the L2 penalty (scikit-learn's C) for embeddings of length 1, the strongest penalty first. They are tried
 until the loss rises. For longer embeddings they are divided by the mean square of the length, so that scale does not matter."""
@@ -68,9 +72,11 @@ class LinearModel:
     logits: Floats
     """Logits `(rows, outputs)` of the validation rows; of a cross-validated run, of the training rows, each by a fit without it. No
     rows if nothing can be held out."""
-    embed_s: float
+    embed_s: float = 0.0
     """Seconds of the embedding; of the method contrastive, also of the adaptation."""
-    fit_s: float
+    fit_s: float = 0.0
+    num_names: int = 0
+    """Number of label names among the rows that it was fitted to."""
 
     @property
     def seconds(self) -> float:
@@ -109,23 +115,17 @@ def regression_on(setup: LinearSetup, embed: Embed) -> LinearModel:
     hide_unassigned_gpus(use_gpu=setup.config.train.use_gpu)
     torch.set_num_threads(setup.num_threads)
     data_folder = fetch(setup.data.folder)
-    splits = {name: EncodedSplit(data_folder / f"{name}.arrow") for name in split_names(setup.data)}
+    files = {name: data_folder / f"{name}.arrow" for name in ("train", "validation", LABEL_NAMES)}
+    splits = {name: EncodedSplit(path) for name, path in files.items() if path.exists()}
     started = time.monotonic()
     tally = Tally(setup.board, setup.folder.name)
     embeddings = embed(setup, splits, tally)
     tally.tell("fitting the regression")
     embed_s = time.monotonic() - started
-    regression, strength, logits = fitted(
-        embeddings, {name: split.targets for name, split in splits.items()}, setup.config, setup.data
-    )
-    model = LinearModel(regression, strength, logits, embed_s=embed_s, fit_s=time.monotonic() - started - embed_s)
+    found = fitted(embeddings, {name: split.targets for name, split in splits.items()}, setup.config, setup.data)
+    model = replace(found, embed_s=embed_s, fit_s=time.monotonic() - started - embed_s)
     write_linear(setup.folder, model)
     return model
-
-
-def split_names(data: TokenizedData) -> tuple[str, ...]:
-    """Return the names of the splits that the method reads."""
-    return ("train",) if data.folds is not None else ("train", "validation")
 
 
 class Tally:
@@ -217,20 +217,23 @@ class Attempt:
 
 def fitted(
     embeddings: dict[str, Floats], targets: dict[str, Targets], config: ExperimentConfig, data: TokenizedData
-) -> tuple[Regression, float, Floats]:
-    """Return the regression of all training rows, its strength, and logits `(rows, outputs)` of rows that it has not seen.
+) -> LinearModel:
+    """Return the regression of all training rows, with logits of rows that it has not seen. Its seconds are 0.
 
     If no row can be held out, the strength is the usual one, and there are no such logits.
     """
+    if LABEL_NAMES in embeddings and not names_answer(embeddings[LABEL_NAMES], embeddings["train"], targets["train"]):
+        embeddings = {name: rows for name, rows in embeddings.items() if LABEL_NAMES not in name}
     rows, labels = embeddings["train"], data.labels
     weights = resolve_class_weights(config.train, labels, targets["train"])
     scale = float((rows**2).sum(axis=1).mean())
+    num_names = len(embeddings.get(LABEL_NAMES, ()))
     fits: list[Fit] = [
         partial(fit_regression, labels=labels, strength=strength / scale, class_weights=weights) for strength in STRENGTHS
     ]
     if data.folds is not None and not data.folds.any():
-        usual = fits[STRENGTHS.index(USUAL_STRENGTH)](rows, targets["train"])
-        return usual, USUAL_STRENGTH, np.empty((0, labels.num_logits))
+        usual = fits[STRENGTHS.index(USUAL_STRENGTH)](*with_names(rows, targets["train"], embeddings.get(LABEL_NAMES)))
+        return LinearModel(usual, USUAL_STRENGTH, np.empty((0, labels.num_logits)), num_names=num_names)
     truth = targets["train" if data.folds is not None else "validation"]
     attempts: list[Attempt] = []
     for fit in fits:
@@ -242,7 +245,24 @@ def fitted(
             break
     index = chosen([attempt.losses for attempt in attempts])
     best = attempts[index]
-    return fits[index](rows, targets["train"]).scaled(1 / best.temperature), STRENGTHS[index], best.logits
+    regression = fits[index](*with_names(rows, targets["train"], embeddings.get(LABEL_NAMES))).scaled(1 / best.temperature)
+    return LinearModel(regression, STRENGTHS[index], best.logits, num_names=num_names)
+
+
+def names_answer(names: Floats, rows: Floats, targets: Targets) -> bool:
+    """Tell whether names alone answer more training rows right than chance gives.
+
+    `names` are embeddings `(labels, hidden)`. The answer for a row is the label whose name is the nearest by cosine.
+    """
+    nearest = (rows @ (names / np.linalg.norm(names, axis=1, keepdims=True)).T).argmax(axis=1)
+    return bool((nearest == targets).mean() > 1 / len(names))
+
+
+def with_names(rows: Floats, targets: Targets, names: Floats | None) -> tuple[Floats, Targets]:
+    """Return embeddings and targets of the rows, followed by those of the labels' names if there are any."""
+    if names is None:
+        return rows, targets
+    return np.concatenate([rows, names]), np.concatenate([targets, np.arange(len(names))])
 
 
 def chosen(losses: Sequence[npt.NDArray[np.float64]]) -> int:
@@ -265,25 +285,34 @@ def fold_name(fold: int) -> str:
     return f"fold-{fold + 1}"
 
 
+def names_of(split: str) -> str:
+    """Return the name of the label names' embeddings by the encoder that the training rows' embeddings `split` are by."""
+    return LABEL_NAMES if split == "train" else f"{split}-{LABEL_NAMES}"
+
+
 def unseen_logits(embeddings: dict[str, Floats], targets: Targets, data: TokenizedData, fit: Fit) -> Floats:
     """Return logits `(rows, outputs)` of the validation rows, or of all training rows, each by a fit to the other folds.
 
     If the encoder has learned from the training rows, `embeddings` has those of each fold by name (`fold_name`).
     """
     if data.folds is None:
-        return fit(embeddings["train"], targets).logits(embeddings["validation"])
+        return fit(*with_names(embeddings["train"], targets, embeddings.get(LABEL_NAMES))).logits(embeddings["validation"])
     logits: Floats = np.empty((len(targets), data.labels.num_logits))
     for fold in np.unique(data.folds):
-        is_out, rows = data.folds == fold, embeddings.get(fold_name(fold), embeddings["train"])
-        logits[is_out] = fit(rows[~is_out], targets[~is_out]).logits(rows[is_out])
+        is_out, name = data.folds == fold, fold_name(fold) if fold_name(fold) in embeddings else "train"
+        rows = embeddings[name]
+        logits[is_out] = fit(*with_names(rows[~is_out], targets[~is_out], embeddings.get(names_of(name)))).logits(rows[is_out])
     return logits
+
+
+NUMBERS = ("strength", "embed_s", "fit_s", "num_names")
 
 
 def write_linear(folder: Path, model: LinearModel) -> None:
     """Write the model to a file, completely or not at all, and to the object store if the folder mirrors one."""
     folder = here(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = {"strength": model.strength, "embed_s": model.embed_s, "fit_s": model.fit_s}
+    numbers = {name: getattr(model, name) for name in NUMBERS}
     arrays = {"weights": model.regression.weights, "bias": model.regression.bias, "logits": model.logits}
     unfinished = folder / f".{MODEL_FILE}.partial"
     with unfinished.open("wb") as file:
@@ -298,7 +327,7 @@ def read_linear(folder: Path) -> LinearModel | None:
     """Return the model that `write_linear` wrote; None if there is none or it is damaged."""
     try:
         with np.load(fetch(folder / MODEL_FILE), allow_pickle=False) as found:
-            numbers = {name: float(found[name]) for name in ("strength", "embed_s", "fit_s")}
+            numbers = {name: found[name].item() for name in NUMBERS}
             return LinearModel(Regression(found["weights"], found["bias"]), logits=found["logits"], **numbers)
     except (OSError, ValueError, KeyError, BadZipFile):
         return None
