@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 WORDS = "parcel courier late charged invoice card password login email the my is please".split()
 NUM_ROWS = 50
-ADDED = ["label", "score", "uncertain", "model_version", "error"]
+ADDED = ["label", "score", "uncertain", "uncertain_reason", "model_version", "error"]
 
 
 @pytest.fixture(scope="module")
