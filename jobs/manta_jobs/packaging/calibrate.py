@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from manta.inference.answer_profile import profile_of
 from manta.inference.artifact import ModelArtifact, with_calibration
 from manta.inference.calibration import calibrate, figures_on
+from manta.inference.estimated_accuracy import answer_sums
 from manta_jobs.packaging.outputs_on_cluster import outputs_on_cluster
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def calibrate_artifact(
         set_coverage=config.set_coverage,
     )
     answers = profile_of(logits, labels=labels)
-    return with_calibration(artifact, calibration, thresholds=labels.thresholds, answers=answers)
+    sums = answer_sums(logits, split.targets, labels=labels)
+    return with_calibration(artifact, calibration, thresholds=labels.thresholds, answers=answers, sums=sums)
 
 
 def with_test_figures(artifact: ModelArtifact, logits: Floats, targets: Targets) -> ModelArtifact:

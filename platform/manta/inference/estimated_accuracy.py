@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from manta.labels import Floats, LabelSpace, Targets
 
 Numbers = npt.NDArray[np.float64]
-NUM_STEPS = 200
+Doubt = Literal["confidence", "out_of_scope"]
+DOUBTS: tuple[Doubt, ...] = get_args(Doubt)
+NUM_STEPS = 100
 PRIOR_ROWS = 10.0
 """Validation rows of its own that a label needs until its own gap counts as much as that of all labels."""
 SHARES_PRIOR = 0.02
@@ -80,7 +82,7 @@ class Estimate:
     """Ends of the interval of 95%, which is right while there are no doubts."""
     shares: tuple[float, ...]
     """Estimated share of the texts of each label; empty for a multilabel model."""
-    doubts: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
     """Why the estimate is not to be trusted: `confidence` has changed and other shares of the labels do not explain it, or too many
     texts are `out_of_scope`."""
 
@@ -155,7 +157,7 @@ def label_shares(expected: AnswerSums, window: Window) -> Numbers:
     return np.asarray(shares / shares.sum())
 
 
-def _doubts(expected: AnswerSums, window: Window, shares: Numbers, *, mean: float, expected_out: float) -> list[str]:
+def _doubts(expected: AnswerSums, window: Window, shares: Numbers, *, mean: float, expected_out: float) -> list[Doubt]:
     """Return what differs by more than other shares of the labels and chance explain."""
     num_rows = np.array(expected.num_rows, dtype=np.float64)
     total, squares = np.array(expected.confidence), np.array(expected.squares)
@@ -163,7 +165,7 @@ def _doubts(expected: AnswerSums, window: Window, shares: Numbers, *, mean: floa
     of_label = (total + PRIOR_ROWS * usual) / (num_rows + PRIOR_ROWS)
     spread = max(0.0, squares.sum() / num_rows.sum() - usual**2)
     error = math.sqrt(spread / window.num_rows + spread * float((shares**2 / (num_rows + PRIOR_ROWS)).sum()))
-    doubts = []
+    doubts: list[Doubt] = []
     if abs(mean - float(shares @ of_label)) > MOST_CONFIDENCE_CHANGE + NUM_ERRORS * error:
         doubts.append("confidence")
     out = window.num_out / window.num_rows
