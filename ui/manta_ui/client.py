@@ -58,7 +58,7 @@ class ModelInfo:
     """Probability with which `target_precision` holds; None if it holds on average."""
     set_coverage: float | None
     """Wanted share of label sets that hold the right label; None for a model without label sets."""
-    scope_loss: float | None
+    scope_loss: float | None = None
     """Share of texts in scope that may be marked as out of scope; None for a model that marks none."""
     takes_feedback: bool
     candidate: int | None

@@ -28,15 +28,18 @@ Numbers = npt.NDArray[np.float64]
 Doubt = Literal["confidence", "out_of_scope"]
 DOUBTS: tuple[Doubt, ...] = get_args(Doubt)
 NUM_STEPS = 100
-PRIOR_ROWS = 10.0
-"""Validation rows of its own that a label needs until its own gap counts as much as that of all labels."""
+GAP_ROWS = 100.0
+"""Validation rows that a label needs until its own gap between accuracy and confidence counts as much as that of all labels. With
+few rows, its gap is mostly chance."""
+CONFIDENCE_ROWS = 10.0
+"""The same for its mean confidence, which varies less by chance and more from label to label."""
 SHARES_PRIOR = 0.02
 """Answers, as a share of all, that are added in the labels' known shares, so that a label of few rows does not vanish by chance."""
 SURE_WITHIN = 1.96
 """Standard errors of the interval of 95%."""
 MOST_CONFIDENCE_CHANGE = 0.02
 """Change of the mean confidence that other shares of the labels do not explain and that is still trusted."""
-MOST_OUT_OF_SCOPE = 0.05
+MOST_OUT_OF_SCOPE = 0.02
 """Share of texts out of scope, beyond what is expected, that is still trusted."""
 NUM_ERRORS = 3.0
 """Standard errors that are added to both, so that chance raises no doubt."""
@@ -96,7 +99,7 @@ def answer_sums(logits: Floats, targets: Targets, *, labels: LabelSpace) -> Answ
     size = 1 if is_one else len(labels.names)
 
     def summed(values: Floats) -> list[float]:
-        return np.bincount(of_label, weights=values, minlength=size).tolist()
+        return [float(value) for value in np.bincount(of_label, weights=values, minlength=size)]
 
     counts: dict[tuple[int, int], int] = {}
     for pair in [] if is_one else zip(of_label.tolist(), labels.decide(probabilities).tolist(), strict=True):
@@ -119,11 +122,11 @@ def estimated(expected: AnswerSums, window: Window, *, expected_out: float = 0.0
     shares = label_shares(expected, window) if expected.answers else np.ones(1)
     right, confidence = np.array(expected.num_right), np.array(expected.confidence)
     gap = (right.sum() - confidence.sum()) / num_rows.sum()
-    gaps = (right - confidence + PRIOR_ROWS * gap) / (num_rows + PRIOR_ROWS)
+    gaps = (right - confidence + GAP_ROWS * gap) / (num_rows + GAP_ROWS)
     mean = window.confidence / window.num_rows
     accuracy = min(1.0, max(0.0, mean + float(shares @ gaps)))
     overall = right.sum() / num_rows.sum()
-    known = overall * (1 - overall) * float((shares**2 / (num_rows + PRIOR_ROWS)).sum())
+    known = overall * (1 - overall) * (1 / num_rows.sum() + float((shares**2 / (num_rows + GAP_ROWS)).sum()))
     error = math.sqrt(accuracy * (1 - accuracy) / window.num_rows + known)
     return Estimate(
         accuracy,
@@ -162,9 +165,9 @@ def _doubts(expected: AnswerSums, window: Window, shares: Numbers, *, mean: floa
     num_rows = np.array(expected.num_rows, dtype=np.float64)
     total, squares = np.array(expected.confidence), np.array(expected.squares)
     usual = total.sum() / num_rows.sum()
-    of_label = (total + PRIOR_ROWS * usual) / (num_rows + PRIOR_ROWS)
+    of_label = (total + CONFIDENCE_ROWS * usual) / (num_rows + CONFIDENCE_ROWS)
     spread = max(0.0, squares.sum() / num_rows.sum() - usual**2)
-    error = math.sqrt(spread / window.num_rows + spread * float((shares**2 / (num_rows + PRIOR_ROWS)).sum()))
+    error = math.sqrt(spread / window.num_rows + spread * float((shares**2 / (num_rows + CONFIDENCE_ROWS)).sum()))
     doubts: list[Doubt] = []
     if abs(mean - float(shares @ of_label)) > MOST_CONFIDENCE_CHANGE + NUM_ERRORS * error:
         doubts.append("confidence")
