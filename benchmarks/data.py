@@ -1,6 +1,7 @@
 """Measurements of `manta data check` on planted label errors, and of the labels that `manta data suggest` saves.
 
-`--measures labels,forecast` are those of `labels_needed.py`. The measure `check` is this:
+`--measures labels,forecast` are those of `labels_needed.py`, `scope` is that of `scope.py`, `accuracy` that of
+`estimated.py`. The measure `check` is this:
 
 Labels of training rows are exchanged by a seed: a tenth or a fifth of them with any other label, or a tenth with the label whose
 mean embedding is nearest. The embedded encoder is frozen, and every score ranks the rows by the same probabilities:
@@ -29,13 +30,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from estimated import accuracy_lines, accuracy_measured, with_typos
 from labels_needed import FORECASTS, RUNS, coverage_table, forecasts, labels_needed, needed_table, true_law
 from manta.config import ExperimentConfig
 from manta.console import people_console
@@ -47,10 +49,13 @@ from manta_jobs.data.embeddings import embeddings
 from manta_jobs.data.neighbors import Neighbors, nearest
 from manta_jobs.training.few_rows.linear import STRENGTHS
 from quality_results import append_result, read_results
+from scope import MOST_OTHERS, auroc_lines, caught_lines, held_out_labels, scope_measured
+from scope import RUNS as SCOPE_RUNS
 
 RESULTS = Path(__file__).parent / "results" / "data.jsonl"
 Scores = npt.NDArray[np.float64]
 PLANTED = {"uniform-10": 0.1, "uniform-20": 0.2, "similar-10": 0.1}
+MEASURES = ("check", "labels", "forecast", "scope", "accuracy")
 NUM_DRAWN = 3
 """Different draws of a set's rows. Further runs begin with other rows of these."""
 WAYS = ("random", "margin", "entropy", "diversity", "both")
@@ -90,6 +95,7 @@ class Drawn:
     test_vectors: Floats
     test_targets: Targets
     neighbors: Neighbors
+    test_texts: list[Any] = field(default_factory=list)
 
 
 def main() -> int:
@@ -98,7 +104,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder that holds sst2, banking77 and agnews; the bundled samples need none")
     parser.add_argument("--cases", type=lambda text: text.split(","), default=list(CASES))
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
-    parser.add_argument("--measures", type=lambda text: text.split(","), default=["check", "labels", "forecast"])
+    parser.add_argument("--measures", type=lambda text: text.split(","), default=list(MEASURES))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
@@ -109,9 +115,15 @@ def main() -> int:
             measure_labels(arguments)
         if "forecast" in arguments.measures and arguments.data is not None:
             measure_forecasts(arguments)
+        if "scope" in arguments.measures and arguments.data is not None:
+            measure_scope(arguments)
+        if "accuracy" in arguments.measures and arguments.data is not None:
+            measure_accuracy(arguments)
     results = read_results(arguments.results)
     print_tables([row for row in results if "planted" in row])
     print("\nLabels needed\n\n" + "\n".join(needed_table(results)) + "\n\nForecasts\n\n" + "\n".join(coverage_table(results)))
+    print("\nScope\n\n" + "\n".join(auroc_lines(results)) + "\n\n" + "\n".join(caught_lines(results)))
+    print("\nEstimated accuracy\n\n" + "\n".join(accuracy_lines(results)))
     return 0
 
 
@@ -163,6 +175,43 @@ def measure_forecasts(arguments: argparse.Namespace) -> None:
                     print(case, run, form_of(found), flush=True)
 
 
+def measure_scope(arguments: argparse.Namespace) -> None:
+    """Measure how well texts that are none of the labels are told, where it is not in the results."""
+    known = {(row["case"], row["run"]) for row in read_results(arguments.results) if row.get("measure") == "scope"}
+    drawn: dict[tuple[str, int], Drawn] = {}
+
+    def rows_of(case: str, seed: int) -> Drawn:
+        if (case, seed) not in drawn:
+            drawn[case, seed] = draw(CASES[case], arguments.data, seed=seed)
+        return drawn[case, seed]
+
+    for case in [name for name in arguments.cases if name in SCOPE_RUNS]:
+        for run in [run for run in range(SCOPE_RUNS[case]) if (case, run) not in known]:
+            rows = rows_of(case, run % NUM_DRAWN)
+            others = {name: rows_of(name, 0).test_vectors[:MOST_OTHERS] for name in SCOPE_RUNS if name != case}
+            found = scope_measured(rows, others, held_out=held_out_labels(case, rows.labels, run=run), seed=run)
+            append_result(arguments.results, {"measure": "scope", "case": case, "run": run, **found})
+            print(case, run, found["auroc"]["3rd"], found["lost"], flush=True)
+
+
+def measure_accuracy(arguments: argparse.Namespace) -> None:
+    """Measure how well accuracy is estimated without labels, where it is not in the results."""
+    known = {(row["case"], row["run"]) for row in read_results(arguments.results) if row.get("measure") == "accuracy"}
+    console = people_console()
+    for case in [name for name in arguments.cases if name in SCOPE_RUNS]:
+        for run in [run for run in range(SCOPE_RUNS[case]) if (case, run) not in known]:
+            rows = draw(CASES[case], arguments.data, seed=run % NUM_DRAWN)
+            held_out = held_out_labels(case, rows.labels, run=run)
+            strangers = rows.test_vectors[np.isin(rows.test_targets, held_out)]
+            if not held_out:
+                strangers = draw(CASES["agnews"], arguments.data, seed=0).test_vectors
+            mistyped = embeddings(with_typos(rows.test_texts, seed=run % NUM_DRAWN), rows.config, console=console)
+            for found in accuracy_measured(rows, strangers, mistyped, held_out=held_out, seed=run):
+                append_result(arguments.results, {"measure": "accuracy", "case": case, "run": run, **found})
+                errors = [abs(one["estimate"]) for one in found["windows"]]
+                print(case, run, found["kind"], round(float(np.mean(errors)), 4), flush=True)
+
+
 def form_of(found: dict[str, Any]) -> dict[str, Any]:
     """Return what is printed of a forecast."""
     return {name: found[name] for name in ("form", "true", "low", "labels", "high", "reason")}
@@ -175,7 +224,10 @@ def draw(case: Case, folder: Path | None, *, seed: int) -> Drawn:
     checked = checked_splits(config.data, task="auto", refuse_conflicts=False)
     train, test = (share(checked.splits[name], num, seed) for name, num in (("train", case.num_train), ("test", case.num_test)))
     vectors, test_vectors = (embeddings(list(split.texts), config, console=people_console()) for split in (train, test))
-    return Drawn(config, checked.labels, list(train.texts), vectors, train.targets, test_vectors, test.targets, nearest(vectors))
+    near = nearest(vectors)
+    return Drawn(
+        config, checked.labels, list(train.texts), vectors, train.targets, test_vectors, test.targets, near, list(test.texts)
+    )
 
 
 def share(split: Split, num_rows: int, seed: int) -> Split:

@@ -7,10 +7,12 @@ import json
 import numpy as np
 
 import data
+from estimated import accuracy_measured
 from manta.config import ExperimentConfig
 from manta.data.dataset import checked_splits
 from manta.labels import LabelSpace
 from manta_jobs.data.neighbors import nearest
+from scope import scope_measured
 
 
 def drawn() -> data.Drawn:
@@ -57,6 +59,22 @@ def test_the_guides_figures_are_those_of_the_results() -> None:
     lines = [*data.auprc_table(groups)[2:], *data.flagged_table(groups)[2:]]
     assert [line for line in lines if line not in guide] == []
     assert [line for line in data.accuracy_table(groups) if "| self-confidence |" in line and line not in guide] == []
+    everything = [json.loads(line) for line in data.RESULTS.read_text(encoding="utf-8").splitlines()]
+    tables = [data.auroc_lines(everything), data.caught_lines(everything), data.accuracy_lines(everything)]
+    assert all(len(table) > 2 for table in tables)
+    assert [line for table in tables for line in table[2:] if line not in guide] == []
+
+
+def test_a_held_out_label_is_told_by_its_neighbors_and_a_shift_of_labels_is_estimated() -> None:
+    """Rows whose held-out label lies elsewhere, and whose labels have shares of their own in each window."""
+    rows = drawn()
+    found = scope_measured(rows, {"far": -rows.vectors}, held_out=[3], seed=0)
+    assert found["num_labels"] == 3
+    assert found["auroc"]["3rd"]["far"] == 1.0
+    assert found["auroc"]["3rd"]["held out"] > 0.9
+    kinds = {part["kind"]: part["windows"] for part in accuracy_measured(rows, -rows.vectors, rows.vectors, held_out=[3], seed=0)}
+    assert np.mean([abs(window["estimate"]) for window in kinds["labels"]]) < 0.05
+    assert all(abs(window["estimate"]) > 0.1 for window in kinds["new topic"])  # confident answers to what is none of the labels
 
 
 def test_the_rows_of_the_bundled_samples_can_be_drawn() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from manta.inference.predictor import Prediction
+    from manta.inference.scope import UncertainReason
     from manta.texts import Text
 
 MOST_CHARACTERS = 1_000_000
@@ -60,6 +61,8 @@ class AnswerColumns:
     """All labels of a row; for multilabel models."""
     score: list[float | None]
     uncertain: list[bool | None]
+    uncertain_reason: list[UncertainReason | None]
+    """Also None where the answer is not uncertain."""
     error: list[str | None]
 
 
@@ -105,6 +108,7 @@ class Classifier:
             "labels": pa.array(answers.labels, pa.list_(pa.string())),
             "score": pa.array(answers.score, pa.float64()),
             "uncertain": pa.array(answers.uncertain, pa.bool_()),
+            "uncertain_reason": pa.array(answers.uncertain_reason, pa.string()),
             "model_version": pa.array([self.model_version] * len(answers.label), pa.string()),
             "error": pa.array(answers.error, pa.string()),
         }
@@ -159,7 +163,8 @@ def answer(rows: InputRows, predictor: Predictor, text_columns: tuple[str, ...])
         label=[None if item is None else item.label for item in predictions],
         labels=[None if item is None else list(item.labels) for item in predictions],
         score=[None if item is None else item.score for item in predictions],
-        uncertain=[None if item is None else bool(getattr(item, "uncertain", False)) for item in predictions],
+        uncertain=[None if item is None else item.uncertain for item in predictions],
+        uncertain_reason=[None if item is None else item.uncertain_reason for item in predictions],
         error=errors,
     )
 

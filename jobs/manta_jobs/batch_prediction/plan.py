@@ -28,7 +28,7 @@ CHUNK_ROWS = 2048
 """Rows of a chunk: enough that sorting by length leaves little padding, few enough that an interruption costs only seconds."""
 CHUNK_BYTES = 16 * 2**20
 """Size at which a chunk of text ends whatever its number of rows, so that long texts do not fill the memory."""
-ADDED_COLUMNS = ("label", "labels", "score", "uncertain", "model_version", "error")
+ADDED_COLUMNS = ("label", "labels", "score", "uncertain", "uncertain_reason", "model_version", "error")
 """Names in their output order; `labels` for multilabel models only."""
 PREFIX = "predicted_"
 

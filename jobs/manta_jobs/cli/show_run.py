@@ -51,6 +51,8 @@ def show_verdict(model: TrainedModel, console: Console) -> None:
     if model.artifact.manifest.calibration is not None:
         for sentence in model.artifact.manifest.calibration.sentences()[1:]:
             console.print(sentence)
+    if model.artifact.manifest.scope is not None:
+        console.print(model.artifact.manifest.scope.sentence())
 
 
 def verdict_line(model: TrainedModel) -> str:

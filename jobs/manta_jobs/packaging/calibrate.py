@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from manta.inference.answer_profile import profile_of
 from manta.inference.artifact import ModelArtifact, with_calibration
 from manta.inference.calibration import calibrate, figures_on
-from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
+from manta.inference.estimated_accuracy import answer_sums
+from manta_jobs.packaging.outputs_on_cluster import outputs_on_cluster
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +30,7 @@ def calibrate_artifact(
     if artifact.manifest.calibration is not None:
         return artifact
     if logits is None:
-        logits = logits_on_cluster(artifact, split, console=console)
+        logits = outputs_on_cluster(artifact, split, console=console)
     labels, calibration = calibrate(
         logits,
         split.targets,
@@ -39,7 +40,8 @@ def calibrate_artifact(
         set_coverage=config.set_coverage,
     )
     answers = profile_of(logits, labels=labels)
-    return with_calibration(artifact, calibration, thresholds=labels.thresholds, answers=answers)
+    sums = answer_sums(logits, split.targets, labels=labels)
+    return with_calibration(artifact, calibration, thresholds=labels.thresholds, answers=answers, sums=sums)
 
 
 def with_test_figures(artifact: ModelArtifact, logits: Floats, targets: Targets) -> ModelArtifact:

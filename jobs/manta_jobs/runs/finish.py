@@ -30,7 +30,8 @@ from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
 from manta_jobs.packaging.diagnosis import Fit, assess_fit, baseline_comparison, compared_with_one_worker, guessing_loss
 from manta_jobs.packaging.formats import make_formats_on_cluster
 from manta_jobs.packaging.golden import record_golden_on_cluster
-from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
+from manta_jobs.packaging.outputs_on_cluster import outputs_on_cluster
+from manta_jobs.packaging.scope import scope_artifact, with_test_loss
 from manta_jobs.packaging.weights import plain_weights
 from manta_jobs.preflight.run import kept_preflight, usual_values
 from manta_jobs.registry.promotion import settle
@@ -93,7 +94,12 @@ def finish(
             config=config.registry,
             console=console,
         )
-    logits = logits_on_cluster(artifact, dataset.test, console=console)
+    artifact = scope_artifact(
+        artifact, dataset, config=config.registry, is_frozen=artifact.manifest.method == "linear", console=console
+    )
+    outputs = outputs_on_cluster(artifact, dataset.test, console=console)
+    logits = outputs[:, : len(artifact.manifest.labels)]
+    artifact = with_test_loss(artifact, outputs)
     artifact = record_golden_on_cluster(artifact, dataset.test, logits=logits, console=console)
     evaluation = evaluation_of(logits, dataset.test, labels=artifact.manifest.label_space)
     artifact = with_metrics(artifact, evaluation.metrics)

@@ -23,8 +23,10 @@ from manta.config.yaml_model import faults
 from manta.errors import InputError
 from manta.inference.answer_profile import AnswerProfile
 from manta.inference.calibration import Calibration, uncertain_below
+from manta.inference.estimated_accuracy import AnswerSums
 from manta.inference.formats import FORMAT_FILES, FORMER_FILES, WEIGHTS_FILE, InferenceFormat
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions
+from manta.inference.scope import SCOPE_FILE, References, Scope
 from manta.labels import LabelSpace, Task
 from manta.storage.folders import disk_errors, write_atomically, written_folder
 from manta.texts import LongTexts, NumTexts, Text
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 MANIFEST_FILE = "manta.json"
 CARD_FILE = "README.md"
 ALL_FORMAT_FILES = tuple(file for files in FORMAT_FILES.values() for file in files)
-ADDED_FILES = (CARD_FILE, GOLDEN_FILE, *ALL_FORMAT_FILES)
+ADDED_FILES = (CARD_FILE, GOLDEN_FILE, SCOPE_FILE, *ALL_FORMAT_FILES)
 """Files that are added to a folder that is already complete without them."""
 RECORDED_PACKAGES = ("manta-platform", "torch", "transformers", "tokenizers", "deepspeed", "ray")
 
@@ -88,6 +90,10 @@ class Manifest(BaseModel):
     """Temperature, abstain threshold, and calibration figures with them."""
     answers: AnswerProfile | None = None
     """Profile of the answers to the validation rows; None for a model of an earlier version."""
+    answer_sums: AnswerSums | None = None
+    """Sums over the answers to the validation rows, from which accuracy is estimated in service; None as for `answers`."""
+    scope: Scope | None = None
+    """The distance from which a text is out of scope; None where none was chosen, and for a model of an earlier version."""
     files: dict[str, str]
     """sha256 of every other file in the folder."""
 
@@ -323,14 +329,23 @@ def with_calibration(
     *,
     thresholds: Iterable[float] | None = None,
     answers: AnswerProfile | None = None,
+    sums: AnswerSums | None = None,
 ) -> ModelArtifact:
     """Add the calibration and, for a multilabel task, each label's threshold to the manifest on disk; return the updated artifact.
 
-    The profile of the answers stays as it is unless `answers` is given.
+    The profile of the answers and the sums over them stay as they are unless `answers` and `sums` are given.
     """
     chosen = None if thresholds is None else [float(value) for value in thresholds]
     facts = {"calibration": calibration, "thresholds": chosen, "answers": answers or artifact.manifest.answers}
-    return _rewritten(artifact, facts)
+    return _rewritten(artifact, facts | {"answer_sums": sums or artifact.manifest.answer_sums})
+
+
+def with_scope(artifact: ModelArtifact, scope: Scope, references: References | None = None) -> ModelArtifact:
+    """Add the scope to the manifest on disk, and the references to the folder if they are given; return the updated artifact."""
+    if references is not None:
+        with disk_errors(artifact.path):
+            references.save(artifact.path)
+    return _rewritten(artifact, {"scope": scope, "files": artifact.manifest.files | _hashes(artifact.path, [SCOPE_FILE])})
 
 
 def with_formats(artifact: ModelArtifact, formats: Iterable[InferenceFormat], *, folder: Path) -> ModelArtifact:

@@ -1,4 +1,4 @@
-"""Batches of rows of similar length, and the logits that a forward pass gives for them."""
+"""Batches of rows of similar length, and what a forward pass gives for them."""
 
 from __future__ import annotations
 
@@ -24,25 +24,28 @@ def run_batches(
     tokenizer: PreTrainedTokenizerBase,
     tokens: TokenLists,
     *,
-    num_labels: int,
     max_length: int,
     on_rows_done: Callable[[int], None] | None = None,
 ) -> Floats:
-    """Compute logits `(rows, labels)` for the result of `manta.texts.token_ids`, in batches of similar length.
+    """Compute the outputs of a forward pass for the result of `manta.texts.token_ids`, in batches of similar length.
 
-    A row with more than `max_length` tokens is a text in windows: its logits are the mean of theirs.
+    These are logits `(rows, labels)`, or logits and features `(rows, labels + hidden)`. A row with more than `max_length` tokens is
+    a text in windows: its outputs are the mean of theirs.
     """
     windows, row_of = windows_of(tokens, max_length=max_length)
     lengths = np.array([len(ids) for ids in windows["input_ids"]])
-    result = np.empty((len(lengths), num_labels), dtype=np.float32)
+    result: Floats | None = None
     missing = np.bincount(row_of)
     for chosen in token_batches(lengths, max_tokens=forward.batch_tokens):
         batch = {name: [values[index] for index in chosen] for name, values in windows.items()}
-        result[chosen] = forward(dict(tokenizer.pad(batch, return_tensors="np")))
+        found = forward(dict(tokenizer.pad(batch, return_tensors="np")))
+        if result is None:
+            result = np.empty((len(lengths), found.shape[1]), dtype=np.float32)
+        result[chosen] = found
         np.subtract.at(missing, row_of[chosen], 1)
         if on_rows_done is not None:
             on_rows_done(int((missing[np.unique(row_of[chosen])] == 0).sum()))
-    return pooled(result, row_of)
+    return pooled(np.asarray(result), row_of)
 
 
 def token_batches(lengths: npt.NDArray[np.int64], *, max_tokens: int) -> list[npt.NDArray[np.int64]]:

@@ -116,17 +116,19 @@ class FormatTrial:
         self._labels = artifact.manifest.label_space
         self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path, trust_remote_code=False)
         self._tokens, self._rows = self._windows(texts)
+        self._features = artifact.manifest.scope is not None
         golden = artifact.golden()
         tokens, self._golden_rows = self._windows([] if golden is None else golden.texts)
         self._golden = self._single_rows(tokens)
 
     def formats(self, folder: Path, *, training_texts: Sequence[Text]) -> list[InferenceFormat]:
         """Make each CPU format as files in `folder` and judge it. The model is converted once, and int8 is made from the result."""
-        from manta.model.finished import load_finished
+        from manta.model.finished import WithFeatures, load_finished
 
         whole, reduced = (folder / FORMAT_FILES[name][0] for name in CPU_FORMATS)
         try:
-            convert(load_finished(self._artifact.path), whole, names=(*self._tokens, "attention_mask"))
+            model: torch.nn.Module = load_finished(self._artifact.path)
+            convert(WithFeatures(model) if self._features else model, whole, names=(*self._tokens, "attention_mask"))
         except Exception as error:  # noqa: BLE001  # tracing may raise any error; the model is then served without these formats
             return [unmade(name, f"it could not be made ({_reason(error)})") for name in CPU_FORMATS]
         try:
@@ -139,14 +141,15 @@ class FormatTrial:
     def judged(self, name: FastFormat, folder: Path) -> InferenceFormat:
         """Run a format that lies in `folder`, and return its record."""
         try:
-            forward = load_format(folder, name, device=self._device, num_threads=self._num_threads)
+            forward = load_format(folder, name, device=self._device, num_threads=self._num_threads, features=self._features)
             started = time.perf_counter()
-            max_length, num_labels = self._artifact.manifest.max_length, len(self._labels.names)
-            of_windows = run_batches(forward, self._tokenizer, self._tokens, num_labels=num_labels, max_length=max_length)
+            of_windows = run_batches(forward, self._tokenizer, self._tokens, max_length=self._artifact.manifest.max_length)
             seconds = time.perf_counter() - started
-            change = self._neighbour_change(forward, of_windows)
-            logits = pooled(of_windows, self._rows)
-            golden = pooled(np.concatenate([forward(row) for row in self._golden]), self._golden_rows) if self._golden else None
+            num_labels = len(self._labels.names)
+            change = self._neighbour_change(forward, of_windows[:, :num_labels])
+            logits = pooled(of_windows[:, :num_labels], self._rows)
+            alone = np.concatenate([forward(row) for row in self._golden])[:, :num_labels] if self._golden else None
+            golden = None if alone is None else pooled(alone, self._golden_rows)
         except Exception as error:  # noqa: BLE001  # an engine may raise any error
             return unmade(name, f"it does not run ({_reason(error)})")
         size = sum((folder / file).stat().st_size for file in FORMAT_FILES[name])
@@ -167,7 +170,8 @@ class FormatTrial:
         changes = []
         for group in [*rows[:, None], *np.array_split(mixed, -(-len(rows) // 8))]:
             batch = {name: [values[row] for row in group] for name, values in self._tokens.items()}
-            found = self._labels.probabilities(forward(dict(self._tokenizer.pad(batch, return_tensors="np"))))
+            outputs = forward(dict(self._tokenizer.pad(batch, return_tensors="np")))
+            found = self._labels.probabilities(outputs[:, : len(self._labels.names)])
             changes.append(np.abs(found - expected[group]).max())
         return float(max(changes))
 
@@ -191,8 +195,9 @@ class FormatTrial:
 def convert(model: torch.nn.Module, file: Path, *, names: Sequence[str]) -> None:
     """Write a classifier as an OpenVINO model of any batch size and length: `file` (.xml) and its weights in fp32 beside it (.bin).
 
-    `model` takes token tensors `names`, each `(batch, tokens)`, and returns logits `(batch, labels)`, alone or as `.logits`. It is
-    traced once with an example (`torch.jit.trace`), so its Python code may not branch on the values or the shapes of its inputs.
+    `model` takes token tensors `names`, each `(batch, tokens)`, and returns logits `(batch, labels)` as `.logits`, or one tensor of
+    what `Forward` says. It is traced once with an example (`torch.jit.trace`), so its code may not branch on the values or the
+    shapes of its inputs.
 
     Raises:
         Exception: any error of the tracer or of OpenVINO on an architecture that they do not support.

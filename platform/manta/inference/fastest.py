@@ -42,17 +42,17 @@ TIMING_S = 0.7
 ENGINES = ("torch", "openvino")
 
 
-def load_format(path: Path, name: FormatName, *, device: str, num_threads: int) -> Forward:
-    """Load one inference format of a model folder.
+def load_format(path: Path, name: FormatName, *, device: str, num_threads: int, features: bool = False) -> Forward:
+    """Load one inference format of a model folder. With `features`, the safetensors return them, too, whatever computes them.
 
     Raises:
         ImportError: the format's engine is not installed.
         Exception: any other error of an engine that cannot compute the format here.
     """
     if name == "safetensors":
-        return TorchForward(path, device=device)
+        return TorchForward(path, device=device, features=features)
     if name == "torch-bf16":
-        return TorchForward(path, device=device, bf16=True)
+        return TorchForward(path, device=device, bf16=True, features=features)
     return OpenVinoForward(path / FORMAT_FILES[name][0], num_threads=num_threads)
 
 
@@ -67,7 +67,8 @@ def fastest_here(artifact: ModelArtifact, tokenizer: PreTrainedTokenizerBase, *,
     if best is None:
         seconds = _Timing(artifact, tokenizer, num_threads=num_threads).of(names)
         best = _remember(memory, names, best=min(seconds, key=lambda name: seconds[name]), seconds=seconds)
-    return best, load_format(artifact.path, best, device="cpu", num_threads=num_threads)
+    features = artifact.manifest.scope is not None
+    return best, load_format(artifact.path, best, device="cpu", num_threads=num_threads, features=features)
 
 
 class _Timing:
@@ -75,7 +76,7 @@ class _Timing:
 
     def __init__(self, artifact: ModelArtifact, tokenizer: PreTrainedTokenizerBase, *, num_threads: int) -> None:
         self._artifact, self._tokenizer, self._num_threads = artifact, tokenizer, num_threads
-        self._golden = artifact.golden()
+        self._golden, self._features = artifact.golden(), artifact.manifest.scope is not None
         self._texts: list[Text] = [*artifact.manifest.examples, *(self._golden.texts if self._golden else ())]
 
     def of(self, names: Iterable[FormatName]) -> dict[FormatName, float]:
@@ -86,7 +87,9 @@ class _Timing:
         found: dict[FormatName, float] = {}
         for name in names:
             try:
-                forward = load_format(self._artifact.path, name, device="cpu", num_threads=self._num_threads)
+                forward = load_format(
+                    self._artifact.path, name, device="cpu", num_threads=self._num_threads, features=self._features
+                )
                 fault = None if name == SAFETENSORS else self._fault(name, forward)
             except Exception as error:
                 if name == SAFETENSORS:
@@ -119,7 +122,7 @@ class _Timing:
     def _logits(self, forward: Forward, texts: Sequence[Text]) -> Floats:
         manifest = self._artifact.manifest
         tokens = token_ids(self._tokenizer, texts, max_length=manifest.max_length, long_texts=manifest.long_texts)
-        return run_batches(forward, self._tokenizer, tokens, num_labels=len(manifest.labels), max_length=manifest.max_length)
+        return run_batches(forward, self._tokenizer, tokens, max_length=manifest.max_length)[:, : len(manifest.labels)]
 
 
 def _key(artifact: ModelArtifact, names: Sequence[FormatName]) -> str:

@@ -13,6 +13,7 @@ from manta.errors import InputError
 from manta.inference.batches import run_batches
 from manta.inference.fastest import fastest_here, load_format
 from manta.inference.formats import CPU_FORMATS, FAST_FORMATS, FORMER_FORMATS, GPU_FORMAT, SAFETENSORS, FormatName
+from manta.inference.scope import References, UncertainReason
 from manta.texts import Text, TokenLists, first_of_wrong_kind, num_tokens, token_ids, wrong_kind_sentence
 
 if TYPE_CHECKING:
@@ -41,9 +42,11 @@ class Prediction:
     confidence: float
     """Confidence of the answer (`LabelSpace.confidence`), 0 to 1."""
     uncertain: bool
-    """True if the confidence is below the model's abstain threshold (`Manifest.uncertain_below`)."""
+    """True if the confidence is below the model's abstain threshold (`Manifest.uncertain_below`), or the text is out of scope."""
     label_set: tuple[str, ...] | None = None
     """Labels of which one is right as often as `Calibration.set_coverage` says, most probable first; None without sets."""
+    uncertain_reason: UncertainReason | None = None
+    """`out_of_scope` for a text that is unlike all training rows, else `unsure`; None if the answer is not uncertain."""
 
 
 class Predictor:
@@ -73,6 +76,7 @@ class Predictor:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._tokenizer: Any = AutoTokenizer.from_pretrained(artifact.path, trust_remote_code=False)
         num_threads = num_threads or torch.get_num_threads()
+        self._references = None if artifact.manifest.scope is None else References.load(artifact.path)
         self.format: FormatName
         self._forward: Forward
         if format == "auto" and self.device.type == "cpu":
@@ -80,12 +84,24 @@ class Predictor:
             return
         self.format = chosen_format(artifact, format, on_cpu=self.device.type == "cpu")
         try:
-            self._forward = load_format(artifact.path, self.format, device=str(self.device), num_threads=num_threads)
+            self._forward = load_format(
+                artifact.path,
+                self.format,
+                device=str(self.device),
+                num_threads=num_threads,
+                features=self._references is not None,
+            )
         except ImportError as error:
             raise InputError(f"the inference format {self.format} needs a package that is not installed ({error}).") from None
 
-    def logits(self, texts: Sequence[Text], *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
-        """Return logits `(texts, labels)` in the order of the texts.
+    def logits(self, texts: Sequence[Text]) -> Floats:
+        """Return logits `(texts, labels)` in the order of the texts; otherwise as `outputs`."""
+        return self.outputs(texts)[:, : len(self.labels.names)]
+
+    def outputs(self, texts: Sequence[Text], *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
+        """Return what the model computes for each text: logits `(texts, labels)`.
+
+        If the model has a scope, its distance from the training rows follows them, `(texts, labels + 1)`.
 
         Texts are cut at the length the model was trained with, or read in windows, as in training. Sorted by length, they run in
         batches of a limited number of tokens, padding included. `on_rows_done` is called with the number of rows of each finished
@@ -95,10 +111,10 @@ class Predictor:
             InputError: a pair was given to a model that reads single texts, or the other way round.
         """
         if not texts:
-            return np.empty((0, len(self.labels.names)), dtype=np.float32)
+            return np.empty((0, len(self.labels.names) + (self._references is not None)), dtype=np.float32)
         self._check_kind(texts)
         parts = (texts[start : start + MOST_ROWS] for start in range(0, len(texts), MOST_ROWS))
-        return np.concatenate([self.logits_of(self._tokens(part), on_rows_done=on_rows_done) for part in parts])
+        return np.concatenate([self.outputs_of(self._tokens(part), on_rows_done=on_rows_done) for part in parts])
 
     def tokenise(self, texts: Sequence[Text]) -> TokenLists:
         """Return the token ids of at least one text or pair, cut at the length the model was trained with or in windows of it.
@@ -137,16 +153,13 @@ class Predictor:
         """Number of tokens of a batch, padding included, at which the throughput is at or near its best."""
         return self._forward.batch_tokens
 
-    def logits_of(self, tokens: TokenLists, *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
-        """Return logits `(rows, labels)` for the result of `tokenise`, in its order."""
-        return run_batches(
-            self._forward,
-            self._tokenizer,
-            tokens,
-            num_labels=len(self.labels.names),
-            max_length=self.artifact.manifest.max_length,
-            on_rows_done=on_rows_done,
-        )
+    def outputs_of(self, tokens: TokenLists, *, on_rows_done: Callable[[int], None] | None = None) -> Floats:
+        """Return what `outputs` does for the result of `tokenise`, in its order."""
+        max_length, num_labels = self.artifact.manifest.max_length, len(self.labels.names)
+        found = run_batches(self._forward, self._tokenizer, tokens, max_length=max_length, on_rows_done=on_rows_done)
+        if self._references is None:
+            return found
+        return np.column_stack([found[:, :num_labels], self._references.distances(found[:, num_labels:])])
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
         """Return the labels and the probabilities of each text or pair.
@@ -154,32 +167,43 @@ class Predictor:
         Raises:
             InputError: a pair was given to a model that reads single texts, or the other way round.
         """
-        return self.predictions(self.logits(texts))
+        return self.predictions(self.outputs(texts))
 
-    def predictions(self, logits: Floats) -> list[Prediction]:
-        """Convert logits `(rows, labels)` to predictions."""
-        probabilities = self.labels.probabilities(logits)
+    def predictions(self, outputs: Floats) -> list[Prediction]:
+        """Convert the rows of `outputs` to predictions. Rows with logits alone are not told to be out of scope."""
+        num_labels, scope = len(self.labels.names), self.artifact.manifest.scope
+        probabilities = self.labels.probabilities(outputs[:, :num_labels])
+        if scope is not None and outputs.shape[1] > num_labels:
+            is_out = scope.is_out(outputs[:, num_labels]).tolist()
+        else:
+            is_out = [False] * len(outputs)
         decided = self.labels.decided_names(probabilities)
         confidence = self.labels.confidence(probabilities).tolist()
         return [
-            self._prediction(row, labels=labels, confidence=sure)
-            for row, labels, sure in zip(probabilities, decided, confidence, strict=True)
+            self._prediction(row, labels=labels, confidence=sure, is_out=out)
+            for row, labels, sure, out in zip(probabilities, decided, confidence, is_out, strict=True)
         ]
 
-    def _prediction(self, probabilities: npt.NDArray[np.float64], *, labels: tuple[str, ...], confidence: float) -> Prediction:
+    def _prediction(
+        self, probabilities: npt.NDArray[np.float64], *, labels: tuple[str, ...], confidence: float, is_out: bool
+    ) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")
         scores = {self.labels.names[index]: float(probabilities[index]) for index in order}
         label, score = next(iter(scores.items()))
         manifest = self.artifact.manifest
         above = manifest.calibration.set_above if manifest.calibration else None
+        reason: UncertainReason | None = "unsure" if confidence < manifest.uncertain_below else None
+        if is_out:
+            reason = "out_of_scope"
         return Prediction(
             labels=labels,
             label=label,
             score=score,
             scores=scores,
             confidence=confidence,
-            uncertain=confidence < manifest.uncertain_below,
+            uncertain=reason is not None,
             label_set=None if above is None else tuple(name for name in scores if name == label or scores[name] >= above),
+            uncertain_reason=reason,
         )
 
 

@@ -22,13 +22,13 @@ GPU_BATCH_TOKENS = 16_384
 
 
 class Forward(Protocol):
-    """A function that computes the logits of one batch."""
+    """A function that computes the logits of one batch, and the features behind them if they were asked for."""
 
     batch_tokens: int
     """Number of tokens of a batch, padding included, at which the throughput is at or near its best."""
 
     def __call__(self, tokens: Tokens) -> Floats:
-        """Return logits `(batch, labels)` in fp32."""
+        """Return logits `(batch, labels)` in fp32, or logits and features side by side, `(batch, labels + hidden)`."""
         ...
 
 
@@ -37,22 +37,27 @@ class TorchForward:
 
     batch_tokens = 512
 
-    def __init__(self, folder: Path, *, device: str, bf16: bool = False) -> None:
-        """Load the weights of a model folder. With `bf16`, matrix products are computed in bfloat16, the rest in fp32."""
-        from manta.model.finished import load_finished
+    def __init__(self, folder: Path, *, device: str, bf16: bool = False, features: bool = False) -> None:
+        """Load the weights of a model folder.
+
+        With `bf16`, matrix products are computed in bfloat16, the rest in fp32. With `features`, they are returned, too.
+        """
+        from manta.model.finished import WithFeatures, load_finished
 
         if device != "cpu":
             self.batch_tokens = GPU_BATCH_TOKENS
         self._device, self._bf16 = device, bf16
-        self._model: Any = load_finished(folder).to(device)
+        model = load_finished(folder).to(device)
+        self._model: Any = WithFeatures(model) if features else model
 
     def __call__(self, tokens: Tokens) -> Floats:
-        """Return logits `(batch, labels)` in fp32."""
+        """Return what `Forward` says."""
         inputs = {name: torch.from_numpy(values).to(self._device) for name, values in tokens.items()}
         kind = torch.device(self._device).type
         with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=self._bf16):
-            logits: Floats = self._model(**inputs).logits.float().cpu().numpy()
-        return logits
+            output = self._model(**inputs)
+            found: Floats = (output if isinstance(output, torch.Tensor) else output.logits).float().cpu().numpy()
+        return found
 
 
 class OpenVinoForward:
@@ -75,10 +80,10 @@ class OpenVinoForward:
         self._names = [item.any_name for item in compiled.inputs]
 
     def __call__(self, tokens: Tokens) -> Floats:
-        """Return logits `(batch, labels)` in fp32."""
+        """Return what `Forward` says. A model has the output that it was converted with."""
         self._request.infer({name: tokens[name] for name in self._names}, share_inputs=True)
-        logits: Floats = self._request.get_output_tensor(0).data.copy()
-        return logits
+        found: Floats = self._request.get_output_tensor(0).data.copy()
+        return found
 
 
 def load_openvino() -> Any:

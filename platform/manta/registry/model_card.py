@@ -197,6 +197,7 @@ def _limits(manifest: Manifest, language: str | None) -> str:
         "It knows the labels above and no other: a text that fits none of them gets one all the same."
         if manifest.task != "multilabel"
         else "It knows the labels above and no other.",
+        *([] if manifest.scope is None else [manifest.scope.sentence()]),
         f"Language: {spoken}; it was fine-tuned and tested on the rows above only.",
         "The figures hold for texts like the test rows. Other texts, groups of writers or times were not tested.",
     ]

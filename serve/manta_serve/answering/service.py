@@ -127,7 +127,12 @@ class Service:
         left_s = deadline_s - (time.monotonic() - started)
         done, num_computed = await self._computed(model, texts, deadline_s=left_s)
         answer = Answer(
-            model, model.predictions(done.logits), done.logits, num_computed, queued_s=done.queued_s, computed_s=done.computed_s
+            model,
+            model.predictions(done.outputs),
+            done.outputs[:, : len(model.manifest.labels)],
+            num_computed,
+            queued_s=done.queued_s,
+            computed_s=done.computed_s,
         )
         self.metrics.answer(answer)
         if self.shadow is not None and num_computed > 0:
@@ -135,7 +140,7 @@ class Service:
         return answer
 
     async def _computed(self, model: ServedModel, texts: Sequence[Text], *, deadline_s: float) -> tuple[Done, int]:
-        """Return the logits, and the number of texts that were computed: those that the cache does not have."""
+        """Return the outputs, and the number of texts that were computed: those that the cache does not have."""
         if self.cache is None:
             return await self.batcher.run(model, texts, deadline_s=deadline_s), len(texts)
         known = self.cache.find(model, texts)
@@ -143,9 +148,9 @@ class Service:
         if not missing:
             return Done(np.stack([row for row in known if row is not None]), queued_s=0.0, computed_s=0.0), 0
         done = await self.batcher.run(model, missing, deadline_s=deadline_s)
-        self.cache.add(model, missing, done.logits)
-        computed = iter(done.logits)
-        return replace(done, logits=np.stack([next(computed) if row is None else row for row in known])), len(missing)
+        self.cache.add(model, missing, done.outputs)
+        computed = iter(done.outputs)
+        return replace(done, outputs=np.stack([next(computed) if row is None else row for row in known])), len(missing)
 
 
 async def until_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from manta.inference.estimated_accuracy import DOUBTS
 from manta_serve.monitoring.exposition import Family
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _answers(metrics: ServiceMetrics) -> Iterator[Family]:
     labels = Family("manta_labels_total", "counter", "How often each label was answered.")
     texts = Family("manta_texts_total", "counter", "Texts that were answered.")
     uncertain = Family("manta_uncertain_total", "counter", "Answers less sure than the version's threshold.")
+    out = Family("manta_out_of_scope_total", "counter", "Answers to texts that are unlike all training rows.")
     confidence = Family("manta_confidence", "histogram", "How sure answers are.")
     seconds = Family("manta_answer_seconds", "histogram", "From a request's texts being queued to their being computed.")
     queued = Family("manta_queue_seconds", "histogram", "The part of it until the first text's turn.")
@@ -96,13 +98,35 @@ def _answers(metrics: ServiceMetrics) -> Iterator[Family]:
             labels.add(count, label=name, **which)
         texts.add(of_version.num_texts, **which)
         uncertain.add(of_version.num_uncertain, **which)
+        out.add(of_version.num_out, **which)
         confidence.add_histogram(of_version.confidence, **which)
         seconds.add_histogram(of_version.seconds, **which)
         queued.add_histogram(of_version.queued, **which)
         for what, drift in (of_version.drift.drift() if of_version.drift is not None else {}).items():
             index.add(drift.index, of=what, **which)
             chance.add(drift.by_chance, of=what, **which)
-    yield from (labels, texts, uncertain, confidence, seconds, queued, index, chance)
+    yield from (labels, texts, uncertain, out, confidence, seconds, queued, index, chance)
+    yield from _estimates(metrics)
+
+
+def _estimates(metrics: ServiceMetrics) -> Iterator[Family]:
+    accuracy = Family("manta_estimated_accuracy", "gauge", "Estimated accuracy of the latest answers, and that on validation rows.")
+    doubted = Family("manta_estimate_doubted", "gauge", "1 if the estimate is not to be trusted, because of what.")
+    shares = Family("manta_estimated_label_share", "gauge", "Estimated share of the latest texts that have the label.")
+    for (model, number), of_version in metrics.versions.copy().items():
+        which = {"model": model, "version": str(number)}
+        estimate, known = of_version.estimate(), of_version.sums
+        if estimate is None or known is None:
+            continue
+        validation = sum(known.num_right) / sum(known.num_rows)
+        ends = {"estimate": estimate.accuracy, "low": estimate.low, "high": estimate.high, "validation": validation}
+        for name, value in ends.items():
+            accuracy.add(value, of=name, **which)
+        for reason in DOUBTS:
+            doubted.add(reason in estimate.doubts, because=reason, **which)
+        for label, share in zip(of_version.labels, estimate.shares, strict=False):
+            shares.add(share, label=label, **which)
+    yield from (accuracy, doubted, shares)
 
 
 def _process() -> Iterator[Family]:

@@ -71,6 +71,19 @@ class LabelSets(BaseModel):
         )
 
 
+class ScopeAnswer(BaseModel):
+    """How often texts that are in scope are marked as out of scope."""
+
+    loss: Annotated[float, Field(description="Share of such texts that may be marked, by the setting.")]
+    test_loss: Annotated[float | None, Field(description="Share of the test rows that are marked.")]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> ScopeAnswer | None:
+        """Return the figures of a model's scope; None if it has none."""
+        scope = manifest.scope
+        return None if scope is None else cls(loss=scope.loss, test_loss=scope.test_loss)
+
+
 class RefusalAnswer(BaseModel):
     """A version that the registry asks for but that was refused."""
 
@@ -98,6 +111,7 @@ class ModelAnswer(BaseModel):
     metrics: dict[str, float]
     abstain: Abstention
     sets: Annotated[LabelSets | None, Field(description="The label sets of the answers; null for a model without them.")]
+    scope: Annotated[ScopeAnswer | None, Field(description="Texts out of scope; null for a model that marks none.")]
     examples: Annotated[list[Text], Field(description="A few texts or pairs to try, from the test rows.")]
     created: str
     feedback: Annotated[bool, Field(description="Whether POST /v1/feedback keeps what it is told.")]
@@ -126,6 +140,7 @@ class ModelAnswer(BaseModel):
             metrics=manifest.metrics,
             abstain=Abstention.of(manifest),
             sets=LabelSets.of(manifest),
+            scope=ScopeAnswer.of(manifest),
             examples=manifest.examples,
             created=manifest.created,
             feedback=service.feedback is not None,

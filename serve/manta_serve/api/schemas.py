@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, create_model, model_validator
 
+from manta.inference.scope import UncertainReason
 from manta.texts import Text
 
 if TYPE_CHECKING:
@@ -182,7 +183,14 @@ class PredictionAnswer(BaseModel):
     label: Annotated[str, Field(description="The most probable label.")]
     score: Annotated[float, Field(description="Probability of `label`, 0 to 1.")]
     scores: Annotated[dict[str, float], Field(description="Probability of each label.")]
-    uncertain: Annotated[bool, Field(description="True when the answer is less sure than `abstain.below` of /v1/model.")]
+    uncertain: Annotated[bool, Field(description="True when there is an `uncertain_reason`.")]
+    uncertain_reason: Annotated[
+        UncertainReason | None,
+        Field(
+            description="`unsure` when the answer is less sure than `abstain.below` of /v1/model, `out_of_scope` when the text is "
+            "unlike all training rows, so that no label may fit; absent where the answer is not uncertain."
+        ),
+    ] = None
     label_set: Annotated[
         list[str] | None,
         Field(
@@ -201,6 +209,7 @@ class PredictionAnswer(BaseModel):
             score=prediction.score,
             scores=dict(list(prediction.scores.items())[:top_k]),
             uncertain=prediction.uncertain,
+            uncertain_reason=prediction.uncertain_reason,
             label_set=None if prediction.label_set is None else list(prediction.label_set),
             explanation=ExplanationAnswer.of(explanation) if explanation else None,
         )

@@ -1,6 +1,6 @@
 """`AnswerCache`: what a version computed for the texts that were asked most recently, so that they are not computed again.
 
-It holds logits and a hash of each text, never the text. What was computed for a version goes with it: it is bound to the loaded
+It holds outputs and a hash of each text, never the text. What was computed for a version goes with it: it is bound to the loaded
 model, not to its number, so that another inference format of the version, or another version of that number, begins anew.
 """
 
@@ -24,9 +24,9 @@ DIGEST_BYTES = 16
 
 @dataclass(slots=True)
 class _Row:
-    """Logits of one text."""
+    """Outputs for one text."""
 
-    logits: Floats
+    outputs: Floats
     asked: int
     """Number of the latest find or add that was about it."""
 
@@ -47,7 +47,7 @@ class AnswerCache:
         return sum(map(len, self._rows.values()))
 
     def find(self, model: ServedModel, texts: Sequence[Text]) -> list[Floats | None]:
-        """Return the logits `(labels,)` of each text, or None where the version has not computed it lately."""
+        """Return the outputs `(columns,)` of each text, or None where the version has not computed it lately."""
         rows = self._rows.get(model, OrderedDict())
         found: list[Floats | None] = []
         for digest in map(_digest, texts):
@@ -59,13 +59,13 @@ class AnswerCache:
                 self.num_hits += 1
                 rows.move_to_end(digest)
                 row.asked = self._next()
-                found.append(row.logits)
+                found.append(row.outputs)
         return found
 
-    def add(self, model: ServedModel, texts: Sequence[Text], logits: Floats) -> None:
-        """Keep the logits `(texts, labels)` that a version computed."""
+    def add(self, model: ServedModel, texts: Sequence[Text], outputs: Floats) -> None:
+        """Keep the outputs `(texts, columns)` that a version computed."""
         rows = self._rows.setdefault(model, OrderedDict())
-        for text, row in zip(texts, logits, strict=True):
+        for text, row in zip(texts, outputs, strict=True):
             digest = _digest(text)
             rows[digest] = _Row(row.copy(), asked=self._next())  # a copy: a row of an array would keep all of it
             rows.move_to_end(digest)

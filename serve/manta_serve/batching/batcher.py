@@ -60,8 +60,8 @@ class ClosedError(MantaError):
 class Done:
     """Result of one request."""
 
-    logits: Floats
-    """`(texts, labels)`, in the order of the texts."""
+    outputs: Floats
+    """As `Predictor.outputs`, in the order of the texts."""
     queued_s: float
     """Seconds from its arrival until computing of its first text starts."""
     computed_s: float
@@ -102,7 +102,7 @@ class TextBatcher:
         return self._num_queued
 
     async def run(self, model: ServedModel, texts: Sequence[Text], *, deadline_s: float) -> Done:
-        """Return the logits of at least one text or pair. If the caller cancels or the deadline passes, no more texts are computed.
+        """Return the outputs for at least one text. If the caller cancels or the deadline passes, no more texts are computed.
 
         Raises:
             InputError: a text is of the wrong kind for the model.
@@ -180,7 +180,7 @@ class TextBatcher:
         texts, places = distinct(batch)
         started = time.monotonic()
         try:
-            logits = batch[0].request.model.logits(merged(texts))
+            outputs = batch[0].request.model.outputs(merged(texts))
         except Exception as error:
             logger.exception("a batch of %d texts failed", len(batch))
             for work in works:
@@ -188,7 +188,7 @@ class TextBatcher:
             return True
         ended = time.monotonic()
         for text, place in zip(batch, places, strict=True):
-            text.request.owner.fill(text.row, logits[place])
+            text.request.owner.fill(text.row, outputs[place])
         for work in works:
             work.computed(started=started, ended=ended)
         self._account(batch, ended - started, num_distinct=len(texts))
@@ -234,8 +234,8 @@ class _Work:
         self._rows: list[Floats | None] = [None] * num_texts
         self._num_missing = num_texts
 
-    def fill(self, row: int, logits: Floats) -> None:
-        self._rows[row] = logits
+    def fill(self, row: int, outputs: Floats) -> None:
+        self._rows[row] = outputs
         self._num_missing -= 1
 
     def computed(self, *, started: float, ended: float) -> None:

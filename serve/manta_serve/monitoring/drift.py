@@ -1,6 +1,7 @@
 """`DriftWindow`: compares a version's latest answers with its answers to the validation rows.
 
-A difference shows that other questions come in, or the same ones in other words, before anyone knows which answers were right.
+A difference shows that other questions come in, or the same ones in other words, before anyone knows which answers were right. The
+same window gives the sums from which accuracy is estimated (`manta.inference.estimated_accuracy`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from manta.inference.answer_profile import confidence_bin, stability_by_chance, stability_index
+from manta.inference.estimated_accuracy import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,14 +46,17 @@ class DriftWindow:
         """Number of answers in the window."""
         return self._now.num_rows + self._before.num_rows
 
-    def add(self, labels: Sequence[str], confidence: float) -> None:
-        """Count one answer: the labels that apply, and its confidence."""
+    def add(self, labels: Sequence[str], confidence: float, *, is_out: bool = False) -> None:
+        """Count one answer: the labels that apply, its confidence, and whether its text is out of scope."""
         part = self._now
         for name in labels:
             part.labels[self._places[name]] += 1
         if not labels:
             part.labels[-1] += 1  # a multilabel model's profile counts these at the end
         part.confidence[confidence_bin(confidence)] += 1
+        part.total += confidence
+        part.squares += confidence * confidence
+        part.num_out += is_out
         part.num_rows += 1
         if part.num_rows >= PART_ROWS:
             self._before, self._now = part, self._empty()
@@ -70,6 +75,19 @@ class DriftWindow:
             drift[name] = Drift(stability_index(expected, found), stability_by_chance(expected, found))
         return drift
 
+    def window(self) -> Window | None:
+        """Return the sums over the window; None if there are too few answers."""
+        if self.num_rows < LEAST_ROWS:
+            return None
+        now, before = self._now, self._before
+        return Window(
+            num_rows=now.num_rows + before.num_rows,
+            confidence=now.total + before.total,
+            squares=now.squares + before.squares,
+            labels=[sum(counts) for counts in zip(now.labels, before.labels, strict=True)],
+            num_out=now.num_out + before.num_out,
+        )
+
     def _empty(self) -> _Part:
         return _Part([0] * len(self._expected.labels), [0] * len(self._expected.confidence))
 
@@ -79,3 +97,7 @@ class _Part:
     labels: list[int]
     confidence: list[int]
     num_rows: int = 0
+    total: float = 0.0
+    """Sum of the confidences; `squares` is that of their squares."""
+    squares: float = 0.0
+    num_out: int = 0

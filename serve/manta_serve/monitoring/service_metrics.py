@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from manta.inference.answer_profile import NUM_CONFIDENCE_BINS
+from manta.inference.estimated_accuracy import Estimate, estimated
 from manta_serve.http.paths import SCOPE_OF, path_of
 from manta_serve.monitoring.drift import DriftWindow
 from manta_serve.monitoring.exposition import Histogram
@@ -33,7 +34,10 @@ class VersionMetrics:
     def __init__(self, model: ServedModel) -> None:
         manifest = model.manifest
         self.num_texts = 0
-        self.num_uncertain = 0
+        self.num_uncertain = self.num_out = 0
+        self.sums = manifest.answer_sums
+        """Sums over the answers to the validation rows; None for a model of an earlier version."""
+        self._expected_out = 0.0 if manifest.scope is None else manifest.scope.loss
         self.labels = Counter(dict.fromkeys(manifest.labels, 0))
         self.confidence = Histogram(CONFIDENCE)
         self.seconds = Histogram(SECONDS)
@@ -47,11 +51,20 @@ class VersionMetrics:
             self.labels.update(prediction.labels)
             self.confidence.add(prediction.confidence)
             self.num_uncertain += prediction.uncertain
+            is_out = prediction.uncertain_reason == "out_of_scope"
+            self.num_out += is_out
             if self.drift is not None:
-                self.drift.add(prediction.labels, prediction.confidence)
+                self.drift.add(prediction.labels, prediction.confidence, is_out=is_out)
         self.num_texts += len(answer.predictions)
         self.seconds.add(answer.queued_s + answer.computed_s)
         self.queued.add(answer.queued_s)
+
+    def estimate(self) -> Estimate | None:
+        """Return the estimated accuracy of the latest answers; None if there are too few, or nothing to compare them with."""
+        window = None if self.drift is None else self.drift.window()
+        if window is None or self.sums is None:
+            return None
+        return estimated(self.sums, window, expected_out=self._expected_out)
 
 
 class ServiceMetrics:

@@ -87,14 +87,14 @@ class ServedModel:
         with self._tokenises:
             self._predictor.check_lengths(texts)
 
-    def logits(self, tokens: TokenLists) -> Floats:
-        """Return the logits `(rows, labels)` of the result of `tokenise`, in the same order."""
+    def outputs(self, tokens: TokenLists) -> Floats:
+        """Return the outputs (`Predictor.outputs`) for the result of `tokenise`, in the same order."""
         with self._computes:
-            return self._predictor.logits_of(tokens)
+            return self._predictor.outputs_of(tokens)
 
-    def predictions(self, logits: Floats) -> list[Prediction]:
-        """Return the predictions of logits `(rows, labels)`."""
-        return self._predictor.predictions(logits)
+    def predictions(self, outputs: Floats) -> list[Prediction]:
+        """Return the predictions of the rows of `outputs`."""
+        return self._predictor.predictions(outputs)
 
     def classify(self, texts: Sequence[Text]) -> list[Prediction]:
         """Classify at least one text or pair immediately, without the batcher: for warm-up and checks.
@@ -102,7 +102,7 @@ class ServedModel:
         Raises:
             InputError: a pair was given to a model that reads single texts, or the reverse.
         """
-        return self.predictions(self.logits(self.tokenise(texts)))
+        return self.predictions(self.outputs(self.tokenise(texts)))
 
     def warm_up(self) -> None:
         """Answer once, so that the first request does not wait for one-time setup."""

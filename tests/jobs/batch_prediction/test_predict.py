@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 WORDS = "parcel courier late charged invoice card password login email the my is please".split()
 NUM_ROWS = 50
-ADDED = ["label", "score", "uncertain", "model_version", "error"]
+ADDED = ["label", "score", "uncertain", "uncertain_reason", "model_version", "error"]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_parquet_keeps_its_types_and_nulls(predictor: Predictor, small_chunks: N
     assert result.select(source.schema.names).drop_columns("nan").equals(source.drop_columns("nan"))
     assert result.schema.field("number").type == pa.int32()
     assert result.schema.metadata[b"owner"] == b"desk"
-    assert [result.schema.field(name).type for name in ADDED] == [pa.string(), pa.float64(), pa.bool_(), pa.string(), pa.string()]
+    assert [result.schema.field(name).type for name in ADDED] == [pa.string(), pa.float64(), pa.bool_(), *[pa.string()] * 3]
     assert result.column("label")[4].as_py() is None
     assert result.column("error")[4].as_py() == "the text is missing"
     assert result.column("error").null_count == 19

@@ -17,7 +17,7 @@ from manta.inference.predictor import Predictor
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
 from manta_jobs.packaging.formats import make_formats_on_cluster
-from manta_jobs.packaging.logits_on_cluster import logits_on_cluster
+from manta_jobs.packaging.outputs_on_cluster import outputs_on_cluster
 from manta_jobs.runs.train import train
 
 from ..conftest import experiment, ran_without_cluster
@@ -62,7 +62,7 @@ def test_a_run_leaves_formats_that_answer_alike_and_a_card(
     )
     assert again == ModelArtifact.load(model.artifact.path)
     assert {path.name: path.stat().st_mtime_ns for path in model.artifact.path.glob("model-*")} == before
-    np.testing.assert_allclose(logits_on_cluster(again, test, console=people_console()), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs_on_cluster(again, test, console=people_console()), expected, rtol=0, atol=1e-5)
 
 
 KILLED_AFTER_REGISTRATION = """

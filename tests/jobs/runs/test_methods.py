@@ -221,6 +221,15 @@ def test_its_figures_are_of_rows_that_it_was_not_fitted_to(linear: TrainedModel)
     assert report["methods"]["rungs"][0]["metrics"]["loss"] == pytest.approx(held_out["loss"])
 
 
+def test_its_own_rows_say_what_is_out_of_scope(linear: TrainedModel) -> None:
+    scope = linear.artifact.manifest.scope
+    assert scope is not None
+    assert scope.num_rows == scope.num_references == linear.artifact.manifest.calibration.validation.num_rows  # type: ignore[union-attr]
+    assert scope.test_loss is not None
+    assert scope.test_loss < 0.2  # of some sixty rows
+    assert "out of scope" in (linear.artifact.path / "README.md").read_text(encoding="utf-8")
+
+
 def test_it_explains_its_answers(linear: TrainedModel) -> None:
     manifest = linear.artifact.manifest
     attributor = Attributor(linear.artifact.path, labels=manifest.label_space, max_length=manifest.max_length)

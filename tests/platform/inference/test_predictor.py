@@ -78,7 +78,7 @@ def test_texts_are_cut_at_the_length_of_training(predictors: dict[str, Predictor
 def test_progress_counts_every_row(predictors: dict[str, Predictor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("manta.model.forward.TorchForward.batch_tokens", 64)
     done: list[int] = []
-    predictors["binary"].logits(texts_of(30), on_rows_done=done.append)
+    predictors["binary"].outputs(texts_of(30), on_rows_done=done.append)
     assert sum(done) == 30
     assert len(done) > 1
 

@@ -71,7 +71,7 @@ def test_the_logits_of_a_text_are_the_mean_of_its_windows(artifact: ModelArtifac
     of_windows = predictor.logits(texts)
     expected = np.stack([of_windows[rows == row].mean(axis=0) for row in range(len(TEXTS))])
     done: list[int] = []
-    np.testing.assert_allclose(predictor.logits(TEXTS, on_rows_done=done.append), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(predictor.outputs(TEXTS, on_rows_done=done.append), expected, rtol=0, atol=1e-5)
     assert sum(done) == len(TEXTS)
     np.testing.assert_allclose(np.concatenate([predictor.logits([text]) for text in TEXTS]), expected, rtol=0, atol=1e-5)
     cut = Predictor(ModelArtifact(artifact.path, artifact.manifest.model_copy(update={"long_texts": "cut"})), device="cpu")

@@ -37,11 +37,11 @@ class HeldModel(ServedModel):
     entered: threading.Event
     num_computed = 0
 
-    def logits(self, tokens: TokenLists) -> Floats:
+    def outputs(self, tokens: TokenLists) -> Floats:
         self.entered.set()
         assert self.gate.wait(WAIT_S)
         self.num_computed += len(tokens["input_ids"])
-        return super().logits(tokens)
+        return super().outputs(tokens)
 
 
 @pytest.fixture(scope="module")

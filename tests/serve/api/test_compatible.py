@@ -90,7 +90,7 @@ def test_a_pair_is_one_input_of_two_texts(models: dict[str, ServedModel]) -> Non
 @pytest.mark.parametrize("kind", ["multiclass", "binary", "multilabel"])
 def test_scores_fit_the_task(models: dict[str, ServedModel], kind: str) -> None:
     model, client = models[kind], client_of(models[kind])
-    (logits,) = model.logits(model.tokenise([TEXT]))
+    (logits,) = model.outputs(model.tokenise([TEXT]))
     raw = client.post("/predict", json={"inputs": TEXT, "raw_scores": True}).json()
     assert raw == ranked(dict(sorted(zip(model.manifest.labels, logits.tolist(), strict=True), key=lambda item: -item[1])))
     calibrated = logits.astype(float) / CALIBRATION["temperature"]  # type: ignore[operator]
@@ -222,7 +222,7 @@ def test_the_client_of_hugging_face_gets_what_the_model_says(
 @pytest.mark.parametrize("kind", ["multiclass", "binary", "multilabel"])
 def test_the_client_may_choose_what_becomes_of_logits(models: dict[str, ServedModel], urls: dict[str, str], kind: str) -> None:
     model, client = models[kind], InferenceClient(model=urls[kind])
-    (logits,) = model.logits(model.tokenise([TEXT])).astype(float)
+    (logits,) = model.outputs(model.tokenise([TEXT])).astype(float)
     calibrated = logits / CALIBRATION["temperature"]
     softmax, sigmoid = np.exp(calibrated) / np.exp(calibrated).sum(), 1 / (1 + np.exp(-calibrated))
     expected = {"none": logits, "softmax": softmax, "sigmoid": softmax if kind == "binary" else sigmoid}

@@ -34,9 +34,9 @@ class CountingModel(ServedModel):
 
     num_computed = 0
 
-    def logits(self, tokens: TokenLists) -> Floats:
+    def outputs(self, tokens: TokenLists) -> Floats:
         self.num_computed += len(tokens["input_ids"])
-        return super().logits(tokens)
+        return super().outputs(tokens)
 
 
 @pytest.fixture(scope="module")

@@ -38,13 +38,13 @@ class HeldModel(ServedModel):
         self.sizes: list[int] = []
         self.poison: int | None = None
 
-    def logits(self, tokens: TokenLists) -> Floats:
+    def outputs(self, tokens: TokenLists) -> Floats:
         self.sizes.append(len(tokens["input_ids"]))
         self.entered.set()
         assert self.gate.wait(WAIT_S)
         if any(self.poison in row for row in tokens["input_ids"]):
             raise RuntimeError("out of memory")
-        return super().logits(tokens)
+        return super().outputs(tokens)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_every_request_gets_what_the_predictor_says_of_its_texts(
         model.gate.set()
         await first
         for texts, done in zip(requests, await asyncio.gather(*tasks), strict=True):
-            np.testing.assert_allclose(done.logits, predictor.logits(texts), atol=1e-5)
+            np.testing.assert_allclose(done.outputs, predictor.logits(texts), atol=1e-5)
             assert done.queued_s >= 0
             assert done.computed_s > 0
         assert len(model.sizes) < len(requests)  # they shared batches
@@ -156,7 +156,7 @@ def test_a_client_that_goes_while_its_text_is_computed_harms_nobody(batcher: Tex
         await asyncio.gather(first, return_exceptions=True)
         model.gate.set()
         done = await batcher.run(model, TEXTS, deadline_s=WAIT_S)
-        assert done.logits.shape == (5, 3)
+        assert done.outputs.shape == (5, 3)
 
     in_loop(work)
 
@@ -222,7 +222,7 @@ def test_two_versions_answer_their_own_requests(batcher: TextBatcher, model: Hel
         await first
         for index, text in enumerate(TEXTS):
             for version, done in ((model, results[2 * index]), (second, results[2 * index + 1])):
-                np.testing.assert_allclose(done.logits, version._predictor.logits([text]), atol=1e-5)
+                np.testing.assert_allclose(done.outputs, version._predictor.logits([text]), atol=1e-5)
 
     in_loop(work)
 
@@ -289,13 +289,13 @@ def test_texts_that_repeat_in_a_batch_are_computed_once(model: HeldModel) -> Non
                 await asyncio.sleep(0.005)
             model.gate.set()
             await first
-            one, other = [(await item).logits for item in others]
+            one, other = [(await item).outputs for item in others]
             return one, other
         finally:
             batcher.close()
 
     one, other = asyncio.run(answered())
     assert sum(model.sizes[1:]) == 2
-    expected = model.logits(model.tokenise(TEXTS[:2]))
+    expected = model.outputs(model.tokenise(TEXTS[:2]))
     assert np.allclose(one, np.concatenate([expected] * 3), atol=1e-5)
     assert np.allclose(other, expected[::-1], atol=1e-5)

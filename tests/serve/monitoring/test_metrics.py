@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from manta.inference.answer_profile import AnswerProfile, profile_of
+from manta.inference.estimated_accuracy import answer_sums
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.storage.folders import Storage
@@ -41,8 +42,10 @@ GRAFANA = Path(__file__).parents[3] / "deploy" / "grafana" / "manta.json"
 def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
     folder = tmp_path_factory.mktemp("metrics")
     plain = Predictor(artifact_of(tiny_model, folder / "plain", labels=LABELS), device="cpu")
-    answers = profile_of(plain.logits(TEXTS * 100), labels=LABELS)
-    artifact = artifact_of(tiny_model, folder / "model", labels=LABELS, answers=answers)
+    logits = plain.logits(TEXTS * 100)
+    answers = profile_of(logits, labels=LABELS)
+    sums = answer_sums(logits, logits.argmax(axis=1), labels=LABELS)  # all of these answers are right
+    artifact = artifact_of(tiny_model, folder / "model", labels=LABELS, answers=answers, answer_sums=sums)
     return ServedModel(Predictor(artifact, device="cpu"), name="desk", version=7)
 
 
@@ -115,6 +118,10 @@ def test_answers_like_those_to_the_validation_rows_are_no_drift_and_others_are(
     same = figures(client.get("/metrics").text)
     assert same["manta_drift_psi", "desk", "labels", "7"] < 0.01
     assert same["manta_drift_psi", "desk", "confidence", "7"] < 0.01
+    assert same["manta_estimated_accuracy", "desk", "validation", "7"] == 1
+    assert same["manta_estimated_accuracy", "desk", "estimate", "7"] > 0.95
+    assert same["manta_estimated_accuracy", "desk", "low", "7"] > 0.9
+    assert same["manta_estimate_doubted", "confidence", "desk", "7"] == 0
     once = AnswerProfile(num_rows=300, labels=(100, 100, 100), confidence=(0, 0, 0, 100, 0, 0, 0, 0, 0, 200))
     artifact = artifact_of(tiny_model, tmp_path / "once", labels=LABELS, answers=once)
     client = client_of(service_of(ServedModel(Predictor(artifact, device="cpu"), name="desk", version=8), max_texts=300))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import replace
 
 from manta_ui.classify.answer_views import answer_html, in_short
 from manta_ui.classify.batch_views import Filter, distribution_html, table_page_html
@@ -52,6 +53,12 @@ def words_of(markup: str) -> str:
 
 def test_an_answer_shows_label_scores_version_and_time() -> None:
     assert words_of(answer_html(answer_of("a"), model_of())) == "a 90% a 90% b 10% version 3 · 12 ms"
+
+
+def test_an_answer_to_a_text_out_of_scope_says_so_and_how_often_that_is_said() -> None:
+    answer = replace(answer_of("a", uncertain=True), is_out_of_scope=True)
+    shown = words_of(answer_html(answer, model_of(scope_loss=0.02)))
+    assert shown.startswith("Not sure The text is unlike all training texts, so perhaps no label fits it. About 2% of texts that")
 
 
 def test_an_uncertain_answer_says_what_it_takes_to_be_sure_and_how_often_that_is() -> None:

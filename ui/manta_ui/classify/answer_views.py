@@ -38,6 +38,9 @@ def _verdict_html(answer: Answer) -> str:
 
 def uncertain_reason(answer: Answer, model: ModelInfo) -> str:
     """Return the reason why an answer is uncertain, and how often that happens."""
+    if answer.is_out_of_scope:
+        often = "" if model.scope_loss is None else f" About {100 * model.scope_loss:.3g}% of texts that a label fits look so, too."
+        return f"The text is unlike all training texts, so perhaps no label fits it.{often}"
     if model.target_precision is None:
         if model.guarantee is not None:
             return "No threshold keeps the model's guarantee, so every answer is uncertain."

@@ -60,6 +60,8 @@ class ModelInfo:
     """Probability with which `target_precision` holds; None if it holds on average."""
     set_coverage: float | None
     """Wanted share of label sets that hold the right label; None for a model without label sets."""
+    scope_loss: float | None = None
+    """Share of texts in scope that may be marked as out of scope; None for a model that marks none."""
     takes_feedback: bool
     candidate: int | None
     """The version that is tried on a share of the requests; None if there is none."""
@@ -86,6 +88,8 @@ class Answer:
     version: int
     latency_s: float
     """Seconds from request to answer, measured here."""
+    is_out_of_scope: bool = False
+    """True if the text is unlike all training rows."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ class ServeClient:
             coverage=abstain["coverage"],
             guarantee=abstain.get("guarantee"),
             set_coverage=(body.get("sets") or {}).get("coverage"),
+            scope_loss=(body.get("scope") or {}).get("loss"),
             takes_feedback=body["feedback"],
             candidate=body["candidate"],
             created=body["created"],
@@ -206,6 +211,7 @@ class ServeClient:
                 label_set=prediction.get("set", []),
                 version=body["model"]["version"],
                 latency_s=response.elapsed.total_seconds(),
+                is_out_of_scope=prediction.get("uncertain_reason") == "out_of_scope",
             )
             for prediction in body["predictions"]
         ]

@@ -81,6 +81,8 @@ class Assessment:
     num_mistakes: int
     latency: Latency
     behaviour: SuiteResult | None
+    out_of_scope: float | None = None
+    """Share of the rows that are out of scope; None if the model has no scope."""
 
     @property
     def num_rows(self) -> int:
@@ -119,6 +121,7 @@ class Assessment:
             "worst_slice": None if self.worst is None else asdict(self.worst),
             "num_mistakes": self.num_mistakes,
             "mistakes": [asdict(item) for item in self.mistakes],
+            "out_of_scope": self.out_of_scope,
             "latency": asdict(self.latency),
             "behaviour": None if self.behaviour is None else self.behaviour.to_dict(),
         }
@@ -153,6 +156,7 @@ def assess(
         num_mistakes=int((~right).sum()),
         latency=measured.latency,
         behaviour=measured.behaviour,
+        out_of_scope=measured.out_of_scope,
     )
 
 

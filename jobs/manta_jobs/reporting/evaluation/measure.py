@@ -59,6 +59,8 @@ class Measurement:
     logits: Floats
     latency: Latency
     behaviour: SuiteResult | None
+    out_of_scope: float | None = None
+    """Share of the rows that are out of scope; None if the model has no scope."""
 
 
 def measure_on_cluster(artifact: ModelArtifact, texts: Sequence[Text], *, suite: Suite | None, console: Console) -> Measurement:
@@ -86,12 +88,15 @@ def _measure(path: Path, texts: Sequence[Text], suite: Suite | None, num_threads
     _warm_up(predictor, texts)
     report = _Report(board)
     started = time.perf_counter()
-    logits = predictor.logits(texts, on_rows_done=report.rows_done)
+    outputs = predictor.outputs(texts, on_rows_done=report.rows_done)
     rows_per_s = len(texts) / (time.perf_counter() - started)
     board.update(RUN, done_steps=len(texts), phase="single texts")
     latency = _latency(predictor, texts, rows_per_s=rows_per_s, num_threads=num_threads)
     board.update(RUN, done_steps=len(texts), phase="behaviour tests")
-    return Measurement(logits, latency, None if suite is None else run_suite(suite, predictor, texts=texts))
+    behaviour = None if suite is None else run_suite(suite, predictor, texts=texts)
+    scope = predictor.artifact.manifest.scope
+    out_of_scope = None if scope is None else float(scope.is_out(outputs[:, -1]).mean())
+    return Measurement(outputs[:, : len(predictor.labels.names)], latency, behaviour, out_of_scope)
 
 
 class _Report:

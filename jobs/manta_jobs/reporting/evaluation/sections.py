@@ -103,9 +103,11 @@ def cards_of(assessment: Assessment) -> list[Card]:
 
 
 def metric_rows(assessment: Assessment) -> list[tuple[str, float]]:
-    """Return every overall metric with its name. Micro F1 is left out where it equals accuracy."""
+    """Return every overall metric with its name, and the rows out of scope. Micro F1 is left out where it equals accuracy."""
     several = assessment.labels.task == "multilabel"
     rows = [(words, assessment.metrics[key]) for key, words in METRICS if key in assessment.metrics]
+    if assessment.out_of_scope is not None:
+        rows.append(("share of rows out of scope", assessment.out_of_scope))
     return [row for row in rows if several or row[0] != "micro F1"]
 
 

@@ -51,6 +51,9 @@ class RegistryConfig(Section):
     set_coverage: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     """Share of new rows whose label set holds the right label; each answer then has such a set, of one label or several. Not for
     tasks with several labels a row. null: no sets."""
+    scope_loss: Annotated[float, Field(gt=0, lt=0.5)] | None = 0.02
+    """Share of texts like the validation rows that may be marked as out of scope, so that others are, which are unlike all training
+    rows. A higher share also catches texts that are less unlike. null: no text is marked."""
     fast_formats: bool = True
     """True if a finished model also gets faster inference formats for CPUs, computed by OpenVINO. They are used only if they
     answer as well as the safetensors on the test rows."""

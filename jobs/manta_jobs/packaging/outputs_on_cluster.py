@@ -1,4 +1,4 @@
-"""Logits of many rows by a finished model, computed on one node of the connected cluster."""
+"""What a finished model computes for many rows, on one node of the connected cluster."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from manta.texts import Text
 
 
-def _logits_of(path: Path, texts: Sequence[Text], num_threads: int) -> Floats:
-    """Compute an artifact's logits in this process."""
+def _outputs_of(path: Path, texts: Sequence[Text], num_threads: int) -> Floats:
+    """Compute an artifact's outputs in this process."""
     import torch
 
     from manta.inference.predictor import Predictor
 
     hide_unassigned_gpus()
     torch.set_num_threads(num_threads)
-    return Predictor(ModelArtifact.load(fetch(path)), format=SAFETENSORS).logits(texts)
+    return Predictor(ModelArtifact.load(fetch(path)), format=SAFETENSORS).outputs(texts)
 
 
-def logits_on_cluster(artifact: ModelArtifact, split: Split, *, console: Console) -> Floats:
-    """Compute the logits of every row with the safetensors.
+def outputs_on_cluster(artifact: ModelArtifact, split: Split, *, console: Console) -> Floats:
+    """Compute the outputs of every row (`Predictor.outputs`) with the safetensors.
 
     One node of the connected cluster computes them, on a GPU if the cluster has any; without a cluster, this process does.
     """
     node = OneNode()
     with working(console, f"Evaluating on {len(split):,} rows"):
         store(artifact.path)
-        return node.run(_logits_of, artifact.path, split.texts, node.num_threads)
+        return node.run(_outputs_of, artifact.path, split.texts, node.num_threads)
