@@ -27,8 +27,8 @@ UncertainReason = Literal["unsure", "out_of_scope"]
 SCOPE_FILE = "scope.safetensors"
 NEIGHBOR = 3
 """The nearest row alone may be an odd one; with more than a few, a label of few rows has none of its own left."""
-MOST_REFERENCES = 4000
-"""Most training rows whose features are kept. With 384 numbers a row in float16, they have 3 MB."""
+MOST_REFERENCES = 2000
+"""Most training rows whose features are kept. With 384 numbers a row in float16, they have 1.5 MB."""
 PART_ROWS = 1024
 """Texts whose distances are computed at a time."""
 
