@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MISSING_WORDS = {"NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None"}
 """Words that programs write where a value is missing."""
+QUOTES = frozenset("'\"`´‘’‚“”„«»‹›")
 MOST_SHOWN = 5
 
 
@@ -27,7 +28,13 @@ def folded(name: str) -> str:
     """Return the form in which names that only look different are equal."""
     visible = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
     plain = " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+    plain = plain[1:-1].strip() if is_quoted(plain) else plain
     return str(Decimal(plain).normalize() + 0) if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", plain) else plain
+
+
+def is_quoted(name: str) -> bool:
+    """Tell whether a name stands between quotes, such as single ones, which CSV does not know."""
+    return len(name) > 2 and name[0] in QUOTES and name[-1] in QUOTES
 
 
 def spellings(labels: Coded[RowLabels]) -> dict[str, Counter[str]]:
@@ -56,6 +63,12 @@ def label_warnings(found: dict[str, Counter[str]], *, merged: bool) -> list[str]
             else "they are learned as different labels; data.normalize_labels: true merges them into the most frequent spelling"
         )
         warnings.append(f"labels that only look different: {shown}; {done}.")
+    spelled = [name for counts in found.values() for name in counts]
+    if spelled and all(map(is_quoted, spelled)):
+        warnings.append(
+            f"each label has quotes that belong to it, such as {spelled[0]}: in CSV, only double quotes directly at the delimiter "
+            "enclose a field; write these, or remove the quotes."
+        )
     if names:
         listed = ", ".join(f"{name!r} ({_rows(count)})" for name, count in sorted(names.items()))
         warnings.append(f"labels that may stand for a missing value: {listed}; remove these rows if they do.")

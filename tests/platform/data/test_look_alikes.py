@@ -38,6 +38,7 @@ def loaded(location: str, **settings: Any) -> tuple[tuple[str, ...], list[str]]:
         ("caf\u00e9", "cafe\u0301"),
         ("too late", "too\u00a0late", "too  late"),
         ("straße", "STRASSE"),
+        ("late", "'late'"),
     ],
 )
 def test_labels_that_only_look_different_are_named_and_can_be_merged(tmp_path: Path, forms: tuple[str, ...]) -> None:
@@ -98,3 +99,8 @@ def test_words_for_missing_values_are_counted(tmp_path: Path) -> None:
     assert "may stand for a missing value: 'NA' (1 row), 'None' (2 rows), 'nan' (1 row), 'null' (1 row)" in warning
     _, (warning,) = loaded(written(tmp_path / "labels.csv", ["a", "NA"] * 5))
     assert warning == "labels that may stand for a missing value: 'NA' (5 rows); remove these rows if they do."
+
+
+def test_labels_between_quotes_that_csv_does_not_know_are_warned_of(tmp_path: Path) -> None:
+    _, (warning,) = loaded(written(tmp_path / "train.csv", ["'spam'", "'ham'"] * 6))
+    assert warning.startswith("each label has quotes that belong to it, such as 'spam': in CSV, only double quotes")
