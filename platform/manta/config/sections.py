@@ -5,6 +5,7 @@ The text under a field is its explanation. `manta schema` and error messages pri
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Annotated, Any, Literal
 
@@ -36,9 +37,25 @@ ZERO_KEYS = {
     "offload_param": "train.offload_parameters",
     "cpu_offload": "train.offload_optimizer",
 }
+NO_ENCODINGS_OF_FILES = {
+    "idna",
+    "punycode",
+    "undefined",
+    "unicode-escape",
+    "unicode_escape",
+    "raw-unicode-escape",
+    "raw_unicode_escape",
+}
 AUTO_VALIDATION_FRACTION = 0.1
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 NAME = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+def not_blank(value: str | None) -> str | None:
+    """Refuse a location of blanks only, which would stand for a folder."""
+    if value is not None and not value.strip():
+        raise ValueError("it is empty; give a value, or leave the setting out")
+    return value
 
 
 class Section(YamlModel):
@@ -103,6 +120,11 @@ class DataConfig(Section):
     """A YAML file with behaviour tests, which `manta evaluate` and the gate run. Bundled samples have their own. A relative path is
     relative to the YAML file."""
 
+    @field_validator("train", "validation", "test", "feedback", "corrections", "behaviour")
+    @classmethod
+    def _no_blank(cls, value: str | None) -> str | None:
+        return not_blank(value)
+
     @field_validator("text", mode="before")
     @classmethod
     def _one_or_two(cls, value: Any) -> Any:
@@ -128,8 +150,11 @@ class DataConfig(Section):
     @classmethod
     def _known_encoding(cls, value: str) -> str:
         try:
-            "".encode(value if value != "auto" else "utf-8")
-        except LookupError:
+            name = codecs.lookup(value if value != "auto" else "utf-8").name
+            "".encode(name)
+            if name in NO_ENCODINGS_OF_FILES:
+                raise LookupError
+        except (LookupError, UnicodeError):
             raise ValueError(f"data.encoding is {value!r}, which is unknown; give one such as utf-8, latin-1 or utf-16") from None
         return value
 
@@ -193,6 +218,11 @@ class ModelConfig(Section):
     """Number of first layers that stay as pretrained. The embeddings below them then stay, too."""
     lora: LoraSettings | None = None
     """Adapters instead of full fine-tuning, such as {rank: 8}. They are merged into the finished model. null: all weights learn."""
+
+    @field_validator("pretrained")
+    @classmethod
+    def _no_blank(cls, value: str) -> str | None:
+        return not_blank(value)
 
     @model_validator(mode="after")
     def _lora_freezes_already(self) -> ModelConfig:

@@ -453,7 +453,7 @@ def test_delimiter_and_encoding_can_be_given(read: Callable[..., Rows]) -> None:
         read("a.csv", "text,label\nfür,x\n".encode("latin-1"), encoding="ascii")
 
 
-@pytest.mark.parametrize("setting", [{"delimiter": "ab"}, {"delimiter": '"'}, {"encoding": "klingon"}])
+@pytest.mark.parametrize("setting", [{"delimiter": "ab"}, {"delimiter": '"'}, {"encoding": "klingon"}, {"encoding": "idna"}])
 def test_a_delimiter_or_encoding_that_is_none_is_refused(setting: dict[str, str]) -> None:
     (name,) = setting
     with pytest.raises(ValidationError, match=rf"data\.{name} is "):
