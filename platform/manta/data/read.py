@@ -124,7 +124,7 @@ def read_rows(location: str, split: str, config: DataConfig, *, columns: Sequenc
                 location,
                 lambda file: read(file, kind, config, columns),
                 encoding=config.encoding,
-                advice=f"{ADVICE} or set data.encoding",
+                advice=f"{ADVICE} or set data.encoding (such as cp1251, gbk or utf-16-le)",
             )
     except FileNotFoundError:
         raise InputError(f"{location}: no such file; check data.{split}.") from None

@@ -1,4 +1,4 @@
-"""Records of CSV and TSV: fields may be quoted, and a text that holds the delimiter or a line break must be."""
+"""Records of CSV and TSV, and their writer: fields may be quoted, and a text that holds the delimiter or a line break must be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import re
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from manta.errors import InputError
 from manta.rows.columns import twice_named
@@ -19,6 +19,7 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?,*\s*', re.IGNORECASE)
 """The line with which Excel names the delimiter, in front of the header."""
 BLANK_AND_QUOTE = re.compile(r'\s+"')
+ENDING = "\r\n"
 HEAD_LINES = 100
 """Lines among which the first record ends."""
 
@@ -144,7 +145,7 @@ def records_between(lines: Iterable[str], tape: Tape, heading: Heading, *, url: 
                 yield Record(fields, line, start, tape.offset, fault)
             start, line = tape.offset, tape.line + 1
     except csv.Error as error:
-        raise InputError(f"{url}, line {line}: not valid CSV ({_said(error)}).") from None
+        raise InputError(f"{url}, line {line}: not valid CSV ({_said(error)}); check the quotes.") from None
 
 
 def _said(error: csv.Error) -> str:
@@ -152,7 +153,7 @@ def _said(error: csv.Error) -> str:
         return "a quote is opened and never closed"
     if "expected after" in str(error):
         return 'text follows a closing quote; write a quote inside a field twice, such as "say ""yes"""'
-    return f"{error}; check the quotes"
+    return str(error)
 
 
 def missing_fields(record: Record, heading: Heading) -> str | None:
@@ -175,3 +176,18 @@ def _surplus(fields: list[str], heading: Heading) -> str | None:
 
 def _shown(heading: Heading) -> str:
     return "<tab>" if heading.delimiter == "\t" else f"{heading.delimiter} "
+
+
+class _LineFeeds:
+    """A file whose lines end with a line feed, for `csv.writer`, which quotes a carriage return only if its own lines have one."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> int:
+        return self._file.write(f"{line.removesuffix(ENDING)}\n")
+
+
+def csv_writer(file: TextIO, *, delimiter: str = ",") -> Any:
+    """Return a `csv.writer` whose lines end with a line feed, and whose fields are quoted if they hold any kind of line break."""
+    return csv.writer(_LineFeeds(file), delimiter=delimiter, lineterminator=ENDING)

@@ -233,7 +233,7 @@ def _check_cp1252(url: str, *, fault: str, advice: str) -> None:
     if num_right * 10 > num_wrong:
         raise InputError(f"{url}, {fault}, but other bytes of the file are; {advice}.")
     if marked[False] > marked[True]:
-        raise InputError(f"{url}, {fault}, and as Windows-1252 the letters make no words; {advice}, such as cp1251 or gbk.")
+        raise InputError(f"{url}, {fault}, and as Windows-1252 the letters make no words; {advice}.")
 
 
 def _blocks(stream: io.BufferedReader) -> Iterable[bytes]:
