@@ -107,7 +107,7 @@ class DataConfig(Section):
     also the semicolon, tab or vertical bar if the text and label columns are found only with it; the run says so."""
     encoding: Annotated[str, Field(min_length=1)] = "auto"
     """The encoding of text files, such as latin-1. `auto` is UTF-8, UTF-16 if the file starts with a byte order mark, or
-    Windows-1252 if the bytes are not UTF-8; the run says so."""
+    Windows-1252 if the bytes are not UTF-8 and its letters make words; the run says so."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
     """Share of the training rows (between 0 and 1) that is set aside, class by class, if no validation rows are given. A class with
     too few rows stays in training, and the run names it. `auto` is a tenth. Below 500 training rows, or below 2,000 with fewer
