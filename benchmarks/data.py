@@ -45,7 +45,7 @@ from manta.labels import Floats, LabelSpace, Targets
 from manta_jobs.data.doubts import doubts, out_of_fold
 from manta_jobs.data.embeddings import embeddings
 from manta_jobs.data.neighbors import Neighbors, nearest
-from manta_jobs.training.linear import STRENGTHS
+from manta_jobs.training.few_rows.linear import STRENGTHS
 from quality_results import append_result, read_results
 
 RESULTS = Path(__file__).parent / "results" / "data.jsonl"

@@ -31,7 +31,7 @@ from manta.labels import Floats, LabelSpace, Targets
 from manta.model.regression import fit_regression
 from manta_jobs.data.choice import central, choose, margins
 from manta_jobs.data.forecast import PowerLaw, forecast, learning_curve, power_law
-from manta_jobs.training.linear import STRENGTHS
+from manta_jobs.training.few_rows.linear import STRENGTHS
 
 Result = dict[str, Any]
 SHARE = 0.9

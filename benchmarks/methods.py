@@ -30,8 +30,8 @@ from manta.model.encoder import load_tokenizer
 from manta.model.pooled import load_encoder
 from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.choice import Rival
-from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER, load_adapted, train_contrastive
-from manta_jobs.training.linear import LINEAR_FOLDER, Embedder, LinearModel, LinearSetup, Tally, train_linear
+from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER, load_adapted, train_contrastive
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER, Embedder, LinearModel, LinearSetup, Tally, train_linear
 from manta_jobs.training.progress import Board
 from quality_cases import DrawnCase, Rows, draw_case, read_set, set_of
 from quality_results import append_result, read_results

@@ -20,7 +20,8 @@ from transformers import TrainerCallback
 from machine import synchronize
 from manta.config import ExperimentConfig
 from manta.config.file import load_config
-from manta.model.encoder import build_model, load_tokenizer, pretrained_source, set_dropout
+from manta.model.encoder import build_model, load_tokenizer, set_dropout
+from manta.model.pretrained import pretrained_source
 from manta_jobs.training.engine.build import computes_bf16
 
 EVALUATION_BATCH_SIZE = 64  # as Manta's

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from machine import compact_facts, use_cores
 from manta.errors import InputError
-from manta.model.encoder import pretrained_source
+from manta.model.pretrained import pretrained_source
 from quality_cases import CASES, SAMPLES, DrawnCase, default_seeds, draw_case, set_of, write_case
 from quality_results import Job, Result, append_result, duration, expected_s, read_results, without_known
 from quality_systems import DEFAULT_SYSTEMS, MANTA, SYSTEMS, Interpreters, run_system, why_skipped

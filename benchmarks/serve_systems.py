@@ -118,7 +118,7 @@ def register(model: Path, variables: dict[str, str]) -> str:
         "import sys; from pathlib import Path; from manta.inference.artifact import ModelArtifact; "
         "from manta.registry.models import ModelRegistry; "
         "from manta.storage.folders import Storage; from manta.registry.tracking import RunTracker; "
-        "from manta_serve.keys import KeyStore; "
+        "from manta_serve.access.keys import KeyStore; "
         f"storage = Storage.resolve(None); tracker = RunTracker(storage); tracker.start('run', experiment='{NAME}', config={{}}); "
         "registry = ModelRegistry(storage); artifact = ModelArtifact.load(Path(sys.argv[1])); "
         f"registry.register(artifact, run_id=tracker.run_id); version = registry.versions()[0]; registry.set_champion(version); "

@@ -15,13 +15,13 @@ import typer
 
 from manta.cli import GROUPS, build_app
 from manta.config import ExperimentConfig, ServeConfig
-from manta_serve.api import create_api
-from manta_serve.commands import RUN
+from manta_serve.api.routes import create_api
+from manta_serve.running.commands import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from manta_serve.service import Service
+    from manta_serve.answering.service import Service
 
 FOLDER = Path(__file__).parent / "reference"
 TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`", "null": "`null`"}

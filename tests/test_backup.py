@@ -21,8 +21,8 @@ from manta.labels import LabelSpace
 from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
+from manta_serve.access.keys import KeyStore
 from manta_serve.feedback import Feedback, FeedbackStore
-from manta_serve.keys import KeyStore
 
 from .serve.untrained import artifact_of
 from .test_repository import commands, named_command

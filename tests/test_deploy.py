@@ -15,7 +15,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from manta.cli import build_app
-from manta_serve.app import ServeArguments
+from manta_serve.running.app import ServeArguments
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "deploy" / "kubernetes"

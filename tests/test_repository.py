@@ -15,7 +15,7 @@ import yaml
 
 from manta.cli import build_app
 from manta.config import ExperimentConfig
-from manta_serve.commands import RUN
+from manta_serve.running.commands import RUN
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -104,7 +104,9 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("package", ["manta", "manta.cli", "manta_jobs.cli.commands", "manta_serve.commands", "manta_ui.commands"])
+@pytest.mark.parametrize(
+    "package", ["manta", "manta.cli", "manta_jobs.cli.commands", "manta_serve.running.commands", "manta_ui.running.commands"]
+)
 def test_importing_the_command_line_loads_nothing_heavy(package: str) -> None:
     heavy = ("torch", "ray", "transformers", "mlflow", "gradio", "deepspeed")
     code = f"import sys, {package}; print([name for name in {heavy} if name in sys.modules])"

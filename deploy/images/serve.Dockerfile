@@ -21,4 +21,4 @@ ENV PATH=/opt/manta/bin:$PATH \
 USER 1000
 WORKDIR /home/manta
 # In place of HAProxy, rayservice.yaml has Ray start the launcher that protects it.
-RUN python -m manta_serve.haproxy /home/manta/haproxy
+RUN python -m manta_serve.running.haproxy /home/manta/haproxy

@@ -18,8 +18,9 @@ from manta.data.encode import write_encoded, write_seen_tokens
 from manta.labels import LabelSpace
 from manta.model.encoder import load_tokenizer
 from manta_jobs.cluster.connection import interruptible
-from manta_jobs.training.loop import Training, WorkerSetup
+from manta_jobs.training.loop import Training
 from manta_jobs.training.progress import Board
+from manta_jobs.training.worker_setup import WorkerSetup
 
 NUM_STEPS = 20
 

@@ -14,14 +14,14 @@ from manta.labels import LabelSpace
 from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
-from manta_serve.keys import KeyStore
+from manta_serve.access.keys import KeyStore
 
 from ..serve.untrained import artifact_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-UNCHECKED = "import manta_serve.run as run; run.check_port = lambda *place: None; from manta.cli import main; main()"
+UNCHECKED = "import manta_serve.running.run as run; run.check_port = lambda *place: None; from manta.cli import main; main()"
 
 
 @pytest.mark.timeout(300)

@@ -16,9 +16,9 @@ from manta.labels import LabelSpace
 from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
-from manta_serve.keys import KeyStore
+from manta_serve.access.keys import KeyStore
 
-from ..serve.running import documented, listening, processes_of, running, until
+from ..serve.process import documented, listening, processes_of, running, until
 from ..serve.untrained import artifact_of
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
 from manta.storage.folders import Storage
 from manta_jobs.packaging.golden import record_golden
-from manta_serve.app import ServeArguments, deployment
-from manta_serve.keys import KeyStore
-from manta_serve.takeover import TOGETHER_AFTER
+from manta_serve.access.keys import KeyStore
+from manta_serve.running.app import ServeArguments, deployment
+from manta_serve.versions.takeover import TOGETHER_AFTER
 
 from ..serve.untrained import artifact_of
 from .serving_load import Asked, Expected, Load

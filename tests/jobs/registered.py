@@ -13,8 +13,9 @@ from manta.inference.artifact import ModelArtifact, write_artifact
 from manta.labels import LabelSpace
 from manta.model.encoder import build_model, load_tokenizer
 from manta.registry.frozen_rows import FrozenRows
-from manta.registry.models import ModelRegistry, RegisteredVersion
+from manta.registry.models import ModelRegistry
 from manta.registry.tracking import RunTracker
+from manta.registry.versions import RegisteredVersion
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -73,10 +73,10 @@ def main(model: Path, storage: Path, port: int, settings: dict[str, Any], candid
     from manta.inference.artifact import ModelArtifact
     from manta.inference.predictor import Predictor
     from manta.storage.folders import Storage
-    from manta_serve.api import create_api
+    from manta_serve.access.guard import guarded
+    from manta_serve.api.routes import create_api
     from manta_serve.feedback import FeedbackStore
-    from manta_serve.guard import guarded
-    from manta_serve.served_model import ServedModel
+    from manta_serve.versions.served_model import ServedModel
 
     folders = [model] if candidate is None else [model, candidate]
     served = [

@@ -25,9 +25,9 @@ from manta.data.read import read_rows
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
 from manta.storage.folders import Storage
-from manta_serve.api import create_api
+from manta_serve.api.routes import create_api
 from manta_serve.feedback import Conflict, Feedback, FeedbackFullError, FeedbackStore
-from manta_serve.served_model import ServedModel
+from manta_serve.versions.served_model import ServedModel
 
 from .untrained import artifact_of, service_of
 

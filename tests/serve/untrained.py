@@ -9,17 +9,17 @@ import torch
 from manta.config import ModelConfig, ServeConfig
 from manta.inference.artifact import ModelArtifact, write_artifact
 from manta.model.encoder import build_model, load_model_config, load_tokenizer
-from manta_serve.answer_cache import AnswerCache
-from manta_serve.batching import TextBatcher
-from manta_serve.service import Service
-from manta_serve.service_metrics import ServiceMetrics
+from manta_serve.answering.service import Service
+from manta_serve.batching.answer_cache import AnswerCache
+from manta_serve.batching.batcher import TextBatcher
+from manta_serve.monitoring.service_metrics import ServiceMetrics
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from manta.labels import LabelSpace
-    from manta_serve.served_model import ServedModel
-    from manta_serve.version_loader import Refusal
+    from manta_serve.versions.loader import Refusal
+    from manta_serve.versions.served_model import ServedModel
 
 
 def artifact_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, seed: int = 3, **changed: Any) -> ModelArtifact:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from manta.registry.models import RegisteredVersion
+    from manta.registry.versions import RegisteredVersion
 
     from ..jobs.registered import Rows, Trained
 

@@ -80,7 +80,7 @@ def suggest(
         from manta_jobs.data.suggest import suggest as choose
         from manta_jobs.data.suggest_view import show_suggested
 
-    result = choose(config, pool, count=count, is_experiment=is_experiment, out=file, target=target, console=console)
+    result = choose(config, pool, data=rows, count=count, is_experiment=is_experiment, out=file, target=target, console=console)
     given = {"--text": text, "--label": label, "--target": target, "--out": out}
     options = [("--count", count), *given.items(), *(("--set", setting) for setting in set_ or ())]
     words = ["manta", "data", "suggest", rows, pool, *(str(part) for pair in options if pair[1] is not None for part in pair)]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from manta.config import ExperimentConfig
-    from manta.registry.models import RegisteredVersion
+    from manta.registry.versions import RegisteredVersion
     from manta_jobs.registry.promotion import Promotion
     from manta_jobs.runs.results import TrainedModel, TunedModel
 

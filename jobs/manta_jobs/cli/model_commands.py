@@ -13,7 +13,8 @@ from manta.console import people_console, print_result, working
 from manta.errors import InputError
 
 if TYPE_CHECKING:
-    from manta.registry.models import ModelRegistry, RegisteredVersion
+    from manta.registry.models import ModelRegistry
+    from manta.registry.versions import RegisteredVersion
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 VersionArgument = Annotated[str, typer.Argument(help="NAME@VERSION, or NAME for its champion.", metavar="MODEL[@VERSION]")]

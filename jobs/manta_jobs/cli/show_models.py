@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from manta.registry.listing import ListedVersion
-    from manta.registry.models import ModelRegistry, RegisteredVersion
+    from manta.registry.models import ModelRegistry
+    from manta.registry.versions import RegisteredVersion
 
 NUM_DECISIONS = 10
 SHOWN_SETTINGS = (

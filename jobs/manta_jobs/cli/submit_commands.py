@@ -57,7 +57,7 @@ def submit(
     """
     params = verb_params(verb, ctx.args)
     connection, api = _connect(cluster, address, token_file)
-    from manta_jobs.submission import submit as job
+    from manta_jobs.runs.submission import submit as job
 
     console = people_console()
     job_id = job.submit(verb, params, api=api, console=console, image_code=image_code)
@@ -115,7 +115,7 @@ def logs(
         api.job(job)
         _follow(api, job, connection=connection, console=console, json=json)
         return
-    from manta_jobs.submission.follow import Transcript
+    from manta_jobs.runs.submission.follow import Transcript
 
     transcript = Transcript(lambda line: console.print(line, markup=False))
     transcript.add(api.logs(job))
@@ -196,7 +196,7 @@ def check_version(theirs: str, *, at: str, ours: str) -> None:
 
 def _follow(api: JobsApi, job_id: str, *, connection: Connection, console: Console, json: bool) -> None:
     """Show the job's output until it is over, and then its result. Ctrl-C stops following, not the job."""
-    from manta_jobs.submission.follow import Transcript, outcome
+    from manta_jobs.runs.submission.follow import Transcript, outcome
 
     transcript = Transcript(lambda line: console.print(line, markup=False))
     try:

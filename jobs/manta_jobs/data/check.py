@@ -23,7 +23,7 @@ from manta.storage.folders import Storage, disk_errors
 from manta.storage.object_store import store
 from manta_jobs.data.doubts import Doubts, Overlap, doubts, out_of_fold, overlaps
 from manta_jobs.data.embeddings import embeddings
-from manta_jobs.data.neighbors import Neighbors, contradicted, nearest, outliers
+from manta_jobs.data.neighbors import NUM_SHOWN, Neighbors, contradicted, nearest, outliers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from manta.labels import LabelSpace, RowLabels, Targets
     from manta.texts import Text
     from manta_jobs.data.doubts import Probabilities
-
-NUM_SHOWN_NEIGHBORS = 5
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def check_labels(config: ExperimentConfig, *, data: str, is_experiment: bool, ou
         InputError: the rows or the model are wrong, or `out` exists already.
     """
     started = time.monotonic()
-    path = out if out is not None else _new_file(config)
+    path = out if out is not None else new_check(config, name=config.name)
     if path.exists():
         raise InputError(f"--out {path} exists already; name a new file.")
     with working(console, f"Reading {config.data.train}"):
@@ -117,7 +115,7 @@ def check_labels(config: ExperimentConfig, *, data: str, is_experiment: bool, ou
         judged = doubts(probabilities, rows.targets, task=rows.labels.task)
         suspects = suspects_of(rows, probabilities, judged, nearest(vectors))
         pairs = overlaps(probabilities, rows.targets, rows.labels)
-    found = Suspects(tuple(suspects), rows.labels.names, data, _decisions_file(config, data, beside=path))
+    found = Suspects(tuple(suspects), rows.labels.names, data, decisions_file(config, data, beside=path))
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         found.write(path)
@@ -150,14 +148,15 @@ def all_rows(config: ExperimentConfig, *, is_experiment: bool) -> AllRows:
     return AllRows(
         [text for split in splits.values() for text in split.texts],
         np.concatenate([split.targets for split in splits.values()]),
-        [place for name, split in splits.items() for place in _places(split, name if has_splits else None)],
+        [place for name, split in splits.items() for place in places_of(split, name if has_splits else None)],
         labels,
         tuple(checked.warnings),
         checked.corrections,
     )
 
 
-def _places(split: Split, name: str | None) -> list[Place]:
+def places_of(split: Split, name: str | None) -> list[Place]:
+    """Return the place of each row of a split that was read from a file."""
     places: Places | None = split.places
     if places is None:
         raise ValueError("rows from a file have places")
@@ -206,7 +205,7 @@ def _shown_neighbors(rows: AllRows, neighbors: Neighbors, index: int) -> tuple[N
     near = zip(neighbors.rows[index].tolist(), neighbors.similarity[index].tolist(), strict=True)
     return tuple(
         Neighbor(rows.texts[other], rows.given(other), similarity, rows.places[other])
-        for other, similarity in list(near)[:NUM_SHOWN_NEIGHBORS]
+        for other, similarity in list(near)[:NUM_SHOWN]
     )
 
 
@@ -216,13 +215,13 @@ def _named(target: Any, labels: LabelSpace) -> RowLabels:
     return labels.names[int(target)]
 
 
-def _new_file(config: ExperimentConfig) -> Path:
-    """Return the default file of suspects. Nothing is made yet."""
+def new_check(config: ExperimentConfig, *, name: str) -> Path:
+    """Return the default file of suspects, in a new folder whose name begins with `name`. Nothing is made yet."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    return Storage.resolve(config.storage).root / CHECKS / f"{config.name}-{stamp}" / SUSPECTS_FILE
+    return Storage.resolve(config.storage).root / CHECKS / f"{name}-{stamp}" / SUSPECTS_FILE
 
 
-def _decisions_file(config: ExperimentConfig, data: str, *, beside: Path) -> Path:
+def decisions_file(config: ExperimentConfig, data: str, *, beside: Path) -> Path:
     """Return the file for decisions: that of the config, else one next to what was checked, if this is a file."""
     if config.data.corrections is not None:
         return Path(config.data.corrections).expanduser().absolute()

@@ -17,7 +17,7 @@ from manta.data.split import stratified_folds
 from manta.errors import InputError
 from manta.label_check.decisions import text_hash
 from manta_jobs.training.batches import TokenizedData
-from manta_jobs.training.linear import fitted
+from manta_jobs.training.few_rows.linear import fitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
     from manta.data import TextDataset
     from manta.labels import Floats, LabelSpace, Targets, Task
-    from manta.model.regression import Regression
     from manta.texts import Text
+    from manta_jobs.training.few_rows.linear import LinearModel
 
 NUM_FOLDS = 3
 Flags = npt.NDArray[np.bool_]
@@ -54,21 +54,10 @@ def out_of_fold(
     return labels.probabilities(cross_validated(vectors, targets, texts, config=config, labels=labels).logits)
 
 
-@dataclass(frozen=True)
-class CrossValidated:
-    """A regression on all rows, and what fits to parts of them say."""
-
-    regression: Regression
-    strength: float
-    """One of `STRENGTHS`."""
-    logits: Floats
-    """Logits `(rows, outputs)` of each row, by a regression that was not fitted to its text."""
-
-
 def cross_validated(
     vectors: Floats, targets: Targets, texts: Sequence[Text], *, config: ExperimentConfig, labels: LabelSpace
-) -> CrossValidated:
-    """Return the calibrated regression on all rows.
+) -> LinearModel:
+    """Return the calibrated regression on all rows, with logits of each row by a fit without its text.
 
     Equal texts are in the same fold, so that an error that was copied does not confirm itself.
 
@@ -80,7 +69,7 @@ def cross_validated(
     if not folds.any():
         raise InputError(f"{config.data.train}: no label has a second row, so no label can be checked; add rows.")
     data = TokenizedData(Path(), labels, pad_id=0, folds=folds)
-    return CrossValidated(*fitted({"train": vectors}, {"train": targets}, config, data))
+    return fitted({"train": vectors}, {"train": targets}, config, data)
 
 
 def doubts(probabilities: Probabilities, targets: Targets, *, task: Task) -> Doubts:

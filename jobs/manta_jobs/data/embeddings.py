@@ -20,12 +20,13 @@ from manta.cluster.gpus import hide_unassigned_gpus
 from manta.data.dataset import Split
 from manta.data.encode import EncodedSplit, write_encoded
 from manta.label_check.decisions import text_hash
-from manta.model.encoder import load_tokenizer, pretrained_source
+from manta.model.encoder import load_tokenizer
 from manta.model.pooled import load_encoder
+from manta.model.pretrained import pretrained_source
 from manta.storage.folders import disk_errors
 from manta.storage.object_store import cache_folder
 from manta_jobs.cluster.connection import num_cores
-from manta_jobs.training.linear import LINEAR_FOLDER, Embedder, Tally
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER, Embedder, Tally
 from manta_jobs.training.progress import Board, shown_progress
 
 if TYPE_CHECKING:

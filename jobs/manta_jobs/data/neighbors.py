@@ -13,7 +13,8 @@ from manta.data.split import Indices
 if TYPE_CHECKING:
     from manta.labels import Floats, Targets
 
-NUM_NEIGHBORS = 10
+NUM_NEIGHBORS, NUM_SHOWN = 10, 5
+"""Neighbors that are looked at, and those that people are shown."""
 BLOCK_ROWS = 1024
 NEAR = 0.13
 """Two rows are near-duplicates if they are nearer than this share of the median distance to the nearest row. It is the default of
@@ -61,6 +62,13 @@ def nearest(vectors: Floats, *, num_neighbors: int = NUM_NEIGHBORS) -> Neighbors
         rows[start : start + len(own)] = best
         similarity[start : start + len(own)] = np.take_along_axis(cosines, best, axis=1)
     return Neighbors(rows, similarity)
+
+
+def nearest_of(vectors: Floats, others: Floats, *, num_neighbors: int = NUM_SHOWN) -> Neighbors:
+    """Return which of the embeddings `others` `(others, hidden)` are nearest to each of `vectors` `(rows, hidden)`."""
+    cosines = vectors @ others.T
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :num_neighbors]
+    return Neighbors(best, np.take_along_axis(cosines, best, axis=1))
 
 
 def contradicted(neighbors: Neighbors, targets: Targets) -> Flags:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.data.check import is_missing
 from manta.errors import InputError
+from manta.label_check.decisions import text_hash
 from manta.rows.delimited import csv_writer
 from manta.storage.folders import disk_errors, write_atomically
 from manta.texts import text_fault
@@ -21,7 +22,7 @@ from manta_jobs.batch_prediction.plan import make_plan
 from manta_jobs.batch_prediction.read import ChunkReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from manta.texts import Text
@@ -101,8 +102,10 @@ class Chosen:
             write_atomically(path, content.getvalue())
 
 
-def read_chosen(path: Path, *, is_pair: bool) -> Chosen:
+def read_chosen(path: Path, *, is_pair: bool, decided: Mapping[str, str]) -> Chosen:
     """Return the rows of a file of chosen rows that have a label; none if there is no file yet.
+
+    `decided` are the labels that people gave to texts without one, by the text's hash.
 
     Raises:
         InputError: the file is another one, or has a broken row.
@@ -119,6 +122,9 @@ def read_chosen(path: Path, *, is_pair: bool) -> Chosen:
         raise InputError(f"--out {path} exists already and is no file of chosen rows; name another file.")
     if found.faults:
         raise InputError(f"{found.faults[0]}; fix or remove the row.")
+    for row, text in zip(found.rows, found.texts, strict=True):
+        if is_missing(row["label"]):
+            row["label"] = decided.get(text_hash(text), "")
     return Chosen(found.columns, [row for row in found.rows if not is_missing(row["label"])])
 
 

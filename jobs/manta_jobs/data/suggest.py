@@ -1,6 +1,7 @@
 """`manta data suggest`: which rows of a pool to label next, and how many labels bring accuracy to a target.
 
-Both come from embeddings of the frozen encoder and the regression of the method `linear`, fitted to the labeled rows.
+Both come from embeddings of the frozen encoder and the regression of the method `linear`, fitted to the labeled rows. The chosen
+rows are written twice: as a table whose column `label` people fill in, and as a queue for the page's tab Labels.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ from manta.console import working
 from manta.data.dataset import checked_splits, set_aside
 from manta.data.feedback import with_feedback
 from manta.errors import InputError
-from manta.label_check.decisions import text_hash
+from manta.label_check.decisions import read_decisions, text_hash
+from manta.label_check.suspects import UNLABELED, Neighbor, Place, Suspect, Suspects
 from manta.model.loss import resolve_class_weights
 from manta.model.regression import fit_regression
+from manta.storage.folders import disk_errors
+from manta.storage.object_store import store
+from manta_jobs.data.check import decisions_file, new_check, places_of
 from manta_jobs.data.choice import choose, margins
 from manta_jobs.data.doubts import cross_validated
 from manta_jobs.data.embeddings import embeddings
 from manta_jobs.data.forecast import NUM_FOLDS, NUM_REPEATS, NUM_SIZES, Forecast, forecast, learning_curve, too_few
+from manta_jobs.data.neighbors import nearest_of
 from manta_jobs.data.pool import Chosen, Pool, chosen_rows, read_chosen, read_pool, text_names
-from manta_jobs.training.linear import LINEAR_FOLDER
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER
 from manta_jobs.training.progress import Board, RunProgress, shown_progress
 
 if TYPE_CHECKING:
@@ -36,7 +42,8 @@ if TYPE_CHECKING:
     from manta.config import ExperimentConfig
     from manta.labels import Floats, LabelSpace, Targets
     from manta.texts import Text
-    from manta_jobs.data.doubts import CrossValidated
+    from manta_jobs.data.neighbors import Neighbors
+    from manta_jobs.training.few_rows.linear import LinearModel
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class LabeledRows:
     labels: LabelSpace
     num_typical: int
     """The first rows, which come from the data itself; those behind were chosen, or are feedback."""
+    places: list[Place]
+    """Places of the typical rows."""
     known: set[str]
     """Hashes of all texts with a label, those of validation and test rows included."""
     warnings: tuple[str, ...]
@@ -74,6 +83,10 @@ class Suggested:
 
     rows: tuple[Suggestion, ...]
     file: Path
+    queue: Path
+    """The same rows for the page's tab Labels."""
+    decisions: Path
+    """The file that decisions of the tab go into."""
     num_labeled: int
     num_filled: int
     """Rows of the file that have a label."""
@@ -88,6 +101,8 @@ class Suggested:
         return {
             "rows": [row.to_dict() for row in self.rows],
             "file": str(self.file),
+            "queue": str(self.queue),
+            "decisions": str(self.decisions),
             "num_labeled": self.num_labeled,
             "num_filled": self.num_filled,
             "num_open": self.num_open,
@@ -101,6 +116,7 @@ def suggest(
     config: ExperimentConfig,
     pool: str,
     *,
+    data: str,
     count: int,
     is_experiment: bool,
     out: Path,
@@ -109,17 +125,23 @@ def suggest(
 ) -> Suggested:
     """Choose `count` rows of the pool to label next, and write them to `out`, below its rows that have a label already.
 
+    `data` is the experiment or the file of labeled rows as it was typed. Labels that people gave in the page count, too.
+
     Raises:
         InputError: the rows, the pool or `out` are wrong, or every text of the pool has a label.
     """
     started = time.monotonic()
     is_pair = len(config.data.text_columns) == 2
-    kept = read_chosen(out, is_pair=is_pair)
+    decisions = decisions_file(config, data, beside=out)
+    decided = decided_labels(decisions)
+    if decisions.exists():
+        config = config.with_values({"data.corrections": str(decisions)})
+    kept = read_chosen(out, is_pair=is_pair, decided={digest: label for digest, label in decided.items() if label is not None})
     with working(console, f"Reading {config.data.train} and {pool}"):
         rows = labeled_rows(config, filled=out if kept.rows else None, is_experiment=is_experiment)
         unlabeled = read_pool(pool, pool_columns(config, is_pair=is_pair))
     tell_of(rows, unlabeled, console)
-    open_rows = without_labels(unlabeled, rows.known)
+    open_rows = without_labels(unlabeled, rows.known | decided.keys())
     vectors = embeddings([*rows.texts, *(unlabeled.texts[index] for index in open_rows)], config, console=console)
     own, others = vectors[: len(rows.texts)], vectors[len(rows.texts) :]
     with working(console, "Fitting the regression and choosing rows"):
@@ -129,10 +151,13 @@ def suggest(
     chosen = [open_rows[index] for index in found]
     suggestions = suggestions_of([unlabeled.texts[index] for index in chosen], probabilities[found], rows.labels)
     write(suggestions, chosen, unlabeled, kept, out)
+    queue = new_check(config, name=Path(pool).name.split(".")[0])
+    near = nearest_of(others[found], own[: rows.num_typical])
+    write_queue(queue, suggestions, [Place(pool, "row", index + 1, None) for index in chosen], near, rows, decisions)
     told = None if target is None else labels_for(target, own, rows, model, config, console=console)
     seconds = time.monotonic() - started
     counts = len(rows.texts), len(kept.rows), len(open_rows), len(unlabeled.texts)
-    return Suggested(tuple(suggestions), out, *counts, told, seconds)
+    return Suggested(tuple(suggestions), out, queue, decisions, *counts, told, seconds)
 
 
 def labeled_rows(config: ExperimentConfig, *, filled: Path | None, is_experiment: bool) -> LabeledRows:
@@ -154,7 +179,7 @@ def labeled_rows(config: ExperimentConfig, *, filled: Path | None, is_experiment
         texts, targets = merged.texts, merged.targets
         warnings += merged.warnings
     known = {text_hash(text) for some in (texts, *held_out) for text in some}
-    return LabeledRows(list(texts), targets, labels, len(train), known, tuple(warnings))
+    return LabeledRows(list(texts), targets, labels, len(train), places_of(train, None), known, tuple(warnings))
 
 
 def pool_columns(config: ExperimentConfig, *, is_pair: bool) -> tuple[str, ...]:
@@ -205,8 +230,47 @@ def write(suggestions: Sequence[Suggestion], chosen: Sequence[int], pool: Pool, 
     chosen_rows(pool, chosen, added, kept=kept).write(out)
 
 
+def decided_labels(path: Path) -> dict[str, str | None]:
+    """Return what people decided about texts without a label, by the text's hash; None for texts that are to be dropped.
+
+    Raises:
+        InputError: the file of decisions is faulty.
+    """
+    decisions = [decision for _, decision in read_decisions(path)] if path.exists() else []
+    return {item.text_hash: item.new for item in decisions if item.old == UNLABELED and not isinstance(item.new, tuple)}
+
+
+def write_queue(
+    path: Path, suggestions: Sequence[Suggestion], places: Sequence[Place], near: Neighbors, rows: LabeledRows, decisions: Path
+) -> None:
+    """Write the rows to label for the page's tab Labels, each with its nearest labeled rows."""
+    found = []
+    for suggestion, place, others, similarity in zip(suggestions, places, near.rows, near.similarity, strict=True):
+        shown = [
+            Neighbor(rows.texts[row], rows.labels.names[int(rows.targets[row])], float(cosine), rows.places[row])
+            for row, cosine in zip(others.tolist(), similarity.tolist(), strict=True)
+        ]
+        found.append(
+            Suspect(
+                text=suggestion.text,
+                given=UNLABELED,
+                proposed=suggestion.suggested,
+                probability=suggestion.probability,
+                given_probability=0.0,
+                quality=suggestion.margin,
+                kinds=(),
+                place=place,
+                neighbors=tuple(shown),
+            )
+        )
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Suspects(tuple(found), rows.labels.names, places[0].file, decisions).write(path)
+        store(path)
+
+
 def labels_for(
-    target: float, vectors: Floats, rows: LabeledRows, model: CrossValidated, config: ExperimentConfig, *, console: Console
+    target: float, vectors: Floats, rows: LabeledRows, model: LinearModel, config: ExperimentConfig, *, console: Console
 ) -> Forecast:
     """Forecast how many more labels bring accuracy to `target`. Each text counts once, and only typical rows are judged."""
     first = np.unique([text_hash(text) for text in rows.texts], return_index=True)[1]
@@ -232,7 +296,7 @@ def labels_for(
         return forecast(curve, target=target, num_rows=len(first), seed=config.data.split_seed)
 
 
-def accuracy_of(model: CrossValidated, rows: LabeledRows) -> float:
+def accuracy_of(model: LinearModel, rows: LabeledRows) -> float:
     """Return the accuracy on labeled rows by fits without them."""
     answers = rows.labels.decide(rows.labels.probabilities(model.logits))
     return float((answers == rows.targets)[: rows.num_typical].mean())

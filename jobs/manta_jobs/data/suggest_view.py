@@ -44,7 +44,11 @@ def summary(result: Suggested) -> list[str]:
 
 def next_steps(result: Suggested, *, command: str, experiment: str | None) -> list[tuple[str, str]]:
     """Return the next commands, each with its purpose."""
-    steps = [(command, f"after you filled the column label of {result.file}: keeps these rows and chooses the next")]
+    steps = [
+        ("manta ui", f"label them in the tab Labels, with a key for each label; or fill the column label of {result.file}"),
+        (command, "keeps the rows that have a label by then, learns from them, and chooses the next"),
+    ]
     if experiment is not None:
-        steps.append((f"manta train {experiment} --set data.feedback={result.file}", "train with the filled rows"))
+        settings = f"--set data.feedback={result.file} --set data.corrections={result.decisions}"
+        steps.append((f"manta train {experiment} {settings}", "train with them"))
     return steps

@@ -102,8 +102,8 @@ def check_head(config: ExperimentConfig, labels: LabelSpace) -> list[Check]:
     return [Check("head", "OK", words)] if words else []
 
 
-def check_method(config: ExperimentConfig, dataset: TextDataset) -> Check:
-    """Say which methods the run will try."""
+def check_method(config: ExperimentConfig, dataset: TextDataset, unread: Sequence[str] = ()) -> Check:
+    """Say which methods the run will try, and which settings of the config they do not read."""
     words = {
         ("linear",): "linear: the frozen encoder embeds each text once, and a logistic regression learns from the embeddings.",
         ("contrastive",): "contrastive: the encoder is adapted so that texts of one label have similar embeddings; then as linear.",
@@ -117,6 +117,9 @@ def check_method(config: ExperimentConfig, dataset: TextDataset) -> Check:
     if not dataset.has_held_out and methods != ("linear",):
         lack = f"train.method {config.train.method}: no label has a second training row, so nothing can be validated"
         return Check("method", "cannot work", f"{lack}; add a row, give data.validation, or take linear.")
+    if unread:
+        no_effect = f"{', '.join(unread)} {'has' if len(unread) == 1 else 'have'} no effect on these methods"
+        return Check("method", "warning", f"{words[methods]} {no_effect}; to fine-tune all the same, set train.method: full.")
     return Check("method", "OK", words[methods])
 
 

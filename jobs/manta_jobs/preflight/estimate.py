@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from manta.errors import InputError
 from manta.model.adapt import adapt
-from manta.model.encoder import pretrained_source
+from manta.model.pretrained import pretrained_source
 from manta_jobs.training.checkpoints import NUM_NEWEST_KEPT
-from manta_jobs.training.contrastive import num_adapted_rows
 from manta_jobs.training.engine.memory import (
     BACKWARD_FACTOR,
     FLOAT32,
@@ -23,6 +22,7 @@ from manta_jobs.training.engine.memory import (
     held_bytes,
     stage_reason,
 )
+from manta_jobs.training.few_rows.contrastive import num_adapted_rows
 from manta_jobs.tuning.confirm import num_confirming
 from manta_jobs.tuning.journal import longest_epochs
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from manta.config.starting_point import Usual, choice_sentence, resolved
+from manta.config.starting_point import Usual, choice_sentence, resolved, unread_settings
 from manta.console import people_table, working
 from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
 from manta.errors import InputError
 from manta.evaluation.baseline import Baseline, fit_baseline
-from manta.model.encoder import check_weights, load_model_config, load_tokenizer, pretrained_source
+from manta.model.encoder import load_model_config, load_tokenizer
 from manta.model.loss import resolve_class_weights
+from manta.model.pretrained import check_weights, pretrained_source
 from manta.model.weights import check_files
 from manta.storage.folders import RunFolder, Storage, write_atomically
 from manta_jobs.cluster.connection import coming_cluster, connected_if_needed, num_workers_at_once
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from manta.config import ExperimentConfig
-    from manta.config.sections import TrainConfig
+    from manta.config.sections.train import TrainConfig
     from manta_jobs.cluster.autoscaling import Node
     from manta_jobs.cluster.connection import Cluster, WorkerResources
     from manta_jobs.preflight.estimate import ModelSize
@@ -63,6 +64,8 @@ class Inputs:
     dataset: TextDataset
     model_config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
+    unread: tuple[str, ...] = ()
+    """Settings that the config changes and that the method of the run does not read."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,9 @@ def load_inputs(config: ExperimentConfig) -> Inputs:
     if config.data.long_texts == "windows" and not tokenizer.is_fast:
         raise InputError(f"data.long_texts: {config.model.pretrained} has no fast tokenizer, which windows need; use cut.")
     resolve_class_weights(config.train, dataset.labels, dataset.train.targets)
-    config, chosen = without_auto(config, dataset=dataset, encoder=model_config)
-    return Inputs(config, chosen, Storage.resolve(config.storage), dataset, model_config, tokenizer)
+    given, (config, chosen) = config, without_auto(config, dataset=dataset, encoder=model_config)
+    unread = tuple(unread_settings(given, checks.tried(config, dataset)))
+    return Inputs(config, chosen, Storage.resolve(config.storage), dataset, model_config, tokenizer, unread)
 
 
 def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> tuple[ExperimentConfig, str]:
@@ -196,7 +200,7 @@ def examine(
         *checks.check_head(config, dataset.labels),
         checks.check_tokens(sample, max_length=config.model.max_length, data=config.data),
     ]
-    found.append(checks.check_method(config, dataset))
+    found.append(checks.check_method(config, dataset, inputs.unread))
     tried = checks.tried(config, dataset)
     if tried != ("linear",):
         found.append(checks.check_encoder(config, dataset.labels, sample, size))

@@ -156,7 +156,7 @@ class Model:
     @cached_property
     def _predictor(self) -> Predictor:
         from manta.inference.predictor import Predictor
-        from manta.model.encoder import quiet_transformers
+        from manta.model.pretrained import quiet_transformers
 
         with quiet_transformers():
             return Predictor(self.artifact)

@@ -17,8 +17,9 @@ from manta_jobs.registry.side_by_side import SideBySide, set_side_by_side
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from manta.registry.models import ModelRegistry, RegisteredVersion
+    from manta.registry.models import ModelRegistry
     from manta.registry.paired import Answers
+    from manta.registry.versions import RegisteredVersion
 
 NUM_EXAMPLES = 5
 NOT_SETTINGS = ("name", "registry.", "serve.", "tune.", "storage")

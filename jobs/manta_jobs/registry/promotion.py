@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from manta.inference.artifact import ModelArtifact
-    from manta.registry.models import ModelRegistry, RegisteredVersion
+    from manta.registry.models import ModelRegistry
+    from manta.registry.versions import RegisteredVersion
 
 
 @dataclass(frozen=True)

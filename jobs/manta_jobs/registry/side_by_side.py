@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from manta.inference.artifact import ModelArtifact
     from manta.registry.frozen_rows import FrozenRows
-    from manta.registry.models import ModelRegistry, RegisteredVersion
+    from manta.registry.models import ModelRegistry
+    from manta.registry.versions import RegisteredVersion
     from manta.texts import Text
 
 MIN_ROWS = 30

@@ -1,1 +1,1 @@
-"""The steps of each command: prepare, train or tune, finish, evaluate."""
+"""The steps of each command: prepare, train or tune, finish, evaluate; or submission to another cluster."""

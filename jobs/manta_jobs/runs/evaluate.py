@@ -17,7 +17,7 @@ from manta.console import working
 from manta.data import Split, load_labelled
 from manta.errors import InputError
 from manta.evaluation.metrics import classification_metrics, confusion_counts, per_class_metrics
-from manta.inference.calibration import ReliabilityBin, claims, reliability_bins
+from manta.inference.reliability import ReliabilityBin, claims, reliability_bins
 from manta.registry.models import find_model
 from manta.storage.folders import Storage
 from manta.storage.object_store import store

@@ -39,7 +39,7 @@ from manta_jobs.runs.evaluate import evaluation_of
 from manta_jobs.runs.methods import held_out_metrics
 from manta_jobs.runs.results import TrainedModel
 from manta_jobs.training.checkpoints import kept_epoch
-from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER, load_adapted
+from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER, load_adapted
 from manta_jobs.training.tracking import CURVES_FILE, RunRecord
 from manta_jobs.training.validation import held_out_logits
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from manta_jobs.runs.methods import Outcome
     from manta_jobs.runs.prepare import PreparedRun
     from manta_jobs.training.checkpoints import TrainingState
-    from manta_jobs.training.linear import LinearModel
+    from manta_jobs.training.few_rows.linear import LinearModel
 
 NUM_EXAMPLES = 8
 

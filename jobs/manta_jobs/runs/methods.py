@@ -12,8 +12,8 @@ from manta_jobs.cluster.connection import OneNode, fit_workers, interruptible, p
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.training.checkpoints import CHECKPOINTS, kept_epoch
 from manta_jobs.training.choice import KEPT_FOR_CONTRASTIVE_ABOVE, Lead, Rival, read_lead
-from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER, train_contrastive
-from manta_jobs.training.linear import LINEAR_FOLDER, LinearModel, LinearSetup, train_linear
+from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER, train_contrastive
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER, LinearModel, LinearSetup, train_linear
 from manta_jobs.training.progress import Board, shown_progress
 from manta_jobs.training.trainer import fit, run_trainer, workers_phrase
 
@@ -42,16 +42,19 @@ class Rung:
     seconds: float
     """Seconds of this command that it took; a resumed run only reads what is on disk."""
     kept: bool
+    num_names: int = 0
+    """Number of label names that counted as training rows."""
 
     def sentence(self) -> str:
         """Return the figures in one line."""
+        names = f", with the names of the {self.num_names:,} labels as rows" if self.num_names else ""
         if not self.metrics:
             lack = "no label has a second training row, so there is none to validate on, and its penalty is the usual one"
-            return f"Method {self.method}: {lack}; in {self.seconds:.0f} s"
+            return f"Method {self.method}: {lack}; in {self.seconds:.0f} s{names}"
         figures = [f"accuracy {self.metrics['accuracy']:.4f}"]
         if "loss" in self.metrics:
             figures += [f"macro F1 {self.metrics['f1_macro']:.4f}", f"loss {self.metrics['loss']:.4f}"]
-        return f"Method {self.method}: {', '.join(figures)} on {self.num_rows:,} held-out rows, in {self.seconds:.0f} s"
+        return f"Method {self.method}: {', '.join(figures)} on {self.num_rows:,} held-out rows, in {self.seconds:.0f} s{names}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ class Outcome:
             if model is not None:
                 scores = held_out_metrics(model, dataset)
                 figures = {name: scores[name] for name in SHOWN if scores}
-                found.append(Rung(method, figures, len(model.logits), model.seconds, self.method == method))
+                rung = Rung(method, figures, len(model.logits), model.seconds, self.method == method, model.num_names)
+                found.append(rung)
         if self.trained is not None:
             epoch = kept_epoch(self.trained.history, prepared.config.train)
             figures = {name: float(epoch[name]) for name in SHOWN}

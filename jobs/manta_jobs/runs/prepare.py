@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from manta.config.file import DATA_FILES, load_config, write_config
+from manta.config.starting_point import CONTRASTIVE_BELOW_ROWS_PER_LABEL
 from manta.console import working
-from manta.data import TextDataset, load_dataset
+from manta.data import Split, TextDataset, load_dataset
+from manta.data.label_words import label_words
 from manta.errors import InputError
 from manta.label_check.decisions import DECISIONS_FILE
 from manta.model.encoder import load_tokenizer
@@ -20,8 +24,8 @@ from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_
 from manta_jobs.runs.given_rows import with_rows_kept
 from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER
-from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER
-from manta_jobs.training.linear import LINEAR_FOLDER
+from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER
+from manta_jobs.training.few_rows.linear import LABEL_NAMES, LINEAR_FOLDER
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,7 +158,23 @@ def tokenized(
             write_encoded(split, path, tokenizer=tokenizer, max_length=max_length, long_texts=config.data.long_texts)
             if name == "train":
                 write_seen_tokens(folder.data, pad_id=pad_id)
+    names = names_as_rows(dataset, config)
+    if names is not None and not (folder.data / f"{LABEL_NAMES}.arrow").exists():
+        write_encoded(names, folder.data / f"{LABEL_NAMES}.arrow", tokenizer=tokenizer, max_length=config.model.max_length)
     return TokenizedData(folder.data, dataset.labels, pad_id, dataset.folds)
+
+
+def names_as_rows(dataset: TextDataset, config: ExperimentConfig) -> Split | None:
+    """Return the words of each label's name as its row; None where rows are many, or names are no words.
+
+    Labels of text pairs, and those of which a row has several, do not read like a text.
+    """
+    labels, num_rows = dataset.labels, len(dataset.train)
+    has_few = num_rows < CONTRASTIVE_BELOW_ROWS_PER_LABEL * len(labels.names)
+    if not has_few or labels.task == "multilabel" or len(config.data.text_columns) == 2 or config.train.method == "full":
+        return None
+    words = label_words(labels.names)
+    return None if words is None else Split(words, np.arange(len(words)))
 
 
 def show_dataset(dataset: TextDataset, console: Console) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from manta.config import ExperimentConfig
     from manta.inference.artifact import ModelArtifact
-    from manta.registry.models import RegisteredVersion
+    from manta.registry.versions import RegisteredVersion
     from manta.storage.folders import RunFolder
     from manta_jobs.data.doubts import HeldOutSuspects
     from manta_jobs.packaging.diagnosis import Fit

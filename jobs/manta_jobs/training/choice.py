@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manta.inference.calibration import row_decisions
+from manta.inference.reliability import row_decisions
 from manta.storage.folders import write_atomically
 from manta.storage.object_store import fetch, store
 

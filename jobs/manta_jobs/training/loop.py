@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import os
-import random
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,44 +15,32 @@ import torch
 import torch.distributed as dist
 
 from manta.cluster.gpus import hide_unassigned_gpus
-from manta.data.encode import seen_tokens
 from manta.evaluation.metrics import METRIC_NAMES, classification_metrics
-from manta.model.adapt import adapt, compute_only_cls
-from manta.model.encoder import build_model, dropout_rates
-from manta.model.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
-from manta.model.seen_rows import train_seen_rows
-from manta.storage.object_store import fetch, here, url_of
-from manta_jobs.training.batches import Pass, Rows, WorkerRows, num_micro_batches
-from manta_jobs.training.checkpoints import (
-    WEIGHTS_FILE,
-    TrainingState,
-    checkpoint_name,
-    epochs_without_gain,
-    kept_epoch,
-    latest_checkpoint,
-)
-from manta_jobs.training.choice import LinearLeadsError, Rival, write_lead
-from manta_jobs.training.distribution import WorkRecord, agreed_hash, gathered_facts, node_id, process_group
+from manta.model.loss import TrainedClassifier
+from manta.storage.object_store import here
+from manta_jobs.training.batches import Pass, WorkerRows, num_micro_batches
+from manta_jobs.training.checkpoints import TrainingState, checkpoint_name, epochs_without_gain, kept_epoch
+from manta_jobs.training.choice import LinearLeadsError, write_lead
+from manta_jobs.training.classifier import build_classifier
+from manta_jobs.training.distribution import WorkRecord, agreed_hash, process_group
 from manta_jobs.training.engine import memory
 from manta_jobs.training.engine.build import agreed_precision, build_engine, full_weights, schedule
 from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
 from manta_jobs.training.engine.gpu_speedups import read_no_masks
-from manta_jobs.training.engine.optimizer_state import (
-    Saver,
-    restore,
-)
+from manta_jobs.training.engine.optimizer_state import Saver, restore
 from manta_jobs.training.engine.updates import MOST_SKIPPED, Updates
 from manta_jobs.training.engine.zero import end
-from manta_jobs.training.progress import Board, Part, StepReporter
+from manta_jobs.training.progress import Part, StepReporter
+from manta_jobs.training.seeds import compute_deterministically, seed_step
 from manta_jobs.training.validation import all_logits, cross_validate, steps_of_parts
+from manta_jobs.training.worker_setup import WorkerSetup, agreed_checkpoint, on_this_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from deepspeed import DeepSpeedEngine
 
-    from manta.config import ExperimentConfig
-    from manta.labels import Floats, LabelSpace
+    from manta.labels import Floats
 
 EPOCH_FIELDS = (
     *METRIC_NAMES,
@@ -68,28 +52,6 @@ PREEMPTION_LOOK_EVERY_S = 5.0
 NO_CUDA = (
     "The workers have a GPU each as Ray counts, but torch sees none there: they train on CPUs. Does the node have torch for CUDA?"
 )
-
-
-@dataclass(frozen=True)
-class WorkerSetup:
-    """Settings and paths of a run, the same for every worker."""
-
-    config: ExperimentConfig
-    labels: LabelSpace
-    data_folder: str
-    """Folder of the tokenized splits that `prepare` wrote, readable by every worker."""
-    checkpoints: str
-    """Folder of this run's checkpoints, readable by every worker. If it holds any, training resumes from the newest."""
-    pad_id: int
-    num_threads: int
-    board: Board
-    run_name: str
-    folds: Rows | None = None
-    """The fold of each training row `(rows,)`; None if the run is not cross-validated."""
-    rival: Rival | None = None
-    """The linear model that training must beat; None if there is no choice."""
-    seconds: float | None = None
-    """Time until training must end. The epoch under way then ends early and is evaluated."""
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
@@ -353,7 +315,8 @@ class Training:
     def _build_engine(self, checkpoint: Path | None) -> None:
         """Build the engine at the ZeRO stage and micro-batch size that fit all workers' memory; restore a checkpoint if given."""
         world_size = dist.get_world_size()
-        model = self._model(checkpoint)
+        model, self.dropout = build_classifier(self.setup, self.config, self.rows.train.targets, checkpoint=checkpoint)
+        model.to(self.device)
         room = self._room(model)
         zero_stage, self.stage_reason = memory.agreed_zero_stage(self.config, room, before=self.state)
         self.config = self.config.model_copy(update={"zero_stage": zero_stage})
@@ -378,26 +341,6 @@ class Training:
         rate = schedule(self.config, num_steps=self.num_steps)
         self.updates = Updates(self.engine, rate=rate, max_grad_norm=self.config.max_grad_norm)
         self.engine.train()  # turns dropout on: pretrained models load with it off
-
-    def _model(self, checkpoint: Path | None) -> TrainedClassifier:
-        from safetensors.torch import load_file
-
-        setup = self.setup
-        seed_everything(self.config.seed)  # the same new head on every worker
-        pretrained = build_model(setup.config.model, setup.labels)
-        self.dropout = max(dropout_rates(pretrained), default=0.0)  # as built, which may differ from the config
-        model = adapt(pretrained, setup.config.model)
-        train_seen_rows(model, seen_tokens(Path(setup.data_folder)))
-        if self.config.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if checkpoint is not None:
-            model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
-        compute_only_cls(model)
-        weights = resolve_class_weights(self.config, setup.labels, self.rows.train.targets)
-        loss = ClassificationLoss(
-            setup.labels, class_weights=weights, smoothing=self.config.label_smoothing, focal_gamma=self.config.focal_gamma
-        )
-        return TrainedClassifier(model, loss).to(self.device)
 
     def _room(self, model: TrainedClassifier) -> memory.Room:
         inputs, targets = self.rows.load_longest()
@@ -471,53 +414,3 @@ class Training:
             "micro_batch_size": self.micro_batch_size,
             "micro_batches_per_step": self.num_micro,
         }
-
-
-def compute_deterministically(wanted: bool) -> None:
-    """Choose whether this process computes with deterministic algorithms only, on any device."""
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
-    torch.use_deterministic_algorithms(wanted)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and of no use for sums
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every generator that this process or its libraries may use."""
-    random.seed(seed)
-    np.random.seed(seed)  # for libraries that still use it
-    torch.manual_seed(seed)
-
-
-def seed_step(seed: int, *, step: int, rank: int) -> None:
-    """Seed the step's dropout from its number and the worker's rank, so that a resumed run drops the same units."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, 1, step, rank]).generate_state(1)[0]))
-
-
-def agreed_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
-    """Return the newest checkpoint that worker 0 finds; None without one. All workers must call it together."""
-    found: list[Any] = [latest_checkpoint(folder) if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(found, src=0)
-    chosen: tuple[Path, TrainingState] | None = found[0]
-    return None if chosen is None else (fetched_by_nodes(chosen[0]), chosen[1])
-
-
-def on_this_node(setup: WorkerSetup) -> WorkerSetup:
-    """Return the setup with this node's paths. Fetch the data from an object store if needed.
-
-    All workers must call it together.
-    """
-    data = fetched_by_nodes(Path(setup.data_folder))
-    return dataclasses.replace(setup, data_folder=str(data), checkpoints=str(here(Path(setup.checkpoints))))
-
-
-def fetched_by_nodes(path: Path) -> Path:
-    """Return a path on this node. If it mirrors an object store, one worker of each node fetches it first.
-
-    All workers must call it together.
-    """
-    if url_of(path):
-        mine = node_id()  # Ray's local rank counts by address, which nodes may share
-        if [facts["node"] for facts in gathered_facts({"node": mine})].index(mine) == dist.get_rank():
-            fetch(path)
-        dist.barrier()
-    return here(path)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from manta_jobs.training.batches import TokenizedData
     from manta_jobs.training.checkpoints import TrainingState
     from manta_jobs.training.choice import Rival
-    from manta_jobs.training.loop import WorkerSetup
     from manta_jobs.training.progress import Board
+    from manta_jobs.training.worker_setup import WorkerSetup
 
 ASK_WORKERS_EVERY_S = 0.25
 """Interval at which Ray's controller polls the workers. A worker that reports an epoch waits for the next poll; with Ray's default
@@ -129,7 +129,7 @@ def worker_setup(
     data: TokenizedData, config: ExperimentConfig, *, board: Board, resources: WorkerResources, folder: Path, name: str
 ) -> WorkerSetup:
     """Return the settings that the workers of a run need."""
-    from manta_jobs.training.loop import WorkerSetup
+    from manta_jobs.training.worker_setup import WorkerSetup
 
     return WorkerSetup(
         config=config,

@@ -9,17 +9,13 @@ from pydantic import field_validator, model_validator
 
 from manta.config.names import set_by_name
 from manta.config.search_space import check_space
-from manta.config.sections import (
-    NAME,
-    DataConfig,
-    ModelConfig,
-    RegistryConfig,
-    Section,
-    ServeConfig,
-    TrainConfig,
-    TuneConfig,
-    not_blank,
-)
+from manta.config.sections.data import DataConfig
+from manta.config.sections.model import ModelConfig
+from manta.config.sections.registry import RegistryConfig
+from manta.config.sections.section import NAME, Section, not_blank
+from manta.config.sections.serve import ServeConfig
+from manta.config.sections.train import TrainConfig
+from manta.config.sections.tune import TuneConfig
 
 ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 """The start of a URL that lacks a slash. A single letter would be a drive."""

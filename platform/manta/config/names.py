@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, get_args
 
-from manta.config.sections import Section
+from manta.config.sections.section import Section
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

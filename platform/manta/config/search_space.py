@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import ValidationError
 
 from manta.config.names import field_names, nearest, section_type, set_by_name
-from manta.config.sections import Range, Section
+from manta.config.sections.section import Section
+from manta.config.sections.tune import Range
 
 if TYPE_CHECKING:
-    from manta.config.sections import TuneConfig
+    from manta.config.sections.tune import TuneConfig
 
 READ_ONCE = {"model.pretrained", "model.task", "model.max_length"}
 """Settings for reading and tokenizing the texts, which happens once for all trials."""

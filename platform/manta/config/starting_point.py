@@ -43,6 +43,12 @@ FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
 LINEAR_BELOW_ROWS_PER_LABEL, CONTRASTIVE_BELOW_ROWS_PER_LABEL = 200, 64
 """Training rows per label, on average, below which the method `auto` tries a linear model first, and below which contrastive comes
 second, not full; see docs/decisions/0022-the-ladder-of-methods.md."""
+OF_FULL = (
+    *("model.dropout", "model.freeze_embeddings", "model.freeze_layers", "model.lora"),
+    *("train.learning_rate", "train.layer_decay", "train.num_epochs", "train.early_stopping", "train.batch_size"),
+    *("train.weight_decay", "train.label_smoothing", "train.focal_gamma"),
+)
+"""Settings of the learning itself that only the method full reads."""
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """The factors by which the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)
@@ -102,6 +108,19 @@ def methods_tried(method: Method | Literal["auto"], *, num_rows: int, num_labels
     if num_rows < CONTRASTIVE_BELOW_ROWS_PER_LABEL * num_labels:
         return ("linear", "contrastive")
     return ("linear", "full") if num_rows < LINEAR_BELOW_ROWS_PER_LABEL * num_labels else ("full",)
+
+
+def unread_settings(config: ExperimentConfig, tried: tuple[Method, ...]) -> list[str]:
+    """Return the settings that the config changes and that none of the methods reads."""
+    if "full" in tried:
+        return []
+    usual = {"model": type(config.model)(), "train": type(config.train)()}
+    changed = []
+    for name in OF_FULL:
+        section, setting = name.split(".")
+        if getattr(getattr(config, section), setting) != getattr(usual[section], setting):
+            changed.append(name)
+    return changed
 
 
 def auto_epochs(num_rows: int, *, num_labels: int, batch_size: int) -> int:

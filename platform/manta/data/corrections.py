@@ -86,7 +86,7 @@ def with_corrections(
     changes = {name: said.changes(split, labels[name]) for name, split in rows.items()}
     new_rows, new_labels = {}, {}
     for name, split in rows.items():
-        new_rows[name], new_labels[name] = _changed(split, labels[name], changes[name])
+        new_rows[name], new_labels[name] = changed_rows(split, labels[name], changes[name])
         if not new_rows[name].texts:
             raise InputError(f"{location}: its decisions drop every row of {split.source}; remove some of them.")
     new = [label for changed in changes.values() for label in changed.values()]
@@ -171,7 +171,7 @@ def _renamed(decision: LabelDecision, naming: Naming) -> LabelDecision:
     return dataclasses.replace(decision, old=naming.of(decision.old), new=new)
 
 
-def _changed(rows: Rows, labels: Coded[RowLabels], changed: dict[int, RowLabels | None]) -> tuple[Rows, Coded[RowLabels]]:
+def changed_rows(rows: Rows, labels: Coded[RowLabels], changed: dict[int, RowLabels | None]) -> tuple[Rows, Coded[RowLabels]]:
     """Return the rows with other labels, without those whose label is None."""
     if not changed:
         return rows, labels

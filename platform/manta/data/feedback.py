@@ -1,6 +1,7 @@
 """Merging of feedback on a served model's answers, as `POST /v1/feedback` stores it, into the training rows.
 
-A file of rows that people labeled, such as that of `manta data suggest`, is merged likewise. Its rows without a label are left out.
+A file of rows that people labeled, such as that of `manta data suggest`, is merged likewise. Its rows without a label are left out,
+unless a decision of `data.corrections` gives them one. Decisions about rows with a label are followed, too.
 
 It is merged after validation and test rows are set aside. So these stay the same, and both models can be compared on them. Each
 text has one label in the training rows: that of the latest feedback.
@@ -8,12 +9,14 @@ text has one label in the training rows: that of the latest feedback.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from manta.data import check, look_alikes
+from manta.data.coded import Coded
+from manta.data.corrections import Decisions, changed_rows
 from manta.data.naming import Naming
 from manta.data.read import read_rows
 from manta.data.stored import with_added
@@ -60,15 +63,21 @@ def with_feedback(
     columns = ("first", "second") if len(config.text_columns) == 2 else "text"
     form = {"text": columns, "label": "label", "encoding": "auto", "header": True, "delimiter": "auto"}
     rows = read_rows(location, "feedback", config.model_copy(update=form))
+    naming = Naming(config, {look_alikes.folded(name): name for name in labels.names} if config.normalize_labels else None)
+    decisions = None
+    if config.corrections is not None:
+        decisions = Decisions(config.corrections, known=labels.names, naming=naming)
+        rows = _decided(rows, decisions) if labels.task != "multilabel" else rows
     num_read = len(rows.texts)
     rows = _labeled(rows) if labels.task != "multilabel" else rows  # where rows have several labels, no label is an answer, too
     num_unlabeled = num_read - len(rows.texts)
     if num_read and not rows.texts:
         return Merged(texts, targets, (f"no row of {location} has a label yet.",))
     names = check.checked_labels(rows, separator=config.label_separator if labels.task == "multilabel" else None)
-    naming = Naming(config, {look_alikes.folded(name): name for name in labels.names} if config.normalize_labels else None)
     renamed = names.map(naming.of)
     sentences = [f"feedback, {sentence}" for sentence in naming.sentences([names], [renamed])]
+    if decisions is not None:
+        rows, renamed = changed_rows(rows, renamed, decisions.changes(rows, renamed))
     rows, names = naming.without_left_out(rows, renamed)
     check.check_known(rows, names, set(labels.names))
     said = dict(zip(rows.texts, names, strict=True))  # the last feedback on a text counts
@@ -91,6 +100,18 @@ def with_feedback(
     new = [text for text in said if text not in places]
     warnings = _warnings(location, num_added=len(new), num_left_out=len(left_out), num_unlabeled=num_unlabeled, changed=changed)
     return Merged(with_added(texts, new), np.concatenate([merged, encoded[is_new]]), (*sentences, *warnings))
+
+
+def _decided(rows: Rows, decisions: Decisions) -> Rows:
+    """Return the rows with the labels that decisions give to those without one."""
+    empty = [index for index, label in enumerate(rows.labels) if check.is_missing(label)]
+    if not empty:
+        return rows
+    found = decisions.changes(rows.take(np.array(empty, dtype=np.int64)), Coded.of([""] * len(empty)))
+    given = list(rows.labels)
+    for at, label in found.items():
+        given[empty[at]] = label
+    return replace(rows, labels=given)
 
 
 def _labeled(rows: Rows) -> Rows:

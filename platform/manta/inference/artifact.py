@@ -217,7 +217,7 @@ def _check_own_code(path: Path) -> None:
     if "auto_map" in config:
         from transformers import CONFIG_MAPPING
 
-        from manta.model.encoder import OWN_CODE
+        from manta.model.pretrained import OWN_CODE
 
         if config.get("model_type") not in CONFIG_MAPPING:
             raise InputError(OWN_CODE.format(model=path))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,23 +16,18 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from manta.evaluation.metrics import best_thresholds
+from manta.inference.abstention import abstain_threshold
 from manta.inference.guarantees import guaranteed_threshold, in_label_set, label_set_threshold
+from manta.inference.reliability import Flags, Numbers, brier_score, claims, expected_calibration_error, row_decisions
 from manta.labels import DEFAULT_THRESHOLD, LabelSpace, Task
 
 if TYPE_CHECKING:
     from manta.labels import Floats, Targets
 
-NUM_BINS = 15
 NUM_FOLDS = 5
 TEMPERATURES = (0.05, 20.0)
-PRIOR_WIDTH = 0.3
-"""Standard deviation of the prior for the line that corrects confidences. The prior's mean leaves confidences as they are."""
-NUDGE = 1e-6
-"""Distance that is kept from probabilities of exactly 0 or 1, which have no log odds."""
 ALL_UNCERTAIN = math.nextafter(1.0, 2.0)
 """A confidence that no answer has."""
-Numbers = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 
 class CalibrationFigures(BaseModel):
@@ -125,17 +119,6 @@ class Calibration(BaseModel):
             f"Label sets of {figures.set_size:.2f} labels on average have the right label on {figures.set_coverage:.1%} of the "
             f"{rows} (wanted: {self.set_coverage:.1%})."
         )
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """A bin of decisions with similar confidence."""
-
-    num_decisions: int
-    confidence: float
-    """Mean confidence of the decisions."""
-    accuracy: float
-    """Share of right decisions."""
 
 
 def calibrate(
@@ -233,113 +216,6 @@ def fit_temperature(logits: Floats, targets: Targets, *, labels: LabelSpace) -> 
     bounds = tuple(math.log(value) for value in TEMPERATURES)
     found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return float(math.exp(found.x))
-
-
-def row_decisions(probabilities: Floats, targets: Targets, *, labels: LabelSpace) -> tuple[Numbers, Flags]:
-    """Return each row's confidence and whether its decision is right (for a multilabel task: all its labels), each `(rows,)`."""
-    agrees = labels.decide(probabilities) == targets
-    return labels.confidence(probabilities), agrees.all(axis=1) if agrees.ndim == 2 else agrees
-
-
-def claims(probabilities: Floats, targets: Targets, *, labels: LabelSpace) -> tuple[Numbers, Flags]:
-    """Return the claims on which calibration is measured: their probabilities and whether they are true, each `(claims,)`.
-
-    Each row makes one claim: that the most probable class is right. In a multilabel task, each row and label make one: that the
-    label applies.
-    """
-    if labels.task == "multilabel":
-        return np.asarray(probabilities, dtype=np.float64).ravel(), targets.ravel() > 0
-    return row_decisions(probabilities, targets, labels=labels)
-
-
-def reliability_bins(confidence: Floats, correct: Flags, *, num_bins: int = NUM_BINS) -> list[ReliabilityBin]:
-    """Group decisions `(decisions,)` into at most `num_bins` bins of rising confidence and about equal size.
-
-    Bins of equal width would put nearly all rows of a good model into the last bin. The few rows in each other bin would be noise.
-    Equal confidences share a bin, so that the order of rows does not matter.
-    """
-    if len(confidence) == 0:
-        return []
-    order = np.argsort(confidence, kind="stable")
-    ordered, right = np.asarray(confidence, dtype=np.float64)[order], np.asarray(correct, dtype=np.float64)[order]
-    cuts = (np.arange(1, num_bins) * len(ordered)) // num_bins
-    edges = np.unique(np.searchsorted(ordered, ordered[cuts], side="left"))
-    parts = zip(np.split(ordered, edges), np.split(right, edges), strict=True)
-    return [ReliabilityBin(len(part), float(part.mean()), float(hits.mean())) for part, hits in parts if len(part)]
-
-
-def expected_calibration_error(confidence: Floats, correct: Flags, *, num_bins: int = NUM_BINS) -> float:
-    """Return the mean gap between confidence and accuracy over `reliability_bins`, weighted by their decisions, 0 to 1.
-
-    The measure is that of Naeini et al., 2015, https://ojs.aaai.org/index.php/AAAI/article/view/9602. Bins of equal mass make it
-    less biased (Roelofs et al., 2022, https://arxiv.org/abs/2012.08668).
-    """
-    bins = reliability_bins(confidence, correct, num_bins=num_bins)
-    gaps = sum(item.num_decisions * abs(item.confidence - item.accuracy) for item in bins)
-    return gaps / max(1, len(confidence))
-
-
-def brier_score(probabilities: Floats, targets: Targets, *, labels: LabelSpace) -> float:
-    """Return the mean squared difference between probabilities and outcomes; lower is better.
-
-    Multiclass: summed over the classes as in Brier, 1950, 0 to 2. Binary: of one class's probability, 0 to 1, which is half of that
-    sum. Multilabel: the mean of the binary score over all labels. All three match scikit-learn's `brier_score_loss`.
-    """
-    if labels.task == "multilabel":
-        return float(np.square(probabilities - targets).mean())
-    truth = np.zeros_like(probabilities, dtype=np.float64)
-    truth[np.arange(len(targets)), targets] = 1.0
-    return float(np.square(probabilities - truth).sum(axis=1).mean()) / (2.0 if labels.task == "binary" else 1.0)
-
-
-def abstain_threshold(confidence: Floats, correct: Flags, *, target: float) -> tuple[float | None, float | None]:
-    """Return the lowest confidence whose answered rows have the target precision, and the best precision if there is none.
-
-    The precision above a threshold is the mean of a smooth curve (`_chance_of_being_right`) over the rows, which falls steadily as
-    the threshold falls. The observed share of right answers would depend on a few rows near the threshold. At least 1 / (1 -
-    target) rows must be answered, so that one mistake among them still meets the target: 20 for 0.95.
-    """
-    least = round(1 / (1 - target))
-    if len(confidence) < least:
-        return None, None
-    ordered = np.sort(np.asarray(confidence, dtype=np.float64))[::-1]
-    chances = np.sort(_chance_of_being_right(confidence, correct))[::-1]
-    precision = np.cumsum(chances) / np.arange(1, len(chances) + 1)
-    # Equal confidences are answered together.
-    is_last = np.append(ordered[1:] < ordered[:-1], True)
-    is_last[: least - 1] = False
-    reaching = np.flatnonzero(is_last & (precision >= target))
-    if len(reaching) == 0:
-        return None, float(precision[is_last].max())
-    last = int(reaching[-1])
-    if last == len(ordered) - 1:  # all rows together reach the target, so one half is enough
-        return min(float(ordered[-1]), DEFAULT_THRESHOLD), None
-    return float((ordered[last] + ordered[last + 1]) / 2), None
-
-
-def _chance_of_being_right(confidence: Floats, correct: Flags) -> Numbers:
-    """Return the probability that each row is right `(rows,)`: its confidence, corrected by the observed answers.
-
-    The correction is a logistic regression on the log odds of the confidence, with a slope that is never negative. A normal prior
-    keeps it near the identity (0 and 1), because the temperature is fitted on all classes of all rows, and this correction only on
-    a few mistakes.
-    """
-    from scipy.optimize import minimize
-    from scipy.special import expit
-
-    clipped = np.clip(np.asarray(confidence, dtype=np.float64), NUDGE, 1 - NUDGE)
-    odds = np.log(clipped / (1 - clipped))
-    as_it_says = np.array([0.0, 1.0])
-
-    def cost(line: Numbers) -> tuple[float, Numbers]:
-        height = line[0] + line[1] * odds
-        away = (line - as_it_says) / PRIOR_WIDTH
-        slopes = expit(height) - correct
-        loss = np.sum(np.logaddexp(0.0, height) - correct * height) + 0.5 * np.sum(away**2)
-        return float(loss), np.array([slopes.sum(), (slopes * odds).sum()]) + away / PRIOR_WIDTH
-
-    found = minimize(cost, as_it_says, jac=True, method="L-BFGS-B", bounds=[(None, None), (0.0, None)])
-    return np.asarray(expit(found.x[0] + found.x[1] * odds), dtype=np.float64)
 
 
 def _abstain_below(

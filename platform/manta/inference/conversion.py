@@ -199,7 +199,7 @@ def convert(model: torch.nn.Module, file: Path, *, names: Sequence[str]) -> None
     """
     import torch
 
-    from manta.model.encoder import quiet_transformers
+    from manta.model.pretrained import quiet_transformers
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:

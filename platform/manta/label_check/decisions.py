@@ -35,7 +35,7 @@ class LabelDecision:
     text_hash: str
     """As `text_hash` returns it."""
     old: RowLabels
-    """The label that the rows had when the person decided."""
+    """The label that the rows had when the person decided; empty if they had none."""
     new: RowLabels | None
     """The label that they get, which may be the old one; None drops the rows."""
     who: str = ""

@@ -1,4 +1,7 @@
-"""`suspects.jsonl`: the rows whose label a check doubts, the most doubtful first, as `manta data check` writes them."""
+"""`suspects.jsonl`: rows that wait for a person's decision, the most doubtful first.
+
+`manta data check` writes those whose label it doubts, `manta data suggest` those of a pool that have no label yet.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 CHECKS, SUSPECTS_FILE = "checks", "suspects.jsonl"
 """Folder of a storage with a folder for each check, and the name of its file."""
+UNLABELED = ""
+"""The given label of a row that has none yet."""
 Kind = Literal["label", "duplicate", "outlier"]
 KINDS: dict[Kind, str] = {
     "label": "another label is more probable",
@@ -55,10 +60,11 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A row whose label is in doubt."""
+    """A row whose label is in doubt, or that has none."""
 
     text: Text
     given: RowLabels
+    """Its label; `UNLABELED` if it has none."""
     proposed: RowLabels
     """The most probable label; the given one of a row that is only an outlier or a duplicate."""
     probability: float
@@ -68,8 +74,14 @@ class Suspect:
     quality: float
     """Score by which suspects are ranked; low is doubtful."""
     kinds: tuple[Kind, ...]
+    """Why its label is in doubt; empty if it has none."""
     place: Place
     neighbors: tuple[Neighbor, ...] = ()
+
+    @property
+    def is_unlabeled(self) -> bool:
+        """True if the row has no label yet."""
+        return self.given == UNLABELED
 
     @property
     def text_hash(self) -> str:
@@ -130,7 +142,7 @@ class Suspects:
     labels: tuple[str, ...]
     """The labels that a row may get."""
     data: str
-    """The experiment or the file that was checked."""
+    """The experiment or the file that was checked; for rows without a label, their pool."""
     decisions: Path
     """The file that decisions about these rows belong into."""
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from manta.model.adapt import compute_only_cls
-from manta.model.encoder import quiet_transformers
 from manta.model.pooled import PooledClassifier, is_pooled, load_pooled
+from manta.model.pretrained import quiet_transformers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.nn import functional
 
-from manta.model.encoder import check_length, load_errors, pretrained_source, quiet_transformers
+from manta.model.encoder import check_length
+from manta.model.pretrained import load_errors, pretrained_source, quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

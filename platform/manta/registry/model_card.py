@@ -77,7 +77,7 @@ def base_metadata(pretrained: str) -> tuple[str | None, str | None]:
 
 
 def _folder_of(pretrained: str) -> Path | None:
-    from manta.model.encoder import pretrained_source
+    from manta.model.pretrained import pretrained_source
 
     try:
         source = Path(pretrained_source(pretrained))

@@ -11,21 +11,20 @@ import re
 import shutil
 import tempfile
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from manta.config import TrainConfig
 from manta.errors import InputError, RunError
 from manta.inference.artifact import MANIFEST_FILE, Manifest, ModelArtifact
 from manta.inference.formats import FORMAT_FILES
-from manta.registry.decisions import CROWNING, Decision, read_decisions
+from manta.registry.decisions import Decision, read_decisions
 from manta.registry.frozen_rows import ROWS_FILE, FrozenRows
 from manta.registry.lineage import lineage_tags
 from manta.registry.tracking import PARENT_TAG, existing_database, open_mlflow, store_errors, tracking_server
+from manta.registry.versions import RegisteredVersion, Standing, is_worse
 from manta.storage import audit
 from manta.storage.folders import Storage, names_a_folder, partial_beside, write_atomically
 from manta.storage.object_store import discard
@@ -43,50 +42,6 @@ FROZEN_FOLDER = "frozen"
 RELOAD_TAG = "manta.reload"
 # MLflow reports a missing alias, and a name that no model can have, as an invalid parameter.
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
-
-
-@dataclass(frozen=True)
-class RegisteredVersion:
-    """One version of a registered model."""
-
-    name: str
-    version: int
-    aliases: tuple[str, ...]
-    run: str
-    """Name of the Manta run that made it."""
-    run_id: str
-    """Id of that run in MLflow."""
-    parent_id: str | None
-    """Id of the parent run, such as a search."""
-    created_ms: int
-    """Milliseconds since the Unix epoch."""
-    metrics: dict[str, float]
-    config: dict[str, str]
-    """The run's settings by dotted name."""
-    lineage: dict[str, str]
-    """The tags of `lineage_tags`, without the prefix `manta.`."""
-    source: str
-    """URI of its artifact."""
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.version}"
-
-
-@dataclass(frozen=True)
-class Standing:
-    """State of a model that a service polls, from one cheap query. If two states are equal, nothing has changed."""
-
-    champion: int | None
-    candidate: int | None
-    decisions: tuple[Decision, ...]
-    reload: str | None
-    """Time of the last `request_reload`."""
-
-    @property
-    def champion_since(self) -> datetime | None:
-        """Time at which the champion was decided on; None if it became champion outside of Manta."""
-        last = next((item for item in reversed(self.decisions) if item.action in (*CROWNING, "rolled back")), None)
-        return datetime.fromisoformat(last.at) if last is not None and last.version == self.champion else None
 
 
 class ModelRegistry:
@@ -475,15 +430,6 @@ class ModelRegistry:
 
     def _answering(self) -> AbstractContextManager[None]:
         return store_errors(f"the registry at {self.uri} does not answer")
-
-
-def is_worse(version: RegisteredVersion, other: RegisteredVersion) -> bool:
-    """Tell whether a version is worse than another by its `train.metric`, each on its own test rows. False if that is unknown."""
-    metric = version.config.get("train.metric", str(TrainConfig.model_fields["metric"].default))
-    ours, theirs = version.metrics.get(metric), other.metrics.get(metric)
-    if ours is None or theirs is None:
-        return False
-    return ours > theirs if metric == "loss" else ours < theirs
 
 
 def find_model(model: str) -> tuple[ModelArtifact, int | None]:

@@ -18,6 +18,8 @@ from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.data import load_dataset
 from manta.errors import InputError
+from manta.label_check.decisions import LabelDecision, add_decisions
+from manta.label_check.suspects import UNLABELED, Suspects
 from manta.labels import LabelSpace
 from manta.model.regression import fit_regression
 from manta_jobs.data.choice import choose, margins
@@ -42,7 +44,10 @@ def config_of(data: dict[str, Any], model: Path) -> ExperimentConfig:
 
 
 def run(config: ExperimentConfig, pool: Path, out: Path, *, count: int = 10, is_experiment: bool = False) -> Suggested:
-    return suggest(config, str(pool), count=count, is_experiment=is_experiment, out=out, target=None, console=people_console())
+    data = str(config.data.train)
+    return suggest(
+        config, str(pool), data=data, count=count, is_experiment=is_experiment, out=out, target=None, console=people_console()
+    )
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -73,6 +78,36 @@ def files(tmp_path: Path) -> tuple[Path, Path, dict[str, str]]:
             [("id", "text", "label"), *((n, text, "?") for n, (text, _) in enumerate(rows[30:] + rows[60:90]))]
         )
     return labeled, pool, dict(rows)
+
+
+def test_labels_that_people_give_in_the_page_are_kept_learned_from_and_trained_on(
+    files: tuple[Path, Path, dict[str, str]], tiny_model: Path, tmp_path: Path
+) -> None:
+    labeled, pool, truth = files
+    config, out = config_of({"train": str(labeled)}, tiny_model), tmp_path / "next.csv"
+    first = run(config, pool, out)
+    queue = Suspects.read(first.queue)
+    assert (len(queue.rows), queue.decisions, queue.labels) == (10, tmp_path / "labels.jsonl", tuple(sorted(LABELS)))
+    near = queue.rows[0].neighbors[0]
+    assert (near.label, str(near.place)) == (truth[str(near.text)], f"{near.place.file}:{near.place.line}")
+    assert labeled.read_text().splitlines()[near.place.line - 1].startswith(f'"{near.text}"')
+    given = {row.text_hash: None if number == 0 else truth[str(row.text)] for number, row in enumerate(queue.rows[:6])}
+    add_decisions(queue.decisions, [LabelDecision(digest, UNLABELED, label, "ada") for digest, label in given.items()])
+
+    trained = load_dataset(config.data.model_copy(update={"feedback": str(out), "corrections": str(queue.decisions)}))
+    for row in queue.rows:
+        label = given.get(row.text_hash)
+        found = [
+            trained.labels.names[target]
+            for text, target in zip(trained.train.texts, trained.train.targets, strict=True)
+            if text == row.text
+        ]
+        assert found == ([] if label is None else [label])
+
+    second = run(config, pool, out)
+    assert (second.num_labeled, second.num_filled) == (60 + 5, 5)
+    assert [row["label"] for row in read(out)[:5]] == [label for label in given.values() if label]
+    assert not {row.text_hash for row in queue.rows[:6]} & {row.text_hash for row in Suspects.read(second.queue).rows}
 
 
 def test_filled_rows_are_kept_and_learned_from_and_open_ones_give_way(

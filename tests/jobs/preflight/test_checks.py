@@ -32,7 +32,7 @@ from manta_jobs.preflight.estimate import (
 from manta_jobs.preflight.probe import ProbeResult, ProbeSetup, measure, probe_batches
 from manta_jobs.preflight.run import Placement, load_inputs
 from manta_jobs.preflight.tokens import TokenSample, histogram, sample_tokens
-from manta_jobs.training.contrastive import BATCH_ROWS, NUM_STEPS
+from manta_jobs.training.few_rows.contrastive import BATCH_ROWS, NUM_STEPS
 
 from ..conftest import experiment
 

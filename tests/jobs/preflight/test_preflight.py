@@ -46,6 +46,9 @@ def test_a_fault_leaves_out_what_takes_long(three_classes: Path, tiny_model: Pat
     linear = examine(load_inputs(experiment(three_classes, tiny_model, method="linear")), cluster=Cluster([NODE]), searches=False)
     assert [check.name for check in linear.checks] == "data labels tokens method workers disk registry baseline".split()
     assert linear.memory is None
+    method = next(check for check in linear.checks if check.name == "method")
+    unread = "model.dropout, train.learning_rate, train.num_epochs, train.batch_size have no effect on these methods"
+    assert (method.status, unread in method.words, good.checks[3].status) == ("warning", True, "OK")
     assert good.baseline is not None
     bad = examine(inputs, cluster=Cluster([{"CPU": 1.0, "memory": 8e9}]), searches=True)
     assert bad.baseline is None

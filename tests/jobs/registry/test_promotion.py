@@ -14,7 +14,8 @@ from manta.config import ExperimentConfig
 from manta.errors import InputError
 from manta.labels import LabelSpace
 from manta.registry.frozen_rows import FrozenRows, text_hashes
-from manta.registry.models import ModelRegistry, RegisteredVersion
+from manta.registry.models import ModelRegistry
+from manta.registry.versions import RegisteredVersion
 from manta_jobs.cli.show_run import next_commands
 from manta_jobs.registry.promotion import Promotion, promote, rollback, settle, show_promotion
 

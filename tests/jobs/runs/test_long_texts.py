@@ -24,8 +24,8 @@ from manta_jobs.runs.finish import kept_artifact
 from manta_jobs.runs.prepare import prepare
 from manta_jobs.runs.train import train
 from manta_jobs.training.batches import WorkerRows
-from manta_serve.api import create_api
-from manta_serve.served_model import ServedModel
+from manta_serve.api.routes import create_api
+from manta_serve.versions.served_model import ServedModel
 
 from ...conftest import FILLER, WORDS, write_csv
 from ...serve.untrained import service_of

@@ -33,10 +33,10 @@ from manta_jobs.cli.show_run import show_trained, trained_result
 from manta_jobs.registry.promotion import promote
 from manta_jobs.runs.train import resume, train
 from manta_jobs.runs.tune import tune
-from manta_jobs.training.contrastive import CONTRASTIVE_FOLDER
-from manta_jobs.training.linear import LINEAR_FOLDER, MODEL_FILE, USUAL_STRENGTH
-from manta_serve.api import create_api
-from manta_serve.served_model import ServedModel
+from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER, MODEL_FILE, USUAL_STRENGTH
+from manta_serve.api.routes import create_api
+from manta_serve.versions.served_model import ServedModel
 
 from ...conftest import rows_of, write_csv
 from ...serve.untrained import service_of
@@ -185,7 +185,7 @@ def test_an_interrupted_run_adapts_nothing_twice(contrastive: TrainedModel, monk
     contrastive.run.report_path.unlink()
     shutil.rmtree(contrastive.artifact.path)
     monkeypatch.setattr("manta_jobs.runs.methods.KEPT_FOR_CONTRASTIVE_ABOVE", 1000.0)
-    monkeypatch.setattr("manta_jobs.training.contrastive.Adaptation", None)  # another adaptation would fail
+    monkeypatch.setattr("manta_jobs.training.few_rows.contrastive.Adaptation", None)  # another adaptation would fail
     again = resume(contrastive.run.name, console=people_console())
     assert again.outcome.method == "contrastive"
     np.testing.assert_allclose(load_file(weights)["linear.weight"], before, rtol=0, atol=1e-5)
@@ -383,7 +383,7 @@ def test_other_tasks(
     tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("manta_jobs.training.contrastive.NUM_STEPS", 1)  # one pass over the rows
+    monkeypatch.setattr("manta_jobs.training.few_rows.contrastive.NUM_STEPS", 1)  # one pass over the rows
     data = several_labels if task == "multilabel" else two_classes
     config = experiment(
         data, tiny_model, data={"label_separator": separator}, model={"task": task}, class_weights="balanced", method=method

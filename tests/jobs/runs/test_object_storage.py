@@ -25,7 +25,7 @@ from manta.storage.object_store import fetch, names, store
 from manta_jobs.runs import tune as job
 from manta_jobs.runs.prepare import prepare
 from manta_jobs.runs.train import resume, train
-from manta_jobs.training.linear import LINEAR_FOLDER
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER
 
 from ...platform.registry.test_tracking import mlflow_server
 from ..conftest import experiment

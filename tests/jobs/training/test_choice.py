@@ -12,7 +12,7 @@ from manta.model.regression import Regression
 from manta_jobs.runs.methods import Outcome
 from manta_jobs.training.checkpoints import TrainingState
 from manta_jobs.training.choice import KEPT_FOR_CONTRASTIVE_ABOVE, Lead, Rival, read_lead, write_lead
-from manta_jobs.training.linear import LinearModel
+from manta_jobs.training.few_rows.linear import LinearModel
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from manta.labels import LabelSpace
 from manta.model.contrastive import contrastive_loss, likeness
 from manta.model.encoder import load_tokenizer
 from manta_jobs.training.batches import TokenizedData
-from manta_jobs.training.contrastive import (
+from manta_jobs.training.few_rows.contrastive import (
     BATCH_ROWS,
     BATCH_TOKENS,
     NUM_STEPS,
@@ -27,7 +27,7 @@ from manta_jobs.training.contrastive import (
     cut,
     grouped,
 )
-from manta_jobs.training.linear import LinearSetup, Tally, frozen_embeddings
+from manta_jobs.training.few_rows.linear import LinearSetup, Tally, frozen_embeddings
 from manta_jobs.training.progress import Board
 
 from ...conftest import rows_of
@@ -123,7 +123,7 @@ def test_an_adaptation_lowers_the_loss_and_separates_texts_that_it_has_not_seen(
     setup: LinearSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An encoder without pretraining learns at ten times the usual rate."""
-    monkeypatch.setattr("manta_jobs.training.contrastive.LEARNING_RATE", 5e-4)
+    monkeypatch.setattr("manta_jobs.training.few_rows.contrastive.LEARNING_RATE", 5e-4)
     train, test = split_of(setup), split_of(setup, "test")
     adaptation = Adaptation(setup, train, num_steps=NUM_STEPS)
     losses = [adaptation.step(rows) for rows in batches_of(train, np.arange(NUM_ROWS), seed=0)]
@@ -162,7 +162,7 @@ def test_a_fold_that_is_on_disk_is_not_adapted_again(setup: LinearSetup, monkeyp
                 raise KeyboardInterrupt
             super().__init__(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("manta_jobs.training.contrastive.Adaptation", Killed)
+    monkeypatch.setattr("manta_jobs.training.few_rows.contrastive.Adaptation", Killed)
     with pytest.raises(KeyboardInterrupt):
         adapted_embeddings(setup, train, Tally(setup.board, setup.folder.name))
     resumed = adapted_embeddings(setup, train, Tally(setup.board, setup.folder.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from manta.config import ExperimentConfig
 from manta.data.split import stratified_folds
 from manta.labels import LabelSpace
 from manta_jobs.training.batches import TokenizedData
-from manta_jobs.training.linear import STRENGTHS, LinearModel, chosen, fitted, read_linear, write_linear
+from manta_jobs.training.few_rows.linear import LABEL_NAMES, STRENGTHS, LinearModel, chosen, fitted, read_linear, write_linear
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,16 +49,16 @@ def test_longer_embeddings_give_the_same_model(tmp_path: Path) -> None:
     rows, targets = planted(60, noise=0.4)
     data = data_of(targets, tmp_path)
     one, ten = (fitted({"train": rows * scale}, {"train": targets}, CONFIG, data) for scale in (1.0, 10.0))
-    assert one[1] == ten[1]
-    np.testing.assert_allclose(ten[2], one[2], rtol=0, atol=0.02)
-    np.testing.assert_allclose(ten[0].logits(rows * 10), one[0].logits(rows), rtol=0, atol=0.02)
+    assert one.strength == ten.strength
+    np.testing.assert_allclose(ten.logits, one.logits, rtol=0, atol=0.02)
+    np.testing.assert_allclose(ten.regression.logits(rows * 10), one.regression.logits(rows), rtol=0, atol=0.02)
 
 
 def test_its_probabilities_are_calibrated_on_rows_that_a_fit_has_not_seen(tmp_path: Path) -> None:
     rows, targets = planted(400, noise=0.5)
-    _, strength, logits = fitted({"train": rows}, {"train": targets}, CONFIG, data_of(targets, tmp_path))
-    assert strength in STRENGTHS
-    probabilities = data_of(targets, tmp_path).labels.probabilities(logits)
+    model = fitted({"train": rows}, {"train": targets}, CONFIG, data_of(targets, tmp_path))
+    assert model.strength in STRENGTHS
+    probabilities = data_of(targets, tmp_path).labels.probabilities(model.logits)
     assert probabilities.max(axis=1).mean() == pytest.approx((probabilities.argmax(axis=1) == targets).mean(), abs=0.05)
 
 
@@ -65,19 +66,36 @@ def test_weights_of_classes_move_the_answers(tmp_path: Path) -> None:
     rows, targets = planted(60, noise=1.5)
     heavy = CONFIG.with_values({"train.class_weights": {"a": 20.0, "b": 1.0, "c": 1.0, "d": 1.0}})
     data = data_of(targets, tmp_path)
-    plain, moved = (fitted({"train": rows}, {"train": targets}, config, data)[2] for config in (CONFIG, heavy))
+    plain, moved = (fitted({"train": rows}, {"train": targets}, config, data).logits for config in (CONFIG, heavy))
     assert (moved.argmax(axis=1) == 0).sum() > (plain.argmax(axis=1) == 0).sum()
+
+
+def test_names_of_labels_count_as_rows_if_they_answer_better_than_chance(tmp_path: Path) -> None:
+    rows, targets = planted(8, noise=0.6)
+    unseen, truth = planted(400, noise=0.6, seed=1)
+    data, names = data_of(targets, tmp_path), np.eye(4, 16, dtype=np.float32)
+
+    def model_with(names: np.ndarray) -> LinearModel:
+        return fitted({"train": rows, LABEL_NAMES: names}, {"train": targets}, CONFIG, data)
+
+    def accuracy(model: LinearModel) -> float:
+        return float((model.regression.logits(unseen).argmax(axis=1) == truth).mean())
+
+    plain, helped, misled = fitted({"train": rows}, {"train": targets}, CONFIG, data), model_with(names), model_with(names[::-1])
+    assert (plain.num_names, helped.num_names, misled.num_names) == (0, 4, 0)
+    assert accuracy(helped) > accuracy(plain) + 0.02
+    np.testing.assert_array_equal(misled.regression.weights, plain.regression.weights)
 
 
 def test_a_model_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert read_linear(tmp_path) is None
     rows, targets = planted(24, noise=0.3)
-    regression, strength, logits = fitted({"train": rows}, {"train": targets}, CONFIG, data_of(targets, tmp_path))
-    write_linear(tmp_path, LinearModel(regression, strength, logits, embed_s=1.5, fit_s=0.5))
+    model = replace(fitted({"train": rows}, {"train": targets}, CONFIG, data_of(targets, tmp_path)), embed_s=1.5, fit_s=0.5)
+    write_linear(tmp_path, model)
     found = read_linear(tmp_path)
     assert found is not None
-    assert (found.strength, found.seconds) == (strength, 2.0)
-    np.testing.assert_array_equal(found.regression.weights, regression.weights)
+    assert (found.strength, found.seconds, found.num_names) == (model.strength, 2.0, 0)
+    np.testing.assert_array_equal(found.regression.weights, model.regression.weights)
     (file,) = tmp_path.glob("*.npz")
     file.write_bytes(file.read_bytes()[:-40])
     assert read_linear(tmp_path) is None

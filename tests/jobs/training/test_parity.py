@@ -19,8 +19,8 @@ from manta.inference.predictor import Predictor
 from manta.storage.folders import RunFolder
 from manta_jobs.batch_prediction import predict
 from manta_jobs.runs.finish import kept_artifact
-from manta_serve.api import create_api
-from manta_serve.served_model import ServedModel
+from manta_serve.api.routes import create_api
+from manta_serve.versions.served_model import ServedModel
 
 from ...serve.untrained import service_of
 from ..conftest import Outcome, experiment

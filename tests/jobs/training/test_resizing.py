@@ -16,9 +16,10 @@ from ray.train.v2._internal.execution.controller.controller import TrainControll
 from manta.console import people_console
 from manta_jobs.runs.prepare import prepare
 from manta_jobs.training import loop
-from manta_jobs.training.loop import Training, WorkerSetup
+from manta_jobs.training.loop import Training
 from manta_jobs.training.progress import Board, RunProgress
 from manta_jobs.training.resizing import SaveBeforeResize
+from manta_jobs.training.worker_setup import WorkerSetup
 
 from ..conftest import experiment
 from .engines import in_processes

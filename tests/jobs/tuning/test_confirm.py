@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from manta.config.sections import TuneBudget
+from manta.config.sections.tune import TuneBudget
 from manta.errors import InputError
 from manta_jobs.runs.tune import tune
 from manta_jobs.tuning.confirm import (

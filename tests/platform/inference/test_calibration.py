@@ -8,19 +8,9 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss
 
-from manta.inference.calibration import (
-    Calibration,
-    abstain_threshold,
-    brier_score,
-    calibrate,
-    claims,
-    expected_calibration_error,
-    figures_on,
-    fit_temperature,
-    reliability_bins,
-    row_decisions,
-    uncertain_below,
-)
+from manta.inference.abstention import abstain_threshold
+from manta.inference.calibration import Calibration, calibrate, figures_on, fit_temperature, uncertain_below
+from manta.inference.reliability import brier_score, claims, expected_calibration_error, reliability_bins, row_decisions
 from manta.labels import LabelSpace
 
 SPACES = {

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manta.inference.calibration import abstain_threshold, calibrate, figures_on
+from manta.inference.abstention import abstain_threshold
+from manta.inference.calibration import calibrate, figures_on
 from manta.inference.guarantees import guaranteed_threshold, in_label_set, label_set_threshold
 from manta.labels import LabelSpace
 

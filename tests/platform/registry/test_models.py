@@ -38,7 +38,7 @@ from .test_tracking import mlflow_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from manta.registry.models import RegisteredVersion
+    from manta.registry.versions import RegisteredVersion
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,1 +1,1 @@
-"""The page's tabs, one module each. Each has `build(services, frame)`, which is called inside the tab's `gr.Tab`."""
+"""The page and its tabs, one module each. A tab's `build(services, frame)` is called inside its `gr.Tab`."""

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.batch_views import ALL_LABELS, Filter, distribution_html, table_page_html
-from manta_ui.client import ApiError
-from manta_ui.downloads import held_path
-from manta_ui.file_choice import RESULTS, build_file_choice, texts_in
-from manta_ui.markup import note_html, progress_html
-from manta_ui.review_queue import Classified, Queue
-from manta_ui.row_answers import RowAnswer, answer_rows
-from manta_ui.row_files import RowFile, write_rows
+from manta_ui.classify.batch_views import ALL_LABELS, Filter, distribution_html, table_page_html
+from manta_ui.classify.downloads import held_path
+from manta_ui.classify.row_answers import RowAnswer, answer_rows
+from manta_ui.classify.row_files import RowFile, write_rows
+from manta_ui.clients.api import ApiError
+from manta_ui.labels.review_queue import Classified, Queue
+from manta_ui.look.markup import note_html, progress_html
+from manta_ui.tabs.file_choice import RESULTS, build_file_choice, texts_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from manta_ui.client import ModelInfo, ServeClient
-    from manta_ui.services import Frame, Services
+    from manta_ui.clients.api import ModelInfo, ServeClient
+    from manta_ui.tabs.services import Frame, Services
 
 SHOW_EVERY_S = 0.25
 UNFORESEEN = "The rows could not be classified; the log of the page says why. Start again, or use manta predict."

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.answers import answer_html, in_short
-from manta_ui.client import ApiError, ModelInfo, ServeClient, Text
-from manta_ui.judgement import Answered, build_judging, judging_for
-from manta_ui.markup import empty_html, explanation_html, note_html, text_buttons_html
-from manta_ui.snippets import as_curl, as_python
+from manta_ui.classify.answer_views import answer_html, in_short
+from manta_ui.classify.snippets import as_curl, as_python
+from manta_ui.clients.api import ApiError, ModelInfo, ServeClient, Text
+from manta_ui.labels.judgment import Answered, build_judging, judging_for
+from manta_ui.look.markup import empty_html, explanation_html, note_html, text_buttons_html
 
 if TYPE_CHECKING:
-    from manta_ui.services import Frame, Services
+    from manta_ui.tabs.services import Frame, Services
 
 NUM_EXAMPLES = 6
 LONGEST_HISTORY = 20

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.client import ApiError
-from manta_ui.compare_views import agreement_html, compared_page_html, metrics_html, side_by_side_html
-from manta_ui.file_choice import RESULTS, build_file_choice, texts_in
-from manta_ui.markup import empty_html, note_html, progress_html
-from manta_ui.row_answers import RowAnswer, answer_rows
+from manta_ui.classify.compare_views import agreement_html, compared_page_html, metrics_html, side_by_side_html
+from manta_ui.classify.row_answers import RowAnswer, answer_rows
+from manta_ui.clients.api import ApiError
+from manta_ui.clients.tracking import TrackingError
+from manta_ui.look.markup import empty_html, note_html, progress_html
 from manta_ui.tabs.classify import KEYS, texts_of
-from manta_ui.tracking_client import TrackingError
+from manta_ui.tabs.file_choice import RESULTS, build_file_choice, texts_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from manta_ui.client import ModelInfo, ServeClient, Text
-    from manta_ui.row_files import RowFile
-    from manta_ui.services import Frame, Services
-    from manta_ui.tracking_client import TrackingClient
+    from manta_ui.classify.row_files import RowFile
+    from manta_ui.clients.api import ModelInfo, ServeClient, Text
+    from manta_ui.clients.tracking import TrackingClient
+    from manta_ui.tabs.services import Frame, Services
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 NOTHING_YET = empty_html("Two versions answer here, side by side", "Choose them, then type a text.")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import yaml
 
-from manta_ui.client import ApiError, FeedbackSummary, ServeClient
-from manta_ui.judgement import FEEDBACK_OFF
-from manta_ui.markup import empty_html, note_html
-from manta_ui.queue_views import MOST_KEYS, NO_ROWS, last_html, named, queue_html
-from manta_ui.tables import Cell, figure_cell, table_html
+from manta_ui.clients.api import ApiError, FeedbackSummary, ServeClient
+from manta_ui.labels.judgment import FEEDBACK_OFF
+from manta_ui.labels.review_views import MOST_KEYS, NO_ROWS, last_html, queue_html
+from manta_ui.look.markup import empty_html, named, note_html
+from manta_ui.look.tables import Cell, figure_cell, table_html
 
 if TYPE_CHECKING:
-    from manta_ui.review_queue import Queue
-    from manta_ui.services import Frame, Services
+    from manta_ui.labels.review_queue import Queue
+    from manta_ui.tabs.services import Frame, Services
 
 NOTHING_SAID = empty_html("No corrections yet", "Judge rows here, or an answer in Classify.")
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

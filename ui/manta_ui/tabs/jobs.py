@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from manta.errors import InputError, MantaError
-from manta_ui.experiment_form import GROUPS, SOURCE, FormField, form_field, readable, value_of, with_value
-from manta_ui.job_orders import Verb, checked, run_job
-from manta_ui.job_progress import progress_of
-from manta_ui.job_views import job_html, jobs_html, log_html
-from manta_ui.markup import capitalized, empty_html, note_html
-from manta_ui.tables import section_html
+from manta_ui.jobs.experiment_form import GROUPS, SOURCE, FormField, form_field, readable, value_of, with_value
+from manta_ui.jobs.orders import Verb, checked, run_job
+from manta_ui.jobs.progress import progress_of
+from manta_ui.jobs.views import job_html, jobs_html, log_html
+from manta_ui.look.markup import capitalized, empty_html, note_html
+from manta_ui.look.tables import section_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from manta_ui.cluster_jobs import ClusterJobs
-    from manta_ui.services import Frame, Services
+    from manta_ui.jobs.cluster_jobs import ClusterJobs
+    from manta_ui.tabs.services import Frame, Services
 
 LOOK_EVERY_S = 2.0
 MOST_JOBS = 40

@@ -1,4 +1,4 @@
-"""The tab Labels: rows whose label a check doubts, each beside its nearest neighbors, with one key per decision.
+"""The tab Labels: rows whose label a check doubts, or that have none, each beside its nearest neighbors, with a key per decision.
 
 Decisions go into the file that the check names, one whole line each, before the page confirms them.
 """
@@ -14,15 +14,14 @@ import gradio as gr
 
 from manta.errors import InputError
 from manta.storage.audit import acting_user
-from manta_ui.label_queue import Desks, LabelQueue, check_files, decide, key_of, opened, refreshed, taken_back
-from manta_ui.label_views import NO_CHECK, decision_words, other_labels, suspect_html
-from manta_ui.markup import capitalized, note_html
-from manta_ui.queue_views import MOST_KEYS
+from manta_ui.labels.suspect_queue import Desks, SuspectQueue, check_files, decide, key_of, opened, refreshed, taken_back
+from manta_ui.labels.suspect_views import NO_CHECK, decision_words, suspect_html, without_button
+from manta_ui.look.markup import capitalized, note_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta_ui.services import Frame, Services
+    from manta_ui.tabs.services import Frame, Services
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 MOVES = ("undo", "back", "skip", "again")
@@ -54,14 +53,14 @@ def listed(storage: Path, chosen: str | None) -> Any:
     return gr.Dropdown([(Path(file).parent.name, file) for file in files], value=chosen or next(iter(files), None))
 
 
-def drawn(queue: LabelQueue | None) -> list[Any]:
+def drawn(queue: SuspectQueue | None) -> list[Any]:
     """Return the row to decide about, and the list of labels that have no key."""
     if queue is None:
         return [NO_CHECK, gr.skip()]
     suspect = queue.suspect
     decision = None if suspect is None else queue.decided.get(key_of(suspect))
-    others = other_labels(queue)
-    return [suspect_html(queue, decision), gr.Dropdown(others, value=None, visible=len(others) > MOST_KEYS)]
+    others = without_button(queue)
+    return [suspect_html(queue, decision), gr.Dropdown(others, value=None, visible=bool(others))]
 
 
 def said_by(request: gr.Request) -> str:
@@ -79,7 +78,7 @@ def _opening(storage: Path, desks: Desks) -> Callable[..., list[Any]]:
 
 
 def _deciding(desks: Desks) -> Callable[..., list[Any]]:
-    def decide_row(meant: str, queue: LabelQueue | None, request: gr.Request) -> list[Any]:
+    def decide_row(meant: str, queue: SuspectQueue | None, request: gr.Request) -> list[Any]:
         said = json.loads(meant or "{}")
         if queue is None or said.get("row") != queue.at or "new" not in said:
             return [gr.skip(), gr.skip()]  # a second click on a row that was decided
@@ -90,16 +89,16 @@ def _deciding(desks: Desks) -> Callable[..., list[Any]]:
 
 
 def _choosing(desks: Desks) -> Callable[..., list[Any]]:
-    def choose_label(label: str | None, queue: LabelQueue | None, request: gr.Request) -> list[Any]:
+    def choose_label(label: str | None, queue: SuspectQueue | None, request: gr.Request) -> list[Any]:
         return [gr.skip(), gr.skip()] if queue is None or not label else _decided(desks, queue, label, request)
 
     return choose_label
 
 
-def _decided(desks: Desks, queue: LabelQueue, new: Any, request: gr.Request) -> list[Any]:
+def _decided(desks: Desks, queue: SuspectQueue, new: Any, request: gr.Request) -> list[Any]:
     """Keep a decision, and go to the next row that nobody has decided about."""
 
-    def work() -> tuple[LabelQueue, str]:
+    def work() -> tuple[SuspectQueue, str]:
         suspect, who = queue.suspect, said_by(request)
         earlier = None if suspect is None else refreshed(queue).decided.get(key_of(suspect))
         now = decide(queue, new, who=who)
@@ -111,11 +110,11 @@ def _decided(desks: Desks, queue: LabelQueue, new: Any, request: gr.Request) -> 
 
 
 def _moving(desks: Desks, name: str) -> Callable[..., list[Any]]:
-    def move(queue: LabelQueue | None, request: gr.Request) -> list[Any]:
+    def move(queue: SuspectQueue | None, request: gr.Request) -> list[Any]:
         if queue is None:
             return [gr.skip(), gr.skip()]
         onward = partial(desks.next_open, session=str(request.session_hash))
-        steps: dict[str, Callable[[], tuple[LabelQueue, str]]] = {
+        steps: dict[str, Callable[[], tuple[SuspectQueue, str]]] = {
             "undo": lambda: (taken_back(queue), _undo_words(queue)),
             "back": lambda: (refreshed(queue).moved(-1), ""),
             "skip": lambda: (onward(refreshed(queue), start=queue.at + 1), ""),
@@ -126,11 +125,11 @@ def _moving(desks: Desks, name: str) -> Callable[..., list[Any]]:
     return move
 
 
-def _undo_words(queue: LabelQueue) -> str:
+def _undo_words(queue: SuspectQueue) -> str:
     return f"The decision on row {queue.mine[-1][0] + 1:,} is taken back." if queue.mine else "There is nothing to take back."
 
 
-def _answered(work: Callable[[], tuple[LabelQueue, str]]) -> list[Any]:
+def _answered(work: Callable[[], tuple[SuspectQueue, str]]) -> list[Any]:
     """Return the new queue and a note; if it did not work, only the reason."""
     try:
         queue, words = work()

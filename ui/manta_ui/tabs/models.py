@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from manta.errors import MantaError
-from manta_ui.markup import capitalized, empty_html, note_html
-from manta_ui.model_views import decisions_html, last_verdict, verdict_html, version_html, versions_html
-from manta_ui.promotions import Step, promotion_job
-from manta_ui.tables import section_html
-from manta_ui.tracking_client import NothingRecordedError, TrackedModel, TrackingError, TrackingStartingError, Version
+from manta_ui.clients.tracking import NothingRecordedError, TrackedModel, TrackingError, TrackingStartingError, Version
+from manta_ui.look.markup import capitalized, empty_html, note_html
+from manta_ui.look.tables import section_html
+from manta_ui.models.promotions import Step, promotion_job
+from manta_ui.models.views import decisions_html, last_verdict, verdict_html, version_html, versions_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta_ui.services import Frame, Services
-    from manta_ui.tracking_client import TrackingClient
+    from manta_ui.clients.tracking import TrackingClient
+    from manta_ui.tabs.services import Frame, Services
 
 ASK_AGAIN_S = 1.5
 REPORT_FILE, CARD_FILE = "report.json", "model/README.md"

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from manta_ui.markup import empty_html, note_html
-from manta_ui.search_views import charts_html, config_html, search_line, trials_html
-from manta_ui.searches import read_search
-from manta_ui.tables import section_html
+from manta_ui.clients.tracking import NothingRecordedError, TrackingError, TrackingStartingError
+from manta_ui.look.markup import empty_html, note_html
+from manta_ui.look.tables import section_html
 from manta_ui.tabs.models import NO_SERVER
-from manta_ui.tracking_client import NothingRecordedError, TrackingError, TrackingStartingError
+from manta_ui.tuning.searches import read_search
+from manta_ui.tuning.views import charts_html, config_html, search_line, trials_html
 
 if TYPE_CHECKING:
-    from manta_ui.services import Frame, Services
-    from manta_ui.tracking_client import TrackingClient
+    from manta_ui.clients.tracking import TrackingClient
+    from manta_ui.tabs.services import Frame, Services
 
 LOOK_EVERY_S = 3.0
 NONE_YET = ("No searches yet.", "Press Search in the tab Jobs, or type: manta tune EXPERIMENT.yaml")

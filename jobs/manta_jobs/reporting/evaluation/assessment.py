@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manta.evaluation.metrics import classification_metrics, confusion_counts, per_class_metrics
-from manta.inference.calibration import ReliabilityBin, brier_score, claims, expected_calibration_error, reliability_bins
+from manta.inference.reliability import ReliabilityBin, brier_score, claims, expected_calibration_error, reliability_bins
 from manta_jobs.reporting.evaluation.slices import Slice, slices_of, worst_slice
 
 if TYPE_CHECKING:

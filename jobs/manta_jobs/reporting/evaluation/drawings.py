@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manta.inference.calibration import claims
+from manta.inference.reliability import claims
 from manta_jobs.reporting.canvas import GRID, INK, add_legend, finish_panel, is_narrow, plain, say
 from manta_jobs.reporting.curves import BLUE, GREY, ORANGE
 from manta_jobs.reporting.evaluation.slices import wilson_interval

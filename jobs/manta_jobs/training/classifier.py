@@ -1,0 +1,43 @@
+"""`build_classifier`: the model that a training begins with, together with its loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.data.encode import seen_tokens
+from manta.model.adapt import adapt, compute_only_cls
+from manta.model.encoder import build_model, dropout_rates
+from manta.model.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
+from manta.model.seen_rows import train_seen_rows
+from manta_jobs.training.checkpoints import WEIGHTS_FILE
+from manta_jobs.training.seeds import seed_everything
+
+if TYPE_CHECKING:
+    from manta.config import TrainConfig
+    from manta.labels import Targets
+    from manta_jobs.training.worker_setup import WorkerSetup
+
+
+def build_classifier(
+    setup: WorkerSetup, config: TrainConfig, targets: Targets, *, checkpoint: Path | None
+) -> tuple[TrainedClassifier, float]:
+    """Return the pretrained model, or the one of a checkpoint, with its loss; and its largest dropout as built.
+
+    The dropout may differ from the config. `targets` are those of the training rows, for `train.class_weights`.
+    """
+    from safetensors.torch import load_file
+
+    seed_everything(config.seed)  # the same new head on every worker
+    pretrained = build_model(setup.config.model, setup.labels)
+    dropout = max(dropout_rates(pretrained), default=0.0)
+    model = adapt(pretrained, setup.config.model)
+    train_seen_rows(model, seen_tokens(Path(setup.data_folder)))
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if checkpoint is not None:
+        model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
+    compute_only_cls(model)
+    weights = resolve_class_weights(config, setup.labels, targets)
+    loss = ClassificationLoss(setup.labels, class_weights=weights, smoothing=config.label_smoothing, focal_gamma=config.focal_gamma)
+    return TrainedClassifier(model, loss), dropout

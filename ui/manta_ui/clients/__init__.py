@@ -1,0 +1,1 @@
+"""The clients of what answers the page over HTTP: the Serve API and the registry."""

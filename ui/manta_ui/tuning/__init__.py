@@ -1,0 +1,1 @@
+"""Searches and their trials, and what the page shows of them."""
