@@ -159,9 +159,9 @@ def documented_search(experiment: Path, target: Path) -> None:
     from manta.config.file import load_config
     from manta.console import people_console
     from manta_jobs.runs.prepare import prepare
-    from manta_jobs.training.loop import train_worker
     from manta_jobs.training.progress import Board
-    from manta_jobs.training.worker_setup import WorkerSetup
+    from manta_jobs.training.start.worker_setup import WorkerSetup
+    from manta_jobs.training.worker import train_worker
     from manta_jobs.tuning.samplers import make_sampler
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"

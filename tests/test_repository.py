@@ -116,7 +116,7 @@ def test_importing_the_command_line_loads_nothing_heavy(package: str) -> None:
 
 @pytest.mark.slow
 def test_a_driver_does_not_import_deepspeed() -> None:
-    code = "import sys, manta_jobs.runs.train, manta_jobs.runs.tune, manta_jobs.training.loop; print('deepspeed' in sys.modules)"
+    code = "import sys, manta_jobs.runs.train, manta_jobs.runs.tune, manta_jobs.training.worker; print('deepspeed' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 

@@ -20,7 +20,7 @@ from manta.model.encoder import load_tokenizer
 from manta_jobs.cluster.connection import interruptible
 from manta_jobs.training.loop import Training
 from manta_jobs.training.progress import Board
-from manta_jobs.training.worker_setup import WorkerSetup
+from manta_jobs.training.start.worker_setup import WorkerSetup
 
 NUM_STEPS = 20
 

@@ -24,10 +24,11 @@ from manta_jobs.cluster.connection import interruptible
 from manta_jobs.runs.prepare import PreparedRun, prepare
 from manta_jobs.training.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
 from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
-from manta_jobs.training.loop import Training, reported
+from manta_jobs.training.loop import Training
 from manta_jobs.training.progress import Board
+from manta_jobs.training.start.worker_setup import WorkerSetup
 from manta_jobs.training.validation import all_logits
-from manta_jobs.training.worker_setup import WorkerSetup
+from manta_jobs.training.worker import reported
 
 from ..conftest import rows_of
 from .registered import KINDS, Trained, train_tiny

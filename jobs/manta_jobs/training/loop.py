@@ -1,4 +1,4 @@
-"""The training loop that every Ray Train worker runs, and the steps that it calls."""
+"""`Training`: the training loop, and the steps that it calls."""
 
 from __future__ import annotations
 
@@ -8,32 +8,28 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from manta.cluster.gpus import hide_unassigned_gpus
 from manta.evaluation.metrics import METRIC_NAMES, classification_metrics
 from manta.model.loss import TrainedClassifier
-from manta.storage.object_store import here
 from manta_jobs.training.batches import Pass, WorkerRows, num_micro_batches
 from manta_jobs.training.checkpoints import TrainingState, checkpoint_name, epochs_without_gain, kept_epoch
-from manta_jobs.training.choice import LinearLeadsError, write_lead
-from manta_jobs.training.classifier import build_classifier
-from manta_jobs.training.distribution import WorkRecord, agreed_hash, process_group
+from manta_jobs.training.choice import write_lead
+from manta_jobs.training.distribution import WorkRecord, agreed_hash
 from manta_jobs.training.engine import memory
 from manta_jobs.training.engine.build import agreed_precision, build_engine, full_weights, schedule
-from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
 from manta_jobs.training.engine.gpu_speedups import read_no_masks
 from manta_jobs.training.engine.optimizer_state import Saver, restore
 from manta_jobs.training.engine.updates import MOST_SKIPPED, Updates
 from manta_jobs.training.engine.zero import end
 from manta_jobs.training.progress import Part, StepReporter
-from manta_jobs.training.seeds import compute_deterministically, seed_step
-from manta_jobs.training.validation import all_logits, cross_validate, steps_of_parts
-from manta_jobs.training.worker_setup import WorkerSetup, agreed_checkpoint, on_this_node
+from manta_jobs.training.start.classifier import build_classifier
+from manta_jobs.training.start.seeds import compute_deterministically, seed_step
+from manta_jobs.training.start.worker_setup import WorkerSetup, agreed_checkpoint, on_this_node
+from manta_jobs.training.validation import all_logits, steps_of_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,62 +48,6 @@ PREEMPTION_LOOK_EVERY_S = 5.0
 NO_CUDA = (
     "The workers have a GPU each as Ray counts, but torch sees none there: they train on CPUs. Does the node have torch for CUDA?"
 )
-
-
-def train_worker(arguments: dict[str, Any]) -> None:
-    """Fine-tune on this worker's share of every batch; evaluate, save and report after each epoch."""
-    setup: WorkerSetup = arguments["setup"]
-    hide_unassigned_gpus(use_gpu=setup.config.train.use_gpu)
-    kept = install_quick_dropout()  # noqa: F841  # kept until training ends
-    with process_group(), suppress(LinearLeadsError):
-        training = begun(setup)
-        training.say_zero_stage()
-        training.run(report=reported)
-
-
-def begun(setup: WorkerSetup) -> Training:
-    """Return the run's training, ready to run. If the rows are cross-validated, train the folds first.
-
-    Raises:
-        LinearLeadsError: the folds have shown that the rival is better.
-    """
-    ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
-    if setup.folds is None:
-        return Training(setup, ends_at=ends_at)
-    started = time.monotonic()
-    held_out = cross_validate(
-        here(Path(setup.checkpoints)),
-        setup.folds,
-        ends_at=ends_at,
-        train_fold=lambda fold, fold_ends_at: fold_logits(setup, fold, ends_at=fold_ends_at),
-        rival=setup.rival,
-    )
-    took_s = time.monotonic() - started
-    training = Training(setup, ends_at=ends_at, held_out=held_out)
-    training.state.folds_s = max(training.state.folds_s, took_s)  # a resumed run only reads the folds' logits
-    return training
-
-
-def fold_logits(setup: WorkerSetup, fold: int, *, ends_at: float) -> Floats:
-    """Train on the rows of the other folds; return logits `(epochs, rows, outputs)` of this fold's rows after each epoch."""
-    training = Training(setup, ends_at=ends_at, fold=fold)
-    logits: list[Floats] = []
-
-    def note(metrics: dict[str, Any]) -> bool:
-        logits.append(training.logits)
-        return True
-
-    try:
-        training.run(report=note)
-    finally:
-        training.close()
-    return np.stack(logits)
-
-
-def reported(metrics: dict[str, Any]) -> bool:
-    """Report an epoch to Ray Train. Return True, because a single run is never stopped between epochs."""
-    ray.train.report(metrics)
-    return True
 
 
 class Training:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from manta_jobs.training.checkpoints import TrainingState
     from manta_jobs.training.choice import Rival
     from manta_jobs.training.progress import Board
-    from manta_jobs.training.worker_setup import WorkerSetup
+    from manta_jobs.training.start.worker_setup import WorkerSetup
 
 ASK_WORKERS_EVERY_S = 0.25
 """Interval at which Ray's controller polls the workers. A worker that reports an epoch waits for the next poll; with Ray's default
@@ -107,8 +107,8 @@ def run_trainer(
     rival: Rival | None = None,
 ) -> TorchTrainer:
     """Return the trainer of a run of `config`. It writes checkpoints to `folder/name` and resumes from the newest one there."""
-    from manta_jobs.training.loop import train_worker
     from manta_jobs.training.recovery import Recovery
+    from manta_jobs.training.worker import train_worker
 
     setup = worker_setup(data, config, board=board, resources=resources, folder=folder, name=name)
     return build_trainer(
@@ -129,7 +129,7 @@ def worker_setup(
     data: TokenizedData, config: ExperimentConfig, *, board: Board, resources: WorkerResources, folder: Path, name: str
 ) -> WorkerSetup:
     """Return the settings that the workers of a run need."""
-    from manta_jobs.training.worker_setup import WorkerSetup
+    from manta_jobs.training.start.worker_setup import WorkerSetup
 
     return WorkerSetup(
         config=config,

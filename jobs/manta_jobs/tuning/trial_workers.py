@@ -22,11 +22,12 @@ from manta.cluster.gpus import hide_unassigned_gpus
 from manta.errors import InputError, RunError
 from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
 from manta_jobs.training.engine.memory import free_memory
-from manta_jobs.training.loop import Training, begun
+from manta_jobs.training.loop import Training
 from manta_jobs.training.progress import Board
 from manta_jobs.training.recovery import first_line, halved, is_own_error, lost_phrase, own_sentence
+from manta_jobs.training.start.worker_setup import WorkerSetup
 from manta_jobs.training.trainer import build_trainer, worker_setup
-from manta_jobs.training.worker_setup import WorkerSetup
+from manta_jobs.training.worker import begun
 from manta_jobs.tuning.trial_queue import Assignment, TrialQueue, Wait
 
 if TYPE_CHECKING:

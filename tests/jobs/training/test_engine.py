@@ -10,7 +10,7 @@ from manta.config import TrainConfig
 from manta_jobs.training.engine import build as engine
 from manta_jobs.training.engine.build import deepspeed_config, schedule
 from manta_jobs.training.engine.zero import restore_scaler, scaler_state
-from manta_jobs.training.seeds import compute_deterministically
+from manta_jobs.training.start.seeds import compute_deterministically
 
 
 def rates(num_steps: int, **settings: Any) -> list[float]:

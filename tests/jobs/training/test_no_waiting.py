@@ -25,7 +25,7 @@ from manta_jobs.training.batches import WorkerRows, shares
 from manta_jobs.training.distribution import MOST_PENDING_EVENTS, Stopwatch
 from manta_jobs.training.engine.build import build_engine
 from manta_jobs.training.engine.gpu_speedups import made_ahead, read_no_masks
-from manta_jobs.training.seeds import seed_step
+from manta_jobs.training.start.seeds import seed_step
 
 from .engines import in_processes
 from .test_updates import updates_of

@@ -19,7 +19,7 @@ from manta_jobs.training import loop
 from manta_jobs.training.loop import Training
 from manta_jobs.training.progress import Board, RunProgress
 from manta_jobs.training.resizing import SaveBeforeResize
-from manta_jobs.training.worker_setup import WorkerSetup
+from manta_jobs.training.start.worker_setup import WorkerSetup
 
 from ..conftest import experiment
 from .engines import in_processes

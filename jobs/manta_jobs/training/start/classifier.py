@@ -11,12 +11,12 @@ from manta.model.encoder import build_model, dropout_rates
 from manta.model.loss import ClassificationLoss, TrainedClassifier, resolve_class_weights
 from manta.model.seen_rows import train_seen_rows
 from manta_jobs.training.checkpoints import WEIGHTS_FILE
-from manta_jobs.training.seeds import seed_everything
+from manta_jobs.training.start.seeds import seed_everything
 
 if TYPE_CHECKING:
     from manta.config import TrainConfig
     from manta.labels import Targets
-    from manta_jobs.training.worker_setup import WorkerSetup
+    from manta_jobs.training.start.worker_setup import WorkerSetup
 
 
 def build_classifier(

@@ -1,0 +1,1 @@
+"""What each worker begins a training with: the settings and paths of the run, its seeds, the model and its loss."""
