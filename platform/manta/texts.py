@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,8 @@ has them one after another."""
 WINDOW_OVERLAP = 0.25
 """Share of a window that the next one repeats, so that a phrase at the end of one is whole in another."""
 
+UNDECODED = re.compile("[\udc80-\udcff]")
+"""Bytes of a column of Parquet that are not UTF-8, as Python's `surrogateescape` keeps them."""
 UNSEEN_CATEGORIES = ("Cc", "Cf", "Zs", "Zl", "Zp")
 """Unicode's categories of control and format characters (such as the zero-width space) and of blanks."""
 UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(map(chr, range(0xFE00, 0xFE10)))
@@ -52,7 +55,9 @@ def text_fault(text: Any) -> str | None:
     if not isinstance(text, str):
         return f"is of type {type(text).__name__}, not a string"
     if has_lone_surrogate(text):
-        return "holds half of a surrogate pair, which is no character"
+        return (
+            "holds bytes that are not UTF-8" if UNDECODED.search(text) else "holds half of a surrogate pair, which is no character"
+        )
     return "is empty" if is_empty(text) else None
 
 

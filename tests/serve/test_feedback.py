@@ -233,6 +233,7 @@ def test_the_path_stores_and_refuses(tiny_model: Path, tmp_path: Path) -> None:
         ({"text": ["my", "parcel"]}, "text"),
         ({"text": " "}, "text"),
         ({"version": 0}, "version"),
+        ({"version": 10**30}, "version"),
         ({"comment": "x"}, "comment"),
     ]:
         response = client.post("/v1/feedback", json=body | changed)

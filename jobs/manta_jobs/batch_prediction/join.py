@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-import csv
 import json
 import math
 import shutil
 from datetime import date, time
 from typing import TYPE_CHECKING, Any, Literal
 
+from manta.rows.delimited import csv_writer
 from manta.rows.json_rows import json_line
+from manta.rows.parquet import text_values
 from manta_jobs.batch_prediction.json_table import JsonTables
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _writer(partial: PartialOutput, kind: OutKind, parts: Sequence[Path]) -> Cal
     is_json = source.is_json
     rows: Callable[[Path], list[dict[str, Any]]] = _json_rows if is_json else _arrow_rows
     if kind == "csv":
-        lists = source.added_columns.get("labels", "")
+        lists = source.added_columns.get("labels")
         columns = [*source.columns, *source.added_columns.values()]
         return lambda some, target: _write_csv(_rows(some, rows), target, columns=columns, label_lists=lists)
     if kind == "jsonl":
@@ -83,8 +84,17 @@ def _arrow_table(part: Path) -> pa.Table:
 
 
 def _arrow_rows(part: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = _arrow_table(part).to_pylist()
-    return rows
+    table = _arrow_table(part)
+    columns = [_values(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column. Of texts, bytes that are not UTF-8 become lone surrogates."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return text_values(column)
 
 
 def _json_rows(part: Path) -> list[dict[str, Any]]:
@@ -102,12 +112,12 @@ def _write_jsonl(rows: Iterable[dict[str, Any]], target: Path) -> None:
         file.writelines(json_line({name: _plain(value) for name, value in row.items()}) for row in rows)
 
 
-def _write_csv(rows: Iterable[dict[str, Any]], target: Path, *, columns: Sequence[str], label_lists: str) -> None:
+def _write_csv(rows: Iterable[dict[str, Any]], target: Path, *, columns: Sequence[str], label_lists: str | None) -> None:
     with target.open("w", encoding="utf-8", errors="replace", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_writer(file)
         writer.writerow(columns)
         for row in rows:
-            if row.get(label_lists) is not None:
+            if label_lists is not None and row.get(label_lists) is not None:
                 row[label_lists] = LABEL_SEPARATOR.join(row[label_lists])
             writer.writerow([csv_cell(row.get(name)) for name in columns])
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from manta.errors import InputError
 from manta.rows.columns import MISSING, field_of, hint, position_of
+from manta.rows.contents import check_contents
 from manta.rows.delimited import Heading, Record, delimited_records, find_heading
 from manta.rows.json_rows import JsonRecord, json_records, starts_array
 from manta.rows.parquet import path_of, paths_in, type_at
@@ -239,7 +240,8 @@ def _parquet(file: InputFile, text_columns: tuple[str, ...]) -> _FilePlan:
             opened = pq.ParquetFile(stream)
             schema, sizes = opened.schema_arrow, [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file.url}: not a readable Parquet file ({str(error).splitlines()[0]}).") from None
+        check_contents(file.url)
+        raise InputError(f"{file.url}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}).") from None
     names = list(schema.names)
     if len(set(names)) < len(names):
         raise InputError(f"{file.url}: two columns have the same name; rename one.")

@@ -10,7 +10,7 @@ from manta.errors import RunError
 from manta.rows.columns import MISSING, field_of
 from manta.rows.delimited import missing_fields, records_between
 from manta.rows.json_rows import item_records, line_records
-from manta.rows.parquet import column_at, path_of
+from manta.rows.parquet import column_at, path_of, text_values
 from manta.rows.text_file import BUFFER_BYTES, Tape
 from manta.storage.urls import open_filesystem
 from manta_jobs.batch_prediction.locate import read_range
@@ -68,7 +68,7 @@ class ChunkReader:
 
     def _of_table(self, table: pa.Table) -> InputRows:
         paths = [path_of(name, table.schema) for name in self._source.text_columns]
-        columns = [column_at(table, path).to_pylist() for path in paths if path is not None]
+        columns = [text_values(column_at(table, path)) for path in paths if path is not None]
         return InputRows(table, _one_or_pair(columns), [None] * table.num_rows)
 
     def _delimited(self, content: bytes, chunk: Chunk) -> InputRows:

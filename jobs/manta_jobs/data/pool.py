@@ -6,7 +6,6 @@ The file has the columns text (of pairs first and second), label, suggested, pro
 
 from __future__ import annotations
 
-import csv
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from manta.data.check import is_missing
 from manta.errors import InputError
 from manta.label_check.decisions import text_hash
+from manta.rows.delimited import csv_writer
 from manta.storage.folders import disk_errors, write_atomically
 from manta.texts import text_fault
 from manta_jobs.batch_prediction.join import csv_cell
@@ -94,7 +94,7 @@ class Chosen:
     def write(self, path: Path) -> None:
         """Write the file, completely or not at all."""
         content = io.StringIO()
-        writer = csv.writer(content, lineterminator="\n")
+        writer = csv_writer(content)
         writer.writerow(self.columns)
         writer.writerows([csv_cell(row.get(name)) for name in self.columns] for row in self.rows)
         with disk_errors(path):

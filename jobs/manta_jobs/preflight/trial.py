@@ -48,6 +48,8 @@ def try_encoder(config: ModelConfig, labels: LabelSpace, sample: TokenSample) ->
         inputs = {name: torch.from_numpy(array) for name, array in sample.padded(rows[-1:], max_length=longest).items()}
         loss = ClassificationLoss(labels, class_weights=None, smoothing=0.0, focal_gamma=0.0)
         TrainedClassifier(model.train(), loss)(labels=torch.from_numpy(sample.targets[rows[-1:]]), **inputs)["loss"].backward()
+    except InputError as error:
+        raise InputError(f"model.pretrained: {config.pretrained} {error}; give another.") from None
     except Exception as error:  # noqa: BLE001  # each architecture has errors of its own
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         raise InputError(
@@ -74,7 +76,20 @@ def moved_by_padding(model: torch.nn.Module, sample: TokenSample, rows: npt.NDAr
         wider = {name: np.pad(array, ((0, 0), (0, NUM_PADDED)), constant_values=filler[name]) for name, array in batch.items()}
         together = _logits(model, wider)
     apart = torch.cat(alone)
+    _check_logits(apart)
     return float((together - apart).abs().max() / apart.abs().max())
+
+
+def _check_logits(logits: torch.Tensor) -> None:
+    """Refuse logits that are no numbers, or the same for each of several texts.
+
+    Raises:
+        InputError: the end of a sentence about the encoder.
+    """
+    if not logits.isfinite().all():
+        raise InputError("gives logits that are no numbers (NaN or infinite); its weights are damaged")
+    if len(logits) > 1 and (logits == logits[0]).all():
+        raise InputError("gives the same logits whatever the text; it is a decoder, or its weights are damaged")
 
 
 def _logits(model: Any, inputs: dict[str, npt.NDArray[np.int64]]) -> torch.Tensor:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from manta.config.names import set_by_name
 from manta.config.search_space import check_space
 from manta.config.sections.data import DataConfig
 from manta.config.sections.model import ModelConfig
 from manta.config.sections.registry import RegistryConfig
-from manta.config.sections.section import NAME, Section
+from manta.config.sections.section import NAME, Section, not_blank
 from manta.config.sections.serve import ServeConfig
 from manta.config.sections.train import TrainConfig
 from manta.config.sections.tune import TuneConfig
+
+ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
+"""The start of a URL that lacks a slash. A single letter would be a drive."""
 
 
 class ExperimentConfig(Section):
@@ -38,6 +42,13 @@ class ExperimentConfig(Section):
     storage: str | None = None
     """Folder of runs, artifacts and the registry, shared by all nodes; $MANTA_STORAGE or ~/.manta unless given. It may also be a
     place in an object store (s3://bucket/folder, gs://…). The registry then needs MLFLOW_TRACKING_URI."""
+
+    @field_validator("storage")
+    @classmethod
+    def _a_place(cls, value: str | None) -> str | None:
+        if value is not None and (match := ONE_SLASH.match(value)):
+            raise ValueError(f"storage {value!r} has one slash after the colon; write {match[1]}//{value[match.end() :]}")
+        return not_blank(value)
 
     @model_validator(mode="after")
     def _searchable(self) -> ExperimentConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import islice
 from pathlib import Path
 from reprlib import Repr
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -10,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from manta.config import ExperimentConfig, field_names, nearest, section_type, set_by_name
-from manta.config.yaml_model import read_as
+from manta.config.experiment import ONE_SLASH
+from manta.config.yaml_model import has_names, read_as
 from manta.config.yaml_text import nearest_place, places_in, read_yaml
 from manta.errors import InputError
 
@@ -19,6 +22,17 @@ if TYPE_CHECKING:
 
 DATA_FILES = ("train", "validation", "test", "feedback", "corrections", "behaviour")
 """The settings of `data` that name files."""
+MOST_TOLD = 20
+"""Wrong settings that are told of at once."""
+PROBLEMS = {
+    "model_type": "expected settings of its own, each on a line below it",
+    "dict_type": "expected names with their values, such as {name: value}",
+    "tuple_type": "expected a list, such as [a, b]",
+    "string_type": "expected a text",
+    "string_pattern_mismatch": "it has a character that is not allowed, or not at its start",
+}
+"""What is wrong with a value, by pydantic's type of the error, where its own words are those of Python."""
+DECIMAL_COMMA = re.compile(r"[0-9]*,[0-9]+(?:[eE][+-]?[0-9]+)?")
 _short = Repr()
 _short.maxstring = _short.maxother = 200
 
@@ -47,7 +61,10 @@ def read_text(path: Path, *, what: str = "config file") -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such {what}; check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise InputError(f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8.") from None
+    except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
 
 
@@ -68,8 +85,14 @@ def parse_document(text: str, *, source: str, example: str = "name: support") ->
     """
     document = read_yaml(text, source=source)
     if not isinstance(document, dict):
-        raise InputError(f"{source}: expected settings such as '{example}', found {type(document).__name__}.")
+        raise InputError(f"{source}: expected settings such as '{example}', found {_kind(document)}.")
     return document
+
+
+def _kind(document: Any) -> str:
+    if document is None:
+        return "nothing"
+    return "a list" if isinstance(document, list) else read_as(document) or "one text"
 
 
 def build_config(document: dict[str, Any], *, source: str, text: str = "", overrides: list[str] | None = None) -> ExperimentConfig:
@@ -111,7 +134,7 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[tuple
         name = ".".join(_setting(item["loc"]))
         if name not in deepest or len(item["loc"]) > len(deepest[name]["loc"]):
             deepest[name] = item  # of a union's errors, the one in the type that fits best
-    for name, item in deepest.items():
+    for name, item in islice(deepest.items(), MOST_TOLD):
         location = _setting(item["loc"])
         if item["type"] == "extra_forbidden":
             settings = _section_at(location[:-1])
@@ -129,10 +152,24 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[tuple
             message = str(cause) if cause is not None else item["msg"]
             sentence = f"{name}: {message}" if name and not message.startswith(name) else message
             told.append((_first_setting(sentence), sentence))
+        elif item["input"] is None:
+            told.append((name, f"{name} has no value; give one, or remove the line. {_explanation(location)}".rstrip()))
         else:
-            problem = item["msg"][0].lower() + item["msg"][1:]
+            problem = _problem(item, location)
             told.append((name, f"{name}: {_short.repr(item['input'])} is wrong: {problem}. {_explanation(location)}".rstrip()))
-    return told
+    more = len(deepest) - MOST_TOLD
+    return [*told, ("", f"{more:,} more settings are wrong")] if more > 0 else told
+
+
+def _problem(item: ErrorDetails, location: list[str]) -> str:
+    """Return what is wrong with a value, in words of people who write YAML."""
+    if isinstance(item["input"], str) and DECIMAL_COMMA.fullmatch(item["input"]):
+        return "write a point instead of the comma"
+    section = _section_at(location[:-1])
+    field = section.model_fields.get(location[-1]) if section else None
+    if item["type"] == "literal_error" and field is not None and has_names(field.annotation):
+        return PROBLEMS["dict_type"]
+    return PROBLEMS.get(item["type"]) or item["msg"][0].lower() + item["msg"][1:]
 
 
 def write_config(config: ExperimentConfig, path: Path) -> None:
@@ -150,20 +187,20 @@ def anchor_paths(document: dict[str, Any], folder: Path) -> None:
     data = document.get("data")
     if isinstance(data, dict):
         for key in DATA_FILES:
-            if isinstance(data.get(key), str) and not _is_elsewhere(data[key]):
+            if isinstance(data.get(key), str) and data[key].strip() and not _is_elsewhere(data[key]):
                 data[key] = str(folder / data[key])
     storage = document.get("storage")
-    if isinstance(storage, str) and not _is_elsewhere(storage):
+    if isinstance(storage, str) and storage.strip() and not _is_elsewhere(storage):
         document["storage"] = str(folder / storage)
     model = document.get("model")
     if isinstance(model, dict) and isinstance(model.get("pretrained"), str):
         pretrained = model["pretrained"]
-        if pretrained.startswith((".", "~")) or (folder / pretrained).is_dir():
+        if pretrained.startswith((".", "~")) or (pretrained.strip() and (folder / pretrained).is_dir()):
             model["pretrained"] = str(folder / Path(pretrained).expanduser())
 
 
 def _is_elsewhere(location: str) -> bool:
-    return "://" in location or location.startswith(("sample:", "/", "~"))
+    return "://" in location or location.startswith(("sample:", "/", "~")) or ONE_SLASH.match(location) is not None
 
 
 def _setting(location: tuple[int | str, ...]) -> list[str]:
@@ -214,7 +251,7 @@ def _explanation(location: list[str]) -> str:
         field = section.model_fields.get(location[end - 1]) if section else None
         if field is None:
             continue
-        choices = list(map(str, _literals(field.annotation)))
+        choices = [] if has_names(field.annotation) else list(map(str, _literals(field.annotation)))
         if choices and _is_number(field.annotation):
             choices[-1] += " or a number"
         allowed = f"Allowed: {', '.join(choices)}. " if choices else ""

@@ -10,6 +10,10 @@ from manta.config.sections.section import Section
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+MOST_NAMES = 50
+LONGEST_NAME = 80
+"""Names and characters of a name that a hint has at most."""
+
 
 def field_names(section: type[BaseModel], prefix: str = "") -> list[str]:
     """Return every setting's dotted name, in the order of the YAML."""
@@ -56,4 +60,13 @@ def nearest(name: str, allowed: list[str]) -> str:
 
     leaf = name.rsplit(".", 1)[-1]
     close = [full for full in allowed if full.rsplit(".", 1)[-1] == leaf] or difflib.get_close_matches(name, allowed, n=1)
-    return f"did you mean {close[0]}?" if close else f"known ones are {', '.join(allowed)}"
+    if close:
+        return f"did you mean {_shown(close[0])}?"
+    more = f" and {len(allowed) - MOST_NAMES:,} more" if len(allowed) > MOST_NAMES else ""
+    return f"known ones are {', '.join(map(_shown, allowed[:MOST_NAMES]))}{more}" if allowed else "there are none"
+
+
+def _shown(name: str) -> str:
+    """Return a name for a sentence: quoted if one would not see all of it, and cut if it is long."""
+    short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    return short if short.isprintable() and short == short.strip() else repr(short)

@@ -19,9 +19,11 @@ class YamlModel(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
-        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        kinds = _kinds(annotation)
         holds_more = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
-        if Any not in kinds and not holds_more and (fault := _fault(value, kinds)):
+        fault = _fault(value, kinds) if not holds_more else _fault_of_names(value) if has_names(annotation) else None
+        if Any not in kinds and fault:
             raise ValueError(fault)
         return value
 
@@ -46,10 +48,9 @@ def faults(error: ValidationError) -> dict[str, str]:
 
 def _fault(value: Any, kinds: set[Any]) -> str | None:
     """Return what is wrong with a value, or with what it holds, if YAML read it as a type that does not fit."""
+    if fault := _fault_of_names(value):
+        return fault
     if isinstance(value, dict):
-        wrong = next((key for key in value if not isinstance(key, str)), None)
-        if wrong is not None:
-            return f"YAML reads the name {wrong} as {read_as(wrong)}; quote it"
         value = list(value.values())
     if isinstance(value, list | tuple):
         return next((fault for item in value if (fault := _fault(item, kinds))), None)
@@ -59,6 +60,17 @@ def _fault(value: Any, kinds: set[Any]) -> str | None:
     advice = "quote it" if str in kinds else "give a number" if kinds & {int, float} else None
     said = read_as(value)
     return f"YAML reads the value as {said}; {advice}" if said and advice else None
+
+
+def _fault_of_names(value: Any) -> str | None:
+    """Return what is wrong with the names of a mapping, if YAML read one as another type than text."""
+    wrong = next((key for key in value if not isinstance(key, str)), None) if isinstance(value, dict) else None
+    return None if wrong is None else f"YAML reads the name {wrong} as {read_as(wrong) or 'nothing'}; quote it"
+
+
+def has_names(annotation: Any) -> bool:
+    """Tell whether a field takes values by names that people choose."""
+    return get_origin(annotation) is dict or any(get_origin(part) is dict for part in get_args(annotation))
 
 
 def _kinds(annotation: Any) -> set[Any]:

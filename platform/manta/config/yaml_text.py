@@ -17,6 +17,7 @@ MOST_CHARACTERS = 1_000_000
 MOST_ALIASED = 1_000
 """The largest number of values that all aliases of a text may stand for."""
 MOST_LEVELS = 50
+TOO_DEEP = f"nested deeper than {MOST_LEVELS} levels"
 NUMBERS = {
     "tag:yaml.org,2002:int": re.compile(r"-?(?:0|[1-9][0-9]{0,99})$"),
     "tag:yaml.org,2002:float": re.compile(
@@ -26,6 +27,9 @@ NUMBERS = {
 """Numbers are decimal digits. PyYAML's other notations, such as 90:00, 010 and 1_000, stay text."""
 
 
+MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, with fewer forms of numbers, and with the line of a value that cannot be built."""
 
@@ -33,6 +37,12 @@ class _Loader(yaml.SafeLoader):
         first: [(tag, NUMBERS.get(tag, pattern)) for tag, pattern in resolvers]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803  # PyYAML's own name
+        """Begin a list or mapping in brackets. PyYAML takes seconds for a thousand of them within each other."""
+        if self.flow_level >= MOST_LEVELS:
+            raise yaml.scanner.ScannerError(None, None, TOO_DEEP, self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Build a value. Errors such as a day that does not exist get the place."""
@@ -63,13 +73,27 @@ def read_yaml(text: str, *, source: str) -> Any:
         raise InputError(f"{source}:{line}: not valid YAML ({error.reason}).") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if error.problem == TOO_DEEP:
+            raise InputError(f"{source}:{mark.line + 1 if mark else 1}: {TOO_DEEP}.") from None
         where = f":{mark.line + 1}" if mark and "\n" in text else ""
-        raise InputError(f"{source}{where}: not valid YAML ({error.problem or error.context}).") from None
+        raise InputError(f"{source}{where}: not valid YAML ({_problem(error)}).") from None
     except RecursionError:
-        raise InputError(f"{source}: not valid YAML (nested deeper than {MOST_LEVELS} levels).") from None
+        raise InputError(f"{source}: not valid YAML ({TOO_DEEP}).") from None
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """Return what PyYAML says is wrong, in words of people who write YAML."""
+    problem, context = str(error.problem or ""), str(error.context or "")
+    if "found character '\\t'" in problem:
+        return "a tab stands where a line is indented; indent with blanks"
+    if problem.startswith("could not determine a constructor for the tag"):
+        return f"the tag {problem.rsplit(' ', 1)[-1]} is unknown; remove it"
+    if problem.startswith("mapping values are not allowed"):
+        return "a colon too many, or a line indented too far; quote a text that holds ': '"
+    return f"{context}, {problem}" if problem.startswith("but ") else problem or context
 
 
 def places_in(text: str, *, source: str) -> dict[str, str]:
@@ -78,9 +102,14 @@ def places_in(text: str, *, source: str) -> dict[str, str]:
     loader = _Loader(text)
 
     def walk(node: yaml.Node | None, outer: str) -> None:
-        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        for key, value in sorted(pairs, key=lambda pair: bool(pair[0].tag == MERGE)):
+            if key.tag == MERGE:  # <<: *name, whose settings are those of the section itself
+                for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    walk(merged, outer)
+                continue
             name = f"{outer}{loader.construct_object(key, deep=True)}"
-            places[name] = f"{source}:{key.start_mark.line + 1}"
+            places.setdefault(name, f"{source}:{key.start_mark.line + 1}")
             walk(value, f"{name}.")
 
     walk(loader.get_single_node(), "")
@@ -107,7 +136,7 @@ def _check(root: yaml.Node, *, source: str) -> None:
         if node in outer:
             raise InputError(f"{line}: the value contains itself through an alias; write it out.")
         if len(outer) > MOST_LEVELS:
-            raise InputError(f"{line}: nested deeper than {MOST_LEVELS} levels.")
+            raise InputError(f"{line}: {TOO_DEEP}.")
         if node not in sizes:
             parts = _parts(node, source=source)
             sizes[node] = 1 + sum(size(part, (*outer, node)) for part in parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from manta.texts import Text
 
 LONGEST_SHOWN = 80
+LARGEST_WHOLE = 2**53
+"""Decimals from this number on are no whole numbers: floats skip some there."""
 
 
 def checked_labels(rows: Rows, *, separator: str | None = None) -> Coded[RowLabels]:
@@ -202,9 +205,8 @@ def _label_name(label: Any) -> str | None:
         return str(label).lower()
     if isinstance(label, str):
         return None if has_lone_surrogate(label) else label.strip()
-    if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
-        return str(int(label))
-    return None
+    is_whole = label % 1 == 0 if isinstance(label, Decimal) else isinstance(label, float) and label.is_integer()
+    return str(int(label)) if isinstance(label, int) or (is_whole and abs(label) < LARGEST_WHOLE) else None
 
 
 def _shown(value: Any) -> str:

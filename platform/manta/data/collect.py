@@ -105,6 +105,11 @@ class Collector:
         self._wrong: tuple[int, Any] | None = None
         self._columns: dict[str | int, list[Any]] = {column: [] for column in extra}
 
+    @property
+    def num_rows(self) -> int:
+        """Number of rows so far."""
+        return self._num_stored + len(self._rows)
+
     def add(self, values: Sequence[Any], position: int) -> None:
         """Add a row: its text or two texts, its label, and its values of the further columns."""
         self._rows.append(values)
@@ -117,7 +122,7 @@ class Collector:
 
     def add_columns(self, columns: Sequence[Sequence[Any]]) -> None:
         """Add rows that come as columns, in the same order. Their places are counted from 1."""
-        start = 1 + self._num_stored + len(self._rows)
+        start = 1 + self.num_rows
         for position, values in enumerate(zip(*columns, strict=True), start=start):
             self.add(values, position)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from manta.data.coded import Coded, label_counts
 from manta.data.repeats import conflicts
 from manta.labels import RowLabels, names_of
+from manta.texts import UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,14 +21,34 @@ if TYPE_CHECKING:
 
 MISSING_WORDS = {"NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None"}
 """Words that programs write where a value is missing."""
+SAME_SIGHT = str.maketrans("аеорсухіјѕԁ‐‑‒–—−’‘ʼ", "aeopcyxijsd------'''")
+"""Letters of Cyrillic, dashes and apostrophes, and the ASCII that one sees in them."""
+QUOTES = frozenset("'\"`´‘’‚“”„«»‹›")
 MOST_SHOWN = 5
 
 
 def folded(name: str) -> str:
     """Return the form in which names that only look different are equal."""
-    visible = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
-    plain = " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+    if name.isascii() and name.isprintable():  # most labels
+        plain = " ".join(name.casefold().split())
+    else:
+        letters = _seen(unicodedata.normalize("NFKC", name)).casefold().replace("i\u0307", "i")
+        plain = " ".join(unicodedata.normalize("NFKC", letters.translate(SAME_SIGHT)).split())
+    plain = plain[1:-1].strip() if is_quoted(plain) else plain
     return str(Decimal(plain).normalize() + 0) if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", plain) else plain
+
+
+def _seen(name: str) -> str:
+    """Return a name without characters that one does not see, and with ASCII for letters that look like it."""
+    shown = (
+        letter for letter in name if letter.isspace() or not (letter in UNSEEN or unicodedata.category(letter) in ("Cf", "Cc"))
+    )
+    return "".join(shown).translate(SAME_SIGHT)
+
+
+def is_quoted(name: str) -> bool:
+    """Tell whether a name stands between quotes, such as single ones, which CSV does not know."""
+    return len(name) > 2 and name[0] in QUOTES and name[-1] in QUOTES
 
 
 def spellings(labels: Coded[RowLabels]) -> dict[str, Counter[str]]:
@@ -56,6 +77,12 @@ def label_warnings(found: dict[str, Counter[str]], *, merged: bool) -> list[str]
             else "they are learned as different labels; data.normalize_labels: true merges them into the most frequent spelling"
         )
         warnings.append(f"labels that only look different: {shown}; {done}.")
+    spelled = [name for counts in found.values() for name in counts]
+    if spelled and all(map(is_quoted, spelled)):
+        warnings.append(
+            f"each label has quotes that belong to it, such as {spelled[0]}: in CSV, only double quotes directly at the delimiter "
+            "enclose a field; write these, or remove the quotes."
+        )
     if names:
         listed = ", ".join(f"{name!r} ({_rows(count)})" for name, count in sorted(names.items()))
         warnings.append(f"labels that may stand for a missing value: {listed}; remove these rows if they do.")
@@ -67,8 +94,8 @@ def _rows(count: int) -> str:
 
 
 def _listed(counts: Counter[str]) -> str:
-    forms = {unicodedata.normalize("NFC", name) for name in counts}
-    show = repr if len(forms) == len(counts) else ascii  # which shows accents apart from their letters
+    forms = {unicodedata.normalize("NFC", _seen(name)) for name in counts}
+    show = repr if len(forms) == len(counts) else ascii  # which shows what each character is
     return ", ".join(f"{show(name)} ({_rows(count)})" for name, count in counts.most_common())
 
 

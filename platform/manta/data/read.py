@@ -18,12 +18,13 @@ from manta.config import DataConfig, nearest
 from manta.data.collect import Collector, Rows
 from manta.data.stored import CHUNK_ROWS
 from manta.errors import InputError
-from manta.rows.columns import MISSING, field_of, paths_of, position_of
+from manta.rows.columns import MISSING, field_of, paths_of, position_of, twice_named
+from manta.rows.contents import check_contents
 from manta.rows.delimited import delimited_records, find_heading
 from manta.rows.json_rows import json_records
-from manta.rows.parquet import class_feature, column_at, named_labels, path_of, paths_in
+from manta.rows.parquet import class_feature, column_at, first_unnamed, named_labels, path_of, paths_in
 from manta.rows.text_file import ADVICE, GZIP, KINDS, Kind, Tape, TextFile, kind_of, read_text
-from manta.storage.urls import open_filesystem
+from manta.storage.urls import open_filesystem, remote_errors, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,9 +79,12 @@ def _splits_of(source: str) -> dict[str, str]:
     if source.startswith("hf://"):
         return _hub_splits(source)
     filesystem, path = open_filesystem(source)
-    if not filesystem.isdir(path):
-        return {}
-    return _folder_splits(source, [str(file) for file in filesystem.ls(path, detail=False)])
+    try:
+        with remote_errors(source):
+            files = [str(file) for file in filesystem.ls(path, detail=False)] if filesystem.isdir(path) else None
+    except OSError as error:
+        raise unreadable(source, error) from None
+    return {} if files is None else _folder_splits(source, files)
 
 
 def _folder_splits(source: str, files: list[str]) -> dict[str, str]:
@@ -113,18 +117,19 @@ def read_rows(location: str, split: str, config: DataConfig, *, columns: Sequenc
         raise InputError(f"{location}: unknown kind of file; data.{split} must end in {', '.join(KINDS)} (or .gz after text).")
     read = _read_delimited if kind in ("csv", "tsv") else _read_json
     try:
-        if kind == "parquet":
-            return _read_parquet(location, config, columns)
-        return read_text(
-            location,
-            lambda file: read(file, kind, config, columns),
-            encoding=config.encoding,
-            advice=f"{ADVICE} or set data.encoding",
-        )
+        with remote_errors(location):
+            if kind == "parquet":
+                return _read_parquet(location, config, columns)
+            return read_text(
+                location,
+                lambda file: read(file, kind, config, columns),
+                encoding=config.encoding,
+                advice=f"{ADVICE} or set data.encoding (such as cp1251, gbk or utf-16-le)",
+            )
     except FileNotFoundError:
         raise InputError(f"{location}: no such file; check data.{split}.") from None
     except OSError as error:
-        raise InputError(f"{location}: cannot be read ({error}).") from None
+        raise unreadable(location, error) from None
 
 
 def _read_delimited(file: TextFile, kind: Kind, config: DataConfig, extra: Sequence[str | int]) -> Rows:
@@ -241,6 +246,9 @@ def _read_parquet(location: str, config: DataConfig, extra: Sequence[str | int])
         with filesystem.open(path, "rb") as stream:
             file = pq.ParquetFile(stream)
             schema = file.schema_arrow
+            twice = twice_named(schema.names)
+            if twice is not None:
+                raise InputError(f"{location}: two columns are named {twice!r}; rename one.")
             paths = [_parquet_path(location, name, schema, key) for key, name in _column_settings(config, extra)]
             num_texts = len(config.text_columns)
             features = [None] * num_texts + [class_feature(schema, path) for path in paths[num_texts:]]
@@ -250,12 +258,25 @@ def _read_parquet(location: str, config: DataConfig, extra: Sequence[str | int])
                     table = pa.Table.from_batches([batch])
                     by_name = [(table.schema.get_field_index(schema.names[path[0]]), *path[1:]) for path in paths]
                     columns = [column_at(table, path).to_pylist() for path in by_name]
-                    rows.add_columns([named_labels(column, feature) for column, feature in zip(columns, features, strict=True)])
+                    rows.add_columns(_with_names(columns, features, rows))
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{location}: not a readable Parquet file ({error}).") from None
+        check_contents(location)
+        raise InputError(f"{location}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}).") from None
     return rows.finished()
+
+
+def _with_names(columns: Sequence[list[Any]], features: Sequence[Any], rows: Collector) -> list[list[Any]]:
+    """Return the columns of the rows that come next, with class labels by their names."""
+    named = [named_labels(column, feature) for column, feature in zip(columns, features, strict=True)]
+    for column, feature in zip(named, features, strict=True):
+        if feature is not None and (found := first_unnamed(column, feature)):
+            raise InputError(
+                f"{rows.source}, row {rows.num_rows + found[0] + 1}: the label {found[1]} has no name in the file's list of "
+                "labels; fix or remove the row."
+            )
+    return named
 
 
 def _parquet_path(location: str, name: str | int, schema: pa.Schema, key: str) -> tuple[int, ...]:
@@ -295,12 +316,14 @@ def _read_hub(location: str, split: str, config: DataConfig, extra: Sequence[str
     kinds = [None] * num_texts + [features[name] for name in wanted[num_texts:]]
     rows = Collector(f"{source} ({stem or split})", "row", config, extra)
     for batch in table.select_columns(list(dict.fromkeys(wanted))).iter(CHUNK_ROWS):
-        rows.add_columns([named_labels(batch[name], kind) for name, kind in zip(wanted, kinds, strict=True)])
+        rows.add_columns(_with_names([batch[name] for name in wanted], kinds, rows))
     return rows.finished()
 
 
 def _hub_name(source: str) -> tuple[str, str | None]:
     name, _, config_name = source.removeprefix("hf://").partition(":")
+    if not name:
+        raise InputError(f"{source}: names no dataset of the hub; write hf://owner/name.")
     return name, config_name or None
 
 

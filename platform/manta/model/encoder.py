@@ -71,6 +71,7 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
         InputError: the model cannot be found, or `max_length` exceeds its position embeddings.
     """
     result = _pretrained_config(config.pretrained)
+    _check_size(result, config.pretrained)
     check_length(result, config)
     result.num_labels = labels.num_logits
     # transformers selects the loss by this name: BCE on each logit, or cross-entropy over classes.
@@ -80,6 +81,14 @@ def load_model_config(config: ModelConfig, labels: LabelSpace) -> PretrainedConf
         # Its sparse attention begins with batches of long texts, so that an answer would depend on the texts beside it.
         result.attention_type = "original_full"
     return result
+
+
+def _check_size(encoder: PretrainedConfig, name: str) -> None:
+    """Refuse an encoder without layers or width, as a damaged `config.json` has it."""
+    width = getattr(encoder, "hidden_size", None) or getattr(encoder, "dim", None)  # DistilBERT's name is dim
+    for setting, value in (("hidden_size", width or 0), ("num_hidden_layers", getattr(encoder, "num_hidden_layers", None))):
+        if value is not None and value < 1:
+            raise InputError(f"model.pretrained: the config.json of {name} has {setting} {value}; fetch the model again.")
 
 
 def check_length(encoder: PretrainedConfig, config: ModelConfig) -> None:

@@ -39,10 +39,16 @@ def pretrained_source(name: str) -> str:
     """
     if name == "embedded":
         return str(_embedded_folder())
+    if name.startswith(("http://", "https://")):
+        raise InputError(
+            f"model.pretrained: {name} is a URL; write the model's id, such as {'/'.join(name.rstrip('/').split('/')[3:5])}."
+        )
     path = fetch(Path(name))  # a submitted job may have put it into an object store
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise InputError(f"model.pretrained: {name} has no config.json; it is not a folder in Hugging Face format.")
+            is_adapter = (path / "adapter_config.json").is_file()
+            what = "holds an adapter only; merge it into its model" if is_adapter else "is not a folder in Hugging Face format"
+            raise InputError(f"model.pretrained: {name} has no config.json; it {what}.")
         return str(path)
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1 or path.exists():
         raise InputError(f"model.pretrained: no model folder at {name}; check the path.")
@@ -89,13 +95,20 @@ def load_errors(name: str) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  # each architecture and reader has errors of its own
         if "trust_remote_code" in str(error):
             raise InputError(f"model.pretrained: {OWN_CODE.format(model=name)}") from None
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         where, advice = " from the hub or the local cache", "check the id and the network, or give a folder or `embedded`"
         if is_folder:
             where, advice = "", "fetch it again, or give another model or `embedded`"
-        raise InputError(f"model.pretrained: {name} could not be loaded{where} ({reason}); {advice}.") from None
+        raise InputError(f"model.pretrained: {name} could not be loaded{where} ({_reason(error)}); {advice}.") from None
     finally:
         constants.HF_HUB_OFFLINE = was_offline
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's message, with the next one if it ends in a colon."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing in one of its files, or unknown"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,6 +146,9 @@ def check_tracking_server() -> None:
     raise InputError(f"{said}; check the address, and the server's log.")
 
 
+NETWORK_ERROR = re.compile(r"\[Errno -?[0-9]+\] ([^'\")\]]+)")
+
+
 @contextmanager
 def store_errors(sentence: str) -> Iterator[None]:
     """Turn errors of MLflow, its database and the network in the body into a RunError of `sentence` and the error's first line."""
@@ -155,6 +159,9 @@ def store_errors(sentence: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if "Max retries exceeded" in str(error):  # the words of the HTTP client, around those of the network
+            found = NETWORK_ERROR.search(str(error))
+            reason = found[1] if found else "no connection"
         if "database is locked" in str(error):
             reason = "another process has locked its database; try again when that one is done"
         raise RunError(f"{sentence} ({reason}).") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from manta.config import nearest
@@ -14,19 +15,24 @@ MISSING = object()
 
 
 def position_of(name: str, names: Sequence[str]) -> int | None:
-    """Return the position of a column: the one of this name, or the only one of this name but for blanks around it."""
+    """Return the position of a column: the one of this name, or the only one of this name but for blanks and invisible signs."""
     if name in names:
         return names.index(name)
-    alike = [position for position, known in enumerate(names) if known.strip() == name.strip()]
+    alike = [position for position, known in enumerate(names) if _plain(known) == _plain(name)]
     return alike[0] if len(alike) == 1 else None
 
 
 def field_of(record: Mapping[str, Any], name: str) -> Any:
-    """Return a field of an object: `body`, or `data.body` for one of an inner object. `MISSING` if there is none."""
+    """Return a field of an object: `body`, or `data.body` for one of an inner object, which may be null as a whole.
+
+    `MISSING` if there is none.
+    """
     if name in record:
         return record[name]
     value: Any = record
     for part in name.split("."):
+        if value is None:
+            return None
         place = position_of(part, keys) if isinstance(value, dict) and (keys := list(value)) else None
         if place is None:
             return MISSING
@@ -45,15 +51,21 @@ def paths_of(record: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def hint(name: str, names: Iterable[str]) -> str:
     """Return the hint after an unknown column: the closest name, or all of them."""
-    known = list(names)
-    return nearest(name, known) if known else "there are none"
+    return nearest(name, list(names))
 
 
 def twice_named(names: Sequence[str]) -> str | None:
-    """Return the first name that two columns have, but for blanks around it; None if each has its own."""
+    """Return the first name that two columns have, but for blanks and invisible signs; None if each has its own."""
     seen: set[str] = set()
-    for name in names:
-        if name.strip() in seen:
-            return name.strip()
-        seen.add(name.strip())
+    for name in map(_plain, names):
+        if name in seen:
+            return name
+        seen.add(name)
     return None
+
+
+def _plain(name: str) -> str:
+    """Return a name without blanks around it and without invisible signs, such as a second byte-order mark."""
+    if name.isascii():
+        return name.strip()
+    return "".join(sign for sign in name if unicodedata.category(sign) != "Cf").strip()

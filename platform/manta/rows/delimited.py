@@ -1,4 +1,4 @@
-"""Records of CSV and TSV: fields may be quoted, and a text that holds the delimiter or a line break must be."""
+"""Records of CSV and TSV, and their writer: fields may be quoted, and a text that holds the delimiter or a line break must be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import re
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from manta.errors import InputError
 from manta.rows.columns import twice_named
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?,*\s*', re.IGNORECASE)
 """The line with which Excel names the delimiter, in front of the header."""
+BLANK_AND_QUOTE = re.compile(r'\s+"')
+ENDING = "\r\n"
 HEAD_LINES = 100
 """Lines among which the first record ends."""
 
@@ -37,8 +39,12 @@ class Heading:
 
     @property
     def remark(self) -> str:
-        """The phrase that says how the file is read; empty if its delimiter is the usual one."""
-        return f"with {DELIMITERS.get(self.delimiter, repr(self.delimiter))} between the fields" if self.is_found else ""
+        """The phrase that says how the file is read; empty if its delimiter is the usual one, and no line `sep=` names it."""
+        return (
+            f"with {DELIMITERS.get(self.delimiter, repr(self.delimiter))} between the fields"
+            if self.is_found or self.has_separator_line
+            else ""
+        )
 
 
 class Record(NamedTuple):
@@ -84,7 +90,8 @@ def find_heading(
             names.pop()
         twice = twice_named(names)
         if twice is not None:
-            raise InputError(f"{file.url}, line {1 + bool(match)}: two columns are named {twice!r}; rename one.")
+            fault = f"two columns are named {twice!r}; rename one" if twice else "two columns have no name; give each one"
+            raise InputError(f"{file.url}, line {1 + bool(match)}: {fault}.")
     return Heading(chosen, tuple(names), bool(match), has_header, chosen != usual)
 
 
@@ -138,7 +145,15 @@ def records_between(lines: Iterable[str], tape: Tape, heading: Heading, *, url: 
                 yield Record(fields, line, start, tape.offset, fault)
             start, line = tape.offset, tape.line + 1
     except csv.Error as error:
-        raise InputError(f"{url}, line {line}: not valid CSV ({error}); check the quotes.") from None
+        raise InputError(f"{url}, line {line}: not valid CSV ({_said(error)}); check the quotes.") from None
+
+
+def _said(error: csv.Error) -> str:
+    if "unexpected end" in str(error) or "never closed" in str(error):
+        return "a quote is opened and never closed"
+    if "expected after" in str(error):
+        return 'text follows a closing quote; write a quote inside a field twice, such as "say ""yes"""'
+    return str(error)
 
 
 def missing_fields(record: Record, heading: Heading) -> str | None:
@@ -152,9 +167,27 @@ def _surplus(fields: list[str], heading: Heading) -> str | None:
     if not any(field.strip() for field in fields[width:]):
         return None
     first = "header" if heading.has_header else "first row"
+    count = f"{len(fields)} fields where the {first} has {width}"
+    if any(BLANK_AND_QUOTE.match(field) for field in fields):
+        return f"{count}; a quote must be the first sign of its field, without a blank before it"
     sign = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}.get(heading.delimiter, repr(heading.delimiter))
-    return f'{len(fields)} fields where the {first} has {width}; quote a field that holds {sign}, such as "one{_shown(heading)}two"'
+    return f'{count}; quote a field that holds {sign}, such as "one{_shown(heading)}two"'
 
 
 def _shown(heading: Heading) -> str:
     return "<tab>" if heading.delimiter == "\t" else f"{heading.delimiter} "
+
+
+class _LineFeeds:
+    """A file whose lines end with a line feed, for `csv.writer`, which quotes a carriage return only if its own lines have one."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> int:
+        return self._file.write(f"{line.removesuffix(ENDING)}\n")
+
+
+def csv_writer(file: TextIO, *, delimiter: str = ",") -> Any:
+    """Return a `csv.writer` whose lines end with a line feed, and whose fields are quoted if they hold any kind of line break."""
+    return csv.writer(_LineFeeds(file), delimiter=delimiter, lineterminator=ENDING)

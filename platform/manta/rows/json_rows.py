@@ -111,8 +111,18 @@ def line_records(tape: Tape) -> Iterator[JsonRecord]:
     start = tape.offset
     for line in tape:
         if line.strip():
-            yield JsonRecord(json_row(line), tape.line, start, tape.offset)
+            row = json_row(line)
+            if tape.line == 1 and isinstance(row, str):
+                row += _first_line_advice(line)
+            yield JsonRecord(row, tape.line, start, tape.offset)
         start = tape.offset
+
+
+def _first_line_advice(line: str) -> str:
+    """Return what to do with a file whose first line starts a value of several lines, as the end of a sentence; else nothing."""
+    if line.lstrip().startswith("["):
+        return "; an array of objects belongs into a file that ends in .json"
+    return "; write each object on one line, or all as one array" if line.strip() == "{" else ""
 
 
 def array_records(content: bytes, *, url: str) -> Iterator[JsonRecord]:
@@ -128,6 +138,9 @@ def array_records(content: bytes, *, url: str) -> Iterator[JsonRecord]:
         yield record
         end = record.end
     rest = content[end + (end == opening) :].lstrip(BLANKS)
+    if re.match(rb",\s*\]", rest):
+        at = content.count(b"\n", 0, end) + 1
+        raise InputError(f"{url}, line {at}: a comma follows the last object of the array; remove it.")
     if not rest.startswith(b"]"):
         raise InputError(f"{url}: the array is not closed; the file is cut, or a quote or bracket is missing.")
     if rest[1:].strip(BLANKS):

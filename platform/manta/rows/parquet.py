@@ -110,3 +110,14 @@ def named_labels(values: list[Any], feature: Any) -> list[Any]:
     if "feature" not in feature:
         return values
     return [None if value is None else named_labels(value, feature["feature"]) for value in values]
+
+
+def first_unnamed(values: list[Any], feature: Any) -> tuple[int, Any] | None:
+    """Return the first of some labels, after `named_labels`, whose number has no name, with its index; None if each has one."""
+    inner = feature.get("feature") if isinstance(feature, dict) else feature[0] if isinstance(feature, list) and feature else None
+    if not (isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")):
+        rows = (
+            (index, first_unnamed(row, inner)) for index, row in enumerate(values) if inner is not None and isinstance(row, list)
+        )
+        return next(((index, found[1]) for index, found in rows if found), None)
+    return next(((index, value) for index, value in enumerate(values) if isinstance(value, int)), None)

@@ -6,10 +6,12 @@ import codecs
 import gzip
 import io
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from manta.errors import InputError
+from manta.rows.contents import check_contents, looks_western
 from manta.storage.urls import open_filesystem
 
 if TYPE_CHECKING:
@@ -119,6 +121,12 @@ class _Utf8Stream(io.RawIOBase):
             text = decoder.decode(content, final=not content)
         except UnicodeDecodeError as error:
             raise _not_this(error, self._encoding, num_lines=self._num_lines) from None
+        except UnicodeError:  # of UTF-16 and UTF-32, whose mark says in which order bytes stand
+            name = self._encoding
+            missing = (
+                f"line 1: the mark of {NAMES.get(name, name)} at the start is missing (without one it is {name}-le or {name}-be)"
+            )
+            raise _NotThisEncodingError(missing) from None
         self._num_lines += text.count("\n")
         return text.encode()
 
@@ -173,13 +181,14 @@ def reading_notes(url: str, *remarks: str) -> tuple[str, ...]:
 def read_text(url: str, read: Callable[[TextFile], T], *, encoding: str = "auto", advice: str = ADVICE) -> T:
     """Return what `read` makes of a file. Its encoding is the given one, or with `auto` found.
 
-    It is UTF-8, or what a mark at the start says. If the bytes are not UTF-8, it is Windows-1252 where all bytes are characters of
-    it; `read` is then called once more. `advice` ends the sentence about a file that is neither.
+    It is UTF-8, or what a mark at the start says. If the bytes are not UTF-8, it is Windows-1252 where that gives words of a
+    western language; `read` is then called once more. `advice` ends the sentence about a file that is neither.
 
     Raises:
-        InputError: the file cannot be decoded; the message names the line.
+        InputError: the file cannot be decoded, or is no text; the message names the line.
         OSError: the file cannot be read.
     """
+    check_contents(url)
     file = TextFile(url, _marked(url, advice) if encoding == "auto" else codecs.lookup(encoding).name)
     try:
         return read(file)
@@ -205,21 +214,26 @@ def _marked(url: str, advice: str) -> str:
 def _check_cp1252(url: str, *, fault: str, advice: str) -> None:
     """Refuse a file that is not UTF-8 and may not be Windows-1252 either.
 
-    That is one with bytes that Windows-1252 does not have, or of which more than a few bytes are characters of UTF-8.
+    That is one with bytes that Windows-1252 does not have, of which more than a few bytes are characters of UTF-8, or which read
+    as Windows-1252 is no western language, such as Russian in Windows-1251 or Chinese in GBK.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     num_wrong = num_right = 0
+    marked = Counter[bool]()
     with TextFile(url).open() as stream:
         for block in _blocks(stream):
             if not NOT_IN_CP1252.isdisjoint(block):
                 raise InputError(f"{url}, {fault}; {advice}.")
             text = decoder.decode(block)
+            marked += looks_western(block.decode("cp1252"))
             if not text.isascii():
                 wrong = sum("\udc80" <= character <= "\udcff" for character in text)
                 num_wrong += wrong
                 num_right += sum(not character.isascii() for character in text) - wrong
     if num_right * 10 > num_wrong:
         raise InputError(f"{url}, {fault}, but other bytes of the file are; {advice}.")
+    if marked[False] > marked[True]:
+        raise InputError(f"{url}, {fault}, and as Windows-1252 the letters make no words; {advice}.")
 
 
 def _blocks(stream: io.BufferedReader) -> Iterable[bytes]:

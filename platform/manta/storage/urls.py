@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from manta.errors import InputError
+from manta.errors import InputError, MantaError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import fsspec
 
 
@@ -32,6 +35,8 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     import fsspec
 
+    if "\0" in url:
+        raise InputError(f"{url!r}: no path or URL holds a null character; remove it.")
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
@@ -39,3 +44,26 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except ValueError as error:
         raise InputError(f"{url}: not a path or URL that can be read ({error}).") from None
     return filesystem, str(path)
+
+
+def unreadable(url: str, error: Exception) -> InputError:
+    """Return the error about a file that cannot be read, with the first line of the reason."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(f"{url}: cannot be read ({reason}).")
+
+
+@contextmanager
+def remote_errors(url: str) -> Iterator[None]:
+    """Make one sentence of what the client of an object store or a web server raises. Paths and OS errors are left as they are.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        yield
+    except (MantaError, OSError):
+        raise
+    except Exception as error:
+        if "://" not in url:
+            raise
+        raise unreadable(url, error) from None

@@ -86,7 +86,7 @@ class FeedbackRequest(Body):
     correction: Annotated[
         OneOrSeveral, Field(description="The right label, which may be the same; for a multilabel model a list, perhaps empty.")
     ]
-    version: Annotated[int, Field(ge=1, description="The version that answered.")]
+    version: Annotated[int, Field(ge=1, le=2**31 - 1, description="The version that answered.")]
 
 
 def classify_request(config: ServeConfig) -> type[ClassifyRequest]:

@@ -101,6 +101,11 @@ def invalid(errors: Sequence[ErrorDetails]) -> ApiProblem:
         "string_pattern_mismatch": "The text has no visible character, or holds a NUL character.",
         "string_too_long": f"The text has more than {context.get('max_length')} characters, which is the limit for one text.",
         "string_type": "This is not a text; give a string.",
+        "model_type": "This is not an object; give one in braces."
+        if field
+        else "The body is not a JSON object; give one in braces.",
+        "list_type": "This is not a list; give one in brackets.",
+        "too_short": f"This list has too few entries; the fewest are {context.get('min_length')}.",
     }
     if kind == "too_long":
         most, what = context["max_length"], context["field_type"].lower()

@@ -281,6 +281,23 @@ def test_a_csv_row_with_other_fields_than_the_header_is_kept_and_not_classified(
     assert [row["error"] for row in rows] == ["", *wrong, ""]
 
 
+def test_a_column_without_a_name_and_lone_carriage_returns_come_back_in_csv(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text(",text\n" + "".join(f'{number},"my\rcard {number}"\n' for number in range(12)), newline="")
+    predict_here(path, tmp_path / "out.csv", predictor)
+    rows = rows_in(tmp_path / "out.csv")
+    assert [(row[""], row["text"]) for row in rows] == [(str(number), f"my\rcard {number}") for number in range(12)]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_bytes_that_are_not_utf8_are_their_rows_fault(predictor: Predictor, tmp_path: Path, ending: str) -> None:
+    texts = pa.array([b"my card", b"\xff\xfe", b"my parcel"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts, "note": texts}), tmp_path / "in.parquet")
+    predict_here(tmp_path / "in.parquet", tmp_path / f"out.{ending}", predictor)
+    errors = [row["error"] or None for row in rows_in(tmp_path / f"out.{ending}")]
+    assert errors == [None, "the text holds bytes that are not UTF-8", None]
+
+
 def test_columns_of_json_have_a_type_where_their_values_agree(predictor: Predictor, small_chunks: None, tmp_path: Path) -> None:
     rows = [
         {"text": text, "number": row, "mixed": row, "list": [row], "half": 2**60 + 1 if row < 7 else 1}
@@ -480,10 +497,13 @@ def broken(folder: Path, name: str) -> Path:
         ("cut.parquet", "cut.parquet: not a readable Parquet file"),
         ("bytes.csv", "bytes.csv, line 2: byte 0xfc is not UTF-8; save the file as UTF-8."),
         ("bytes.jsonl", "bytes.jsonl, line 2: byte 0xfc is not UTF-8; save the file as UTF-8."),
-        ("rows.jsonl", 'rows.jsonl, line 1: expected an object such as {"text": "…"}; no row of the file can be read.'),
+        (
+            "rows.jsonl",
+            "an array of objects belongs into a file that ends in .json; no row of the file can be read.",
+        ),
         ("cut.json", "cut.json: the array is not closed; the file is cut, or a quote or bracket is missing."),
         ("cut.csv.gz", "cut.csv.gz: cannot be read (not a complete gzip file"),
-        ("quote.csv", "quote.csv, line 3: not valid CSV (unexpected end of data); check the quotes."),
+        ("quote.csv", "quote.csv, line 3: not valid CSV (a quote is opened and never closed); check the quotes."),
         ("column.csv", "column.csv: no column 'text' (--text); did you mean texts?"),
         ("twice.csv", "twice.csv, line 1: two columns are named 'text'; rename one."),
         ("header.csv", "header.csv: no rows"),

@@ -37,7 +37,9 @@ GPT2 = {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions"
 T5 = {"vocab_size": 60, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2}
 
 
-def tried(folder: Path, kind: str, architecture: dict[str, Any], *, pad_id: int = 0, **settings: Any) -> str:
+def tried(
+    folder: Path, kind: str, architecture: dict[str, Any], *, pad_id: int = 0, fill: float | None = None, **settings: Any
+) -> str:
     """The result for an encoder of random weights, large enough to make each token count."""
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(getattr(transformers, f"{kind}Config")(**architecture))
@@ -45,9 +47,11 @@ def tried(folder: Path, kind: str, architecture: dict[str, Any], *, pad_id: int 
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.1)
+            if fill is not None:
+                parameter.fill_(fill)
     model.save_pretrained(folder)
     generator = np.random.default_rng(0)
-    rows = [generator.integers(6, 60, length).tolist() for length in (5, 9, 12, 20)]
+    rows = [[2, *generator.integers(6, 60, length).tolist()] for length in (4, 8, 11, 19)]
     sample = TokenSample(rows, np.array([0, 1, 2, 0]), pad_id, len(rows))
     return try_encoder(ModelConfig.model_validate({"pretrained": str(folder), "max_length": 32} | settings), THREE, sample)
 
@@ -97,3 +101,14 @@ def test_an_encoder_that_pads_on_the_left_is_refused_for_what_padding_changes(tm
 def test_an_encoder_of_convolutions_is_warned_of_with_the_figure(tmp_path: Path) -> None:
     convolutions = SMALL | {"embedding_size": 32, "conv_kernel_size": 3, "num_groups": 1, "head_ratio": 1}
     assert re.search(r"by [0-4]\.\d% of the largest: an answer depends a little", tried(tmp_path, "ConvBert", convolutions))
+
+
+def test_an_encoder_whose_logits_tell_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"gives logits that are no numbers \(NaN or infinite\); its weights are damaged; give another"
+    ):
+        tried(tmp_path / "nan", "Bert", SMALL, fill=float("nan"))
+    with pytest.raises(InputError, match="gives the same logits whatever the text"):
+        tried(tmp_path / "zero", "Bert", SMALL, fill=0.0)
+    with pytest.raises(InputError, match="gives the same logits whatever the text; it is a decoder"):
+        tried(tmp_path / "decoder", "Bert", SMALL | {"is_decoder": True})

@@ -85,6 +85,8 @@ def test_the_interval_is_wilson_s(num_right: int, num_rows: int) -> None:
     theirs = binomtest(num_right, num_rows).proportion_ci(confidence_level=0.95, method="wilson")
     assert wilson_interval(num_right, num_rows) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
     assert wilson_interval(0, 0) == (0.0, 1.0)
+    assert {wilson_interval(0, rows)[0] for rows in range(1, 300)} == {0.0}
+    assert {wilson_interval(rows, rows)[1] for rows in range(1, 300)} == {1.0}
 
 
 def test_slices_by_length_column_and_pattern() -> None:

@@ -67,6 +67,8 @@ def test_a_target_precision_that_no_share_can_be_is_refused(value: object) -> No
 def test_the_earlier_name_of_fast_formats_is_read() -> None:
     assert not RegistryConfig.model_validate({"onnx": False}).fast_formats
     assert RegistryConfig.model_validate({"onnx": True}) == RegistryConfig()
+    with pytest.raises(ValidationError, match=r"registry\.onnx is the earlier name of registry\.fast_formats, which is given, too"):
+        RegistryConfig.model_validate({"onnx": True, "fast_formats": False})
 
 
 def test_a_guarantee_without_a_target_is_refused() -> None:

@@ -199,6 +199,10 @@ def test_every_wrong_setting_has_its_line(experiment: Path) -> None:
         ),
         (MINIMAL + "train: {class_weights: {a: yes}}", "train.class_weights: YAML reads the value as true"),
         (
+            MINIMAL + "tune: {space: {yes: {choice: [1]}}}",
+            "tune.space: YAML reads the name True as true (yes and on, too); quote it",
+        ),
+        (
             MINIMAL + "on: 1",
             "the experiment: YAML reads the name of a setting as true (yes and on, too); quote it or remove it",
         ),
@@ -208,6 +212,47 @@ def test_no_type_of_yaml_counts_as_another(experiment: Path, text: str, message:
     experiment.write_text(text)
     assert refused(experiment).startswith((f"{experiment}:1: name", f"{experiment}:{text.count(chr(10)) + 1}: "))
     assert message in refused(experiment)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model:", "model has no value; give one, or remove the line."),
+        ("model: bert", "model: 'bert' is wrong: expected settings of its own, each on a line below it."),
+        ("tune: {space: [train.seed]}", "expected names with their values, such as {name: value}. Searched settings"),
+        ("train: {class_weights: [1, 2]}", "train.class_weights: [1, 2] is wrong: expected names with their values"),
+        ("serve: {allowed_hosts: api}", "serve.allowed_hosts: 'api' is wrong: expected a list, such as [a, b]."),
+        ("registry: {model: a b}", "registry.model: 'a b' is wrong: it has a character that is not allowed"),
+        ("train:\n  learning_rate: 0,001", "train.learning_rate: '0,001' is wrong: write a point instead of the comma."),
+        ("storage: ''", "storage: it is empty; give a value, or leave the setting out"),
+        ("storage: s3:/bucket/runs", "storage 's3:/bucket/runs' has one slash after the colon; write s3://bucket/runs"),
+        ("model: {pretrained: ' '}", "model.pretrained: it is empty"),
+    ],
+)
+def test_a_wrong_value_is_said_in_the_words_of_yaml(experiment: Path, text: str, message: str) -> None:
+    experiment.write_text(f"{MINIMAL}{text}\n")
+    assert message in refused(experiment)
+
+
+@pytest.mark.parametrize("name", ["validation", "test", "behaviour"])
+def test_an_empty_location_is_not_the_folder_of_the_yaml(experiment: Path, name: str) -> None:
+    experiment.write_text(f"name: x\ndata:\n  train: rows.csv\n  {name}: ''\n")
+    assert f"{experiment}:4: data.{name}: it is empty; give a value, or leave the setting out" in refused(experiment)
+
+
+def test_of_very_many_wrong_settings_the_first_are_told(experiment: Path) -> None:
+    experiment.write_text(MINIMAL + "".join(f"k{number}: 1\n" for number in range(500)))
+    lines = refused(experiment).splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == f"{experiment}: 480 more settings are wrong"
+
+
+def test_a_setting_merged_from_another_section_has_its_own_line(experiment: Path) -> None:
+    experiment.write_text(f"{MINIMAL}train: &t\n  num_epochs: 2\n  seed: 1\ntune:\n  <<: *t\n  seed: -2\n")
+    message = refused(experiment)
+    start = MINIMAL.count("\n")
+    assert f"{experiment}:{start + 2}: unknown setting tune.num_epochs" in message
+    assert f"{experiment}:{start + 6}: tune.seed: -2 is wrong" in message
 
 
 def test_a_time_stays_text_and_a_switch_stays_a_switch(experiment: Path) -> None:
@@ -342,10 +387,10 @@ def test_a_folder_is_no_config(tmp_path: Path) -> None:
     [
         (b"name: x\ndata: {train: [}\n", ":2: not valid YAML"),
         (b"name: x\n\tdata: 1\n", ":2: not valid YAML"),
-        (b"- name\n", "found list"),
-        (b"", "found NoneType"),
-        (b"just words\n", "found str"),
-        (b"name: \xff\n", "cannot be read"),
+        (b"- name\n", "found a list"),
+        (b"", "found nothing"),
+        (b"just words\n", "found one text"),
+        (b"name: x\nstorage: caf\xe9\n", ", line 2: byte 0xe9 is not UTF-8; save the file as UTF-8."),
         (b"name: 2024-13-45\n", ":1: not valid YAML (month must be in 1..12; quote it)"),
     ],
     ids=["bracket", "tab", "list", "empty", "words", "bytes", "impossible-date"],

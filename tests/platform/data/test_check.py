@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -39,6 +40,7 @@ def rows(*pairs: tuple[Any, Any]) -> Rows:
         (False, "false"),
         ({"name": " billing ", "id": 3}, "billing"),
         ({"name": 3}, "3"),
+        (Decimal("3.0"), "3"),
     ],
 )
 def test_words_and_integers_are_labels(label: Any, name: str) -> None:
@@ -75,6 +77,7 @@ def test_texts_that_cannot_be_read_are_refused_with_the_line(text: Any, message:
         (float("nan"), "the label is missing"),
         (1.5, "1.5 is not a word or an integer"),
         (float("inf"), "inf is not a word or an integer"),
+        (1e300, "1e+300 is not a word or an integer"),
         ({"id": 3}, "{'id': 3} is not a word or an integer"),
         ("\ud83d", "'\\ud83d' is not a word or an integer"),
         ("\u200b\u2060", "the label is missing"),

@@ -38,6 +38,13 @@ def loaded(location: str, **settings: Any) -> tuple[tuple[str, ...], list[str]]:
         ("caf\u00e9", "cafe\u0301"),
         ("too late", "too\u00a0late", "too  late"),
         ("straße", "STRASSE"),
+        ("late", "'late'"),
+        ("love \u2764", "love \u2764\ufe0f"),
+        ("e-mail", "e\u2013mail", "e\u2011mail"),
+        ("don't know", "don\u2019t know"),
+        ("\u0130ade", "iade"),
+        ("care", "c\u0430r\u0435"),
+        ("late", "late\x07"),
     ],
 )
 def test_labels_that_only_look_different_are_named_and_can_be_merged(tmp_path: Path, forms: tuple[str, ...]) -> None:
@@ -58,6 +65,8 @@ def test_each_form_can_be_told_apart_in_the_sentence(tmp_path: Path) -> None:
     _, (warning,) = loaded(written(tmp_path / "train.csv", ["caf\u00e9", "cafe\u0301", "tea"] * 6))
     assert "'caf\\xe9' (6 rows), 'cafe\\u0301' (6 rows)" in warning
     _, (warning,) = loaded(written(tmp_path / "train.csv", ["thé", "Thé", "ham", "ham\u200b"] * 6))
+    _, (cyrillic,) = loaded(written(tmp_path / "train.csv", ["care", "c\u0430re", "tea"] * 6))
+    assert "'care' (6 rows), 'c\\u0430re' (6 rows)" in cyrillic
     assert "'thé' (6 rows), 'Thé' (6 rows); 'ham' (6 rows), 'ham\\u200b' (6 rows)" in warning
 
 
@@ -98,3 +107,8 @@ def test_words_for_missing_values_are_counted(tmp_path: Path) -> None:
     assert "may stand for a missing value: 'NA' (1 row), 'None' (2 rows), 'nan' (1 row), 'null' (1 row)" in warning
     _, (warning,) = loaded(written(tmp_path / "labels.csv", ["a", "NA"] * 5))
     assert warning == "labels that may stand for a missing value: 'NA' (5 rows); remove these rows if they do."
+
+
+def test_labels_between_quotes_that_csv_does_not_know_are_warned_of(tmp_path: Path) -> None:
+    _, (warning,) = loaded(written(tmp_path / "train.csv", ["'spam'", "'ham'"] * 6))
+    assert warning.startswith("each label has quotes that belong to it, such as 'spam': in CSV, only double quotes")

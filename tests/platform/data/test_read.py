@@ -373,6 +373,12 @@ def test_hub_labels_come_by_name_one_or_several(monkeypatch: pytest.MonkeyPatch)
         ("a.json", '[{"text": "a", "label": "x"}, ', "a.json: the array is not closed"),
         ("a.json", '[{"text": "a", "label": "x"}] {}', "a.json: something follows the array"),
         ("a.json", '{"data": [\n{"text": "a", "label": "x"}]}', "line 1: not valid JSON"),
+        ("a.json", '{\n"text": "a"\n}', "column 1); write each object on one line, or all as one array."),
+        ("a.json", '[{"text": "a", "label": "x"},\n]', "a.json, line 1: a comma follows the last object of the array; remove it"),
+        ("a.jsonl", '[{"text": "a", "label": "x"}]', "an array of objects belongs into a file that ends in"),
+        ("a.csv", 'text,label\na, "b, c"\n', "line 2: 3 fields where the header has 2; a quote must be the"),
+        ("a.csv", 'text,label\n"say \\"yes\\", now",b\n', 'line 2: not valid CSV (text follows a closing quote; write'),
+        ("a.csv", "text,,label,,x\na,,b,,\n", "line 1: two columns have no name; give each one."),
         ("a.csv.gz", gzip.compress(CSV.encode() * 100)[:60], "a.csv.gz: cannot be read (not a complete gzip file"),
         ("a.csv.gz", CSV, "a.csv.gz: cannot be read (Not a gzipped file"),
     ],
@@ -407,7 +413,7 @@ ODD = "text;label\nGröße, é;delivery\nsecond;billing\n"
         ("a.csv", ODD.replace(";", "\t"), "with tabs between the fields"),
         ("a.csv", ODD.replace(";", "|"), "with vertical bars between the fields"),
         ("a.csv", "sep=;\r\n" + ODD, "with semicolons between the fields"),
-        ("a.csv", "sep=,\n" + ODD.replace("ße,", "ße").replace(";", ","), None),
+        ("a.csv", "sep=,\n" + ODD.replace("ße,", "ße").replace(";", ","), "with commas between the fields"),
         ("a.csv", ODD.encode("utf-16"), "as UTF-16 and with semicolons between the fields"),
         ("a.tsv", b"\xfe\xff" + ODD.replace(";", "\t").encode("utf-16-be"), "as UTF-16"),
         ("a.csv", ODD.encode("cp1252"), "as Windows-1252 and with semicolons between the fields"),
@@ -447,7 +453,7 @@ def test_delimiter_and_encoding_can_be_given(read: Callable[..., Rows]) -> None:
         read("a.csv", "text,label\nfür,x\n".encode("latin-1"), encoding="ascii")
 
 
-@pytest.mark.parametrize("setting", [{"delimiter": "ab"}, {"delimiter": '"'}, {"encoding": "klingon"}])
+@pytest.mark.parametrize("setting", [{"delimiter": "ab"}, {"delimiter": '"'}, {"encoding": "klingon"}, {"encoding": "idna"}])
 def test_a_delimiter_or_encoding_that_is_none_is_refused(setting: dict[str, str]) -> None:
     (name,) = setting
     with pytest.raises(ValidationError, match=rf"data\.{name} is "):

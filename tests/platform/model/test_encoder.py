@@ -207,6 +207,30 @@ def test_a_relative_path_is_no_hub_id(name: str) -> None:
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     assert f"{tmp_path} has no config.json" in refused(config_of(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert f"{tmp_path} has no config.json; it holds an adapter only" in refused(config_of(tmp_path))
+
+
+def test_a_url_is_no_hub_id() -> None:
+    with pytest.raises(InputError, match=r"is a URL; write the model's id, such as google-bert/bert-base-uncased\."):
+        pretrained_source("https://huggingface.co/google-bert/bert-base-uncased/tree/main")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 0}, "has hidden_size 0"),
+        ({"num_hidden_layers": 0}, "has num_hidden_layers 0"),
+        ({"hidden_size": "32"}, r"Validation error for field 'hidden_size': TypeError: .* expected int"),
+        ({"hidden_act": "none"}, r"'none' is missing in one of its files, or unknown\)"),
+    ],
+)
+def test_a_config_that_cannot_be_is_one_sentence(tiny_model: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    content = json.loads((tiny_model / "config.json").read_text()) | change
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        build_model(config_of(tmp_path / "model"), BINARY)
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "owner/nothing"])

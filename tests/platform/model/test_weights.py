@@ -60,3 +60,24 @@ def test_a_damaged_index_is_named(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps([]))
     assert "model.safetensors.index.json is damaged" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"weight_map": {"a": "x.safetensors"}},
+        {"weight_map": {"a": 5}, "metadata": {}},
+        {"weight_map": {"a": "../x"}, "metadata": {}},
+    ],
+)
+def test_an_index_that_names_no_files_of_the_folder_is_damaged(folder: Path, content: dict[str, object]) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    assert "model.safetensors.index.json is damaged" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "<html>"])
+def test_a_damaged_description_is_named(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    assert refused(folder) == f"model.pretrained: {folder / name} is damaged: it holds no JSON object; fetch the model again."

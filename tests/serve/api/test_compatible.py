@@ -114,7 +114,7 @@ def test_a_text_that_may_not_be_cut_is_refused_if_it_is_too_long(models: dict[st
     ("body", "status", "error"),
     [
         ({"inputs": " "}, 422, "inputs: The text has no visible character"),
-        ({"inputs": []}, 422, "inputs: List should have at least 1 item"),
+        ({"inputs": []}, 422, "inputs: This list has too few entries; the fewest are 1."),
         ({"inputs": ["a", "b", "c"]}, 422, "inputs: This list has more than 2 entries"),
         ({"inputs": [["a"], ["b", 3]]}, 422, "inputs.1.1: This is not a text"),
         ({"inputs": [["a"], "b"]}, 422, "inputs.1: "),
@@ -123,7 +123,7 @@ def test_a_text_that_may_not_be_cut_is_refused_if_it_is_too_long(models: dict[st
         ({"inputs": "a", "raw_scores": "yes"}, 422, "raw_scores: "),
         ({"inputs": "a", "truncation_direction": "left"}, 422, "truncation_direction: "),
         ({"text": "a"}, 422, "inputs: This field is missing."),
-        ([], 422, "Input should be a valid dictionary"),
+        ([], 422, "The body is not a JSON object; give one in braces."),
     ],
 )
 def test_errors_have_the_form_of_text_embeddings_inference(

@@ -194,6 +194,19 @@ def test_faulty_requests_are_told_what_is_wrong(client: TestClient, body: str | 
     assert error["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("null", "The body is not a JSON object; give one in braces."),
+        ('{"texts": "one"}', "This is not a list; give one in brackets."),
+        ('{"texts": []}', "This list has too few entries; the fewest are 1."),
+    ],
+)
+def test_a_body_of_the_wrong_form_is_told_in_the_words_of_json(client: TestClient, body: str, message: str) -> None:
+    response = client.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+    assert response.json()["error"]["message"] == message
+
+
 def test_texts_with_anything_to_see_are_answered(client: TestClient) -> None:
     seen = ["\u200bx", "\U0001f468\u200d\U0001f469", "\u05d0\u200f", "\u0915\u094d\u200d", "?", "\ufeff\u4f60", "\U0001fae9"]
     assert len(client.post("/v1/classify", json={"texts": seen}).json()["predictions"]) == len(seen)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.errors import InputError
 from manta.rows.columns import MISSING, field_of, paths_of
-from manta.rows.delimited import delimited_records, find_heading, missing_fields
+from manta.rows.delimited import csv_writer, delimited_records, find_heading, missing_fields
 from manta.rows.json_rows import json_line, json_records
 from manta.rows.parquet import column_at, path_of, paths_in, text_values
 from manta.rows.text_file import GZIP, KINDS, Tape, TooLargeError, kind_of, read_text, reading_notes
@@ -209,9 +208,9 @@ def write_rows(file: RowFile, path: Path, *, added: Sequence[dict[str, Any]]) ->
     if file.kind in (".csv", ".tsv"):
         with path.open("w", encoding="utf-8", newline="") as target:
             columns = [*file.columns, *renamed.values()]
-            writer = csv.DictWriter(target, columns, delimiter=file.delimiter, lineterminator="\n", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv_writer(target, delimiter=file.delimiter)
+            writer.writerow(columns)
+            writer.writerows([row.get(column, "") for column in columns] for row in rows)
     elif file.kind == ".json":
         path.write_bytes(b"[\n" + b",\n".join(json_line(row).rstrip(b"\n") for row in rows) + b"\n]\n")
     else:

@@ -57,7 +57,8 @@ def wilson_interval(num_right: int, num_rows: int) -> tuple[float, float]:
     share, square = num_right / num_rows, NORMAL_95**2
     middle = (share + square / (2 * num_rows)) / (1 + square / num_rows)
     reach = math.sqrt(share * (1 - share) / num_rows + square / (4 * num_rows**2)) * NORMAL_95 / (1 + square / num_rows)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    # Rounding would put a bound of 0 or 1 a little inside, and slices without a mistake below the share of all rows.
+    return 0.0 if num_right == 0 else middle - reach, 1.0 if num_right == num_rows else middle + reach
 
 
 def checked_patterns(pairs: Sequence[str]) -> dict[str, re.Pattern[str]]:

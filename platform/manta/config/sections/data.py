@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from manta.config.label_names import fault_of
-from manta.config.sections.section import Section
+from manta.config.sections.section import Section, not_blank
 
+NO_ENCODINGS_OF_FILES = {
+    "idna",
+    "punycode",
+    "undefined",
+    "unicode-escape",
+    "unicode_escape",
+    "raw-unicode-escape",
+    "raw_unicode_escape",
+}
 AUTO_VALIDATION_FRACTION = 0.1
 
 
@@ -55,7 +65,7 @@ class DataConfig(Section):
     also the semicolon, tab or vertical bar if the text and label columns are found only with it; the run says so."""
     encoding: Annotated[str, Field(min_length=1)] = "auto"
     """The encoding of text files, such as latin-1. `auto` is UTF-8, UTF-16 if the file starts with a byte order mark, or
-    Windows-1252 if the bytes are not UTF-8; the run says so."""
+    Windows-1252 if the bytes are not UTF-8 and its letters make words; the run says so."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
     """Share of the training rows (between 0 and 1) that is set aside, class by class, if no validation rows are given. A class with
     too few rows stays in training, and the run names it. `auto` is a tenth. Below 500 training rows, or below 2,000 with fewer
@@ -67,6 +77,11 @@ class DataConfig(Section):
     behaviour: str | None = None
     """A YAML file with behaviour tests, which `manta evaluate` and the gate run. Bundled samples have their own. A relative path is
     relative to the YAML file."""
+
+    @field_validator("train", "validation", "test", "feedback", "corrections", "behaviour")
+    @classmethod
+    def _no_blank(cls, value: str | None) -> str | None:
+        return not_blank(value)
 
     @field_validator("text", mode="before")
     @classmethod
@@ -93,8 +108,11 @@ class DataConfig(Section):
     @classmethod
     def _known_encoding(cls, value: str) -> str:
         try:
-            "".encode(value if value != "auto" else "utf-8")
-        except LookupError:
+            name = codecs.lookup(value if value != "auto" else "utf-8").name
+            "".encode(name)
+            if name in NO_ENCODINGS_OF_FILES:
+                raise LookupError
+        except (LookupError, UnicodeError):
             raise ValueError(f"data.encoding is {value!r}, which is unknown; give one such as utf-8, latin-1 or utf-16") from None
         return value
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from manta.config.sections.section import Section
+from manta.config.sections.section import Section, not_blank
 
 TaskName = Literal["auto", "binary", "multiclass", "multilabel"]
 
@@ -45,6 +45,11 @@ class ModelConfig(Section):
     """Number of first layers that stay as pretrained. The embeddings below them then stay, too."""
     lora: LoraSettings | None = None
     """Adapters instead of full fine-tuning, such as {rank: 8}. They are merged into the finished model. null: all weights learn."""
+
+    @field_validator("pretrained")
+    @classmethod
+    def _no_blank(cls, value: str) -> str | None:
+        return not_blank(value)
 
     @model_validator(mode="after")
     def _lora_freezes_already(self) -> ModelConfig:

@@ -62,7 +62,11 @@ class RegistryConfig(Section):
     @classmethod
     def _read_earlier_name(cls, value: Any) -> Any:
         """Read the config of a run of an earlier version, which calls `fast_formats` `onnx`."""
-        if not isinstance(value, dict) or "onnx" not in value or "fast_formats" in value:
+        if isinstance(value, dict) and "onnx" in value and "fast_formats" in value:
+            raise ValueError(
+                "registry.onnx is the earlier name of registry.fast_formats, which is given, too; remove registry.onnx"
+            )
+        if not isinstance(value, dict) or "onnx" not in value:
             return value
         return {("fast_formats" if name == "onnx" else name): item for name, item in value.items()}
 
