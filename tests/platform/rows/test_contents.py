@@ -41,7 +41,7 @@ def read(folder: Path, name: str, content: bytes, **settings: Any) -> Rows:
         ("a.jsonl", POINTER, "a.jsonl: is a Git LFS pointer"),
         ("a.csv.gz", POINTER, "a.csv.gz: is a Git LFS pointer"),
         ("a.parquet", POINTER, "a.parquet: is a Git LFS pointer"),
-        ("a.csv", gzip.compress(b"text,label\na,b\n"), "a.csv: is compressed with gzip; let its name end in .gz"),
+        ("a.csv", gzip.compress(b"text,label\na,b\n", mtime=0), "a.csv: is compressed with gzip; let its name end in .gz"),
         ("a.csv", b"PK\x03\x04\x14\x00", "a.csv: is a zip archive or an Excel workbook"),
         ("a.tsv", b"\xd0\xcf\x11\xe0\xa1\xb1", "a.tsv: is an Excel workbook; save the sheet as CSV"),
         ("a.json", parquet(pa.table({"text": ["a"]})), "a.json: is a Parquet file; let its name end in .parquet"),
