@@ -7,8 +7,9 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 ARGS ?=
-# Two test processes, each with a Ray cluster of its own: most of a tiny training waits for one process or another.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
+# Two test processes, each with a Ray cluster of its own: most of a tiny training waits for one process or another. Files keep their order,
+# as the first folders take longest.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test test-fast test-faults check lock bench bench-data bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots pictures reference docs clean
 
