@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-
-if TYPE_CHECKING:
-    pass
 
 
 def compute_deterministically(wanted: bool) -> None:
