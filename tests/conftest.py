@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next one: most of a tiny run's time
+# Two threads of an operation wait for each other, which takes long where two test processes share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What a busy machine does not let answer, Ray takes for dead: a node (its driver, the test session, ends with it) and a proxy.
 os.environ.setdefault("RAY_health_check_timeout_ms", "120000")
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
@@ -205,6 +207,7 @@ def ray_cluster(object_store: dict[str, str], node_cache: Path) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**object_store, "MANTA_CACHE": str(node_cache)}.items():
             patch.setenv(name, value)
+        patch.delenv("OMP_NUM_THREADS", raising=False)  # Ray gives each worker the threads of its CPUs
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
