@@ -31,7 +31,7 @@ demo: install ## Tune, register, serve and open the page on the bundled messages
 test: install ## Run every test but those that kill processes
 	$(BIN)/python -m pytest -m "not faults" $(SIDE_BY_SIDE) $(ARGS)
 
-test-fast: install ## Run the tests that need no Ray cluster, tracking server or browser: about four minutes
+test-fast: install ## Run the tests that need no Ray cluster, tracking server or browser: about three minutes
 	$(BIN)/python -m pytest -m "not ray and not server and not page and not faults and not slow" $(SIDE_BY_SIDE) $(ARGS)
 
 test-faults: install ## Run the tests that interrupt and kill processes
