@@ -48,7 +48,7 @@ OF_FULL = (
     *("train.learning_rate", "train.layer_decay", "train.num_epochs", "train.early_stopping", "train.batch_size"),
     *("train.weight_decay", "train.label_smoothing", "train.focal_gamma"),
 )
-"""Settings of the learning itself that only the method full reads."""
+"""Settings that the method full reads, and linear and contrastive do not."""
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
 """The factors by which the default search goes below and above the rule's learning rate."""
 SEARCHED_DROPOUT = (0.0, 0.4)

@@ -70,7 +70,7 @@ class Window:
     squares: float
     """Sum of the squared confidences."""
     labels: Sequence[int]
-    """How often each label was answered; not read for a multilabel model."""
+    """Number of answers with each label; not read for a multilabel model."""
     num_out: int = 0
     """Answers to texts out of scope."""
 

@@ -72,7 +72,7 @@ class LabelSets(BaseModel):
 
 
 class ScopeAnswer(BaseModel):
-    """How often texts that are in scope are marked as out of scope."""
+    """Shares of in-scope texts that are marked as out of scope."""
 
     loss: Annotated[float, Field(description="Share of such texts that may be marked, by the setting.")]
     test_loss: Annotated[float | None, Field(description="Share of the test rows that are marked.")]

@@ -218,7 +218,7 @@ class Attempt:
 def fitted(
     embeddings: dict[str, Floats], targets: dict[str, Targets], config: ExperimentConfig, data: TokenizedData
 ) -> LinearModel:
-    """Return the regression of all training rows, with logits of rows that it has not seen. Its seconds are 0.
+    """Return the regression of all training rows, with logits of rows that it has not seen. The caller adds the seconds.
 
     If no row can be held out, the strength is the usual one, and there are no such logits.
     """

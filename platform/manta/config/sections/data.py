@@ -55,7 +55,7 @@ class DataConfig(Section):
     """New names of labels, such as {refund: billing, spam: null}. Labels with the same new name are merged, rows of a label with
     null are left out. Of several labels a row, only this one is left out. The files of the rows stay as they are."""
     long_texts: Literal["cut", "windows"] = "cut"
-    """Part that is read of a text with more than `model.max_length` tokens. `cut`: its start. `windows`: all of it, in windows that
+    """Reading of texts with more than `model.max_length` tokens. `cut`: only the start. `windows`: the whole text, in windows that
     overlap by a quarter; the text's logits are the mean of theirs. Each epoch of a fine-tuning reads the next window of a text. An
     answer takes as many times as long as its text has windows."""
     header: bool = True
