@@ -137,7 +137,7 @@ def auroc_lines(results: list[Result]) -> list[str]:
 
 
 def caught_lines(results: list[Result]) -> list[str]:
-    """Return table lines: at each `registry.scope_loss`, the share of rows in scope that is lost and of rows out of scope that is caught."""
+    """Return table lines: at each `registry.scope_loss`, the share of in-scope rows lost and of other rows caught."""
     heads = " | ".join(f"{loss}: lost | caught" for loss in LOSSES)
     lines = [f"| set | out of scope | accuracy in scope | {heads} |", f"|{' --- |' * (3 + 2 * len(LOSSES))}"]
     for (case, kind), rows in _means(results).items():

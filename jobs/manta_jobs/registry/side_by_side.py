@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manta.behaviour.run import BehaviourResult, load_suite, run_suite
+from manta.behaviour.run import load_suite, run_suite
 from manta.errors import InputError
 from manta.inference.formats import WEIGHTS_FILE
 from manta.inference.predictor import Predictor
@@ -115,15 +115,8 @@ def behaviour_pairs(both: SideBySide) -> list[BehaviourPair]:
             run_suite(load_suite(path, labels=predictor.labels), predictor, texts=both.rows.texts).tests
             for predictor in both.predictors
         )
-    return [BehaviourPair(old.name, _failed_cases(old, new)) for old, new in zip(before, after, strict=True)]
-
-
-def _failed_cases(*results: BehaviourResult) -> npt.NDArray[np.bool_]:
-    """Return `(cases, results)`: true where a case failed. The same suite and rows give every model the same cases."""
-    failed = np.zeros((results[0].num_cases, len(results)), dtype=bool)
-    for column, result in enumerate(results):
-        failed[list(result.failed), column] = True
-    return failed
+    both_failed = [(old, np.array([old.failed, new.failed], dtype=np.int64).T) for old, new in zip(before, after, strict=True)]
+    return [BehaviourPair(old.name, old.num_cases, failed) for old, failed in both_failed]  # the same cases for both models
 
 
 def measured_costs(both: SideBySide) -> Costs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.resources
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -67,6 +68,8 @@ class Case:
 
     text: Text
     changed: Text | None = None
+    template: Text | None = None
+    """The template of the suite that gave the text; None for a row of the data."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class BehaviourResult:
     kind: str
     num_cases: int
     failed: tuple[int, ...]
-    """Positions of the cases that failed."""
+    """Number of failed cases of each template, in the order of the suite; of a test on rows, 1 or 0 for each row."""
     allowed: float
     """The largest share of cases that may fail."""
     failures: tuple[Failure, ...]
@@ -102,7 +105,7 @@ class BehaviourResult:
     @property
     def num_failed(self) -> int:
         """Number of cases that failed."""
-        return len(self.failed)
+        return sum(self.failed)
 
     @property
     def failure_rate(self) -> float:
@@ -179,10 +182,13 @@ class Suite:
             raise InputError(f"{self.where(test)}: {{{error.args[0]}}} is no list of the suite (it has {known}).") from None
         if is_change:
             sides = [{field: choices[side] for field, choices in inline.items()} for side in (0, 1)]
-            cases = [Case(filled(text, values | sides[0]), filled(text, values | sides[1])) for text, values in drawn]
+            cases = [Case(filled(text, values | sides[0]), filled(text, values | sides[1]), text) for text, values in drawn]
         else:
             texts = [filled(text, values) for text, values in drawn]
-            cases = [Case(text, self._changed(test, text, number, generator)) for number, text in enumerate(texts)]
+            cases = [
+                Case(text, self._changed(test, text, number, generator), template)
+                for number, (text, (template, _)) in enumerate(zip(texts, drawn, strict=True))
+            ]
         same = next((case.text for case in cases if case.changed == case.text), None)
         if same is not None:
             raise InputError(f"{self.where(test)}: the change leaves {shown(same)} as it is; give another text.")
@@ -276,9 +282,11 @@ def run_suite(suite: Suite, predictor: PredictsTexts, *, texts: Sequence[Text] =
 
 def _result(test: AnyTest, cases: list[Case], answers: Mapping[Text, BehaviourAnswer]) -> BehaviourResult:
     found = [_failure(test, case, answers) for case in cases]
-    failures = {position: failure for position, failure in enumerate(found) if failure is not None}
-    shown_failures = tuple(failures.values())[:MOST_FAILURES_SHOWN]
-    return BehaviourResult(test.name, test.kind, len(cases), tuple(failures), test.max_failures, shown_failures)
+    failed: Counter[object] = Counter()
+    for position, (case, failure) in enumerate(zip(cases, found, strict=True)):
+        failed[position if case.template is None else case.template] += failure is not None
+    shown_failures = tuple(failure for failure in found if failure is not None)[:MOST_FAILURES_SHOWN]
+    return BehaviourResult(test.name, test.kind, len(cases), tuple(failed.values()), test.max_failures, shown_failures)
 
 
 def _failure(test: AnyTest, case: Case, answers: Mapping[Text, BehaviourAnswer]) -> Failure | None:

@@ -76,8 +76,10 @@ class BehaviourPair:
     """The cases of one behaviour test that fail, for both models."""
 
     test: str
-    failed: npt.NDArray[np.bool_]
-    """True where the model fails the case, champion and candidate side by side, `(cases, 2)`."""
+    num_cases: int
+    failed: npt.NDArray[np.int64]
+    """Number of failed cases of each template, champion and candidate side by side, `(templates, 2)`. A row of the data counts as
+    a template of one case."""
 
 
 @dataclass(frozen=True)
@@ -237,11 +239,10 @@ def _calibration_line(champion: Answers, candidate: Answers, differences: Values
 
 
 def _behaviour_line(test: BehaviourPair, *, gate: GateConfig) -> GateLine:
-    """Compare a failure rate. A rise is significant by McNemar's test on the cases, as for the rows of a class."""
-    num_cases = len(test.failed)
-    before, after = test.failed.mean(axis=0) if num_cases else (0.0, 0.0)
-    lost = int((~test.failed[:, 0] & test.failed[:, 1]).sum())
-    gained = int((test.failed[:, 0] & ~test.failed[:, 1]).sum())
+    """Compare a failure rate. A rise is significant by a sign test on the templates, whose cases stand and fall together."""
+    before, after = test.failed.sum(axis=0) / max(test.num_cases, 1)
+    lost = int((test.failed[:, 1] > test.failed[:, 0]).sum())
+    gained = int((test.failed[:, 1] < test.failed[:, 0]).sum())
     rise, chance = float(after - before), mcnemar(lost, gained)
     is_rise = rise > gate.max_behaviour_rise + 1e-9
     passed = not (is_rise and chance <= 1 - gate.confidence)
@@ -252,7 +253,7 @@ def _behaviour_line(test: BehaviourPair, *, gate: GateConfig) -> GateLine:
         candidate=float(after),
         bound=f"≤ {points(gate.max_behaviour_rise)}, or by chance",
         passed=passed,
-        sentence=f"{test.test}: {after:.1%} of its {num_cases} cases fail, {points(rise)}{unsure}.",
+        sentence=f"{test.test}: {after:.1%} of its {test.num_cases} cases fail, {points(rise)}{unsure}.",
     )
 
 

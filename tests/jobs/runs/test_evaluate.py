@@ -34,7 +34,10 @@ SUBJECT = Subject("desk", 3, "/models/desk", "rows.csv", "2026-01-01T00:00:00+00
 FAILURE = Failure("a <b>", ("x",), "A <B>", ("y",), "x", 0.9, 0.2, "the same answer")
 BEHAVIOUR = SuiteResult(
     "behaviour.yaml",
-    (BehaviourResult("capitals", "invariance", 4, (1,), 0.1, (FAILURE,)), BehaviourResult("fine", "direction", 4, (), 0.0, ())),
+    (
+        BehaviourResult("capitals", "invariance", 4, (1, 0), 0.1, (FAILURE,)),
+        BehaviourResult("fine", "direction", 4, (0, 0), 0.0, ()),
+    ),
 )
 ROWS = "text,label,country\nmy parcel is late,delivery,FR\nthe invoice card,billing,DE\nwhere is my parcel,delivery,FR\n"
 

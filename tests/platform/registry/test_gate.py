@@ -146,12 +146,12 @@ def test_behaviour_latency_and_size_have_their_bounds() -> None:
 
 
 def failed_cases(test: str, num_cases: int, *, before: int, after: int) -> BehaviourPair:
-    """The first `before` cases fail for the champion, the first `after` for the candidate."""
+    """The first `before` cases fail for the champion, the first `after` for the candidate; each case has its own template."""
     cases = np.arange(num_cases)
-    return BehaviourPair(test, np.column_stack([cases < before, cases < after]))
+    return BehaviourPair(test, num_cases, np.column_stack([cases < before, cases < after]).astype(np.int64))
 
 
-def test_a_few_cases_of_a_small_behaviour_test_do_not_veto_but_a_significant_rise_does() -> None:
+def test_a_few_templates_of_a_behaviour_test_do_not_veto_but_a_significant_rise_does() -> None:
     pair = simulated_pair(3000, gain=0.03, seed=2)
     verdict = verdict_of(pair, behaviour=[failed_cases("typos", 8, before=0, after=4)])
     assert verdict.passed
@@ -161,6 +161,8 @@ def test_a_few_cases_of_a_small_behaviour_test_do_not_veto_but_a_significant_ris
     assert failing(verdict) == ["behaviour: typos"]
     assert verdict.failing[0].sentence == "typos: 62.5% of its 8 cases fail, +62.50 points."
     assert verdict_of(pair, behaviour=[failed_cases("typos", 1000, before=0, after=40)]).passed
+    one_of_two = BehaviourPair("posted", 16, np.array([[0, 8], [0, 0]]))
+    assert verdict_of(pair, behaviour=[one_of_two]).passed
 
 
 def test_a_few_slow_texts_on_a_busy_machine_do_not_veto() -> None:

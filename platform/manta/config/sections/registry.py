@@ -23,7 +23,7 @@ class GateConfig(Section):
     than five test rows never refuses a version."""
     max_behaviour_rise: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest rise in the failure rate of any behaviour test; 0.05 is five more of 100 cases. Only a statistically significant
-    rise counts, so a test with fewer than five cases never refuses a version."""
+    rise counts, by template: a test with fewer than five templates never refuses a version. A row of the data is one, too."""
     max_ece_increase: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Largest rise in the expected calibration error. With a higher error, probabilities are further from the truth."""
     max_latency_ratio: Annotated[float, Field(gt=0)] = 1.5
