@@ -139,11 +139,18 @@ def test_templates_give_every_combination_or_as_many_as_asked_for() -> None:
 def test_an_invariance_test_counts_changed_answers(tmp_path: Path) -> None:
     suite = suite_of(tmp_path, invariance("upper_case", texts=["good", "Bad", "fine"], max_failures=0.4))
     result = run_suite(suite, Rule(lambda text: 0.9 if text == "good" else 0.2)).tests[0]
-    assert (result.num_cases, result.num_failed, result.passed) == (3, 1, True)
+    assert (result.num_cases, result.num_failed, result.failed, result.passed) == (3, 1, (1, 0, 0), True)
     failure = result.failures[0]
     assert (failure.text, failure.changed, failure.labels, failure.changed_labels) == ("good", "GOOD", ("good",), ("bad",))
     assert (failure.watched, failure.score, failure.expected) == ("good", 0.9, "the same answer")
     assert failure.changed_score == pytest.approx(0.2)
+
+
+def test_failures_are_counted_by_template(tmp_path: Path) -> None:
+    test = {"name": "plain", "kind": "minimum_functionality", "label": "good", "texts": ["{x} works", "{x} fails", "all is well"]}
+    suite = suite_of(tmp_path, test, lists={"x": ["it", "this", "that"]})
+    result = run_suite(suite, Rule(lambda text: 0.2 if "fails" in text else 0.9)).tests[0]
+    assert (result.num_cases, result.failed) == (7, (0, 3, 0))
 
 
 def test_a_tolerance_looks_at_the_probability_and_not_at_the_answer(tmp_path: Path) -> None:
