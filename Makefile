@@ -7,8 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 ARGS ?=
-# Two test processes, each with a Ray cluster of its own: most of a tiny training waits for one process or another. Files keep their order,
-# as the first folders take longest.
+# Two test processes for the tests without Ray. Files keep their order, as the first folders take longest.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test test-fast test-faults check lock bench bench-data bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots pictures reference docs clean
@@ -28,8 +27,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install ## Tune, register, serve and open the page on the bundled messages (ARGS=--once to stop after the check)
 	$(BIN)/manta demo $(ARGS)
 
-test: install ## Run every test but those that kill processes
-	$(BIN)/python -m pytest -m "not faults" $(SIDE_BY_SIDE) $(ARGS)
+test: install ## Run every test but those that kill processes; those on the Ray cluster last, as a connected process trains on it
+	$(BIN)/python -m pytest -m "not faults and not ray" $(SIDE_BY_SIDE) $(ARGS)
+	$(BIN)/python -m pytest -m "ray and not faults" $(ARGS)
 
 test-fast: install ## Run the tests that need no Ray cluster, tracking server or browser: about three minutes
 	$(BIN)/python -m pytest -m "not ray and not server and not page and not faults and not slow" $(SIDE_BY_SIDE) $(ARGS)

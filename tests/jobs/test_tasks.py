@@ -1,4 +1,4 @@
-"""Several labels a row, and text pairs: from files through real Ray Train workers to a model that plain transformers loads."""
+"""Several labels a row, and text pairs: from files through a training to a model that plain transformers loads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE_SCREEN = 24
 
 
 def experiment(data: Path, model: Path, *, data_settings: dict[str, Any], task: str, **train_settings: Any) -> ExperimentConfig:
-    settings = {"method": "full", "num_workers": 2, "batch_size": 16, "cpus_per_worker": 1}
+    settings = {"method": "full", "num_workers": 1, "batch_size": 16, "cpus_per_worker": 1}
     return ExperimentConfig.model_validate(
         {
             "name": "tiny",
@@ -45,7 +45,7 @@ def experiment(data: Path, model: Path, *, data_settings: dict[str, Any], task: 
 
 @pytest.mark.timeout(400)
 def test_a_multilabel_run_learns_and_leaves_its_thresholds(
-    ray_cluster: None, several_labels: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    several_labels: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = experiment(
         several_labels,
@@ -132,9 +132,7 @@ def check_end(end: str, *, uncertain: str) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_run_on_text_pairs_tells_the_texts_apart(
-    ray_cluster: None, text_pairs: Path, tiny_model: Path, own_storage: Path
-) -> None:
+def test_a_run_on_text_pairs_tells_the_texts_apart(text_pairs: Path, tiny_model: Path, own_storage: Path) -> None:
     config = experiment(
         text_pairs, tiny_model, data_settings={"text": ["before", "after"]}, task="auto", learning_rate=3e-3, num_epochs=5
     )

@@ -44,7 +44,7 @@ def tickets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -
 
 
 @pytest.mark.timeout(900)
-def test_the_guide_does_what_it_says(ray_cluster: None, tickets: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_guide_does_what_it_says(tickets: None, capsys: pytest.CaptureFixture[str]) -> None:
     known: dict[str, Any] = {}
     for number, block in enumerate(BLOCKS):
         exec(compile(block, f"{GUIDE.name}, block {number + 1}", "exec"), known)  # noqa: S102  # the guide's own code
