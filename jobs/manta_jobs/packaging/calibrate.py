@@ -8,29 +8,19 @@ from manta.inference.answer_profile import profile_of
 from manta.inference.artifact import ModelArtifact, with_calibration
 from manta.inference.calibration import calibrate, figures_on
 from manta.inference.estimated_accuracy import answer_sums
-from manta_jobs.packaging.outputs_on_cluster import outputs_on_cluster
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from manta.config import RegistryConfig
     from manta.data import Split
     from manta.labels import Floats, Targets
 
 
-def calibrate_artifact(
-    artifact: ModelArtifact, split: Split, *, logits: Floats | None, config: RegistryConfig, console: Console
-) -> ModelArtifact:
-    """Return the artifact with its calibration, label thresholds and answer profile in its manifest.
+def calibrate_artifact(artifact: ModelArtifact, split: Split, *, logits: Floats, config: RegistryConfig) -> ModelArtifact:
+    """Return the artifact with its calibration, label thresholds and answer profile in its manifest, by the split's `logits`.
 
-    An artifact that an interrupted run calibrated is returned unchanged. The split must be the validation rows: calibrating on the
-    test rows would make their scores too good. Cross-validated rows bring their `logits` `(rows, outputs)`; for other rows the
-    model computes them.
+    The split must be the validation rows, or the cross-validated training rows: calibrating on the test rows would make their
+    scores too good.
     """
-    if artifact.manifest.calibration is not None:
-        return artifact
-    if logits is None:
-        logits = outputs_on_cluster(artifact, split, console=console)
     labels, calibration = calibrate(
         logits,
         split.targets,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from manta.inference.batches import run_batches
 from manta.inference.conversion import spread
 from manta.inference.fastest import load_format
 from manta.inference.formats import SAFETENSORS
-from manta.inference.scope import MOST_REFERENCES, References, chosen_scope, reference_rows
+from manta.inference.scope import MOST_REFERENCES, References, chosen_scope, num_references, reference_rows
 from manta.storage.object_store import fetch, store
 from manta.texts import token_ids
 from manta_jobs.cluster.connection import OneNode
@@ -24,36 +25,37 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from manta.config import RegistryConfig
     from manta.data.dataset import TextDataset
     from manta.labels import Floats
     from manta.texts import Text
 
 
-def scope_artifact(
-    artifact: ModelArtifact, dataset: TextDataset, *, config: RegistryConfig, is_frozen: bool, console: Console
-) -> ModelArtifact:
-    """Return the artifact with its scope; unchanged if it has one already, none is wanted, or no rows can choose it.
+@dataclass(frozen=True)
+class ScopeRows:
+    """The rows of a data set whose features choose a scope."""
 
-    `is_frozen` says that the encoder has not learned from the training rows. Cross-validated rows can choose only then, each by its
-    distance from the others: an encoder that has learned from a row puts it nearer to them than a new one.
+    references: list[int]
+    """Training rows."""
+    held_out: list[int]
+    """Validation rows whose distances choose. Empty for cross-validated rows: each reference's distance from the others chooses."""
+
+    @classmethod
+    def of(cls, dataset: TextDataset) -> ScopeRows:
+        """Take rows of each label for references, and validation rows at even distances."""
+        references = reference_rows(dataset.train.targets, most=num_references(len(dataset.labels.names)))
+        held_out = [] if dataset.folds is not None else spread(len(dataset.validation), count=MOST_REFERENCES)
+        return cls(references, held_out)
+
+
+def with_chosen_scope(artifact: ModelArtifact, references: Floats, held_out: Floats, *, loss: float) -> ModelArtifact:
+    """Return the artifact with the scope that the features `(rows, hidden)` of the rows of `ScopeRows` choose.
+
+    It is unchanged if there are too few rows to choose one.
     """
-    is_folded = dataset.folds is not None
-    if artifact.manifest.scope is not None or config.scope_loss is None or not dataset.has_held_out:
-        return artifact
-    if is_folded and not is_frozen:
-        return artifact
-    train, held_out = dataset.train, dataset.validation
-    kept = [train.texts[row] for row in reference_rows(train.targets)]
-    others = [] if is_folded else [held_out.texts[row] for row in spread(len(held_out), count=MOST_REFERENCES)]
-    with working(console, f"Measuring how far {len(kept) + len(others):,} rows are from each other"):
-        store(artifact.path)
-        node = OneNode()
-        features = node.run(_features_of, artifact.path, kept + others, node.num_threads)
-    references = References.of(features[: len(kept)])
-    distances = references.own_distances() if is_folded else references.distances(features[len(kept) :])
-    scope = chosen_scope(distances, loss=config.scope_loss, num_references=len(kept))
-    return artifact if scope is None else with_scope(artifact, scope, references)
+    kept = References.of(references)
+    distances = kept.distances(held_out) if len(held_out) else kept.own_distances()
+    scope = chosen_scope(distances, loss=loss, num_references=len(references))
+    return artifact if scope is None else with_scope(artifact, scope, kept)
 
 
 def with_test_loss(artifact: ModelArtifact, outputs: Floats) -> ModelArtifact:
@@ -64,8 +66,18 @@ def with_test_loss(artifact: ModelArtifact, outputs: Floats) -> ModelArtifact:
     return with_scope(artifact, scope.model_copy(update={"test_loss": float(scope.is_out(outputs[:, -1]).mean())}))
 
 
-def _features_of(path: Path, texts: Sequence[Text], num_threads: int) -> Floats:
-    """Compute the features of texts with the safetensors in this process."""
+def logits_and_features(artifact: ModelArtifact, texts: Sequence[Text], *, console: Console) -> tuple[Floats, Floats]:
+    """Compute logits `(texts, labels)` and features `(texts, hidden)` with the safetensors, on one node of the cluster."""
+    with working(console, f"Evaluating on {len(texts):,} rows"):
+        store(artifact.path)
+        node = OneNode()
+        found = node.run(_logits_and_features, artifact.path, texts, node.num_threads)
+    num_labels = len(artifact.manifest.labels)
+    return found[:, :num_labels], found[:, num_labels:]
+
+
+def _logits_and_features(path: Path, texts: Sequence[Text], num_threads: int) -> Floats:
+    """Compute logits and features, `(texts, labels + hidden)`, in this process."""
     import torch
     from transformers import AutoTokenizer
 
@@ -77,4 +89,4 @@ def _features_of(path: Path, texts: Sequence[Text], num_threads: int) -> Floats:
     forward = load_format(artifact.path, SAFETENSORS, device=device, num_threads=num_threads, features=True)
     tokenizer = AutoTokenizer.from_pretrained(artifact.path, trust_remote_code=False)
     tokens = token_ids(tokenizer, texts, max_length=manifest.max_length, long_texts=manifest.long_texts)
-    return np.asarray(run_batches(forward, tokenizer, tokens, max_length=manifest.max_length)[:, len(manifest.labels) :])
+    return np.asarray(run_batches(forward, tokenizer, tokens, max_length=manifest.max_length))

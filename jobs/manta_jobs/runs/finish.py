@@ -26,12 +26,13 @@ from manta.registry.models import ModelRegistry
 from manta.storage.object_store import discard, fetch, shown
 from manta_jobs.data.doubts import held_out_suspects
 from manta_jobs.packaging.averaging import WeightAverage, read_average
-from manta_jobs.packaging.calibrate import calibrate_artifact, with_test_figures
+from manta_jobs.packaging.calibrate import with_test_figures
 from manta_jobs.packaging.diagnosis import Fit, assess_fit, baseline_comparison, compared_with_one_worker, guessing_loss
 from manta_jobs.packaging.formats import make_formats_on_cluster
 from manta_jobs.packaging.golden import record_golden_on_cluster
+from manta_jobs.packaging.held_out import decided_by_held_out
 from manta_jobs.packaging.outputs_on_cluster import outputs_on_cluster
-from manta_jobs.packaging.scope import scope_artifact, with_test_loss
+from manta_jobs.packaging.scope import with_test_loss
 from manta_jobs.packaging.weights import plain_weights
 from manta_jobs.preflight.run import kept_preflight, usual_values
 from manta_jobs.registry.promotion import settle
@@ -41,8 +42,9 @@ from manta_jobs.runs.methods import held_out_metrics
 from manta_jobs.runs.results import TrainedModel
 from manta_jobs.training.checkpoints import kept_epoch
 from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER, load_adapted
+from manta_jobs.training.few_rows.linear import LINEAR_FOLDER
 from manta_jobs.training.tracking import CURVES_FILE, RunRecord
-from manta_jobs.training.validation import held_out_logits
+from manta_jobs.training.validation import held_out_logits, read_logits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,16 +88,9 @@ def finish(
         validation_logits = linear.logits
     else:
         raise ValueError("a run without a model cannot be finished")
-    if dataset.has_held_out:
-        artifact = calibrate_artifact(
-            artifact,
-            dataset.validation,
-            logits=validation_logits,
-            config=config.registry,
-            console=console,
-        )
-    artifact = scope_artifact(
-        artifact, dataset, config=config.registry, is_frozen=artifact.manifest.method == "linear", console=console
+    embeddings = None if linear is None or trained is not None else embeddings_of_run(prepared, method=outcome.method)
+    artifact = decided_by_held_out(
+        artifact, dataset, logits=validation_logits, embeddings=embeddings, config=config.registry, console=console
     )
     outputs = outputs_on_cluster(artifact, dataset.test, console=console)
     logits = outputs[:, : len(artifact.manifest.labels)]
@@ -261,6 +256,17 @@ def linear_artifact(
         labels=labels,
         facts=facts_of(prepared, config, method=method, held_out=held_out),
     )
+
+
+def embeddings_of_run(prepared: PreparedRun, *, method: Method) -> tuple[Floats, Floats] | None:
+    """Return the embeddings of the training and the validation rows that a linear model was fitted to, `(rows, hidden)` each.
+
+    The method `contrastive` embeds by its adapted encoder. None if the files are gone.
+    """
+    folder = prepared.folder.path / (CONTRASTIVE_FOLDER if method == "contrastive" else LINEAR_FOLDER)
+    train = read_logits(folder / "train.npy")
+    validation = train if prepared.dataset.folds is not None else read_logits(folder / "validation.npy")
+    return None if train is None or validation is None else (train, validation)
 
 
 def written_before(prepared: PreparedRun) -> ModelArtifact | None:

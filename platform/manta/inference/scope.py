@@ -27,8 +27,9 @@ UncertainReason = Literal["unsure", "out_of_scope"]
 SCOPE_FILE = "scope.safetensors"
 NEIGHBOR = 3
 """The nearest row alone may be an odd one; with more than a few, a label of few rows has none of its own left."""
-MOST_REFERENCES = 2000
-"""Most training rows whose features are kept. With 384 numbers a row in float16, they have 1.5 MB."""
+FEWEST_REFERENCES, MOST_REFERENCES, REFERENCES_PER_LABEL = 500, 2000, 40
+"""Training rows whose features are kept: 40 a label, at least 500 and at most 2,000. In float16 with 384 numbers a row, 2,000 rows
+have 1.5 MB."""
 PART_ROWS = 1024
 """Texts whose distances are computed at a time."""
 
@@ -112,7 +113,12 @@ def chosen_scope(distances: Floats, *, loss: float, num_references: int) -> Scop
     return Scope(loss=loss, beyond=beyond, num_rows=len(distances), num_references=num_references)
 
 
-def reference_rows(targets: npt.NDArray[np.integer], *, most: int = MOST_REFERENCES) -> list[int]:
+def num_references(num_labels: int) -> int:
+    """Return how many training rows are kept, if there are as many."""
+    return min(max(REFERENCES_PER_LABEL * num_labels, FEWEST_REFERENCES), MOST_REFERENCES)
+
+
+def reference_rows(targets: npt.NDArray[np.integer], *, most: int) -> list[int]:
     """Return the training rows to keep, taken in turn from the rows of each label, so that rare labels are included.
 
     `targets` are class indices `(rows,)`, or 0 and 1 `(rows, labels)`, whose combinations count as labels.

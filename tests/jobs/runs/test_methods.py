@@ -18,18 +18,21 @@ from transformers import AutoModel, AutoTokenizer
 
 from manta.config import ExperimentConfig, starting_point
 from manta.console import people_console
+from manta.data import load_dataset
 from manta.data.encode import EncodedSplit
 from manta.errors import InputError
 from manta.evaluation.metrics import classification_metrics
 from manta.inference.artifact import ModelArtifact
 from manta.inference.attribution import Attributor
 from manta.inference.predictor import Predictor
+from manta.inference.scope import References
 from manta.label_check.decisions import LabelDecision, add_decisions, text_hash
 from manta.registry.export import export_model
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
 from manta_jobs.batch_prediction import predict
 from manta_jobs.cli.show_run import show_trained, trained_result
+from manta_jobs.packaging.scope import ScopeRows, logits_and_features
 from manta_jobs.registry.promotion import promote
 from manta_jobs.runs.train import resume, train
 from manta_jobs.runs.tune import tune
@@ -202,6 +205,19 @@ def test_its_folder_says_how_to_load_it_and_holds_no_code(linear: TrainedModel) 
     }
     assert json.loads((linear.artifact.path / "config.json").read_text())["architectures"] == ["BertModel"]
     assert ModelArtifact.load(linear.artifact.path).golden() is not None
+
+
+def test_the_embeddings_of_its_training_choose_its_scope(linear: TrainedModel) -> None:
+    """They are the features that the finished model computes."""
+    scope = linear.artifact.manifest.scope
+    assert scope is not None
+    assert scope.num_rows == scope.num_references == 180
+    dataset = load_dataset(linear.config.data)
+    texts = [dataset.train.texts[row] for row in ScopeRows.of(dataset).references]
+    _, features = logits_and_features(linear.artifact, texts, console=people_console())
+    kept = References.load(linear.artifact.path).features
+    assert kept.shape == features.shape == (180, 32)
+    np.testing.assert_allclose((kept * References.of(features).features).sum(axis=1), 1, atol=1e-3)  # the cosines
 
 
 def test_its_figures_are_of_rows_that_it_was_not_fitted_to(linear: TrainedModel) -> None:

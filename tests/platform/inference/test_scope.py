@@ -59,10 +59,10 @@ def test_rare_labels_keep_their_rows() -> None:
 
 def scoped(artifact: ModelArtifact, folder: Path, texts: list[Any]) -> ModelArtifact:
     """A copy of the artifact that knows these texts only."""
-    from manta_jobs.packaging.scope import _features_of
+    from manta_jobs.packaging.scope import _logits_and_features
 
     copy = ModelArtifact.load(shutil.copytree(artifact.path, folder))
-    references = References.of(np.repeat(_features_of(copy.path, texts, 1), 3, axis=0))
+    references = References.of(np.repeat(_logits_and_features(copy.path, texts, 1)[:, len(copy.manifest.labels) :], 3, axis=0))
     scope = Scope(loss=0.02, beyond=1e-3, num_rows=99, num_references=len(references.features))
     return ModelArtifact.load(with_scope(copy, scope, references).path)
 
