@@ -44,6 +44,8 @@ class ChunkCounts(BaseModel):
     num_rows: int
     num_errors: int
     num_uncertain: int
+    num_out_of_scope: int
+    """Number of the uncertain rows that are unlike all training rows."""
     labels: dict[str, int]
     """Rows by most probable label."""
     num_bytes: int
@@ -59,6 +61,8 @@ class AnswerColumns:
     label: list[str | None]
     labels: list[list[str] | None]
     """All labels of a row; for multilabel models."""
+    label_set: list[list[str] | None]
+    """Labels of which one is right as often as `registry.set_coverage` says; for models with label sets."""
     score: list[float | None]
     uncertain: list[bool | None]
     uncertain_reason: list[UncertainReason | None]
@@ -94,6 +98,7 @@ class Classifier:
             num_rows=chunk.num_rows,
             num_errors=sum(error is not None for error in answers.error),
             num_uncertain=sum(bool(value) for value in answers.uncertain),
+            num_out_of_scope=answers.uncertain_reason.count("out_of_scope"),
             labels=dict(Counter(label for label in answers.label if label is not None)),
             num_bytes=len(content),
             seconds=time.perf_counter() - started,
@@ -106,6 +111,7 @@ class Classifier:
         columns = {
             "label": pa.array(answers.label, pa.string()),
             "labels": pa.array(answers.labels, pa.list_(pa.string())),
+            "label_set": pa.array(answers.label_set, pa.list_(pa.string())),
             "score": pa.array(answers.score, pa.float64()),
             "uncertain": pa.array(answers.uncertain, pa.bool_()),
             "uncertain_reason": pa.array(answers.uncertain_reason, pa.string()),
@@ -162,6 +168,7 @@ def answer(rows: InputRows, predictor: Predictor, text_columns: tuple[str, ...])
     return AnswerColumns(
         label=[None if item is None else item.label for item in predictions],
         labels=[None if item is None else list(item.labels) for item in predictions],
+        label_set=[None if item is None or item.label_set is None else list(item.label_set) for item in predictions],
         score=[None if item is None else item.score for item in predictions],
         uncertain=[None if item is None else item.uncertain for item in predictions],
         uncertain_reason=[None if item is None else item.uncertain_reason for item in predictions],

@@ -54,7 +54,7 @@ def _writer(partial: PartialOutput, kind: OutKind, parts: Sequence[Path]) -> Cal
     is_json = source.is_json
     rows: Callable[[Path], list[dict[str, Any]]] = _json_rows if is_json else _arrow_rows
     if kind == "csv":
-        lists = source.added_columns.get("labels")
+        lists = [source.added_columns[name] for name in source.list_columns]
         columns = [*source.columns, *source.added_columns.values()]
         return lambda some, target: _write_csv(_rows(some, rows), target, columns=columns, label_lists=lists)
     if kind == "jsonl":
@@ -112,13 +112,14 @@ def _write_jsonl(rows: Iterable[dict[str, Any]], target: Path) -> None:
         file.writelines(json_line({name: _plain(value) for name, value in row.items()}) for row in rows)
 
 
-def _write_csv(rows: Iterable[dict[str, Any]], target: Path, *, columns: Sequence[str], label_lists: str | None) -> None:
+def _write_csv(rows: Iterable[dict[str, Any]], target: Path, *, columns: Sequence[str], label_lists: Sequence[str]) -> None:
     with target.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer = csv_writer(file)
         writer.writerow(columns)
         for row in rows:
-            if label_lists is not None and row.get(label_lists) is not None:
-                row[label_lists] = LABEL_SEPARATOR.join(row[label_lists])
+            for name in label_lists:
+                if row.get(name) is not None:
+                    row[name] = LABEL_SEPARATOR.join(row[name])
             writer.writerow([csv_cell(row.get(name)) for name in columns])
 
 

@@ -24,13 +24,16 @@ from manta_jobs.batch_prediction.locate import InputFile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from manta.inference.artifact import Manifest
 
 CHUNK_ROWS = 2048
 """Rows of a chunk: enough that sorting by length leaves little padding, few enough that an interruption costs only seconds."""
 CHUNK_BYTES = 16 * 2**20
 """Size at which a chunk of text ends whatever its number of rows, so that long texts do not fill the memory."""
-ADDED_COLUMNS = ("label", "labels", "score", "uncertain", "uncertain_reason", "model_version", "error")
-"""Names in their output order; `labels` for multilabel models only."""
+ADDED_COLUMNS = ("label", "labels", "label_set", "score", "uncertain", "uncertain_reason", "model_version", "error")
+"""Names in their output order."""
+LIST_COLUMNS = ("labels", "label_set")
+"""Those with a list of labels: `labels` for multilabel models only, `label_set` for models with label sets only."""
 PREFIX = "predicted_"
 
 
@@ -62,8 +65,8 @@ class Source(BaseModel):
     """Sentences on how files are read, if not as their names promise."""
     prefix: str
     """Prefix of the added columns' names; empty unless the input has a column of such a name."""
-    is_multilabel: bool
-    """True if the model is multilabel."""
+    list_columns: tuple[str, ...]
+    """The columns of `LIST_COLUMNS` that the model's answers have."""
 
     @property
     def is_json(self) -> bool:
@@ -81,7 +84,7 @@ class Source(BaseModel):
     @property
     def added_columns(self) -> dict[str, str]:
         """Output names of the added columns, by their plain names."""
-        return {name: self.prefix + name for name in ADDED_COLUMNS if name != "labels" or self.is_multilabel}
+        return {name: self.prefix + name for name in ADDED_COLUMNS if name not in LIST_COLUMNS or name in self.list_columns}
 
 
 class Chunk(BaseModel):
@@ -132,7 +135,13 @@ class _FilePlan:
     """Text columns that no row of a JSON file has."""
 
 
-def make_plan(kind: Kind, files: Sequence[InputFile], *, text_columns: Sequence[str], is_multilabel: bool) -> Plan:
+def list_columns_of(manifest: Manifest) -> tuple[str, ...]:
+    """Return the columns of `LIST_COLUMNS` that a model's answers have."""
+    has_sets = manifest.calibration is not None and manifest.calibration.set_above is not None
+    return (*(["labels"] if manifest.task == "multilabel" else []), *(["label_set"] if has_sets else []))
+
+
+def make_plan(kind: Kind, files: Sequence[InputFile], *, text_columns: Sequence[str], list_columns: Sequence[str]) -> Plan:
     """Read through the files and cut them into chunks.
 
     Raises:
@@ -163,7 +172,7 @@ def make_plan(kind: Kind, files: Sequence[InputFile], *, text_columns: Sequence[
         text_columns=plans[0].text_columns,
         notes=tuple(note for found in plans for note in found.notes),
         prefix=_prefix(columns, files[0]),
-        is_multilabel=is_multilabel,
+        list_columns=tuple(list_columns),
     )
     return Plan(source=source, chunks=tuple(chunk.model_copy(update={"number": place}) for place, chunk in enumerate(numbered)))
 

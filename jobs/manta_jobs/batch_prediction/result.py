@@ -20,6 +20,8 @@ class BatchResult:
     """Rows that an earlier attempt had finished."""
     num_errors: int
     num_uncertain: int
+    num_out_of_scope: int
+    """Number of the uncertain rows that are unlike all training rows."""
     labels: Counter[str]
     """Rows by most probable label."""
     error_column: str
@@ -39,6 +41,7 @@ class BatchResult:
             "resumed_rows": self.num_resumed,
             "errors": self.num_errors,
             "uncertain": self.num_uncertain,
+            "out_of_scope": self.num_out_of_scope,
             "labels": dict(self.labels.most_common()),
             "rows_per_s": self.rows_per_s and round(self.rows_per_s, 2),
             "wall_s": round(self.wall_s, 1),

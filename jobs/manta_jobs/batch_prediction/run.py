@@ -25,7 +25,7 @@ from manta_jobs.batch_prediction.destination import Destination
 from manta_jobs.batch_prediction.join import join
 from manta_jobs.batch_prediction.locate import locate
 from manta_jobs.batch_prediction.partial import PartialOutput, Task, opened
-from manta_jobs.batch_prediction.plan import Plan, make_plan
+from manta_jobs.batch_prediction.plan import Plan, list_columns_of, make_plan
 from manta_jobs.batch_prediction.result import BatchResult
 from manta_jobs.batch_prediction.view import shown_rows
 from manta_jobs.batch_prediction.workers import core_remarks_in, finished_parts, fit_pool, parts_made_here
@@ -72,11 +72,10 @@ def predict(
         model_sha256=_manifest_sha256(artifact),
         model_version=model_version(artifact, version),
     )
-    is_multilabel = artifact.manifest.task == "multilabel"
 
     def plan() -> Plan:
         with working(console, f"Reading {source}"):
-            return make_plan(kind, files, text_columns=text_columns, is_multilabel=is_multilabel)
+            return make_plan(kind, files, text_columns=text_columns, list_columns=list_columns_of(artifact.manifest))
 
     with opened(destination.partial, task, make_plan=plan, start_again=overwrite) as partial:
         for note in partial.plan.source.notes:
@@ -100,6 +99,7 @@ def predict(
         num_resumed=num_resumed,
         num_errors=sum(counts.num_errors for counts in finished),
         num_uncertain=sum(counts.num_uncertain for counts in finished),
+        num_out_of_scope=sum(counts.num_out_of_scope for counts in finished),
         labels=sum((Counter(counts.labels) for counts in finished), Counter[str]()),
         error_column=partial.plan.source.added_columns["error"],
         rows_per_s=rows_per_s,

@@ -75,6 +75,8 @@ def show_predicted(result: BatchResult, console: Console) -> None:
         "not classified", f"{result.num_errors:,}" + (f" (see column {result.error_column})" if result.num_errors else "")
     )
     table.add_row("uncertain", f"{result.num_uncertain:,}")
+    if result.num_out_of_scope:
+        table.add_row("  of these out of scope", f"{result.num_out_of_scope:,} (unlike all training rows)")
     table.add_row("model", result.model_version)
     if result.rows_per_s is not None:
         table.add_row("rows/s", f"{result.rows_per_s:,.1f}")

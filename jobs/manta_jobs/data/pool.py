@@ -56,7 +56,7 @@ def read_pool(source: str, text_columns: Sequence[str]) -> Pool:
         InputError: it is missing or broken, lacks a text column, or no row has a text.
     """
     kind, files = locate(source)
-    plan = make_plan(kind, files, text_columns=text_columns, is_multilabel=False)
+    plan = make_plan(kind, files, text_columns=text_columns, list_columns=())
     reader = ChunkReader(plan.source)
     rows: list[Row] = []
     texts: list[Text] = []

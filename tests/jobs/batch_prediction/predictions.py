@@ -13,7 +13,7 @@ from manta_jobs.batch_prediction.destination import Destination
 from manta_jobs.batch_prediction.join import join
 from manta_jobs.batch_prediction.locate import locate
 from manta_jobs.batch_prediction.partial import Task, opened
-from manta_jobs.batch_prediction.plan import Plan, make_plan
+from manta_jobs.batch_prediction.plan import Plan, list_columns_of, make_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 VERSION = "desk@1"
 
 
-def plan_of(source: Path | str, *, text: tuple[str, ...] = ("text",), is_multilabel: bool = False) -> Plan:
+def plan_of(source: Path | str, *, text: tuple[str, ...] = ("text",), list_columns: tuple[str, ...] = ()) -> Plan:
     kind, files = locate(str(source))
-    return make_plan(kind, files, text_columns=text, is_multilabel=is_multilabel)
+    return make_plan(kind, files, text_columns=text, list_columns=list_columns)
 
 
 def predict_here(
@@ -42,10 +42,9 @@ def predict_here(
     kind, files = locate(str(source))
     destination = Destination(out)
     task = Task(files=files, text_columns=text, model_sha256=model, model_version=VERSION)
-    is_multilabel = predictor.labels.task == "multilabel"
 
     def plan() -> Plan:
-        return make_plan(kind, files, text_columns=text, is_multilabel=is_multilabel)
+        return make_plan(kind, files, text_columns=text, list_columns=list_columns_of(predictor.artifact.manifest))
 
     with opened(destination.partial, task, make_plan=plan, start_again=start_again) as partial:
         classifier = Classifier(partial.plan.source, predictor, VERSION)

@@ -9,25 +9,30 @@ import gzip
 import io
 import json
 import random
+import shutil
 import threading
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from manta.console import people_console
 from manta.errors import InputError, RunError
+from manta.inference.artifact import ModelArtifact, with_calibration, with_scope
 from manta.inference.predictor import Predictor
+from manta.inference.scope import References, Scope
 from manta_jobs.batch_prediction import predict
 from manta_jobs.batch_prediction.classify import MOST_CHARACTERS, Classifier
 from manta_jobs.batch_prediction.destination import Destination
 from manta_jobs.batch_prediction.locate import locate
+from manta_jobs.batch_prediction.view import show_predicted
 from manta_jobs.batch_prediction.workers import Pool, fit_pool
 
-from ...platform.conftest import finished, make_artifact, one_thread  # noqa: F401  # fixtures
+from ...platform.conftest import calibration, finished, make_artifact, one_thread  # noqa: F401  # fixtures
 from ..conftest import ran_without_cluster
 from .predictions import VERSION, plan_of, predict_here, rows_in
 
@@ -336,6 +341,35 @@ def test_a_multilabel_model_adds_all_labels(out: str, finished: dict[str, Any], 
     found = [tuple(name for name in row["labels"].split("|") if name) if out == "out.csv" else tuple(row["labels"]) for row in rows]
     assert found == wanted
     assert list(rows[0]) == ["id", "note", "text", "label", "labels", *ADDED[1:]]
+
+
+@pytest.mark.parametrize("out", ["out.csv", "out.jsonl", "out.parquet"])
+def test_a_model_with_label_sets_adds_them(
+    out: str, finished: dict[str, Any], calibration: Callable[..., Any], tmp_path: Path
+) -> None:
+    copy = ModelArtifact.load(shutil.copytree(finished["multiclass"].artifact.path, tmp_path / "model"))
+    predictor = Predictor(with_calibration(copy, calibration(set_coverage=0.95, set_above=0.3)), device="cpu")
+    predict_here(write_rows(tmp_path / "in.csv", input_rows(20)), tmp_path / out, predictor)
+    rows = rows_in(tmp_path / out)
+    wanted = [prediction.label_set for prediction in predictor.predict(texts_of(20))]
+    assert {len(labels or ()) for labels in wanted} > {1}
+    found = [tuple(row["label_set"].split("|")) if out == "out.csv" else tuple(row["label_set"]) for row in rows]
+    assert found == wanted
+    assert list(rows[0]) == ["id", "note", "text", "label", "label_set", *ADDED[1:]]
+
+
+def test_rows_out_of_scope_are_counted(finished: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = ModelArtifact.load(shutil.copytree(finished["multiclass"].artifact.path, tmp_path / "model"))
+    hidden = json.loads((copy.path / "config.json").read_text())["hidden_size"]
+    scope = Scope(loss=0.02, beyond=-1.0, num_rows=99, num_references=1)  # every distance is above it
+    with_scope(copy, scope, References(np.ones((1, hidden), dtype=np.float32)))
+    path = write_rows(tmp_path / "in.csv", input_rows(20))
+    result = predict(
+        str(copy.path), str(path), out=tmp_path / "out.csv", text_columns=["text"], overwrite=False, console=people_console()
+    )
+    assert (result.num_uncertain, result.num_out_of_scope, result.to_dict()["out_of_scope"]) == (20, 20, 20)
+    show_predicted(result, people_console())
+    assert "of these out of scope │ 20 (unlike all training rows)" in " ".join(capsys.readouterr().err.split())
 
 
 def test_pairs_read_two_columns_and_name_the_faulty_one(finished: dict[str, Any], tmp_path: Path) -> None:

@@ -146,6 +146,12 @@ def test_a_table_has_pages_and_says_which() -> None:
     assert "The row has no text." in table_page_html(ROWS, ANSWERS, Filter(), page=1)
 
 
+def test_a_table_says_why_an_answer_is_uncertain() -> None:
+    foreign = RowAnswer(("a",), 0.9, uncertain=True, is_out_of_scope=True)
+    shown = words_of(table_page_html(ROWS, [ANSWERS[0], ANSWERS[1], foreign], Filter(), page=1))
+    assert "one a 0.900 yes 2 two b 0.400 not sure 3 three a 0.900 no, unlike all training texts" in shown
+
+
 def test_the_distribution_counts_labels_and_what_is_not_sure() -> None:
     shown = words_of(distribution_html(ANSWERS))
     assert "a 1 (33%), 0 not sure" in shown

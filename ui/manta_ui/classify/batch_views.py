@@ -99,7 +99,8 @@ def _row(index: int, text: Text, answer: RowAnswer, *, said: Mapping[int, Said] 
     cut = shown if len(shown) <= LONGEST_CELL else shown[:LONGEST_CELL] + "…"
     score = Cell("", sorts_as=-1.0) if answer.score is None else Cell(f"{answer.score:.3f}", sorts_as=answer.score)
     label = Cell(answer.problem, kind="manta-wide manta-bad") if answer.problem else Cell(answer.said, kind="manta-named")
-    sure = "" if answer.problem else "not sure" if answer.uncertain else "yes"
+    unsure = "no, unlike all training texts" if answer.is_out_of_scope else "not sure"
+    sure = "" if answer.problem else unsure if answer.uncertain else "yes"
     row = [Cell(f"{index + 1:,}", sorts_as=float(index)), Cell(cut, kind="manta-wide"), label, score, Cell(sure)]
     if said is None:
         return row

@@ -35,6 +35,8 @@ class RowAnswer:
     score: float | None = None
     """Probability of the most probable label."""
     uncertain: bool = False
+    is_out_of_scope: bool = False
+    """True if it is uncertain because the text is unlike all training rows."""
     problem: str | None = None
     """The reason why it has no answer, as a sentence."""
 
@@ -131,7 +133,10 @@ def _patiently(api: ServeClient, rows: Sequence[Text], version: int) -> list[Row
             busy = error
             time.sleep(min(error.retry_after_s or 1.0, LONGEST_WAIT_S))
         else:
-            return [RowAnswer(tuple(item.labels), next(iter(item.scores.values()), None), item.uncertain) for item in answers]
+            return [
+                RowAnswer(tuple(item.labels), next(iter(item.scores.values()), None), item.uncertain, item.is_out_of_scope)
+                for item in answers
+            ]
     raise busy
 
 
