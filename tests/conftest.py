@@ -208,7 +208,6 @@ def ray_cluster(object_store: dict[str, str], node_cache: Path) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**object_store, "MANTA_CACHE": str(node_cache)}.items():
             patch.setenv(name, value)
-        patch.delenv("OMP_NUM_THREADS", raising=False)  # Ray gives each worker the threads of its CPUs
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
