@@ -277,6 +277,37 @@ def test_it_says_what_decisions_did_and_how_many_labels_look_wrong(
     assert "12 of 180 training rows may be wrongly labeled; manta data check desk.yaml lists them." in said
 
 
+def test_a_new_label_starts_from_a_few_rows_on_the_champions_encoder(tiny_model: Path, tmp_path: Path) -> None:
+    """As docs/how-to.md says: no other training of the encoder, and the gate compares the labels that both versions have."""
+    known, new = rows_of(["delivery", "billing"], 200), rows_of(["account"], 48, seed=3)
+    storage = {"storage": str(tmp_path / "storage")}
+    test = rows_of(["delivery", "billing"], 80, seed=4)
+    before = experiment(
+        write_csv(tmp_path / "before.csv", known),
+        tiny_model,
+        method="full",
+        learning_rate=3e-3,
+        num_epochs=3,
+        data={"validation_fraction": 0.1, "test": str(write_csv(tmp_path / "test.csv", test))},
+    )
+    champion = train(before.with_values(storage), console=people_console())
+    more = experiment(
+        write_csv(tmp_path / "more.csv", [*known, *new[:8]]),
+        champion.artifact.path,
+        class_weights="balanced",
+        data={"test": str(write_csv(tmp_path / "more-test.csv", [*test, *new[8:]]))},
+    )
+    model = train(more.with_values(storage), console=people_console())
+    report = json.loads(model.run.report_path.read_text())
+    assert report["per_class"]["account"]["rows"] == 40
+    assert report["per_class"]["account"]["recall"] >= 0.9
+    assert report["metrics"]["accuracy"] >= 0.9
+    verdict = promote(ModelRegistry(Storage(tmp_path / "storage")), model.version, allow_equal=True, dry_run=True).verdict
+    assert verdict is not None
+    assert verdict.num_rows == 80
+    assert {line.name for line in verdict.lines} >= {"accuracy", "McNemar"}
+
+
 def test_the_gate_compares_two_of_them(linear: TrainedModel) -> None:
     assert linear.promotion.action == "first"
     registry = ModelRegistry(Storage.resolve(linear.config.storage))
