@@ -10,7 +10,7 @@ ARGS ?=
 # Two test processes for the tests without Ray. Files keep their order, as the first folders take longest.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test test-fast test-faults check lock bench bench-data bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots pictures reference docs clean
+.PHONY: help install demo test test-alone test-cluster test-fast test-faults check lock bench bench-data bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots pictures reference docs clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,8 +27,12 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install ## Tune, register, serve and open the page on the bundled messages (ARGS=--once to stop after the check)
 	$(BIN)/manta demo $(ARGS)
 
-test: install ## Run every test but those that kill processes; those on the Ray cluster last, as a connected process trains on it
+test: test-alone test-cluster ## Run every test but those that kill processes
+
+test-alone: install ## Run those that need no Ray cluster, in two processes
 	$(BIN)/python -m pytest -m "not faults and not ray" $(SIDE_BY_SIDE) $(ARGS)
+
+test-cluster: install ## Run those on the Ray cluster, in one process: connected to a cluster, it trains there
 	$(BIN)/python -m pytest -m "ray and not faults" $(ARGS)
 
 test-fast: install ## Run the tests that need no Ray cluster, tracking server or browser: about three minutes

@@ -23,7 +23,6 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report wa
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What a busy machine does not let answer, Ray takes for dead: a node (its driver, the test session, ends with it) and a proxy.
 os.environ.setdefault("RAY_health_check_timeout_ms", "120000")
-os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")  # a driver exits without a word after it
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 
 WORDS = {
