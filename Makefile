@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 ARGS ?=
-# Two test processes for the tests without Ray. Files keep their order, as the first folders take longest.
+# Two test processes, for tests without Ray only: a process that is connected to a cluster trains on it, which is slower. Files keep
+# their order, as the first folders take longest.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test test-alone test-cluster test-fast test-faults check lock bench bench-data bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots pictures reference docs clean
@@ -32,7 +33,7 @@ test: test-alone test-cluster ## Run every test but those that kill processes
 test-alone: install ## Run those that need no Ray cluster, in two processes
 	$(BIN)/python -m pytest -m "not faults and not ray" $(SIDE_BY_SIDE) $(ARGS)
 
-test-cluster: install ## Run those on the Ray cluster, in one process: connected to a cluster, it trains there
+test-cluster: install ## Run those that need a Ray cluster, in one process
 	$(BIN)/python -m pytest -m "ray and not faults" $(ARGS)
 
 test-fast: install ## Run the tests that need no Ray cluster, tracking server or browser: about three minutes

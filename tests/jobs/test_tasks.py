@@ -19,7 +19,7 @@ from manta.inference.artifact import ModelArtifact
 from manta.inference.calibration import figures_on
 from manta.inference.predictor import Predictor
 from manta_jobs.cli.show_run import show_trained, shown_metrics
-from manta_jobs.packaging.held_out import decided_by_held_out
+from manta_jobs.packaging.held_out import calibrated_with_scope
 from manta_jobs.reporting.evaluation.terminal import show_evaluation
 from manta_jobs.runs.evaluate import evaluate
 from manta_jobs.runs.train import train
@@ -91,7 +91,7 @@ def test_a_multilabel_run_learns_and_leaves_its_thresholds(
     assert record.validation.num_rows == len(dataset.validation)
 
     # A resumed run leaves what it finds, whatever rows it is given.
-    again = decided_by_held_out(
+    again = calibrated_with_scope(
         model.artifact,
         dataset,
         logits=None,

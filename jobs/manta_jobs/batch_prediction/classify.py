@@ -62,7 +62,7 @@ class AnswerColumns:
     labels: list[list[str] | None]
     """All labels of a row; for multilabel models."""
     label_set: list[list[str] | None]
-    """Labels of which one is right as often as `registry.set_coverage` says; for models with label sets."""
+    """The label set of a row, most probable label first (`Prediction.label_set`); for models with label sets."""
     score: list[float | None]
     uncertain: list[bool | None]
     uncertain_reason: list[UncertainReason | None]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def calibrate_artifact(artifact: ModelArtifact, split: Split, *, logits: Floats, config: RegistryConfig) -> ModelArtifact:
-    """Return the artifact with its calibration, label thresholds and answer profile in its manifest, by the split's `logits`.
+    """Return the artifact with its calibration, label thresholds and answer profile, computed from the split's `logits`.
 
     The split must be the validation rows, or the cross-validated training rows: calibrating on the test rows would make their
     scores too good.

@@ -1,4 +1,4 @@
-"""What held-out rows decide about a finished model: its calibration and its scope, from one pass over the rows that both need."""
+"""Calibration and scope of a finished model. Held-out rows choose both, so one pass computes what both need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from manta.labels import Floats
 
 
-def decided_by_held_out(
+def calibrated_with_scope(
     artifact: ModelArtifact,
     dataset: TextDataset,
     *,
@@ -26,13 +26,13 @@ def decided_by_held_out(
     config: RegistryConfig,
     console: Console,
 ) -> ModelArtifact:
-    """Return the artifact with its calibration and, if `config` wants one and rows can choose it, its scope.
+    """Return the artifact with its calibration, and with a scope if `config` asks for one and there are enough rows.
 
-    What an interrupted run has decided is kept. `logits` `(rows, outputs)` are those of the held-out rows, `embeddings`
-    `(rows, hidden)` those of the training and of the validation rows, if the run has them; what is missing is computed.
+    A calibration or scope that an interrupted run has written is kept. `logits` `(rows, outputs)` belong to the held-out rows, and
+    `embeddings` `(rows, hidden)` to the training rows and the validation rows. Those that the run does not have are computed here.
 
-    Cross-validated rows choose a scope only by the embeddings of an encoder that has not learned from them: one that has puts them
-    nearer to each other than a new row.
+    Cross-validated rows get a scope only if the encoder has not learned from them. An encoder that has learned from a row puts it
+    nearer to the other training rows than it puts a new row.
     """
     if not dataset.has_held_out:
         return artifact

@@ -32,25 +32,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScopeRows:
-    """The rows of a data set whose features choose a scope."""
+    """The rows that a scope is chosen from, by index in their split."""
 
     references: list[int]
-    """Training rows."""
+    """Training rows whose features are kept."""
     held_out: list[int]
-    """Validation rows whose distances choose. Empty for cross-validated rows: each reference's distance from the others chooses."""
+    """Validation rows, whose distances from the references give the threshold. Empty for cross-validated rows: there, the distance
+    of each reference from the others does."""
 
     @classmethod
     def of(cls, dataset: TextDataset) -> ScopeRows:
-        """Take rows of each label for references, and validation rows at even distances."""
+        """Choose references from the rows of every label, and validation rows at even distances."""
         references = reference_rows(dataset.train.targets, most=num_references(len(dataset.labels.names)))
         held_out = [] if dataset.folds is not None else spread(len(dataset.validation), count=MOST_REFERENCES)
         return cls(references, held_out)
 
 
 def with_chosen_scope(artifact: ModelArtifact, references: Floats, held_out: Floats, *, loss: float) -> ModelArtifact:
-    """Return the artifact with the scope that the features `(rows, hidden)` of the rows of `ScopeRows` choose.
+    """Return the artifact with its scope, from the features `(rows, hidden)` of the rows that `ScopeRows` names.
 
-    It is unchanged if there are too few rows to choose one.
+    The artifact is unchanged if there are too few rows for a threshold.
     """
     kept = References.of(references)
     distances = kept.distances(held_out) if len(held_out) else kept.own_distances()
@@ -67,7 +68,7 @@ def with_test_loss(artifact: ModelArtifact, outputs: Floats) -> ModelArtifact:
 
 
 def logits_and_features(artifact: ModelArtifact, texts: Sequence[Text], *, console: Console) -> tuple[Floats, Floats]:
-    """Compute logits `(texts, labels)` and features `(texts, hidden)` with the safetensors, on one node of the cluster."""
+    """Compute logits `(texts, labels)` and features `(texts, hidden)` from the safetensors, on one node of the cluster."""
     with working(console, f"Evaluating on {len(texts):,} rows"):
         store(artifact.path)
         node = OneNode()

@@ -30,7 +30,7 @@ from manta_jobs.packaging.calibrate import with_test_figures
 from manta_jobs.packaging.diagnosis import Fit, assess_fit, baseline_comparison, compared_with_one_worker, guessing_loss
 from manta_jobs.packaging.formats import make_formats_on_cluster
 from manta_jobs.packaging.golden import record_golden_on_cluster
-from manta_jobs.packaging.held_out import decided_by_held_out
+from manta_jobs.packaging.held_out import calibrated_with_scope
 from manta_jobs.packaging.outputs_on_cluster import outputs_on_cluster
 from manta_jobs.packaging.scope import with_test_loss
 from manta_jobs.packaging.weights import plain_weights
@@ -89,7 +89,7 @@ def finish(
     else:
         raise ValueError("a run without a model cannot be finished")
     embeddings = None if linear is None or trained is not None else embeddings_of_run(prepared, method=outcome.method)
-    artifact = decided_by_held_out(
+    artifact = calibrated_with_scope(
         artifact, dataset, logits=validation_logits, embeddings=embeddings, config=config.registry, console=console
     )
     outputs = outputs_on_cluster(artifact, dataset.test, console=console)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 1000
 """Maximum number of rows of the comparison. They are taken at even distances."""
-NEIGHBOUR_ROWS = 32
+NEIGHBOUR_ROWS = 64
 """Number of these rows that are also computed alone and in another order."""
 NUM_CALIBRATION_TEXTS = 100
 """Number of training texts whose activations fix the scales of 8-bit integers."""

@@ -278,7 +278,7 @@ def test_it_says_what_decisions_did_and_how_many_labels_look_wrong(
 
 
 def test_a_new_label_starts_from_a_few_rows_on_the_champions_encoder(tiny_model: Path, tmp_path: Path) -> None:
-    """As docs/how-to.md says: no other training of the encoder, and the gate compares the labels that both versions have."""
+    """The recipe in docs/how-to.md. The gate compares both versions on the champion's test rows."""
     known, new = rows_of(["delivery", "billing"], 200), rows_of(["account"], 48, seed=3)
     storage = {"storage": str(tmp_path / "storage")}
     test = rows_of(["delivery", "billing"], 80, seed=4)

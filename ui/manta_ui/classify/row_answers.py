@@ -36,7 +36,7 @@ class RowAnswer:
     """Probability of the most probable label."""
     uncertain: bool = False
     is_out_of_scope: bool = False
-    """True if it is uncertain because the text is unlike all training rows."""
+    """True if the answer is uncertain because its text is unlike all training rows."""
     problem: str | None = None
     """The reason why it has no answer, as a sentence."""
 
