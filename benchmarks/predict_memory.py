@@ -96,7 +96,7 @@ def small_model(target: Path) -> Path:
     from transformers import BertConfig, BertForSequenceClassification
 
     from manta.config import ModelConfig
-    from manta.inference.artifact import write_artifact
+    from manta.inference.artifact_writing import write_artifact
     from manta.labels import LabelSpace
     from manta.model.encoder import load_tokenizer
 

@@ -1,7 +1,8 @@
 """Takes the README's pictures from the real page: `make pictures`, with `manta serve` and `manta ui` running.
 
-Any model will do; the pictures were made with the one of `manta demo` as champion, another candidate, and feedback turned on. Tabs
-of services that the page was not given show what to set.
+Any model will do; the pictures were made with the one of `manta demo` as champion, another candidate, `serve.feedback` and
+`serve.sample_texts` turned on, and a check of labels (`manta data check`) in the page's storage. Tabs of services that the page was
+not given show what to set.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def main() -> int:
         take(page, arguments.out / "page-batch.png")
         correct(page)
         take(page, arguments.out / "page-correct.png")
+        labels(page)
+        take(page, arguments.out / "page-labels.png")
         compare(page)
         take(page, arguments.out / "page-compare.png")
         browser.close()
@@ -103,14 +106,23 @@ def batch(page: Page, rows: Path | None) -> None:
 
 
 def correct(page: Page) -> None:
-    """Judge the two least sure rows of the file that was classified: the first as the model did, the second with another label."""
+    """Judge random texts that the service was asked, the last one with another label; if it keeps none, rows of the file."""
     page.locator("#batch-unsure").click()
-    for key in ("Enter", "2"):
+    if page.locator("#queue-random").is_visible():
+        page.locator("#queue-random").click()
+        expect(page.locator("#queue-card")).to_contain_text("Random text")
+    for key in ("Enter", "Enter", "Enter", "2"):
         row = page.locator("#queue-card .manta-queue")
         expect(row).to_be_visible()
         number = row.get_attribute("data-row")
         page.keyboard.press(key)
         expect(row).not_to_have_attribute("data-row", number or "")
+
+
+def labels(page: Page) -> None:
+    """Open the first row whose label is in doubt, if labels were checked."""
+    page.get_by_role("tab", name="Labels", exact=True).click()
+    page.wait_for_timeout(SETTLED_MS)
 
 
 def compare(page: Page) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from manta.errors import MantaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from manta.storage.folders import Storage
@@ -134,6 +134,13 @@ class FeedbackStore:
                 limit = f"{self._max_bytes} bytes are kept at most (serve.feedback_max_bytes)"
                 raise FeedbackFullError(f"there is no room for more feedback: {limit}.") from None
             raise FeedbackFullError(f"feedback cannot be kept here ({error}); tell this service's operator.") from None
+
+    def corrections(self, texts: Sequence[Text]) -> list[Said | None]:
+        """Return the right label of each text, or None if nobody gave one."""
+        with self._database() as database:
+            query = "SELECT label FROM feedback WHERE digest = ?"
+            found = [database.execute(query, (_digest(_json(text)),)).fetchone() for text in texts]
+        return [None if row is None else json.loads(row[0]) for row in found]
 
     def summary(self, *, since: datetime) -> FeedbackSummary:
         """Summarize the feedback so far. `since` must have a time zone."""

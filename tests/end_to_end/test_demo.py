@@ -91,7 +91,7 @@ def post(url: str, body: Any) -> Any:
 @pytest.mark.timeout(600)
 def test_the_api_answers_as_the_registered_model_does(demo: Demo) -> None:
     registry = ModelRegistry(Storage(demo.storage))
-    artifact = registry.fetch(registry.get("demo-support"))
+    artifact = registry.files.fetch(registry.get("demo-support"))
     logits = Predictor(artifact, device="cpu").logits(TEXTS)
     answers = post(f"{demo.api}/v1/classify", {"texts": TEXTS})["predictions"]
     names = artifact.manifest.labels

@@ -21,7 +21,7 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions
 
 from manta.cluster.ports import free_ports
 from manta.config import ServeConfig
-from manta.inference.artifact import with_golden
+from manta.inference.artifact_writing import with_golden
 from manta.inference.formats import WEIGHTS_FILE
 from manta.inference.predictor import Predictor
 from manta.labels import LabelSpace
@@ -60,7 +60,7 @@ def storage(tiny_model: Path, tmp_path: Path) -> Storage:
         first = first or artifact
         artifact = with_golden(artifact, record_golden(first if version == OTHERWISE else artifact, TEXTS))
         registry.register(artifact, run_id=tracker.run_id)
-    weights = registry.fetch(registry.get("desk", version=CORRUPT)).path / WEIGHTS_FILE
+    weights = registry.files.fetch(registry.get("desk", version=CORRUPT)).path / WEIGHTS_FILE
     weights.write_bytes(weights.read_bytes()[:-1])
     crown(storage, 1, at=datetime(2026, 1, 1, tzinfo=UTC))
     return storage
@@ -70,7 +70,9 @@ def storage(tiny_model: Path, tmp_path: Path) -> Storage:
 def expected(storage: Storage) -> Expected:
     """Answers of the two undamaged versions."""
     registry = ModelRegistry(storage)
-    predictors = {version: Predictor(registry.fetch(registry.get("desk", version=version)), device="cpu") for version in (1, 2)}
+    predictors = {
+        version: Predictor(registry.files.fetch(registry.get("desk", version=version)), device="cpu") for version in (1, 2)
+    }
     return {version: {text: predictor.predict([text])[0].scores for text in TEXTS} for version, predictor in predictors.items()}
 
 

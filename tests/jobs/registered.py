@@ -9,7 +9,8 @@ import torch
 
 from manta.config import ExperimentConfig
 from manta.data.dataset import Split, TextDataset
-from manta.inference.artifact import ModelArtifact, write_artifact
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import write_artifact
 from manta.labels import LabelSpace
 from manta.model.encoder import build_model, load_tokenizer
 from manta.registry.frozen_rows import FrozenRows

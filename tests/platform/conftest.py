@@ -72,7 +72,7 @@ def make_artifact(tiny_model: Path) -> Callable[..., Made]:
     import torch
 
     from manta.config import ModelConfig
-    from manta.inference.artifact import write_artifact
+    from manta.inference.artifact_writing import write_artifact
     from manta.model.encoder import build_model, load_tokenizer
 
     def make(

@@ -57,11 +57,13 @@ def rows(store: FeedbackStore) -> list[dict[str, Any]]:
     return [dict(zip(("text", "label", *names), value, strict=True)) for value in values]
 
 
-def api_of(tiny_model: Path, folder: Path, *, labels: LabelSpace, on: bool = True, **changed: Any) -> TestClient:
+def api_of(
+    tiny_model: Path, folder: Path, *, labels: LabelSpace, on: bool = True, sampled: bool = False, **changed: Any
+) -> TestClient:
     model = ServedModel(
         Predictor(artifact_of(tiny_model, folder / "model", labels=labels, **changed), device="cpu"), name="desk", version=3
     )
-    service = service_of(model, feedback=on)
+    service = service_of(model, feedback=on, sample_texts=sampled)
     service.feedback = store_in(folder) if on else None
     return TestClient(create_api(service))
 
@@ -291,3 +293,34 @@ def test_it_is_off_unless_turned_on(tiny_model: Path, tmp_path: Path) -> None:
     assert client.get("/v1/feedback").status_code == 403
     assert client.get("/v1/model").json()["feedback"] is False
     assert not (tmp_path / "feedback").exists()
+
+
+@pytest.mark.parametrize("kind", ["single", "pair", "multilabel"])
+def test_a_sample_of_what_was_asked_waits_for_judgments(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    several, num_texts = kind == "multilabel", 2 if kind == "pair" else 1
+    space = LabelSpace(("a", "b", "c"), "multilabel" if several else "multiclass")
+    client = api_of(tiny_model, tmp_path, labels=space, sampled=True, num_texts=num_texts)
+    assert client.get("/v1/model").json()["sample_texts"] is True
+    assert client.get("/v1/feedback/texts").json() == {"model": {"name": "desk", "version": 3}, "num_answers": 0, "texts": []}
+    texts: list[Any] = [f"text {number}" if num_texts == 1 else [f"first {number}", "second"] for number in range(5)]
+    answers = client.post("/v1/classify", json={"texts": texts}).json()["predictions"]
+    client.post("/v1/classify", json={"text": texts[0]})
+    said_of: Any = ["b"] if several else "b"
+    body = {"text": texts[1], "answer": ["a"] if several else "a", "correction": said_of, "version": 3}
+    client.post("/v1/feedback", json=body)
+    found = client.get("/v1/feedback/texts").json()
+    assert found["num_answers"] == 6
+    assert {json.dumps(item["text"]): item["prediction"] for item in found["texts"]} == {
+        json.dumps(text): answer for text, answer in zip(texts, answers, strict=True)
+    }
+    assert len(found["texts"]) == 5
+    assert [(item["text"], item["correction"]) for item in found["texts"] if "correction" in item] == [(texts[1], said_of)]
+
+
+def test_no_text_is_kept_unless_that_is_turned_on(tiny_model: Path, tmp_path: Path) -> None:
+    client = api_of(tiny_model, tmp_path, labels=LabelSpace.from_labels(["a", "b"]))
+    client.post("/v1/classify", json={"text": "hello"})
+    response = client.get("/v1/feedback/texts")
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "sample_off")
+    assert "serve.sample_texts" in response.json()["error"]["message"]
+    assert client.get("/v1/model").json()["sample_texts"] is False

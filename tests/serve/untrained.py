@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from manta.config import ModelConfig, ServeConfig
-from manta.inference.artifact import ModelArtifact, write_artifact
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import write_artifact
 from manta.model.encoder import build_model, load_model_config, load_tokenizer
 from manta_serve.answering.service import Service
 from manta_serve.batching.answer_cache import AnswerCache
 from manta_serve.batching.batcher import TextBatcher
 from manta_serve.monitoring.service_metrics import ServiceMetrics
+from manta_serve.monitoring.traffic_sample import TrafficSample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,4 +76,5 @@ def service_of(model: ServedModel, *, candidate: ServedModel | None = None, **se
     metrics = ServiceMetrics()
     batcher = TextBatcher(max_queued_texts=config.max_queued_texts, on_batch=metrics.batch)
     cache = AnswerCache(config.cached_answers) if config.cached_answers else None
-    return Service(OneModel(model, candidate), batcher, config=config, metrics=metrics, cache=cache)
+    sample = TrafficSample() if config.sample_texts else None
+    return Service(OneModel(model, candidate), batcher, config=config, metrics=metrics, cache=cache, sample=sample)

@@ -125,7 +125,11 @@ def behind(folder: Path, *, num_labels: int, encoder: Path) -> Iterator[Behind]:
     record_decisions(storage)
     record_search(storage, folder)
     record_check(storage, held_out[:40], list(labels.names))
-    with live_api(made[0], storage.root, candidate=made[1], log=folder / "api.log") as (_, api), recorded_cluster() as cluster:
+    kept = {"feedback": True, "sample_texts": True}
+    with (
+        live_api(made[0], storage.root, candidate=made[1], settings=kept, log=folder / "api.log") as (_, api),
+        recorded_cluster() as cluster,
+    ):
         yield Behind(storage, api, cluster, list(labels.names), [text for text, _ in held_out])
 
 

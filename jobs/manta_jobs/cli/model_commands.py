@@ -136,7 +136,7 @@ def export(
 
     registry = _registry()
     version = registry.find(model)
-    folder = export_model(registry.fetch(version), to=to)
+    folder = export_model(registry.files.fetch(version), to=to)
     people_console().print(f"{version} is in {folder}")
     print_result({"model": version.name, "version": version.version, "folder": str(folder)}, as_json=json)
 

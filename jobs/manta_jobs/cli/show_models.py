@@ -47,9 +47,9 @@ def describe(registry: ModelRegistry, version: RegisteredVersion) -> dict[str, A
     rows = None
     damage = None
     try:
-        frozen = registry.frozen_rows(version)
+        frozen = registry.files.frozen_rows(version)
         rows = None if frozen is None else len(frozen)
-        artifact = registry.fetch(version)
+        artifact = registry.files.fetch(version)
         files = [file for file in artifact.path.rglob("*") if file.is_file()]
         facts = {
             "task": artifact.manifest.task,

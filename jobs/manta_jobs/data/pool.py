@@ -117,7 +117,7 @@ def read_chosen(path: Path, *, is_pair: bool, decided: Mapping[str, str]) -> Cho
     try:
         found = read_pool(str(path), text_names(is_pair=is_pair))
     except InputError as error:
-        raise InputError(f"--out {path} exists already and cannot be gone on with: {error}") from None
+        raise InputError(f"--out {path} exists already and cannot be continued: {error}") from None
     if not set(ADDED) <= set(found.columns):
         raise InputError(f"--out {path} exists already and is no file of chosen rows; name another file.")
     if found.faults:

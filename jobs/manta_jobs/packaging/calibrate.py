@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from manta.inference.answer_profile import profile_of
-from manta.inference.artifact import ModelArtifact, with_calibration
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import with_calibration
 from manta.inference.calibration import calibrate, figures_on
 from manta.inference.estimated_accuracy import answer_sums
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manta.console import working
-from manta.inference.artifact import ModelArtifact, with_golden
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import with_golden
 from manta.inference.formats import CPU_FORMATS, SAFETENSORS, FormatName
 from manta.inference.golden import GOLDEN_FILE, GoldenPredictions, rounded, spread_rows
 from manta.storage.object_store import fetch, store

@@ -1,4 +1,4 @@
-"""What a finished model computes for many rows, on one node of the connected cluster."""
+"""Outputs of a finished model for many rows, computed on one node of the connected cluster."""
 
 from __future__ import annotations
 

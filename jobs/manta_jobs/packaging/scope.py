@@ -9,7 +9,8 @@ import numpy as np
 
 from manta.cluster.gpus import hide_unassigned_gpus
 from manta.console import working
-from manta.inference.artifact import ModelArtifact, with_scope
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import with_scope
 from manta.inference.batches import run_batches
 from manta.inference.conversion import spread
 from manta.inference.fastest import load_format

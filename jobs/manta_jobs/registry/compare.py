@@ -101,7 +101,7 @@ def compare_versions(registry: ModelRegistry, first: RegisteredVersion, second: 
 
 
 def _on_rows(registry: ModelRegistry, first: RegisteredVersion, second: RegisteredVersion) -> OnRows:
-    swapped = "champion" in second.aliases or registry.frozen_rows(first) is None
+    swapped = "champion" in second.aliases or registry.files.frozen_rows(first) is None
     keeper, other = (second, first) if swapped else (first, second)
     both = set_side_by_side(registry, keeper, other)
     a, b = both.answers[::-1] if swapped else both.answers

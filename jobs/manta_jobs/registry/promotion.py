@@ -83,7 +83,7 @@ def promote(
     champion = registry.with_alias(version.name, "champion")
     if champion is not None and champion.version == version.version:
         raise InputError(f"{version} is the champion already.")
-    artifact = artifact or registry.fetch(version)
+    artifact = artifact or registry.files.fetch(version)
     if champion is None and dry_run:
         return Promotion(version, None, None, None, ("There is no champion yet, so it would become that without comparison.",))
     if champion is None:
@@ -179,7 +179,7 @@ def rollback(registry: ModelRegistry, name: str) -> Promotion:
     notes: list[str] = []
     for number in reversed(line):
         version = versions.get(number)
-        if version is not None and version.version != champion.version and registry.has_artifact(version):
+        if version is not None and version.version != champion.version and registry.files.exist(version):
             return _decided(registry, Promotion(version, champion, "rolled back", None, tuple(notes)), why="")
         if number != champion.version:
             notes.append(

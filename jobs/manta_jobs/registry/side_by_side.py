@@ -69,12 +69,12 @@ def set_side_by_side(registry: ModelRegistry, champion: RegisteredVersion, candi
         InputError: one of them is gone or altered, they do not solve the same problem, or there are too few rows to compare on.
         RunError: the registry cannot be reached.
     """
-    frozen = registry.frozen_rows(champion)
+    frozen = registry.files.frozen_rows(champion)
     if frozen is None:
         raise InputError(f"{champion} was registered without its test rows, so {candidate} cannot be compared with it.")
-    artifacts = registry.fetch(champion), registry.fetch(candidate)
+    artifacts = registry.files.fetch(champion), registry.files.fetch(candidate)
     _check_same_problem(champion, candidate, artifacts, frozen)
-    of_candidate = registry.frozen_rows(candidate)
+    of_candidate = registry.files.frozen_rows(candidate)
     rows = frozen.unseen_by(frozen.seen, *([of_candidate.seen] if of_candidate else []))
     num_dropped = len(frozen) - len(rows)
     if len(rows) < MIN_ROWS:

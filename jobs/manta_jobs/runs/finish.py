@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 from manta.behaviour.run import find_suite
 from manta.console import working
 from manta.data.dataset import NUM_FOLDS
-from manta.inference.artifact import (
-    MANIFEST_FILE,
-    ModelArtifact,
-    with_card,
-    with_metrics,
-    write_artifact,
-    write_linear_artifact,
-)
+from manta.inference.artifact import MANIFEST_FILE, ModelArtifact
+from manta.inference.artifact_writing import with_card, with_metrics, write_artifact, write_linear_artifact
 from manta.model.encoder import load_model_config, load_tokenizer
 from manta.model.pooled import PooledClassifier, linear_layer, load_encoder
 from manta.registry.frozen_rows import FrozenRows

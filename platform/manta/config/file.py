@@ -31,7 +31,7 @@ PROBLEMS = {
     "string_type": "expected a text",
     "string_pattern_mismatch": "it has a character that is not allowed, or not at its start",
 }
-"""What is wrong with a value, by pydantic's type of the error, where its own words are those of Python."""
+"""Sentences about wrong values by the type of pydantic's error, in place of those that speak of Python."""
 DECIMAL_COMMA = re.compile(r"[0-9]*,[0-9]+(?:[eE][+-]?[0-9]+)?")
 _short = Repr()
 _short.maxstring = _short.maxother = 200
@@ -162,7 +162,7 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[tuple
 
 
 def _problem(item: ErrorDetails, location: list[str]) -> str:
-    """Return what is wrong with a value, in words of people who write YAML."""
+    """Return what is wrong with a value, in the terms of YAML."""
     if isinstance(item["input"], str) and DECIMAL_COMMA.fullmatch(item["input"]):
         return "write a point instead of the comma"
     section = _section_at(location[:-1])

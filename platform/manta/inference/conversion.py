@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manta.inference.artifact import ModelArtifact, with_formats
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import with_formats
 from manta.inference.batches import run_batches
 from manta.inference.fastest import load_format
 from manta.inference.formats import (

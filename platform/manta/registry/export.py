@@ -6,7 +6,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from manta.errors import InputError
-from manta.inference.artifact import CARD_FILE, MANIFEST_FILE, ModelArtifact, with_card
+from manta.inference.artifact import CARD_FILE, MANIFEST_FILE, ModelArtifact
+from manta.inference.artifact_writing import with_card
 from manta.registry.model_card import model_card
 from manta.storage.folders import written_folder
 

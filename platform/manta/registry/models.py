@@ -8,37 +8,30 @@ Inference formats may join it later; its other files never change.
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
-from manta.errors import InputError, RunError
-from manta.inference.artifact import MANIFEST_FILE, Manifest, ModelArtifact
+from manta.errors import InputError
+from manta.inference.artifact import MANIFEST_FILE, ModelArtifact
 from manta.inference.formats import FORMAT_FILES
 from manta.registry.decisions import Decision, read_decisions
-from manta.registry.frozen_rows import ROWS_FILE, FrozenRows
+from manta.registry.frozen_rows import FrozenRows
 from manta.registry.lineage import lineage_tags
 from manta.registry.tracking import PARENT_TAG, existing_database, open_mlflow, store_errors, tracking_server
+from manta.registry.version_files import ARTIFACT_FOLDER, VersionFiles, answering
 from manta.registry.versions import RegisteredVersion, Standing, is_worse
 from manta.storage import audit
-from manta.storage.folders import Storage, names_a_folder, partial_beside, write_atomically
-from manta.storage.object_store import discard
+from manta.storage.folders import Storage, names_a_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"
 ALIASES = (CHAMPION, CANDIDATE)
-ARTIFACT_FOLDER = "model"
-FROZEN_FOLDER = "frozen"
 RELOAD_TAG = "manta.reload"
 # MLflow reports a missing alias, and a name that no model can have, as an invalid parameter.
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
@@ -59,8 +52,8 @@ class ModelRegistry:
         store = open_mlflow(storage)
         self.uri = store.uri
         self._storage = storage
-        self._is_local = store.is_local
         self._client = store.client
+        self.files = VersionFiles(store, storage)
 
     def register(self, artifact: ModelArtifact, *, run_id: str, frozen: FrozenRows | None = None) -> RegisteredVersion:
         """Store an artifact and its test rows with the MLflow run that made it, as a new version.
@@ -92,14 +85,7 @@ class ModelRegistry:
         """
         added = {file for item in artifact.manifest.formats if item.accepted for file in FORMAT_FILES[item.name]}
         with store_errors(f"the faster formats in {artifact.path} could not be added to {version} at {self.uri}"):
-            for name in (*sorted(added), MANIFEST_FILE):
-                if self._is_local:
-                    file = _local_path(version.source) / name
-                    partial = partial_beside(file)
-                    shutil.copyfile(artifact.path / name, partial)
-                    partial.replace(file)
-                else:
-                    self._client.log_artifact(version.run_id, str(artifact.path / name), ARTIFACT_FOLDER)
+            self.files.add(version, artifact.path, (*sorted(added), MANIFEST_FILE))
         self.request_reload(version.name)
 
     def get(self, name: str, *, version: int | None = None, alias: str = CHAMPION) -> RegisteredVersion:
@@ -109,7 +95,7 @@ class ModelRegistry:
             InputError: there is no such model, version or alias.
             RunError: the registry cannot be reached.
         """
-        with self._answering():
+        with answering(self.uri):
             found = self._find(name, version=version, alias=alias)
             if found is not None:
                 return self._described(found, tuple(found.aliases))
@@ -138,7 +124,7 @@ class ModelRegistry:
         Raises:
             RunError: the registry cannot be reached.
         """
-        with self._answering():
+        with answering(self.uri):
             found = self._find(name, version=None, alias=alias)
             return None if found is None else self._described(found, tuple(found.aliases))
 
@@ -154,7 +140,7 @@ class ModelRegistry:
         """
         if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
             return []  # not a valid name, and a quote in it would break the query
-        with self._answering():
+        with answering(self.uri):
             models = self._models(name)
             # A search returns versions without their aliases.
             aliases = {model.name: {alias: int(number) for alias, number in model.aliases.items()} for model in models}
@@ -197,7 +183,7 @@ class ModelRegistry:
         Raises:
             RunError: the registry cannot be reached.
         """
-        with self._answering():
+        with answering(self.uri):
             return [decision for model in self._models(name) for decision in read_decisions(model.tags)]
 
     def standing(self, name: str) -> Standing:
@@ -209,7 +195,7 @@ class ModelRegistry:
         """
         from mlflow.exceptions import MlflowException
 
-        with self._answering():
+        with answering(self.uri):
             try:
                 model = self._client.get_registered_model(name)
             except MlflowException as error:
@@ -240,16 +226,10 @@ class ModelRegistry:
             InputError: an alias points to it.
             RunError: the registry cannot be reached.
         """
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         self.check_deletable(version)
         with store_errors(f"{version} could not be deleted at {self.uri}"):
             self._client.delete_model_version(version.name, str(version.version))
-            if self._is_local:
-                shutil.rmtree(_local_path(version.source), ignore_errors=True)
-            else:
-                get_artifact_repository(version.source, tracking_uri=self.uri).delete_artifacts()
-        discard(self._fetched(version))
+            self.files.delete(version)
 
     def check_deletable(self, version: RegisteredVersion) -> None:
         """Check that no alias points to a version.
@@ -262,85 +242,6 @@ class ModelRegistry:
         if aliases:
             raise InputError(f"{version} is the {' and the '.join(aliases)}; promote or register another one first.")
 
-    def has_artifact(self, version: RegisteredVersion) -> bool:
-        """Tell whether the version's artifact still exists. Its files are checked only when it is fetched.
-
-        Raises:
-            RunError: the store cannot be reached.
-        """
-        local = _local_path(version.source)
-        if self._is_local or local.is_dir():
-            return (local / MANIFEST_FILE).is_file()
-        with self._answering():
-            files = {file.path for file in self._client.list_artifacts(version.run_id, ARTIFACT_FOLDER)}
-        return f"{ARTIFACT_FOLDER}/{MANIFEST_FILE}" in files
-
-    def fetch(self, version: RegisteredVersion) -> ModelArtifact:
-        """Return the version's artifact on this machine, checked. An artifact from a server stays in the storage for later calls.
-
-        Raises:
-            InputError: the artifact is gone or altered.
-            RunError: the store cannot be reached.
-        """
-        local = _local_path(version.source)
-        if local.is_dir():
-            return ModelArtifact.load(local)
-        if self._is_local:
-            raise InputError(f"{version.name} version {version.version}: its folder {local} is gone; train it again.")
-        kept = self._fetched(version)
-        if kept.is_dir():
-            try:
-                return self._with_joined(version, ModelArtifact.load(kept))
-            except InputError:
-                shutil.rmtree(kept)
-        if not self.has_artifact(version):
-            raise InputError(f"{version.name} version {version.version}: {version.source} is gone from the store; train it again.")
-        with self._downloaded(version, ARTIFACT_FOLDER) as folder:
-            ModelArtifact.load(folder)
-            with suppress(FileExistsError, NotADirectoryError):  # another process was quicker
-                folder.rename(kept)
-        return ModelArtifact.load(kept)
-
-    def _with_joined(self, version: RegisteredVersion, kept: ModelArtifact) -> ModelArtifact:
-        """Return a kept artifact with the formats that have joined its version since it was fetched."""
-        with suppress(RunError), self._downloaded(version, f"{ARTIFACT_FOLDER}/{MANIFEST_FILE}") as file:
-            text = file.read_text(encoding="utf-8")
-            if text == (kept.path / MANIFEST_FILE).read_text(encoding="utf-8"):
-                return kept
-            for name in set(Manifest.model_validate_json(text).files) - set(kept.manifest.files):
-                with self._downloaded(version, f"{ARTIFACT_FOLDER}/{name}") as added:
-                    added.replace(kept.path / name)
-            write_atomically(kept.path / MANIFEST_FILE, text)
-            return ModelArtifact.load(kept.path)
-        return kept
-
-    def frozen_rows(self, version: RegisteredVersion) -> FrozenRows | None:
-        """Return the test rows that were stored with a version, or None.
-
-        Raises:
-            InputError: they are damaged.
-            RunError: the store cannot be reached.
-        """
-        local = _local_path(version.source).with_name(FROZEN_FOLDER)
-        if local.is_dir():
-            return FrozenRows.read(local)
-        with self._answering():
-            files = {file.path for file in self._client.list_artifacts(version.run_id, FROZEN_FOLDER)}
-        if f"{FROZEN_FOLDER}/{ROWS_FILE}" not in files:
-            return None
-        with self._downloaded(version, FROZEN_FOLDER) as folder:
-            return FrozenRows.read(folder)
-
-    @contextmanager
-    def _downloaded(self, version: RegisteredVersion, name: str) -> Iterator[Path]:
-        """Download a folder of the version's run. After the body it is removed, unless it was renamed."""
-        beside = self._fetched(version).parent
-        beside.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=beside, prefix="fetching-") as folder:
-            with store_errors(f"{version.name} version {version.version}: {name} could not be fetched from {version.source}"):
-                path = self._client.download_artifacts(version.run_id, name, folder)
-            yield Path(path)
-
     def _new_version(self, artifact: ModelArtifact, run_id: str, frozen: FrozenRows | None) -> ModelVersion:
         manifest = artifact.manifest
         tags = lineage_tags(manifest)
@@ -348,11 +249,7 @@ class ModelRegistry:
             self._client.log_metric(run_id, f"final_{key}", value)
         for key, tag in tags.items():
             self._client.set_tag(run_id, key, tag)
-        self._client.log_artifacts(run_id, str(artifact.path), ARTIFACT_FOLDER)
-        if frozen is not None:
-            with tempfile.TemporaryDirectory() as folder:
-                frozen.write(Path(folder))
-                self._client.log_artifacts(run_id, folder, FROZEN_FOLDER)
+        self.files.store(run_id, artifact, frozen)
         self._ensure_model(manifest.name)
         return self._client.create_model_version(
             name=manifest.name,
@@ -424,13 +321,6 @@ class ModelRegistry:
             return f"it has versions {', '.join(numbers)}" if numbers else "it has no versions"
         return f"known models: {', '.join(models)}" if models else "it is empty; run `manta train` first"
 
-    def _fetched(self, version: RegisteredVersion) -> Path:
-        """Return the folder in which a version from a server is kept. The run's id distinguishes servers."""
-        return self._storage.root / "fetched" / f"{version.name}-{version.version}-{version.run_id}"
-
-    def _answering(self) -> AbstractContextManager[None]:
-        return store_errors(f"the registry at {self.uri} does not answer")
-
 
 def find_model(model: str) -> tuple[ModelArtifact, int | None]:
     """Return an artifact and its version, for a model folder (version None), `NAME@VERSION`, or the champion of `NAME`.
@@ -449,11 +339,7 @@ def find_model(model: str) -> tuple[ModelArtifact, int | None]:
     except InputError as error:
         hint = f" For the folder, write ./{model}." if Path(model).is_dir() else ""
         raise InputError(f"{error}{hint}") from None
-    return registry.fetch(version), version.version
-
-
-def _local_path(source: str) -> Path:
-    return Path(url2pathname(urlparse(source).path))
+    return registry.files.fetch(version), version.version
 
 
 def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the registry says of a version, and of a model as it stands."""
+"""Descriptions of a registered version, and of a model with its champion and candidate."""
 
 from __future__ import annotations
 

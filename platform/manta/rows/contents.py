@@ -1,4 +1,4 @@
-"""What a file of text holds: whether it is another kind of file, and whether its characters are those of a western language."""
+"""Checks of a text file's bytes: is it another kind of file, and are its characters those of a western language?"""
 
 from __future__ import annotations
 

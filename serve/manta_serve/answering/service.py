@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from manta_serve.batching.answer_cache import AnswerCache
     from manta_serve.batching.batcher import TextBatcher
     from manta_serve.feedback import FeedbackStore
+    from manta_serve.monitoring.traffic_sample import TrafficSample
     from manta_serve.versions.choice import Models
     from manta_serve.versions.served_model import ServedModel
 
@@ -51,10 +52,12 @@ class Service:
         shadow: Shadow | None = None,
         cache: AnswerCache | None = None,
         feedback: FeedbackStore | None = None,
+        sample: TrafficSample | None = None,
     ) -> None:
         """Take over the parts, which `close` ends. Other models' services may share the batcher, the metrics and the cache.
 
-        Without a shadow, no candidate is compared; without a cache, every text is computed; without a store, feedback is refused.
+        Without a shadow, no candidate is compared; without a cache, every text is computed; without a store, feedback is refused;
+        without a sample, no text is kept.
         """
         self.models = models
         self.batcher = batcher
@@ -63,6 +66,7 @@ class Service:
         self.shadow = shadow
         self.cache = cache
         self.feedback = feedback
+        self.sample = sample
         self._draining = False
 
     @property
@@ -135,6 +139,8 @@ class Service:
             computed_s=done.computed_s,
         )
         self.metrics.answer(answer)
+        if self.sample is not None:
+            self.sample.add(texts, answer)
         if self.shadow is not None and num_computed > 0:
             self.shadow.offer(texts, answer)
         return answer

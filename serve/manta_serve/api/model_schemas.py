@@ -115,6 +115,7 @@ class ModelAnswer(BaseModel):
     examples: Annotated[list[Text], Field(description="A few texts or pairs to try, from the test rows.")]
     created: str
     feedback: Annotated[bool, Field(description="Whether POST /v1/feedback keeps what it is told.")]
+    sample_texts: Annotated[bool, Field(description="Whether GET /v1/feedback/texts has a sample of the latest texts.")]
     candidate: Annotated[int | None, Field(description="The version that is tried on a share of the requests; null where none is.")]
     loaded: Annotated[list[int], Field(description="Versions in memory, which `Manta-Version` gets without waiting.")]
     refused: Annotated[list[RefusalAnswer], Field(description="Versions that were to answer and could not.")]
@@ -144,6 +145,7 @@ class ModelAnswer(BaseModel):
             examples=manifest.examples,
             created=manifest.created,
             feedback=service.feedback is not None,
+            sample_texts=service.sample is not None,
         )
 
 

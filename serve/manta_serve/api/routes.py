@@ -29,6 +29,8 @@ from manta_serve.api.schemas import (
     ClassifyAnswer,
     FeedbackAnswer,
     FeedbackSummaryAnswer,
+    ModelName,
+    SampleAnswer,
     Status,
     as_text,
     classify_request,
@@ -143,6 +145,34 @@ def _add_feedback(api: FastAPI, services: Services) -> None:
         store, manifest = _store_of(service), service.models.current.manifest
         summary = await to_thread.run_sync(lambda: store.summary(since=datetime.fromisoformat(manifest.created)))
         return FeedbackSummaryAnswer.of(summary, manifest=manifest, path=str(store.path))
+
+    texts = {"first": "/v1/feedback/texts", "named": "/v1/models/{name}/feedback/texts"}
+
+    @for_each_model(
+        api,
+        "GET",
+        **texts,
+        response_model=SampleAnswer,
+        response_model_exclude_none=True,
+        responses=problems_of(401, 403, 404, 421, 429),
+    )
+    async def sampled_texts(request: Request) -> Any:
+        """Return a random sample of the latest texts with their answers, for people to judge.
+
+        POST /v1/feedback takes the judgments. The sample is that of the replica that answers.
+        """
+        service = services.of(request)
+        store, sample, model = _store_of(service), service.sample, service.models.current
+        if sample is None:
+            raise ApiProblem(403, "sample_off", "This service keeps no texts; its operator turns it on with serve.sample_texts.")
+        sampled, num_answers = sample.texts(version=model.version), sample.num_answers
+        corrections = await to_thread.run_sync(store.corrections, [item.text for item in sampled])
+        return SampleAnswer.of(
+            sampled,
+            corrections=corrections,
+            model=ModelName(name=model.name, version=model.version),
+            num_answers=num_answers,
+        )
 
 
 def _store_of(service: Service) -> FeedbackStore:

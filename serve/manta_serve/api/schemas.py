@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from manta.inference.attribution import Explanation
     from manta.inference.predictor import Prediction
     from manta_serve.batching.answer import Answer
-    from manta_serve.feedback import FeedbackSummary
+    from manta_serve.feedback import FeedbackSummary, Said
+    from manta_serve.monitoring.traffic_sample import SampledText
 
 MAX_EXPLAINED = 8
 """Most texts of one request that can be explained: an explanation takes as long as some hundred answers."""
@@ -277,6 +278,37 @@ class FeedbackSummaryAnswer(BaseModel):
             conflicts=[ConflictAnswer(text=conflict.text, labels=list(conflict.labels)) for conflict in summary.conflicts],
             experiment=manifest.config | {"data": manifest.config.get("data", {}) | {"feedback": path}},
         )
+
+
+class SampledTextAnswer(BaseModel):
+    """A text that was asked lately, its answer, and what a person said of it."""
+
+    text: Text
+    prediction: PredictionAnswer
+    correction: Annotated[
+        str | list[str] | None, Field(description="The right label, for a multilabel model a list; absent if nobody gave one.")
+    ] = None
+
+
+class SampleAnswer(BaseModel):
+    """A random sample of the latest texts that the model's present version answered."""
+
+    model: ModelName
+    num_answers: Annotated[int, Field(description="Number of the latest answers that the sample is from.")]
+    texts: Annotated[list[SampledTextAnswer], Field(description="Distinct texts in random order.")]
+
+    @classmethod
+    def of(
+        cls, sampled: Sequence[SampledText], *, corrections: Sequence[Said | None], model: ModelName, num_answers: int
+    ) -> SampleAnswer:
+        """Return a sample and the corrections of its texts in this schema."""
+        texts = [
+            SampledTextAnswer(
+                text=item.text, prediction=PredictionAnswer.of(item.prediction, top_k=None, explanation=None), correction=correction
+            )
+            for item, correction in zip(sampled, corrections, strict=True)
+        ]
+        return cls(model=model, num_answers=num_answers, texts=texts)
 
 
 class Status(BaseModel):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from starlette.routing import compile_path
 
-KeyScope = Literal["classify", "feedback", "metrics"]
+KeyScope = Literal["classify", "feedback", "review", "metrics"]
 """The purpose that a key may be used for."""
 OTHER = "other"
 """Name for all other paths, so that a client cannot create metrics without limit."""
@@ -19,6 +19,8 @@ SCOPE_OF: dict[str, KeyScope] = {
     "/models/{name}": "classify",
     "/v1/feedback": "feedback",
     "/v1/models/{name}/feedback": "feedback",
+    "/v1/feedback/texts": "review",
+    "/v1/models/{name}/feedback/texts": "review",
     "/metrics": "metrics",
 }
 """The scope that a key must have for a path. For all others, any key will do."""

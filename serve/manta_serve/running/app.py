@@ -27,6 +27,7 @@ from manta_serve.batching.batcher import TextBatcher
 from manta_serve.feedback import FeedbackStore
 from manta_serve.monitoring.request_log import log_as_json
 from manta_serve.monitoring.service_metrics import ServiceMetrics
+from manta_serve.monitoring.traffic_sample import TrafficSample
 from manta_serve.running.profiles import HA_PROXY
 from manta_serve.versions.served_models import ServedModels
 
@@ -140,7 +141,10 @@ def served(args: ServeArguments, storage: Storage) -> Services:
         if config.traffic.shadow:
             shadow = Shadow(models, percent=config.traffic.shadow, is_busy=lambda: batcher.num_queued_texts > 0)
         feedback = FeedbackStore(storage, name, max_bytes=config.feedback_max_bytes) if config.feedback else None
-        return Service(models, batcher, config=config, metrics=metrics, shadow=shadow, cache=cache, feedback=feedback)
+        sample = TrafficSample() if config.sample_texts else None
+        return Service(
+            models, batcher, config=config, metrics=metrics, shadow=shadow, cache=cache, feedback=feedback, sample=sample
+        )
 
     return Services(*map(service, dict.fromkeys((args.model, *config.models))))
 

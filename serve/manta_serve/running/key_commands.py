@@ -18,7 +18,8 @@ keys = typer.Typer(help="Create, list and revoke the API's keys.", no_args_is_he
 
 
 ScopeOption = Annotated[
-    list[str] | None, typer.Option(help="What the key may do: classify, feedback or metrics; may be repeated. Default: all.")
+    list[str] | None,
+    typer.Option(help="What the key may do: classify, feedback, review, metrics; may be repeated. Default: all."),
 ]
 DaysOption = Annotated[int | None, typer.Option(min=1, help="Days after which the key is refused. Default: never.")]
 

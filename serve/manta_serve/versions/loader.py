@@ -106,7 +106,7 @@ class VersionLoader:
 
         registry = ModelRegistry(self._storage)
         try:
-            artifact = registry.fetch(registry.get(self._name, version=model.version))
+            artifact = registry.files.fetch(registry.get(self._name, version=model.version))
         except InputError:  # it is gone from the registry, and goes on answering here
             return model
         same = artifact.manifest.formats == model.manifest.formats

@@ -37,7 +37,7 @@ class ServedModel:
         """
         from manta.registry.models import ModelRegistry
 
-        artifact = ModelRegistry(storage).fetch(version)
+        artifact = ModelRegistry(storage).files.fetch(version)
         return cls(Predictor(artifact), name=version.name, version=version.version)
 
     def alone(self) -> ServedModel:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manta_jobs.batch_prediction.classify import Classifier
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from manta.inference.predictor import Predictor
 
 VERSION = "desk@1"
+WORDS = "parcel courier late charged invoice card password login email the my is please".split()
+NUM_ROWS = 50
+ADDED = ["label", "score", "uncertain", "uncertain_reason", "model_version", "error"]
 
 
 def plan_of(source: Path | str, *, text: tuple[str, ...] = ("text",), list_columns: tuple[str, ...] = ()) -> Plan:
@@ -67,3 +72,32 @@ def rows_in(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def texts_of(count: int) -> list[str]:
+    generator = random.Random(0)
+    return [" ".join(generator.choices(WORDS, k=generator.randint(1, 12))) for _ in range(count)]
+
+
+def input_rows(count: int = NUM_ROWS) -> list[dict[str, Any]]:
+    """Rows with a field that has all that makes CSV hard."""
+    return [
+        {"id": str(number), "note": f'line 1\nline "{number}", ü,\r\nend' if number % 3 else "", "text": text}
+        for number, text in enumerate(texts_of(count))
+    ]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], *, row_group_size: int = 17) -> Path:
+    """Rows as a file of the kind that its ending names; TSV without the field it cannot hold."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=row_group_size)
+    elif path.suffix == ".jsonl":
+        path.write_text("\ufeff" + "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    elif path.suffix == ".tsv":
+        path.write_text("id\ttext\r\n" + "".join(f"{row['id']}\t{row['text']}\r\n" for row in rows), encoding="utf-8")
+    else:
+        with path.open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return path

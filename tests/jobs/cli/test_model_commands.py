@@ -150,7 +150,7 @@ def test_delete_asks_and_spares_what_is_used(
         run("delete", f"{name}@2", "--yes")
     with pytest.raises(InputError, match=f"{name}@1 would be deleted .* add --yes"):
         run("delete", f"{name}@1")
-    folder = registry.fetch(registry.get(name, version=1)).path
+    folder = registry.files.fetch(registry.get(name, version=1)).path
     assert run("delete", f"{name}@1", "--yes")["deleted"] is True
     assert not folder.exists()
     assert [item["version"] for item in run("list", name)["models"]] == [2]
@@ -162,7 +162,7 @@ def test_a_version_whose_files_are_gone_is_listed_and_says_so(
 ) -> None:
     name = request.node.name
     version = register(shared_storage, classifiers["good"], name=name)
-    folder = ModelRegistry(shared_storage).fetch(version).path
+    folder = ModelRegistry(shared_storage).files.fetch(version).path
     shutil.rmtree(folder)
     assert [item["version"] for item in run("list", name)["models"]] == [1]
     found = run("show", f"{name}@1")

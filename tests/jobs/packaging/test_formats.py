@@ -41,7 +41,7 @@ def test_a_run_leaves_formats_that_answer_alike_and_a_card(
 
     # Registered and fetched again, every format answers.
     registry = ModelRegistry(Storage(own_storage))
-    artifact = registry.fetch(registry.get("tiny"))
+    artifact = registry.files.fetch(registry.get("tiny"))
     expected = Predictor(artifact, device="cpu", format="safetensors").logits(test.texts)
     for item in manifest.formats:
         if item.accepted:
@@ -98,10 +98,10 @@ def test_a_version_serves_before_its_formats_join_it(
         ran_without_cluster("-c", KILLED_AFTER_REGISTRATION, str(path), folder=tmp_path)
     registry = ModelRegistry(Storage(own_storage))
     version = registry.get("tiny")
-    assert registry.fetch(version).manifest.formats == ()
+    assert registry.files.fetch(version).manifest.formats == ()
 
     ran_without_cluster("-c", RESUMED, version.run, folder=tmp_path)
-    artifact = registry.fetch(registry.get("tiny"))
+    artifact = registry.files.fetch(registry.get("tiny"))
     assert [item.name for item in artifact.manifest.formats] == list(CPU_FORMATS)
     assert artifact.manifest.formats[0].accepted
     golden = artifact.golden()

@@ -156,7 +156,7 @@ def test_rollback_passes_over_versions_that_are_gone(registry: ModelRegistry, ne
     for version in versions:
         promote(registry, version, allow_equal=True)
     registry.delete(versions[1])
-    shutil.rmtree(registry.fetch(versions[2]).path)
+    shutil.rmtree(registry.files.fetch(versions[2]).path)
     back = rollback(registry, name)
     assert back.version.version == 1
     assert back.notes == (
@@ -209,7 +209,7 @@ def test_a_champion_that_cannot_be_compared_with_leaves_the_run_whole(
 ) -> None:
     good = new("good")
     promote(registry, good)
-    folder = registry.fetch(good).path
+    folder = registry.files.fetch(good).path
     shutil.rmtree(folder)
     better = new("better")
     result = settle(registry, better, config_of(better, promote=True), artifact=classifiers["better"].artifact)
@@ -225,7 +225,7 @@ def test_a_candidate_whose_files_are_gone_is_never_promoted(registry: ModelRegis
     good = new("good")
     promote(registry, good)
     lost = new("better")
-    shutil.rmtree(registry.fetch(lost).path)
+    shutil.rmtree(registry.files.fetch(lost).path)
     for force in (None, "I want it"):
         with pytest.raises(InputError, match=r"version 2: its folder .* is gone; train it again"):
             promote(registry, lost, force=force)

@@ -17,13 +17,15 @@ from manta.behaviour.run import BehaviourResult, Failure, SuiteResult
 from manta.cli import main
 from manta.data import Split
 from manta.errors import InputError, RunError
-from manta.inference.artifact import ModelArtifact, write_artifact
+from manta.evaluation.intervals import wilson_interval
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import write_artifact
 from manta.labels import LabelSpace
 from manta_jobs.reporting.evaluation.assessment import Assessment, Subject, assess
 from manta_jobs.reporting.evaluation.measure import Latency, Measurement
 from manta_jobs.reporting.evaluation.report import check_target, write_report
 from manta_jobs.reporting.evaluation.sections import worst_sentence
-from manta_jobs.reporting.evaluation.slices import Slice, checked_patterns, slices_of, wilson_interval, worst_slice
+from manta_jobs.reporting.evaluation.slices import Slice, checked_patterns, slices_of, worst_slice
 
 if TYPE_CHECKING:
     from collections.abc import Callable

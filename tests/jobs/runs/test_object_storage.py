@@ -93,7 +93,7 @@ def test_a_run_leaves_everything_in_the_bucket(
     registry = ModelRegistry(storage)
     version = registry.get("tiny")
     assert version.run == folder.name
-    assert registry.fetch(version).manifest == model.artifact.manifest
+    assert registry.files.fetch(version).manifest == model.artifact.manifest
 
 
 def test_a_linear_run_leaves_everything_in_the_bucket(
@@ -103,7 +103,7 @@ def test_a_linear_run_leaves_everything_in_the_bucket(
     assert names(model.run.path / LINEAR_FOLDER) == ["linear.npz", "train.npy", "validation.npy"]
     assert {"modules.json", "2_Dense", "manta.json"} <= set(names(model.run.artifact))
     forget(storage, node_cache)
-    found = ModelRegistry(storage).fetch(model.version)
+    found = ModelRegistry(storage).files.fetch(model.version)
     assert found.manifest.is_linear
     assert Predictor(found, device="cpu").predict(["where is my parcel"])[0].label in found.manifest.labels
 

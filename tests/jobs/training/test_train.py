@@ -156,7 +156,7 @@ def test_a_run_learns_and_leaves_a_registered_model(
     registry = ModelRegistry(Storage(own_storage))
     champion = registry.get("tiny")
     assert champion.version == 1
-    artifact = registry.fetch(champion)
+    artifact = registry.files.fetch(champion)
     assert artifact.manifest.run == ModelArtifact.load(model.run.artifact).manifest.run == model.run.name
 
     # Words that are in no training text have the vectors of the pretrained model, to the last bit.

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from manta.data import load_dataset
 from manta.evaluation.metrics import classification_metrics
-from manta.inference.artifact import write_artifact
+from manta.inference.artifact_writing import write_artifact
 from manta.inference.predictor import Predictor
 from manta.model.encoder import load_model_config, load_tokenizer
 from manta_jobs.packaging.weights import plain_weights

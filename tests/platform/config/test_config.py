@@ -411,6 +411,7 @@ def test_replicas_may_be_a_number_or_a_range_that_starts_at_none() -> None:
     ("values", "words"),
     [
         ({"num_replicas": [3, 2]}, "serve.num_replicas [3, 2] is reversed"),
+        ({"sample_texts": True}, "serve.sample_texts needs serve.feedback: true"),
         ({"num_replicas": 0}, "greater than or equal to 1"),
         ({"num_replicas": [0, 0]}, "greater than or equal to 1"),
         ({"max_texts": 2000}, "serve.max_queued_texts 1024 leaves no room for a request of serve.max_texts 2000; set it to 2000"),

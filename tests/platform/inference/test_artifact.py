@@ -16,15 +16,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from manta.errors import InputError, RunError
-from manta.inference.artifact import (
-    MANIFEST_FILE,
-    WEIGHTS_FILE,
-    ModelArtifact,
-    file_sha256,
-    with_calibration,
-    with_metrics,
-    write_artifact,
-)
+from manta.inference.artifact import MANIFEST_FILE, WEIGHTS_FILE, ModelArtifact, file_sha256
+from manta.inference.artifact_writing import with_calibration, with_metrics, write_artifact
 from manta.registry.export import export_model
 
 if TYPE_CHECKING:

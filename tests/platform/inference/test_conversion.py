@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from manta.errors import InputError
-from manta.inference.artifact import ModelArtifact, with_golden
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import with_golden
 from manta.inference.conversion import convert, make_formats, make_gpu_format, quantize
 from manta.inference.formats import CPU_FORMATS, FORMAT_FILES, GPU_FORMAT, InferenceFormat
 from manta.inference.predictor import Predictor

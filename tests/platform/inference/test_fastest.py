@@ -14,8 +14,9 @@ import torch
 
 from manta.errors import InputError
 from manta.inference import fastest
-from manta.inference.artifact import ModelArtifact, with_golden
-from manta.inference.artifact import with_formats as with_records
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import with_formats as with_records
+from manta.inference.artifact_writing import with_golden
 from manta.inference.formats import CPU_FORMATS, FORMAT_FILES, GPU_FORMAT, SAFETENSORS, InferenceFormat
 from manta.inference.golden import GoldenPredictions
 from manta.inference.predictor import Predictor, chosen_format

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from manta.errors import InputError
-from manta.inference.artifact import ModelArtifact, with_formats, with_golden
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import with_formats, with_golden
 from manta.inference.formats import SAFETENSORS, unmade
 from manta.inference.golden import GOLDEN_FILE, NUM_GOLDEN, REDUCED_TOLERANCE, TOLERANCE, GoldenPredictions, spread_rows
 from manta.inference.predictor import Predictor

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from manta.errors import InputError
-from manta.inference.artifact import with_calibration
+from manta.inference.artifact_writing import with_calibration
 from manta.inference.batches import token_batches
 from manta.inference.predictor import Predictor
 

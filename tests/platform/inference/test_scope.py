@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from manta.inference.artifact import ModelArtifact, with_scope
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import with_scope
 from manta.inference.conversion import make_formats
 from manta.inference.formats import CPU_FORMATS
 from manta.inference.predictor import Predictor

@@ -10,7 +10,8 @@ import yaml
 from transformers import pipeline
 
 from manta.errors import InputError, RunError
-from manta.inference.artifact import CARD_FILE, MANIFEST_FILE, ModelArtifact, with_card
+from manta.inference.artifact import CARD_FILE, MANIFEST_FILE, ModelArtifact
+from manta.inference.artifact_writing import with_card
 from manta.inference.predictor import Predictor
 from manta.registry.export import export_model
 from manta.registry.model_card import base_metadata, base_model, model_card, source_name

@@ -11,7 +11,7 @@ from manta.registry.listing import ListedVersion, list_versions
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
 
-from .test_models import register
+from .registered import register
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -64,7 +64,7 @@ def client_of(services: Services, storage: Storage, *, require_keys: bool = Fals
 
 def expected(storage: Storage, name: str, *, version: int = 1) -> list[dict[str, float]]:
     registry = ModelRegistry(storage)
-    predictor = Predictor(registry.fetch(registry.get(name, version=version)), device="cpu")
+    predictor = Predictor(registry.files.fetch(registry.get(name, version=version)), device="cpu")
     return [pytest.approx(prediction.scores, abs=1e-5) for prediction in predictor.predict(TEXTS)]
 
 
@@ -154,7 +154,7 @@ def test_a_key_is_for_what_it_is_for_whichever_model_the_path_names(services: Se
         ]
         for scope, key in made.items()
     }
-    assert opened == {"classify": [200, 200, 200, 403], "feedback": [403, 403, 403, 200], "metrics": [403] * 4}
+    assert opened == {"classify": [200, 200, 200, 403], "feedback": [403, 403, 403, 200], "review": [403] * 4, "metrics": [403] * 4}
     assert {client.post(path, json=body).status_code for path, body in bodies.items()} == {401}
 
 

@@ -67,7 +67,7 @@ def storage(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stora
 @pytest.fixture(scope="module")
 def predictor(storage: Storage) -> Predictor:
     registry = ModelRegistry(storage)
-    return Predictor(registry.fetch(registry.get("desk")), device="cpu")
+    return Predictor(registry.files.fetch(registry.get("desk")), device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from manta.config import ServeConfig, TrafficConfig
 from manta.errors import InputError
-from manta.inference.artifact import ModelArtifact, with_golden
+from manta.inference.artifact import ModelArtifact
+from manta.inference.artifact_writing import with_golden
 from manta.inference.conversion import make_formats
 from manta.inference.formats import WEIGHTS_FILE
 from manta.inference.predictor import Predictor
@@ -76,7 +77,7 @@ def registry(storage: Storage) -> ModelRegistry:
 @pytest.fixture
 def second_cut_short(registry: ModelRegistry, tmp_path: Path) -> Iterator[Path]:
     """The weights of version 2, which are cut short."""
-    weights = registry.fetch(registry.get("desk", version=2)).path / WEIGHTS_FILE
+    weights = registry.files.fetch(registry.get("desk", version=2)).path / WEIGHTS_FILE
     whole = tmp_path / "whole"
     shutil.move(weights, whole)
     weights.write_bytes(whole.read_bytes()[:-1])
@@ -160,7 +161,7 @@ def test_formats_that_join_a_version_are_taken_by_a_running_service(
 
 
 def test_a_deleted_version_answers_no_more(storage: Storage, registry: ModelRegistry) -> None:
-    shutil.copytree(registry.fetch(registry.get("desk", version=3)).path, storage.root / "kept")
+    shutil.copytree(registry.files.fetch(registry.get("desk", version=3)).path, storage.root / "kept")
     models = ServedModels(storage, "desk", extra_versions=2)
     assert chosen(models, version=3).version == 3
     registry.record("desk", Decision(action="deleted", version=3, at=datetime.now(UTC).isoformat()))

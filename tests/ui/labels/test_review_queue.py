@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from manta_ui.classify.row_answers import RowAnswer
 from manta_ui.classify.row_files import RowFile
-from manta_ui.clients.api import Answer
-from manta_ui.labels.review_queue import Classified, Queue
+from manta_ui.clients.api import Answer, SampledText
+from manta_ui.labels.review_queue import NUM_RANDOM, Classified, Queue, Sampled
 from manta_ui.labels.review_views import labels_on_keys, last_html, queue_html
 
 from ..look.test_markup import model_of
@@ -25,7 +25,7 @@ ANSWER = Answer(labels=["a"], scores={"a": 0.6, "b": 0.4}, uncertain=True, label
 def queue() -> Queue:
     texts = [(EVIL,), ("two",), ("",), ("four",)]
     file = RowFile("rows.csv", ("text",), [{"text": text} for (text,) in texts])
-    return Queue.of(Classified(file, texts, ANSWERS, model_of(), seconds=1.0))
+    return Queue.of(Classified(file.name, texts, ANSWERS, model_of(), file, seconds=1.0))
 
 
 def test_the_least_sure_row_comes_first_and_a_row_without_an_answer_never() -> None:
@@ -53,3 +53,38 @@ def test_texts_are_shown_as_text() -> None:
     shown = queue_html(queue().turned_to(0), ANSWER)
     assert EVIL not in shown
     assert "&lt;img" in shown
+
+
+def sampled(*corrections: str | None) -> Sampled:
+    """Texts that are less sure one by one, with what people said of the first ones."""
+    known = [replace(ANSWER, scores={"a": 0.9 - index / 100, "b": 0.1 + index / 100}, uncertain=False) for index in range(40)]
+    said = [*corrections, *[None] * (40 - len(corrections))]
+    rows = [SampledText((f"text {index}",), answer, said[index]) for index, answer in enumerate(known)]
+    return Sampled.of(rows, model=model_of())
+
+
+def test_random_texts_keep_their_order_and_begin_where_nobody_has_judged() -> None:
+    found = Queue.at_random(sampled("a", "b", None, "a"))
+    assert found.order == tuple(range(NUM_RANDOM))
+    assert (found.row, found.num_right) == (2, 2)
+    assert found.said == {0: "a", 1: "b", 3: "a"}
+
+
+def test_of_a_sample_the_least_sure_texts_without_a_judgment_come_first() -> None:
+    found = Queue.of(sampled("a", "b"))
+    assert found.order == tuple(range(39, 1, -1))
+    assert not found.is_random
+
+
+def test_judgments_on_random_texts_tell_the_accuracy_with_an_interval() -> None:
+    found = Queue.at_random(sampled())
+    assert "none judged" in queue_html(found, ANSWER)
+    for index in range(NUM_RANDOM):
+        found = found.heard(index, "a" if index < 27 else "b")
+    # Wilson's interval of 27 of 30
+    assert "27 of 30 were right: an accuracy between 74% and 97%, with 95% confidence." in last_html(found)
+
+
+def test_a_sample_with_nothing_left_to_judge_has_no_row() -> None:
+    assert Queue.at_random(sampled(*["a"] * 40)).row is None
+    assert Queue.of(sampled(*["a"] * 40)).row is None

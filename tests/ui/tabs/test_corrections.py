@@ -17,7 +17,10 @@ from ..visits import chromium, visiting
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from playwright.sync_api import Locator
+
     from ..exhibits import Exhibit
+    from ..visits import Visit
 
 pytestmark = [pytest.mark.page, pytest.mark.server, pytest.mark.timeout(420)]
 
@@ -62,3 +65,41 @@ def test_the_least_sure_rows_are_judged_with_a_key_each(shown: Exhibit, tmp_path
     with closing(sqlite3.connect(config["data"]["feedback"])) as database:
         kept = dict(database.execute("SELECT text, label FROM feedback").fetchall())
     assert {text: json.loads(kept[json.dumps(text)]) for text in judged} == judged
+
+
+def test_random_texts_of_the_service_are_judged_and_tell_its_accuracy(shown: Exhibit) -> None:
+    from playwright.sync_api import expect
+
+    asked = [f"{text} {number}" for number, text in enumerate(shown.texts[:40])]
+    api = ServeClient(shown.api)
+    api.classify_all([(text,) for text in asked])
+    before = {item.texts[0]: item.correction for item in api.sampled_texts()[0]}
+    assert before.keys() & set(asked)
+    with chromium() as browser:
+        with visiting(browser, shown.url) as visit:
+            card, keys = start_judging(visit, "queue-random"), visit.page.keyboard
+            first = str(card.locator(".manta-queue-text").text_content())
+            keys.press("Enter")
+            expect(card).to_contain_text("right: an accuracy between")
+            expect(card.locator(".manta-queue-text")).not_to_have_text(first)
+            second = str(card.locator(".manta-queue-text").text_content())
+            keys.press("2")
+            expect(card.locator(".manta-queue-text")).not_to_have_text(second)
+        with visiting(browser, shown.url) as visit:  # what was judged stays so for everybody
+            card = start_judging(visit, "queue-random")
+            assert card.locator(".manta-queue-text").text_content() not in (first, second)
+            card = start_judging(visit, "queue-unsure")
+            expect(card).to_contain_text("the least sure first")
+    after = {item.texts[0]: item.correction for item in api.sampled_texts()[0]}
+    assert {text for text in after if after[text] != before[text]} == {first, second}
+
+
+def start_judging(visit: Visit, button: str) -> Locator:
+    from playwright.sync_api import expect
+
+    visit.open("Correct")
+    visit.part(button).click()
+    expect(visit.part("queue-note")).to_contain_text("random texts of the latest")
+    card = visit.part("queue-card")
+    expect(card.locator(".manta-queue-text")).to_be_visible()
+    return card

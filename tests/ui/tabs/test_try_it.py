@@ -68,7 +68,7 @@ def stack(serve_port: int, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
         versions.append(register(storage, made, name="desk"))
     registry = ModelRegistry(storage)
     registry.set_champion(versions[0])
-    champion, candidate = (Predictor(registry.fetch(version), device="cpu") for version in versions)
+    champion, candidate = (Predictor(registry.files.fetch(version), device="cpu") for version in versions)
     settings = {"feedback": True, "traffic": {"candidate": 0.001}}
     arguments = ServeArguments.model_validate(
         {"model": "desk", "storage": str(storage.root), "require_keys": False, "serve": settings}

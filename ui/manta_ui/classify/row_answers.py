@@ -14,7 +14,7 @@ from manta_ui.clients.api import ApiError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from manta_ui.clients.api import ServeClient, Text
+    from manta_ui.clients.api import Answer, ServeClient, Text
 
 ROWS_A_REQUEST = 128
 CHARACTERS_A_REQUEST = 200_000
@@ -39,6 +39,11 @@ class RowAnswer:
     """True if the answer is uncertain because its text is unlike all training rows."""
     problem: str | None = None
     """The reason why it has no answer, as a sentence."""
+
+    @classmethod
+    def of(cls, answer: Answer) -> RowAnswer:
+        """Return what a table shows of an answer."""
+        return cls(tuple(answer.labels), next(iter(answer.scores.values()), None), answer.uncertain, answer.is_out_of_scope)
 
     @property
     def said(self) -> str:
@@ -133,10 +138,7 @@ def _patiently(api: ServeClient, rows: Sequence[Text], version: int) -> list[Row
             busy = error
             time.sleep(min(error.retry_after_s or 1.0, LONGEST_WAIT_S))
         else:
-            return [
-                RowAnswer(tuple(item.labels), next(iter(item.scores.values()), None), item.uncertain, item.is_out_of_scope)
-                for item in answers
-            ]
+            return [RowAnswer.of(answer) for answer in answers]
     raise busy
 
 

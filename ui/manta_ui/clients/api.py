@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Text = tuple[str, ...]
 """One text, or the two texts of a pair."""
 Said = str | list[str]
-"""What a person says of an answer: a label, or for a multilabel model a list of labels."""
+"""A person's judgment of an answer: the right label, or for a multilabel model a list of labels."""
 EXPLAIN_TIMEOUT_S = 90.0
 READY_TIMEOUT_S = 1.5
 
@@ -63,6 +63,8 @@ class ModelInfo:
     scope_loss: float | None = None
     """Share of texts in scope that may be marked as out of scope; None for a model that marks none."""
     takes_feedback: bool
+    samples_texts: bool = False
+    """True if the service keeps a sample of the latest texts (`ServeClient.sampled_texts`)."""
     candidate: int | None
     """The version that is tried on a share of the requests; None if there is none."""
     created: str
@@ -134,6 +136,17 @@ class FeedbackSummary:
     """Settings of a run that repeats the champion's training with the feedback added."""
 
 
+@dataclass(frozen=True)
+class SampledText:
+    """A text that the service was asked lately."""
+
+    texts: Text
+    answer: Answer
+    """Its answer then; `latency_s` is unknown and 0."""
+    correction: Said | None
+    """A person's judgment of it; None if there is none."""
+
+
 class ServeClient:
     """A client of one Serve API. Any thread may use it."""
 
@@ -180,6 +193,7 @@ class ServeClient:
             set_coverage=(body.get("sets") or {}).get("coverage"),
             scope_loss=(body.get("scope") or {}).get("loss"),
             takes_feedback=body["feedback"],
+            samples_texts=body.get("sample_texts", False),
             candidate=body["candidate"],
             created=body["created"],
         )
@@ -203,18 +217,8 @@ class ServeClient:
         asked = {"texts": [_as_json(row) for row in rows]} | ({} if top_k is None else {"top_k": top_k})
         response = self._send("POST", "/v1/classify", json=asked, headers=_pinned(version))
         body = self._json(response)
-        return [
-            Answer(
-                labels=prediction["labels"],
-                scores=prediction["scores"],
-                uncertain=prediction["uncertain"],
-                label_set=prediction.get("set", []),
-                version=body["model"]["version"],
-                latency_s=response.elapsed.total_seconds(),
-                is_out_of_scope=prediction.get("uncertain_reason") == "out_of_scope",
-            )
-            for prediction in body["predictions"]
-        ]
+        seconds, version = response.elapsed.total_seconds(), body["model"]["version"]
+        return [_answer(prediction, version=version, latency_s=seconds) for prediction in body["predictions"]]
 
     def explain(self, *texts: str, version: int) -> Explanation:
         """Return the words' contributions to the label that a version gives. It takes as long as some hundred answers.
@@ -247,6 +251,24 @@ class ServeClient:
         body = self._json(self._send("GET", "/v1/feedback"))
         return FeedbackSummary(**{name: body[name] for name in FeedbackSummary.__dataclass_fields__})
 
+    def sampled_texts(self) -> tuple[list[SampledText], int]:
+        """Return a random sample of the latest texts in random order, and the number of latest answers that it is from.
+
+        Raises:
+            ApiError: the API does not answer, keeps no texts, or the key is not for reading them (status 403).
+        """
+        body = self._json(self._send("GET", "/v1/feedback/texts"))
+        version = body["model"]["version"]
+        sampled = [
+            SampledText(
+                texts=(item["text"],) if isinstance(item["text"], str) else tuple(item["text"]),
+                answer=_answer(item["prediction"], version=version, latency_s=0.0),
+                correction=item.get("correction"),
+            )
+            for item in body["texts"]
+        ]
+        return sampled, body["num_answers"]
+
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             return self._http.request(method, path, **arguments)
@@ -278,6 +300,18 @@ class ServeClient:
             retry_after_s=float(retry) if retry.isdecimal() else None,
             field=problem.get("field"),
         )
+
+
+def _answer(prediction: dict[str, Any], *, version: int, latency_s: float) -> Answer:
+    return Answer(
+        labels=prediction["labels"],
+        scores=prediction["scores"],
+        uncertain=prediction["uncertain"],
+        label_set=prediction.get("set", []),
+        version=version,
+        latency_s=latency_s,
+        is_out_of_scope=prediction.get("uncertain_reason") == "out_of_scope",
+    )
 
 
 def _as_json(texts: Text) -> str | list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from manta.evaluation.intervals import wilson_interval
+from manta_ui.labels.review_queue import Sampled
 from manta_ui.look.markup import breakable, empty_html, named, percent
 
 if TYPE_CHECKING:
@@ -26,15 +28,15 @@ def queue_html(queue: Queue, answer: Answer) -> str:
     row = queue.row
     if row is None:
         return last_html(queue)
-    several = queue.classified.model.is_multilabel
+    several = queue.rows.model.is_multilabel
     before = queue.said.get(row)
     pressed = answer.labels if before is None else [before] if isinstance(before, str) else before
     choices = "".join(
         _choice_html(label, answer.scores[label], key=key, is_given=label in answer.labels, is_pressed=label in pressed)
-        for key, label in enumerate(labels_on_keys(queue.classified.model.labels, answer), start=1)
+        for key, label in enumerate(labels_on_keys(queue.rows.model.labels, answer), start=1)
     )
     told = "" if before is None else f' <span class="manta-badge">kept as {html.escape(named(before))}</span>'
-    text = "".join(f'<p class="manta-queue-text">{html.escape(part)}</p>' for part in queue.classified.texts[row])
+    text = "".join(f'<p class="manta-queue-text">{html.escape(part)}</p>' for part in queue.rows.texts[row])
     confirm = "Keep these" if several else "That is right"
     return (
         f'<section class="manta-queue" data-row="{row}"{" data-several" if several else ""} aria-label="Row to judge">'
@@ -51,8 +53,11 @@ def _key(name: str) -> str:
 
 def last_html(queue: Queue) -> str:
     """Return that all rows have been shown."""
+    judged = f"{len(queue.said):,} of {len(queue.order):,} rows of {queue.rows.name} were judged."
+    if not queue.is_random:
+        return empty_html("That was the last row", judged)
     return empty_html(
-        "That was the last row", f"{len(queue.said):,} of {len(queue.order):,} rows of {queue.classified.file.name} were judged."
+        "That was the last text", f"{judged} {_accuracy(queue)} Open these texts again later: the sample follows the traffic."
     )
 
 
@@ -62,8 +67,20 @@ def labels_on_keys(labels: Sequence[str], answer: Answer) -> list[str]:
 
 
 def _place(queue: Queue, row: int) -> str:
-    place = f"{queue.at + 1:,} of {len(queue.order):,}, the least sure first"
-    return f"Row {row + 1:,} of {queue.classified.file.name} · {place} · {len(queue.said):,} judged"
+    place = f"{queue.at + 1:,} of {len(queue.order):,}"
+    if queue.is_random:
+        return f"Random text {place} of {queue.rows.name} · {_accuracy(queue) or 'none judged'}"
+    source = "Text" if isinstance(queue.rows, Sampled) else f"Row {row + 1:,}"
+    return f"{source} of {queue.rows.name} · {place}, the least sure first · {len(queue.said):,} judged"
+
+
+def _accuracy(queue: Queue) -> str:
+    """Return what the judgments on a random sample say of the accuracy; empty before the first one."""
+    judged, right = len(queue.said), queue.num_right
+    if not judged:
+        return ""
+    low, high = wilson_interval(right, judged)
+    return f"{right:,} of {judged:,} were right: an accuracy between {percent(low)} and {percent(high)}, with 95% confidence."
 
 
 def _choice_html(label: str, score: float, *, key: int, is_given: bool, is_pressed: bool) -> str:

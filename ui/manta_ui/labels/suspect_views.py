@@ -108,7 +108,7 @@ def progress_html(queue: SuspectQueue) -> str:
 
 
 def last_html(queue: SuspectQueue) -> str:
-    """Return that there is no further row, and what to do with the decisions."""
+    """Return the message after the last row: it says what to do with the decisions."""
     done, total = queue.num_decided, len(queue.found.rows)
     next_step = f"Train with data.corrections: {queue.found.decisions}"
     if any(suspect.is_unlabeled for suspect in queue.found.rows):

@@ -1,1 +1,1 @@
-"""What the page shows of versions, and the jobs that change the champion."""
+"""Views of versions, and the jobs that change the champion."""

@@ -142,7 +142,7 @@ def classified_rows(
     except ApiError as error:
         yield note_html(f"{error} {len(answers):,} rows were answered by then; classify them again.", is_error=True)
         return
-    yield Classified(file, texts, answers, model, seconds=time.monotonic() - started)
+    yield Classified(file.name, texts, answers, model, file, seconds=time.monotonic() - started)
 
 
 def done_sentence(done: Classified) -> str:
@@ -176,7 +176,7 @@ def shown(queue: Queue | None, label: str, uncertain: bool, least: float, most: 
     if queue is None:
         return ""
     chosen = Filter(label=label, uncertain_only=uncertain, least=least, most=most)
-    found = queue.classified
+    found = queue.rows
     said = queue.said if found.model.takes_feedback else None
     return table_page_html(found.texts, found.answers, chosen, page=int(page or 1), said=said)
 

@@ -11,12 +11,14 @@ import yaml
 
 from manta_ui.clients.api import ApiError, FeedbackSummary, ServeClient
 from manta_ui.labels.judgment import FEEDBACK_OFF
+from manta_ui.labels.review_queue import NUM_RANDOM, Queue, Sampled
 from manta_ui.labels.review_views import MOST_KEYS, NO_ROWS, last_html, queue_html
 from manta_ui.look.markup import empty_html, named, note_html
 from manta_ui.look.tables import Cell, figure_cell, table_html
 
 if TYPE_CHECKING:
-    from manta_ui.labels.review_queue import Queue
+    from collections.abc import Callable
+
     from manta_ui.tabs.services import Frame, Services
 
 NOTHING_SAID = empty_html("No corrections yet", "Judge rows here, or an answer in Classify.")
@@ -40,22 +42,32 @@ def _build_queue(api: ServeClient, frame: Frame) -> gr.HTML:
     # Keys and the buttons of the row click these buttons, which are not seen; the browser says which label was meant.
     meant = gr.Textbox(visible=False)
     say, skip, back = (gr.Button(name, elem_id=f"queue-{name}", elem_classes="manta-unseen") for name in ("say", "skip", "back"))
+    with gr.Row(elem_classes="manta-actions", visible=False) as asked:
+        at_random = gr.Button(f"Judge {NUM_RANDOM} random texts", elem_id="queue-random")
+        unsure = gr.Button("Judge the least sure texts", elem_id="queue-unsure")
     card = gr.HTML(NO_ROWS, elem_id="queue-card")
     with gr.Column(elem_id="queue-more"):
         other = gr.Dropdown([], label="Another label", elem_id="queue-other")
     note = gr.HTML(note_html(""), elem_id="queue-note")
-    queue, shown = frame.queue, [card, other]
+    queue, shown = gr.State(None), [card, other]  # the rows of Batch, or texts that the service was asked
 
+    frame.answering.change(
+        lambda model: gr.Row(visible=model is not None and model.samples_texts), inputs=frame.answering, outputs=asked, **HIDDEN
+    )
+    frame.queue.change(lambda found: found, inputs=frame.queue, outputs=queue, **HIDDEN)
     gr.on([queue.change, frame.tab.select], lambda found: drawn(api, found), inputs=queue, outputs=shown, **HIDDEN)
+    for button, choose in ((at_random, Queue.at_random), (unsure, Queue.of)):
+        button.click(lambda choose=choose: sampled(api, choose), outputs=[queue, note], **HIDDEN)
     for button, steps in ((skip, 1), (back, -1)):
         button.click(lambda found, steps=steps: found and found.moved(steps), inputs=queue, outputs=queue, **HIDDEN)
-    say.click(lambda said, found: judged(api, found, said), js="manta.said", inputs=[meant, queue], outputs=[queue, note], **HIDDEN)
+    judgments = [queue, frame.queue, note]
+    say.click(lambda said, found: judged(api, found, said), js="manta.said", inputs=[meant, queue], outputs=judgments, **HIDDEN)
     other.input(
         lambda label, found: (
-            judged(api, found, json.dumps({"row": found.row, "labels": [label]})) if found and label else [gr.skip(), ""]
+            judged(api, found, json.dumps({"row": found.row, "labels": [label]})) if found and label else [gr.skip(), gr.skip(), ""]
         ),
         inputs=[other, queue],
-        outputs=[queue, note],
+        outputs=judgments,
         **HIDDEN,
     )
     return note
@@ -79,15 +91,29 @@ def _build_summary(frame: Frame) -> tuple[gr.HTML, gr.Column, gr.Textbox]:
     return shown, offer, config
 
 
+def sampled(api: ServeClient, choose: Callable[[Sampled], Queue]) -> list[Any]:
+    """Return a queue of the texts that the service was asked lately, and a note if there are none."""
+    try:
+        texts, num_answers = api.sampled_texts()
+        rows = Sampled.of(texts, model=api.model())
+    except ApiError as error:
+        return [gr.skip(), note_html(str(error), is_error=True)]
+    queue = choose(rows)
+    if queue.row is None:
+        why = "The service was asked nothing yet." if not texts else f"All {len(queue.order or texts):,} texts were judged."
+        return [queue if texts else gr.skip(), note_html(why)]
+    return [queue, note_html(f"From {len(texts):,} random texts of the latest {num_answers:,} answers.")]
+
+
 def drawn(api: ServeClient, queue: Queue | None) -> list[Any]:
     """Return the row to judge, and the list of all labels if not each has a key."""
     if queue is None:
         return [NO_ROWS, gr.skip()]
     if queue.row is None:
         return [last_html(queue), gr.skip()]
-    model = queue.classified.model
+    rows, model = queue.rows, queue.rows.model
     try:
-        answer = api.classify(*queue.classified.texts[queue.row], version=model.version)
+        answer = rows.known[queue.row] if isinstance(rows, Sampled) else api.classify(*rows.texts[queue.row], version=model.version)
     except ApiError as error:
         return [note_html(str(error), is_error=True), gr.skip()]
     has_more = len(model.labels) > MOST_KEYS and not model.is_multilabel
@@ -95,20 +121,24 @@ def drawn(api: ServeClient, queue: Queue | None) -> list[Any]:
 
 
 def judged(api: ServeClient, queue: Queue | None, meant: str) -> list[Any]:
-    """Send a judgment on the shown row. Return the queue at the next row, and a note."""
+    """Send a judgment on the shown row. Return the queue at the next row, the same for Batch if it is of its file, and a note."""
     said = json.loads(meant or "{}")
     if queue is None or said.get("row") != queue.row:
-        return [gr.skip(), gr.skip()]  # a second click on a row that was judged
-    row, labels, model = int(said["row"]), list(map(str, said["labels"])), queue.classified.model
+        return [gr.skip()] * 3  # a second click on a row that was judged
+    rows, row, labels = queue.rows, int(said["row"]), list(map(str, said["labels"]))
+    model = rows.model
     if not labels and not model.is_multilabel:
-        return [gr.skip(), gr.skip()]
-    given = list(queue.classified.answers[row].labels)
+        return [gr.skip()] * 3
+    given = list(rows.answers[row].labels)
     answer, correction = (given, labels) if model.is_multilabel else (given[0], labels[0])
+    version = rows.known[row].version if isinstance(rows, Sampled) else model.version
     try:
-        api.say(queue.classified.texts[row], answer=answer, correction=correction, version=model.version)
+        api.say(rows.texts[row], answer=answer, correction=correction, version=version)
     except ApiError as error:
-        return [gr.skip(), note_html(FEEDBACK_OFF if error.status == 403 else str(error), is_error=True)]
-    return [queue.heard(row, correction), note_html(f"Row {row + 1:,} is kept as {named(correction)}.")]
+        return [gr.skip(), gr.skip(), note_html(FEEDBACK_OFF if error.status == 403 else str(error), is_error=True)]
+    heard, is_sample = queue.heard(row, correction), isinstance(rows, Sampled)
+    kept = f"{'Text' if is_sample else f'Row {row + 1:,}'} is kept as {named(correction)}."
+    return [heard, gr.skip() if is_sample else heard, note_html(kept)]
 
 
 def summarised(api: ServeClient) -> list[Any]:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manta.evaluation.intervals import wilson_interval
 from manta.inference.reliability import claims
 from manta_jobs.reporting.canvas import GRID, INK, add_legend, finish_panel, is_narrow, plain, say
 from manta_jobs.reporting.curves import BLUE, GREY, ORANGE
-from manta_jobs.reporting.evaluation.slices import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,7 +1,6 @@
 """Accuracy on slices of the rows: by length, by a column's values, and by regular expressions.
 
-Small slices have wide confidence intervals (Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953), so that a few rows
-are not mistaken for a weakness.
+Small slices have wide confidence intervals, so that a few rows are not mistaken for a weakness.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ import numpy.typing as npt
 
 from manta.behaviour.perturbations import parts_of
 from manta.errors import InputError
+from manta.evaluation.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from manta.texts import Text
 
-NORMAL_95 = 1.959964
 NUM_LENGTHS = 4
 MOST_VALUES = 20
 """Most slices by a column's values. With more values, numbers are grouped by size; of other values, the rarest share a slice."""
@@ -48,17 +47,6 @@ class Slice:
     def title(self) -> str:
         """Name of the slice for use in a sentence."""
         return f"{self.group} {self.name}" if self.group in ("length", "pattern") else f"{self.group} = {self.name}"
-
-
-def wilson_interval(num_right: int, num_rows: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of a share, from `num_right` of `num_rows`; 0 to 1 for no rows."""
-    if num_rows == 0:
-        return 0.0, 1.0
-    share, square = num_right / num_rows, NORMAL_95**2
-    middle = (share + square / (2 * num_rows)) / (1 + square / num_rows)
-    reach = math.sqrt(share * (1 - share) / num_rows + square / (4 * num_rows**2)) * NORMAL_95 / (1 + square / num_rows)
-    # Rounding would put a bound of 0 or 1 a little inside, and slices without a mistake below the share of all rows.
-    return 0.0 if num_right == 0 else middle - reach, 1.0 if num_right == num_rows else middle + reach
 
 
 def checked_patterns(pairs: Sequence[str]) -> dict[str, re.Pattern[str]]:

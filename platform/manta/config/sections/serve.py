@@ -58,6 +58,9 @@ class ServeConfig(Section):
     `manta serve` stores them if only this machine reaches it (profile laptop)."""
     feedback_max_bytes: Annotated[int, Field(ge=100 * 1024)] = 100 * 1024**2
     """Maximum number of bytes of stored feedback; beyond it, feedback is refused."""
+    sample_texts: bool = False
+    """True if each replica keeps a random sample of 200 of the latest texts in memory, for people to judge in the page. It needs
+    `feedback: true`, where the judgments go. A key with the scope `review` reads these texts."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     """Number of requests that each API key may send per minute (429 beyond it). null: no limit."""
     allowed_hosts: tuple[HostName, ...] = ()
@@ -75,6 +78,8 @@ class ServeConfig(Section):
         if self.min_replicas > self.max_replicas:
             low, high = self.min_replicas, self.max_replicas
             raise ValueError(f"serve.num_replicas [{low}, {high}] is reversed; the smaller number comes first")
+        if self.sample_texts and not self.feedback:
+            raise ValueError("serve.sample_texts needs serve.feedback: true, which stores the judgments on these texts")
         if self.max_queued_texts < self.max_texts:
             raise ValueError(
                 f"serve.max_queued_texts {self.max_queued_texts} leaves no room for a request of serve.max_texts {self.max_texts}; "
