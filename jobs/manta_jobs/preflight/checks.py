@@ -49,6 +49,8 @@ FEW_ROWS = 10
 FEW_VALIDATION_ROWS = 50
 """Fewer validation rows give a warning: one row is then more than two points of accuracy, and trials are compared by chance."""
 LARGE_IMBALANCE = 10.0
+FEW_GPU_ROWS = 16
+"""Fewer rows of a step on each GPU give a warning: kernels of so few tokens leave most of a GPU idle."""
 TRIAL_BYTES = 200_000_000
 """Memory of the encoder's trial beside weights and gradients."""
 LARGE_SHARE_CUT = 0.05
@@ -226,6 +228,19 @@ def check_workers(config: ExperimentConfig, cluster: Cluster) -> tuple[Check, Wo
     if busy:
         return Check("workers", "warning", f"{words} Others hold too many of them now: the run will wait for {busy[0]}."), resources
     return Check("workers", "OK", words), resources
+
+
+def check_batch(config: ExperimentConfig, resources: WorkerResources) -> list[Check]:
+    """Report how many rows of a batch each of several workers gets, and if they are too few for a GPU; empty for one worker."""
+    batch_size, workers = config.train.batch_size, config.train.max_workers
+    if workers == 1:
+        return []
+    words = f"train.batch_size {batch_size} is for all {workers} workers: each gets {batch_size / workers:.3g} rows a step."
+    if not resources.use_gpu or batch_size >= workers * FEW_GPU_ROWS:
+        return [Check("batch", "OK", words)]
+    more = f"train.batch_size: {workers * FEW_GPU_ROWS} gives each {FEW_GPU_ROWS}, and train.learning_rate: auto follows it."
+    why = "A GPU takes about as long for twice as many rows, and gradients are exchanged after each step."
+    return [Check("batch", "warning", f"{words} {why} {more}")]
 
 
 def have_phrase(nodes: Sequence[Node], *, use_gpu: bool) -> str:

@@ -206,6 +206,8 @@ def examine(
         found.append(checks.check_encoder(config, dataset.labels, sample, size))
     workers, resources = checks.check_workers(config, cluster)
     found.append(workers)
+    if resources is not None and "full" in tried:
+        found += checks.check_batch(config, resources)
     at_once: int | None = None
     if searches and resources is not None:
         search, at_once = checks.check_search(config, nodes, resources)

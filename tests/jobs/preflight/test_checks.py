@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -434,3 +435,22 @@ def test_an_earlier_head_that_is_left_out_is_said(tmp_path: Path, tiny_model: Pa
     assert [(check.name, check.status) for check in said] == [("head", "OK")]
     assert "other labels (bad, good) before: its head is left out" in said[0].words
     assert checks.check_head(config_of(model={"pretrained": str(tiny_model)}), support.labels) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "use_gpu", "status", "words"),
+    [
+        ({"num_workers": 8}, True, "warning", "each gets 4 rows a step. A GPU .* train.batch_size: 128 gives each 16"),
+        ({"num_workers": 8, "batch_size": 128}, True, "OK", "each gets 16 rows a step"),
+        ({"num_workers": [2, 6]}, True, "warning", "each gets 5.33 rows a step"),
+        ({"num_workers": 8}, False, "OK", "each gets 4 rows a step"),
+    ],
+)
+def test_few_rows_of_a_batch_for_each_gpu_are_told(train: dict[str, Any], use_gpu: bool, status: str, words: str) -> None:
+    (check,) = checks.check_batch(config_of(train=train), WorkerResources(1, use_gpu=use_gpu))
+    assert check.status == status
+    assert re.search(words, check.words)
+
+
+def test_one_worker_has_the_whole_batch() -> None:
+    assert checks.check_batch(config_of(train={"num_workers": 1}), WorkerResources(1, use_gpu=True)) == []

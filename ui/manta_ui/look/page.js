@@ -79,6 +79,13 @@ window.manta = (() => {
     press("queue-say", { row: Number(row.dataset.row), labels });
     setTimeout(() => row.classList.remove("manta-sent"), 3000); // if it was refused
   };
+  // Keys go to the rows, no longer to the button that brought them.
+  const toQueue = () => {
+    const card = document.getElementById("queue-card");
+    card.tabIndex = -1;
+    card.focus();
+    return [];
+  };
   const pressed = (row) => [...row.querySelectorAll("button[aria-pressed=true]")].map((button) => button.dataset.label);
   // Enter presses a button that has the focus; one of a tab that is out of sight may still have it.
   const presses = (element) => element.closest?.("button, a, summary")?.checkVisibility();
@@ -190,5 +197,5 @@ window.manta = (() => {
     }
   });
 
-  return { copy, copyLink, download, fromLink, said };
+  return { copy, copyLink, download, fromLink, said, toQueue };
 })();

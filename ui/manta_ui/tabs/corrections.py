@@ -57,7 +57,7 @@ def _build_queue(api: ServeClient, frame: Frame) -> gr.HTML:
     frame.queue.change(lambda found: found, inputs=frame.queue, outputs=queue, **HIDDEN)
     gr.on([queue.change, frame.tab.select], lambda found: drawn(api, found), inputs=queue, outputs=shown, **HIDDEN)
     for button, choose in ((at_random, Queue.at_random), (unsure, Queue.of)):
-        button.click(lambda choose=choose: sampled(api, choose), outputs=[queue, note], **HIDDEN)
+        button.click(lambda choose=choose: sampled(api, choose), js="manta.toQueue", outputs=[queue, note], **HIDDEN)
     for button, steps in ((skip, 1), (back, -1)):
         button.click(lambda found, steps=steps: found and found.moved(steps), inputs=queue, outputs=queue, **HIDDEN)
     judgments = [queue, frame.queue, note]
