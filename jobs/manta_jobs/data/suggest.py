@@ -17,8 +17,10 @@ import numpy as np
 from manta.console import working
 from manta.data.dataset import checked_splits, set_aside
 from manta.data.feedback import with_feedback
+from manta.data.split import stratified_folds
 from manta.errors import InputError
 from manta.label_check.decisions import read_decisions, text_hash
+from manta.label_check.learned import LEARNED_FILE, MOST_NUMBERS, Learned
 from manta.label_check.suspects import UNLABELED, Neighbor, Place, Suspect, Suspects
 from manta.model.loss import resolve_class_weights
 from manta.model.regression import fit_regression
@@ -153,6 +155,7 @@ def suggest(
     write(suggestions, chosen, unlabeled, kept, out)
     queue = new_check(config, name=Path(pool).name.split(".")[0])
     near = nearest_of(others[found], own[: rows.num_typical])
+    write_learned(queue.with_name(LEARNED_FILE), own, others[found], suggestions, rows, model, config)
     write_queue(queue, suggestions, [Place(pool, "row", index + 1, None) for index in chosen], near, rows, decisions)
     told = None if target is None else labels_for(target, own, rows, model, config, console=console)
     seconds = time.monotonic() - started
@@ -266,6 +269,40 @@ def write_queue(
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Suspects(tuple(found), rows.labels.names, places[0].file, decisions).write(path)
+        store(path)
+
+
+def write_learned(
+    path: Path,
+    own: Floats,
+    chosen: Floats,
+    suggestions: Sequence[Suggestion],
+    rows: LabeledRows,
+    model: LinearModel,
+    config: ExperimentConfig,
+) -> None:
+    """Write what the page needs to tell how accuracy grows: embeddings of the labeled rows, and those of the `chosen` ones.
+
+    Of many rows and labels nothing is written, as a fit would take people's time.
+    """
+    first = np.unique([text_hash(text) for text in rows.texts], return_index=True)[1]
+    if len(first) * len(rows.labels.names) > MOST_NUMBERS:
+        return
+    targets = rows.targets[first]
+    learned = Learned(
+        rows.labels.names,
+        own[first],
+        targets,
+        stratified_folds(targets, num_folds=NUM_FOLDS, seed=config.data.split_seed),
+        first < rows.num_typical,
+        chosen,
+        tuple(text_hash(row.text) for row in suggestions),
+        model.strength,
+        resolve_class_weights(config.train, rows.labels, rows.targets),
+    )
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        learned.write(path)
         store(path)
 
 

@@ -1,4 +1,4 @@
-"""Checks of a text file's bytes: is it another kind of file, and are its characters those of a western language?"""
+"""Checks of a text file's bytes for another kind of file, and for characters beyond western languages."""
 
 from __future__ import annotations
 

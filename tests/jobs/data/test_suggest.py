@@ -19,6 +19,7 @@ from manta.console import people_console
 from manta.data import load_dataset
 from manta.errors import InputError
 from manta.label_check.decisions import LabelDecision, add_decisions
+from manta.label_check.learned import LEARNED_FILE, Learned
 from manta.label_check.suspects import UNLABELED, Suspects
 from manta.labels import LabelSpace
 from manta.model.regression import fit_regression
@@ -67,6 +68,11 @@ def fill(path: Path, truth: dict[str, str], *, most: int) -> list[str]:
     return [row["text"] for row in rows[:most]]
 
 
+def read_labeled(path: Path) -> list[tuple[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(row["text"], row["label"]) for row in csv.DictReader(file)]
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path, dict[str, str]]:
     """Labeled rows; a pool with a further column, some labeled texts and repeated ones; and the labels of the pool."""
@@ -104,8 +110,19 @@ def test_labels_that_people_give_in_the_page_are_kept_learned_from_and_trained_o
         ]
         assert found == ([] if label is None else [label])
 
+    learned = Learned.read(first.queue.with_name(LEARNED_FILE))
+    assert learned is not None
+    assert learned.open_hashes == tuple(row.text_hash for row in queue.rows)
+    assert learned.accuracy({}).num_judged == len({text for text, _ in read_labeled(labeled)})
+    labels = {digest: label for digest, label in given.items() if label}
+    assert learned.accuracy(labels).num_rows == learned.accuracy({}).num_rows + 5
+
     second = run(config, pool, out)
     assert (second.num_labeled, second.num_filled) == (60 + 5, 5)
+    after = Learned.read(second.queue.with_name(LEARNED_FILE))
+    assert after is not None
+    assert after.accuracy({}).num_rows == learned.accuracy(labels).num_rows
+    assert after.accuracy({}).num_judged == learned.accuracy({}).num_judged  # rows that were chosen are not judged
     assert [row["label"] for row in read(out)[:5]] == [label for label in given.values() if label]
     assert not {row.text_hash for row in queue.rows[:6]} & {row.text_hash for row in Suspects.read(second.queue).rows}
 

@@ -17,9 +17,9 @@ from manta.behaviour.run import BehaviourResult, Failure, SuiteResult
 from manta.cli import main
 from manta.data import Split
 from manta.errors import InputError, RunError
-from manta.evaluation.intervals import wilson_interval
 from manta.inference.artifact import ModelArtifact
 from manta.inference.artifact_writing import write_artifact
+from manta.intervals import wilson_interval
 from manta.labels import LabelSpace
 from manta_jobs.reporting.evaluation.assessment import Assessment, Subject, assess
 from manta_jobs.reporting.evaluation.measure import Latency, Measurement

@@ -11,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from manta.cluster.ports import free_ports
 from manta.errors import InputError
 from manta.label_check.decisions import LabelDecision, add_decisions, read_decisions
+from manta.label_check.learned import LEARNED_FILE, Learned
 from manta.label_check.suspects import CHECKS, SUSPECTS_FILE, UNLABELED, Neighbor, Place, Suspect, Suspects
+from manta_ui.labels.growth import Growth
 from manta_ui.labels.suspect_queue import Desks, SuspectQueue, check_files, decide, key_of, opened, refreshed, taken_back
 from manta_ui.labels.suspect_views import choices, last_html, other_labels, suspect_html, without_button
 
@@ -127,6 +130,44 @@ def test_a_row_without_a_label_gets_one_by_a_number_key(queue: SuspectQueue) -> 
     assert now.mine[-1][1].old == UNLABELED
     assert "labeled billing by ada" in suspect_html(now, now.mine[-1][1])
     assert "Run the same manta data suggest again" in last_html(now.moved(9))
+
+
+def test_the_accuracy_is_told_with_everybodys_labels(tmp_path: Path) -> None:
+    queue = unlabeled_queue(tmp_path)
+    file, growth = str(check_files(tmp_path)[0]), Growth()
+    assert growth.html(file, queue) == ""  # a check of labels has none
+    assert growth.html(None, None) == ""
+    clusters = np.eye(3, dtype=np.float32)
+    Learned(
+        LABELS,
+        np.repeat(clusters, 4, axis=0),
+        np.repeat(np.arange(3), 4),
+        np.arange(12) % 3,
+        np.ones(12, dtype=bool),
+        np.repeat(clusters, 2, axis=0)[:4],
+        tuple(row.text_hash for row in queue.found.rows),
+        strength=10.0,
+    ).write(Path(file).with_name(LEARNED_FILE))
+    assert (
+        "With 12 labeled rows, a linear model has 100.0% of rows right that it has not learned from (76% to 100%)."
+        in growth.html(file, queue)
+    )
+    queue = decide(queue, "account", who="ada")
+    queue = decide(refreshed(queue.moved(1)), None, who="bob")  # none of the labels
+    assert "With 13 labeled rows" in growth.html(file, queue)
+    assert "it was 100.0% with 12." in growth.html(file, queue)
+    queue = decide(decide(queue.moved(1), "delivery", who="bob").moved(1), "account", who="ada")
+    assert "With 15 labeled rows" in growth.html(file, queue)
+    Path(file).with_name(LEARNED_FILE).write_bytes(b"PK")
+    assert "run manta data suggest again" in Growth().html(file, queue)
+
+
+def unlabeled_queue(storage: Path) -> SuspectQueue:
+    """A queue of four rows without a label."""
+    write_check(storage, 4)
+    found = opened(check_files(storage)[0]).found
+    replace(found, rows=tuple(replace(row, given=UNLABELED, kinds=()) for row in found.rows)).write(check_files(storage)[0])
+    return opened(check_files(storage)[0])
 
 
 class Served:

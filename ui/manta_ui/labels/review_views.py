@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from manta.evaluation.intervals import wilson_interval
+from manta.intervals import wilson_interval
 from manta_ui.labels.review_queue import Sampled
 from manta_ui.look.markup import breakable, empty_html, named, percent
 

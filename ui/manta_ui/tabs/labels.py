@@ -14,6 +14,7 @@ import gradio as gr
 
 from manta.errors import InputError
 from manta.storage.audit import acting_user
+from manta_ui.labels.growth import Growth
 from manta_ui.labels.suspect_queue import Desks, SuspectQueue, check_files, decide, key_of, opened, refreshed, taken_back
 from manta_ui.labels.suspect_views import NO_CHECK, decision_words, suspect_html, without_button
 from manta_ui.look.markup import capitalized, note_html
@@ -29,7 +30,7 @@ MOVES = ("undo", "back", "skip", "again")
 
 def build(services: Services, frame: Frame) -> None:
     """Build the tab's components and their events."""
-    desks = Desks()
+    desks, growth = Desks(), Growth()
     queue, meant = gr.State(None), gr.Textbox(visible=False)
     check = gr.Dropdown([], label="Check", elem_id="labels-check")
     # Keys and the buttons of the row click these buttons, which are not seen; the browser says what was meant.
@@ -37,9 +38,12 @@ def build(services: Services, frame: Frame) -> None:
     card = gr.HTML(NO_CHECK, elem_id="labels-card")
     other = gr.Dropdown([], label="Another label", visible=False, elem_id="labels-other")
     note = gr.HTML(note_html(""), elem_id="labels-note")
+    grown = gr.HTML("", elem_id="labels-growth")
 
     frame.tab.select(lambda chosen: listed(services.storage, chosen), inputs=check, outputs=check, **HIDDEN)
     check.change(_opening(services.storage, desks), inputs=check, outputs=[queue, note], **HIDDEN)
+    # Apart from the decision itself, which must not wait for a fit.
+    queue.change(growth.html, inputs=[check, queue], outputs=grown, **HIDDEN)
     queue.change(drawn, inputs=queue, outputs=[card, other], **HIDDEN)
     buttons["decide"].click(_deciding(desks), js="manta.said", inputs=[meant, queue], outputs=[queue, note], **HIDDEN)
     other.input(_choosing(desks), inputs=[other, queue], outputs=[queue, note], **HIDDEN)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manta.evaluation.intervals import wilson_interval
 from manta.inference.reliability import claims
+from manta.intervals import wilson_interval
 from manta_jobs.reporting.canvas import GRID, INK, add_legend, finish_panel, is_narrow, plain, say
 from manta_jobs.reporting.curves import BLUE, GREY, ORANGE
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from manta.behaviour.perturbations import parts_of
 from manta.errors import InputError
-from manta.evaluation.intervals import wilson_interval
+from manta.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
