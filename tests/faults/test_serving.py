@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig, HTTPOptions
+from ray.serve.config import AutoscalingConfig
 
 from manta.cluster.ports import free_ports
 from manta.config import ServeConfig
@@ -87,19 +86,8 @@ def crown(storage: Storage, version: int, *, action: Action = "promoted", at: da
     registry.record("desk", decision)
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """Ray Serve with its proxy on this machine; no application yet."""
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    port = free_ports(1)[0]
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
-    yield port
-    serve.shutdown()
-    ray.shutdown()
-
-
 @pytest.fixture
-def run(port: int, storage: Storage) -> Iterator[Callable[..., None]]:
+def run(serve_port: int, storage: Storage) -> Iterator[Callable[..., None]]:
     """Start the application, with Ray's options replaced by those given; it is gone after the test."""
 
     def start(num_replicas: Any, **options: Any) -> None:
@@ -151,14 +139,16 @@ def change_under_load(load: Load, storage: Storage) -> None:
     assert [connection.versions for connection in load.connections] == [[1, 2, 1]] * len(load.connections), load.summary()
 
 
-def test_two_replicas_change_versions_together(run: Callable[..., None], port: int, storage: Storage, expected: Expected) -> None:
+def test_two_replicas_change_versions_together(
+    run: Callable[..., None], serve_port: int, storage: Storage, expected: Expected
+) -> None:
     run(2)
-    change_under_load(Load(port, expected), storage)
+    change_under_load(Load(serve_port, expected), storage)
 
 
-def test_a_killed_replica_takes_only_what_it_had_under_way(run: Callable[..., None], port: int, expected: Expected) -> None:
+def test_a_killed_replica_takes_only_what_it_had_under_way(run: Callable[..., None], serve_port: int, expected: Expected) -> None:
     run(2)
-    load = Load(port, expected)
+    load = Load(serve_port, expected)
     load.wait_for_answers(50)
     killed = time.monotonic()
     before = replicas()
@@ -176,7 +166,7 @@ def test_a_killed_replica_takes_only_what_it_had_under_way(run: Callable[..., No
 
 
 def test_replicas_that_come_and_go_cost_no_request(
-    run: Callable[..., None], port: int, storage: Storage, expected: Expected
+    run: Callable[..., None], serve_port: int, storage: Storage, expected: Expected
 ) -> None:
     scaling = AutoscalingConfig(
         min_replicas=1,
@@ -189,10 +179,10 @@ def test_replicas_that_come_and_go_cost_no_request(
         metrics_interval_s=1,
     )
     run([1, 2], autoscaling_config=scaling)
-    quiet = Load(port, expected, num_connections=1)
+    quiet = Load(serve_port, expected, num_connections=1)
     quiet.wait_for_answers(5)
     assert len(replicas()) == 1
-    busy = Load(port, expected, num_connections=24)
+    busy = Load(serve_port, expected, num_connections=24)
     until(lambda: len(replicas()) == 2, what="a second replica")
     crown(storage, 2)  # the new one starts, perhaps, before the moment at which the old one takes over
     busy.wait_for_answers(20, version=2)

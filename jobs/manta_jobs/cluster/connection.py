@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PROBE_WITHIN_S = 60.0
 LOOK_EVERY_S = 1.0
+PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,25 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
                 logging_level=logging.ERROR,
             )
     # Ray always reports lost workers on stdout; stdout is reserved for `--json`.
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), _without_preemption_watcher(is_own=not target):
         try:
             with losses_named():
                 yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _without_preemption_watcher(*, is_own: bool) -> Iterator[None]:
+    """Do without Ray Train's process that watches for nodes to be taken away: on a cluster of our own, no node is."""
+    if not is_own or PREEMPTION_WATCHER in os.environ:
+        yield
+        return
+    os.environ[PREEMPTION_WATCHER] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[PREEMPTION_WATCHER]
 
 
 def needs_no_cluster(address: str | None, *, num_workers: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ class Pass:
 class TrainingBatches:
     """The training order. Rows of similar length share a batch, so that little time is spent on padding."""
 
-    lengths: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.integer[Any]]
     batch_size: int
     seed: int
 
@@ -95,7 +95,9 @@ def num_micro_batches(batch_size: int, *, world_size: int, micro_batch_size: int
     return -(-batch_size // (world_size * micro_batch_size))
 
 
-def evaluation_batches(lengths: npt.NDArray[np.int64], *, batch_size: int, rank: int, world_size: int) -> list[tuple[Rows, bool]]:
+def evaluation_batches(
+    lengths: npt.NDArray[np.integer[Any]], *, batch_size: int, rank: int, world_size: int
+) -> list[tuple[Rows, bool]]:
     """Return this worker's batches in an evaluation, each with a flag that says whether it counts.
 
     The batches, and therefore their logits, are the same for any number of workers. Workers take them in turn. All workers get the

@@ -54,9 +54,9 @@ def build_trainer(
     cluster, the one worker is this process (Ray Train's local mode).
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
     from manta_jobs.cluster.network import ReachableTorchConfig
+    from manta_jobs.training.ray_train import LeanTrainer
 
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # our own messages say what matters
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(ASK_WORKERS_EVERY_S))
@@ -66,7 +66,7 @@ def build_trainer(
 
         callbacks.append(SaveBeforeResize(board, current))
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(WAIT_FOR_LOST_NODES_S))
-    return TorchTrainer(
+    return LeanTrainer(
         loop,
         train_loop_config=arguments,
         torch_config=ReachableTorchConfig(timeout_s=round(60 * config.train.hang_minutes)),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from manta.texts import TokenLists
 
 Rows = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int32]
+"""Numbers of each row; there may be many million rows."""
 CHUNK_ROWS = 4096
 TOKEN_COLUMNS = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}
 MAX_LENGTH = b"max_length"
@@ -107,7 +109,7 @@ class EncodedSplit:
         batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._chunks = [_chunk_of(batch) for batch in batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
-        self._num_tokens: Rows = np.concatenate([np.diff(chunk.offsets) for chunk in self._chunks]).astype(np.int64)
+        self._num_tokens: Counts = np.concatenate([np.diff(chunk.offsets) for chunk in self._chunks])
         self.targets: Targets = np.concatenate([_targets_of(batch) for batch in batches])
         """Class indices `(rows,)`; for a multilabel task, 0 and 1 `(rows, labels)`."""
         self._rows = rows
@@ -115,9 +117,11 @@ class EncodedSplit:
             self._num_tokens, self.targets = self._num_tokens[rows], self.targets[rows]
         longest = int(self._num_tokens.max(initial=1))
         self._window_tokens = int((reader.schema.metadata or {}).get(MAX_LENGTH, longest))
-        self.num_windows: Rows = np.maximum(1, -(-self._num_tokens // self._window_tokens))
+        has_windows = longest > self._window_tokens
+        one = np.broadcast_to(np.int32(1), self._num_tokens.shape)
+        self.num_windows: Counts = np.maximum(one, -(-self._num_tokens // self._window_tokens)) if has_windows else one
         """Number of windows of each row `(rows,)`: 1, unless the text is long and was not cut."""
-        self.lengths: Rows = np.minimum(self._num_tokens, self._window_tokens)
+        self.lengths: Counts = np.minimum(self._num_tokens, self._window_tokens) if has_windows else self._num_tokens
         """Number of tokens of each row's longest window `(rows,)`."""
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ def run_batches(
     return pooled(np.asarray(result), row_of)
 
 
-def token_batches(lengths: npt.NDArray[np.int64], *, max_tokens: int) -> list[npt.NDArray[np.int64]]:
+def token_batches(lengths: npt.NDArray[np.integer[Any]], *, max_tokens: int) -> list[npt.NDArray[np.int64]]:
     """Return row indices in batches of similar length, longest first. A padded batch has at most `max_tokens`, or one row."""
     order = np.argsort(-lengths, kind="stable")
     batches: list[npt.NDArray[np.int64]] = []

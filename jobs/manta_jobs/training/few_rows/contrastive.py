@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ def grouped(labels: npt.NDArray[np.int64], generator: np.random.Generator) -> Ro
     return np.concatenate([groups[index] for index in generator.permutation(len(groups))])
 
 
-def cut(order: Rows, lengths: npt.NDArray[np.int64]) -> list[Rows]:
+def cut(order: Rows, lengths: npt.NDArray[np.integer[Any]]) -> list[Rows]:
     """Cut an order of rows into even batches of at most `BATCH_ROWS` rows. Where texts are long, batches end at `BATCH_TOKENS`."""
     most = math.ceil(len(order) / math.ceil(len(order) / BATCH_ROWS))
     batches: list[list[int]] = [[]]
