@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +36,8 @@ T = TypeVar("T")
 PROBE_WITHIN_S = 60.0
 LOOK_EVERY_S = 1.0
 PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+STARTED_HERE = threading.Event()
+"""Set while this process is connected to a cluster that it has started."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
                 logging_level=logging.ERROR,
             )
     # Ray always reports lost workers on stdout; stdout is reserved for `--json`.
-    with redirect_stdout(sys.stderr), _without_preemption_watcher(is_own=not target):
+    with redirect_stdout(sys.stderr), nullcontext() if target else _own_cluster():
         try:
             with losses_named():
                 yield
@@ -113,16 +115,20 @@ def connected(address: str | None, *, num_workers: int) -> Iterator[None]:
 
 
 @contextmanager
-def _without_preemption_watcher(*, is_own: bool) -> Iterator[None]:
-    """Do without Ray Train's process that watches for nodes to be taken away: on a cluster of our own, no node is."""
-    if not is_own or PREEMPTION_WATCHER in os.environ:
-        yield
-        return
-    os.environ[PREEMPTION_WATCHER] = "0"
+def _own_cluster() -> Iterator[None]:
+    """Let the body know that this process has started the cluster, on this machine.
+
+    Ray Train then starts no process that watches for nodes to be taken away, and `OneNode` works in this process.
+    """
+    is_default = PREEMPTION_WATCHER not in os.environ
+    os.environ.setdefault(PREEMPTION_WATCHER, "0")
+    STARTED_HERE.set()
     try:
         yield
     finally:
-        del os.environ[PREEMPTION_WATCHER]
+        STARTED_HERE.clear()
+        if is_default:
+            del os.environ[PREEMPTION_WATCHER]
 
 
 def needs_no_cluster(address: str | None, *, num_workers: int) -> bool:
@@ -180,7 +186,8 @@ def interruptible(work: Callable[[], T], *, console: Console, look: Callable[[],
 class OneNode:
     """One node for one piece of work: it gets the node's cores, or one GPU if the cluster has any.
 
-    Without a cluster, the node is this machine, and the work runs in a thread of this process.
+    Without a cluster, the node is this machine, and the work runs in a thread of this process. The same holds if this process has
+    started the cluster and there is no GPU: it has loaded what the work needs, which costs another process seconds and a gigabyte.
     """
 
     def __init__(self, *, on_cpu: bool = False) -> None:
@@ -190,11 +197,13 @@ class OneNode:
             InputError: no node of the cluster has a CPU, and no node will be started.
         """
         cluster = present_cluster()
-        self._num_gpus = 1 if not on_cpu and any(node.get("GPU", 0) for node in cluster.nodes) else 0
+        has_gpus = any(node.get("GPU", 0) for node in cluster.nodes)
+        self._num_gpus = 1 if has_gpus and not on_cpu else 0
         num_cpus = max(int(node.get("CPU", 0)) for node in cluster.nodes if node.get("GPU", 0) >= self._num_gpus)
         if not num_cpus and cluster.growth is None:
             raise InputError("none of the cluster's nodes has a CPU to work on; start one with `ray start --address=…`.")
-        self.num_threads = max(1, num_cpus)
+        self._is_here = not ray.is_initialized() or (STARTED_HERE.is_set() and not has_gpus)
+        self.num_threads = num_cores() if self._is_here else max(1, num_cpus)
 
     @property
     def has_gpu(self) -> bool:
@@ -203,7 +212,7 @@ class OneNode:
 
     def start(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Start a function and return the future of its result."""
-        if not ray.is_initialized():
+        if self._is_here:
             return in_background(lambda: function(*arguments))
         num_cpus = 1 if self._num_gpus else self.num_threads
         task = ray.remote(num_cpus=num_cpus, num_gpus=self._num_gpus)(function)
@@ -212,7 +221,7 @@ class OneNode:
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function and return its result."""
-        return self.start(function, *arguments).result() if ray.is_initialized() else function(*arguments)
+        return function(*arguments) if self._is_here else self.start(function, *arguments).result()
 
 
 def num_cores() -> int:
