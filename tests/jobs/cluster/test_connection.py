@@ -14,17 +14,17 @@ from manta_jobs.cluster.connection import PREEMPTION_WATCHER, STARTED_HERE, OneN
 def test_without_a_cluster_work_runs_in_this_process() -> None:
     if ray.is_initialized():
         pytest.skip("this process is connected to a cluster")
-    assert OneNode().run(os.getpid) == OneNode().start(os.getpid).result() == os.getpid()
+    assert OneNode().run(lambda: os.getpid()) == OneNode().start(lambda: os.getpid()).result() == os.getpid()
 
 
 @pytest.mark.ray
 def test_work_runs_here_on_a_cluster_of_our_own_and_on_a_node_of_others(ray_cluster: None) -> None:
-    assert OneNode().run(os.getpid) != os.getpid()
+    assert OneNode().run(lambda: os.getpid()) != os.getpid()
     with _own_cluster():
         node = OneNode()
-        assert node.run(os.getpid) == node.start(os.getpid).result() == os.getpid()
+        assert node.run(lambda: os.getpid()) == node.start(lambda: os.getpid()).result() == os.getpid()
         assert node.num_threads == num_cores()
-    assert OneNode().run(os.getpid) != os.getpid()
+    assert OneNode().run(lambda: os.getpid()) != os.getpid()
 
 
 def test_a_cluster_of_our_own_has_no_watcher_and_others_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
