@@ -11,20 +11,24 @@ from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR, 
 from manta_jobs.cluster.connection import PREEMPTION_WATCHER, STARTED_HERE, OneNode, _own_cluster, num_cores
 
 
+def process() -> int:
+    return os.getpid()
+
+
 def test_without_a_cluster_work_runs_in_this_process() -> None:
     if ray.is_initialized():
         pytest.skip("this process is connected to a cluster")
-    assert OneNode().run(lambda: os.getpid()) == OneNode().start(lambda: os.getpid()).result() == os.getpid()
+    assert OneNode().run(process) == OneNode().start(process).result() == os.getpid()
 
 
 @pytest.mark.ray
 def test_work_runs_here_on_a_cluster_of_our_own_and_on_a_node_of_others(ray_cluster: None) -> None:
-    assert OneNode().run(lambda: os.getpid()) != os.getpid()
+    assert OneNode().run(process) != os.getpid()
     with _own_cluster():
         node = OneNode()
-        assert node.run(lambda: os.getpid()) == node.start(lambda: os.getpid()).result() == os.getpid()
+        assert node.run(process) == node.start(process).result() == os.getpid()
         assert node.num_threads == num_cores()
-    assert OneNode().run(lambda: os.getpid()) != os.getpid()
+    assert OneNode().run(process) != os.getpid()
 
 
 def test_a_cluster_of_our_own_has_no_watcher_and_others_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
