@@ -29,7 +29,7 @@ from manta.labels import LabelSpace
 from manta.model.encoder import load_tokenizer
 from manta.model.pooled import load_encoder
 from manta_jobs.training.batches import TokenizedData
-from manta_jobs.training.choice import Rival
+from manta_jobs.training.choice import Lead
 from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER, load_adapted, train_contrastive
 from manta_jobs.training.few_rows.linear import LINEAR_FOLDER, Embedder, LinearModel, LinearSetup, Tally, train_linear
 from manta_jobs.training.progress import Board
@@ -99,8 +99,8 @@ def measured(
         models[method] = run(setup)
         figures[method] = {"seconds": round(models[method].seconds, 1), "cpu_s": round(time.process_time() - started, 1)}
         figures[method] |= {"strength": models[method].strength, "accuracy": round(test_accuracy(models[method], setup, test), 4)}
-    lead = Rival.of(models["linear"].logits, truth, labels=labels).lead(models["contrastive"].logits)
-    figures["linear"]["right"], figures["contrastive"]["right"] = lead.linear_right, lead.other_right
+    lead = Lead.of(models["linear"].logits, models["contrastive"].logits, truth, labels=labels)
+    figures["linear"]["right"], figures["contrastive"]["right"] = lead.linear_right, lead.contrastive_right
     return figures | {"errors": round(lead.errors, 2)}
 
 

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from manta.config.starting_point import CONTRASTIVE_BELOW_ROWS_PER_LABEL, LINEAR_BELOW_ROWS_PER_LABEL, methods_tried
+from manta.config.starting_point import methods_tried
 from manta.console import bytes_phrase, duration
 from manta.errors import InputError, without_passwords
 from manta.model.encoder import head_sentence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from manta.config import DataConfig, ExperimentConfig, Method
+    from manta.config import DataConfig, ExperimentConfig
     from manta.data import TextDataset
     from manta.evaluation.baseline import Baseline
     from manta.labels import LabelSpace
@@ -110,12 +110,9 @@ def check_method(config: ExperimentConfig, dataset: TextDataset, unread: Sequenc
         ("linear",): "linear: the frozen encoder embeds each text once, and a logistic regression learns from the embeddings.",
         ("contrastive",): "contrastive: the encoder is adapted so that texts of one label have similar embeddings; then as linear.",
         ("full",): "full: the encoder is fine-tuned.",
-        ("linear", "contrastive"): f"auto: linear first, then contrastive, as there are fewer than "
-        f"{CONTRASTIVE_BELOW_ROWS_PER_LABEL} training rows per label.",
-        ("linear", "full"): f"auto: linear first, then full, as there are fewer than {LINEAR_BELOW_ROWS_PER_LABEL} training rows "
-        "per label; full ends early where linear leads clearly.",
+        ("linear", "contrastive"): "auto: linear first, then contrastive, as training rows per label are few.",
     }
-    methods = tried(config, dataset)
+    methods = methods_tried(config.train.method)
     if not dataset.has_held_out and methods != ("linear",):
         lack = f"train.method {config.train.method}: no label has a second training row, so nothing can be validated"
         return Check("method", "cannot work", f"{lack}; add a row, give data.validation, or take linear.")
@@ -123,11 +120,6 @@ def check_method(config: ExperimentConfig, dataset: TextDataset, unread: Sequenc
         no_effect = f"{', '.join(unread)} {'has' if len(unread) == 1 else 'have'} no effect on these methods"
         return Check("method", "warning", f"{words[methods]} {no_effect}; to fine-tune all the same, set train.method: full.")
     return Check("method", "OK", words[methods])
-
-
-def tried(config: ExperimentConfig, dataset: TextDataset) -> tuple[Method, ...]:
-    """Return the methods that the run tries, in their order."""
-    return methods_tried(config.train.method, num_rows=len(dataset.train), num_labels=len(dataset.labels.names))
 
 
 def check_encoder(config: ExperimentConfig, labels: LabelSpace, sample: TokenSample, size: ModelSize) -> Check:

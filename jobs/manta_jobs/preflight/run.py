@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from manta.config.starting_point import Usual, choice_sentence, resolved, unread_settings
+from manta.config.starting_point import Usual, choice_sentence, methods_tried, resolved, unread_settings
 from manta.console import people_table, working
 from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
@@ -21,6 +21,7 @@ from manta.errors import InputError
 from manta.evaluation.baseline import Baseline, fit_baseline
 from manta.model.encoder import load_model_config, load_tokenizer
 from manta.model.loss import resolve_class_weights
+from manta.model.pooled import is_sentence_encoder
 from manta.model.pretrained import check_weights, pretrained_source
 from manta.model.weights import check_files
 from manta.storage.folders import RunFolder, Storage, write_atomically
@@ -120,7 +121,7 @@ def load_inputs(config: ExperimentConfig) -> Inputs:
         raise InputError(f"data.long_texts: {config.model.pretrained} has no fast tokenizer, which windows need; use cut.")
     resolve_class_weights(config.train, dataset.labels, dataset.train.targets)
     given, (config, chosen) = config, without_auto(config, dataset=dataset, encoder=model_config)
-    unread = tuple(unread_settings(given, checks.tried(config, dataset)))
+    unread = tuple(unread_settings(given, methods_tried(config.train.method)))
     return Inputs(config, chosen, Storage.resolve(config.storage), dataset, model_config, tokenizer, unread)
 
 
@@ -142,6 +143,7 @@ def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: Pre
         hidden_size=hidden_size,
         num_layers=getattr(encoder, "num_hidden_layers", None),
         is_multilabel=is_multilabel,
+        is_sentence_encoder=is_sentence_encoder(config.model),
     )
     classes = f"{len(labels.names)} {'labels that apply or not' if is_multilabel else 'classes'}"
     return chosen, choice_sentence(config, chosen, num_rows=num_rows, classes=classes, hidden_size=hidden_size)
@@ -201,7 +203,7 @@ def examine(
         checks.check_tokens(sample, max_length=config.model.max_length, data=config.data),
     ]
     found.append(checks.check_method(config, dataset, inputs.unread))
-    tried = checks.tried(config, dataset)
+    tried = methods_tried(config.train.method)
     if tried != ("linear",):
         found.append(checks.check_encoder(config, dataset.labels, sample, size))
     workers, resources = checks.check_workers(config, cluster)
@@ -306,7 +308,7 @@ def probed(
         num_train_rows=len(inputs.dataset.train),
         num_validation_rows=len(inputs.dataset.validation),
         num_folds=0 if inputs.dataset.folds is None else NUM_FOLDS,
-        tried=checks.tried(inputs.config, inputs.dataset),
+        tried=methods_tried(inputs.config.train.method),
         world_size=place.world_size,
         runs_at_once=place.at_once,
     )

@@ -69,15 +69,14 @@ def finish(
 
     With `formats`, the registered version also gets its faster inference formats.
     """
-    dataset, linear, trained = prepared.dataset, outcome.kept_linear, outcome.kept_trained
+    dataset, linear, trained = prepared.dataset, outcome.kept_linear, outcome.trained
     validation_logits: Floats | None
     if trained is not None:
         record.catch_up(trained.history)
         artifact, validation_logits = fine_tuned_artifact(prepared, config, trained, average=outcome.average)
     elif linear is not None:
         held_out = held_out_metrics(linear, dataset)
-        num_epochs = 0 if outcome.trained is None else len(outcome.trained.history)  # of a fine-tuning that is not kept
-        record.catch_up([{"epoch": num_epochs + 1, **held_out}] if held_out else [])
+        record.catch_up([{"epoch": 1, **held_out}] if held_out else [])
         artifact = linear_artifact(prepared, config, linear, method=outcome.method, held_out=held_out)
         validation_logits = linear.logits
     else:

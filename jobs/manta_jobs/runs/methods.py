@@ -1,4 +1,4 @@
-"""The methods of a run: a linear model, one on an adapted encoder, fine-tuning; with `train.method: auto`, the better of two."""
+"""The methods of a run: a linear model and one on an adapted encoder, of which `train.method: auto` keeps one, or fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from manta.evaluation.metrics import classification_metrics
 from manta_jobs.cluster.connection import OneNode, fit_workers, interruptible, present_cluster
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.training.checkpoints import CHECKPOINTS, kept_epoch
-from manta_jobs.training.choice import KEPT_FOR_CONTRASTIVE_ABOVE, Lead, Rival, read_lead
+from manta_jobs.training.choice import Lead
 from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER, train_contrastive
 from manta_jobs.training.few_rows.linear import LINEAR_FOLDER, LinearModel, LinearSetup, train_linear
 from manta_jobs.training.progress import Board, shown_progress
@@ -37,7 +37,7 @@ class Rung:
 
     method: Method
     metrics: dict[str, float]
-    """Of fine-tuning that was spared after some folds, only the accuracy on their rows. Empty if no row could be held out."""
+    """Empty if no row could be held out."""
     num_rows: int
     seconds: float
     """Seconds of this command that it took; a resumed run only reads what is on disk."""
@@ -51,22 +51,21 @@ class Rung:
         if not self.metrics:
             lack = "no label has a second training row, so there is none to validate on, and its penalty is the usual one"
             return f"Method {self.method}: {lack}; in {self.seconds:.0f} s{names}"
-        figures = [f"accuracy {self.metrics['accuracy']:.4f}"]
-        if "loss" in self.metrics:
-            figures += [f"macro F1 {self.metrics['f1_macro']:.4f}", f"loss {self.metrics['loss']:.4f}"]
-        return f"Method {self.method}: {', '.join(figures)} on {self.num_rows:,} held-out rows, in {self.seconds:.0f} s{names}"
+        metrics = self.metrics
+        figures = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['f1_macro']:.4f}, loss {metrics['loss']:.4f}"
+        return f"Method {self.method}: {figures} on {self.num_rows:,} held-out rows, in {self.seconds:.0f} s{names}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of the methods of a run. At least one of the models is there, and `linear` beside at most one other."""
+    """Result of the methods of a run: regressions, or a finished fine-tuning."""
 
     linear: LinearModel | None = None
     contrastive: LinearModel | None = None
     trained: TrainingState | None = None
-    """The finished fine-tuning; None if there was none, or if it was spared."""
+    """The finished fine-tuning; None if there was none."""
     lead: Lead | None = None
-    """Comparison of `linear` with the other method; None unless two were tried."""
+    """Comparison of `linear` with `contrastive`; None unless both were tried."""
     full_s: float = 0.0
     average: WeightAverage | None = None
     """Mean of the weights of a search's best runs, of which `trained` is one; None unless it was tried."""
@@ -74,21 +73,14 @@ class Outcome:
     @property
     def method(self) -> Method:
         """The method whose model is kept."""
-        if self.lead is not None and self.lead.is_enough:
-            return "linear"
-        if self.contrastive is not None:
-            return "contrastive"
-        return "linear" if self.trained is None else "full"
+        if self.trained is not None:
+            return "full"
+        return "linear" if self.contrastive is None or (self.lead is not None and self.lead.is_enough) else "contrastive"
 
     @property
     def kept_linear(self) -> LinearModel | None:
         """The regression on the embeddings of the frozen or the adapted encoder, if one is kept."""
         return {"linear": self.linear, "contrastive": self.contrastive}.get(self.method)
-
-    @property
-    def kept_trained(self) -> TrainingState | None:
-        """The fine-tuning, if its model is kept."""
-        return self.trained if self.method == "full" else None
 
     def rungs(self, prepared: PreparedRun) -> list[Rung]:
         """Return the methods in their order."""
@@ -103,22 +95,20 @@ class Outcome:
         if self.trained is not None:
             epoch = kept_epoch(self.trained.history, prepared.config.train)
             figures = {name: float(epoch[name]) for name in SHOWN}
-            found.append(Rung("full", figures, len(dataset.validation), self.full_s, self.method == "full"))
-        elif self.contrastive is None and self.lead is not None:
-            accuracy = self.lead.other_right / self.lead.num_rows
-            found.append(Rung("full", {"accuracy": accuracy}, self.lead.num_rows, self.full_s, kept=False))
+            found.append(Rung("full", figures, len(dataset.validation), self.full_s, kept=True))
         return found
 
     def sentence(self) -> str:
         """Return which method is kept, and why; empty if there was no choice."""
         if self.lead is None:
             return ""
-        lead, other = self.lead, "full" if self.contrastive is None else "contrastive"
-        counts = f"Linear has {lead.linear_right:,} of {lead.num_rows:,} held-out rows right, {other} {lead.other_right:,}"
+        lead = self.lead
+        counts = (
+            f"Linear has {lead.linear_right:,} of {lead.num_rows:,} held-out rows right, contrastive {lead.contrastive_right:,}"
+        )
         errors = lead.errors if self.method == "linear" else -lead.errors
         which = f"a lead of {errors:.1f} standard errors" if errors > 0 else "no more than chance gives"
-        spared = ", so the rest of the fine-tuning was spared" if self.trained is None and self.contrastive is None else ""
-        return f"Kept: {self.method}. {counts}: {which}{spared}."
+        return f"Kept: {self.method}. {counts}: {which}."
 
     def to_dict(self, prepared: PreparedRun) -> dict[str, Any]:
         """Return the entries of `report.json` about the methods."""
@@ -142,21 +132,19 @@ def held_out_metrics(model: LinearModel, dataset: TextDataset) -> dict[str, floa
 
 def run_methods(prepared: PreparedRun, *, board: Board, console: Console, resume_command: str) -> Outcome:
     """Train a prepared run by the methods that its config asks for, each from where an interrupted run left it."""
-    num_labels = len(prepared.dataset.labels.names)
-    tried = methods_tried(prepared.config.train.method, num_rows=len(prepared.dataset.train), num_labels=num_labels)
+    tried = methods_tried(prepared.config.train.method)
     linear = run_regression(prepared, "linear", console=console) if "linear" in tried else None
     contrastive = run_regression(prepared, "contrastive", console=console) if "contrastive" in tried else None
-    if "full" not in tried:
-        outcome = Outcome(linear, contrastive, lead=lead_over_contrastive(prepared, linear, contrastive))
-        show(outcome, prepared, console)
-        return outcome
-    started = time.monotonic()
-    trained = run_full(prepared, linear, board=board, console=console, resume_command=resume_command)
-    full_s = time.monotonic() - started
-    lead = None if linear is None else read_lead(prepared.folder.path / CHECKPOINTS)
-    outcome = Outcome(linear, trained=trained, lead=lead, full_s=full_s)
-    if linear is not None:
-        show(outcome, prepared, console)
+    if "full" in tried:
+        started = time.monotonic()
+        trained = run_full(prepared, board=board, console=console, resume_command=resume_command)
+        return Outcome(trained=trained, full_s=time.monotonic() - started)
+    lead = None
+    if linear is not None and contrastive is not None:
+        held_out = prepared.dataset.validation.targets
+        lead = Lead.of(linear.logits, contrastive.logits, held_out, labels=prepared.dataset.labels)
+    outcome = Outcome(linear, contrastive, lead=lead)
+    show(outcome, prepared, console)
     return outcome
 
 
@@ -165,14 +153,6 @@ def show(outcome: Outcome, prepared: PreparedRun, console: Console) -> None:
     for line in (*(rung.sentence() for rung in outcome.rungs(prepared)), outcome.sentence()):
         if line:
             console.print(line, markup=False)
-
-
-def lead_over_contrastive(prepared: PreparedRun, linear: LinearModel | None, contrastive: LinearModel | None) -> Lead | None:
-    """Compare both models on the held-out rows; None unless both are there."""
-    if linear is None or contrastive is None:
-        return None
-    rival = Rival.of(linear.logits, prepared.dataset.validation.targets, labels=prepared.dataset.labels)
-    return rival.lead(contrastive.logits, needed=KEPT_FOR_CONTRASTIVE_ABOVE)
 
 
 def run_regression(prepared: PreparedRun, method: Literal["linear", "contrastive"], *, console: Console) -> LinearModel:
@@ -185,16 +165,13 @@ def run_regression(prepared: PreparedRun, method: Literal["linear", "contrastive
         return interruptible(lambda: node.run(train, setup), console=console)
 
 
-def run_full(
-    prepared: PreparedRun, linear: LinearModel | None, *, board: Board, console: Console, resume_command: str
-) -> TrainingState | None:
-    """Fine-tune; return None if the linear model was found to be better before the end."""
-    config, dataset = prepared.config, prepared.dataset
+def run_full(prepared: PreparedRun, *, board: Board, console: Console, resume_command: str) -> TrainingState:
+    """Fine-tune."""
+    config = prepared.config
     cluster = present_cluster(config.train)
     resources = fit_workers(config.train, cluster)
-    rival = None if linear is None else Rival.of(linear.logits, dataset.validation.targets, labels=dataset.labels)
     folder = prepared.folder.path
-    trainer = run_trainer(prepared.data, config, board=board, resources=resources, folder=folder, name=CHECKPOINTS, rival=rival)
+    trainer = run_trainer(prepared.data, config, board=board, resources=resources, folder=folder, name=CHECKPOINTS)
     console.print(f"Training on {workers_phrase(config)}; if it is interrupted: {resume_command}")
     with shown_progress(board, console, num_epochs=config.train.planned_epochs):
         return interruptible(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manta.config.file import DATA_FILES, load_config, write_config
-from manta.config.starting_point import CONTRASTIVE_BELOW_ROWS_PER_LABEL
+from manta.config.starting_point import NAMES_BELOW_ROWS_PER_LABEL
 from manta.console import working
 from manta.data import Split, TextDataset, load_dataset
 from manta.data.label_words import label_words
@@ -170,7 +170,7 @@ def names_as_rows(dataset: TextDataset, config: ExperimentConfig) -> Split | Non
     Labels of text pairs, and those of which a row has several, do not read like a text.
     """
     labels, num_rows = dataset.labels, len(dataset.train)
-    has_few = num_rows < CONTRASTIVE_BELOW_ROWS_PER_LABEL * len(labels.names)
+    has_few = num_rows < NAMES_BELOW_ROWS_PER_LABEL * len(labels.names)
     if not has_few or labels.task == "multilabel" or len(config.data.text_columns) == 2 or config.train.method == "full":
         return None
     words = label_words(labels.names)

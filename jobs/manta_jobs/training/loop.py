@@ -17,7 +17,6 @@ from manta.evaluation.metrics import METRIC_NAMES, classification_metrics
 from manta.model.loss import TrainedClassifier
 from manta_jobs.training.batches import Pass, WorkerRows, num_micro_batches
 from manta_jobs.training.checkpoints import TrainingState, checkpoint_name, epochs_without_gain, kept_epoch
-from manta_jobs.training.choice import write_lead
 from manta_jobs.training.distribution import WorkRecord, agreed_hash
 from manta_jobs.training.engine import memory
 from manta_jobs.training.engine.build import agreed_precision, build_engine, full_weights, schedule
@@ -220,8 +219,6 @@ class Training:
         state.history.append(metrics)
         kept = kept_epoch(state.history, self.config)
         state.best_step = kept["step"]
-        if kept is metrics and self.setup.folds is None and self.setup.rival is not None and dist.get_rank() == 0:
-            write_lead(Path(self.setup.checkpoints), self.setup.rival.lead(self.logits))
         state.epoch, state.batch, state.loss_sum, state.train_s = state.epoch + 1, 0, 0.0, 0.0
         patience = self.config.early_stopping if self.fold is None else None
         is_patient = patience is None or epochs_without_gain(state.history, self.config) < patience

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from manta_jobs.cluster.connection import WorkerResources
     from manta_jobs.training.batches import TokenizedData
     from manta_jobs.training.checkpoints import TrainingState
-    from manta_jobs.training.choice import Rival
     from manta_jobs.training.progress import Board
     from manta_jobs.training.start.worker_setup import WorkerSetup
 
@@ -104,7 +102,6 @@ def run_trainer(
     resources: WorkerResources,
     folder: Path,
     name: str,
-    rival: Rival | None = None,
 ) -> TorchTrainer:
     """Return the trainer of a run of `config`. It writes checkpoints to `folder/name` and resumes from the newest one there."""
     from manta_jobs.training.recovery import Recovery
@@ -113,7 +110,7 @@ def run_trainer(
     setup = worker_setup(data, config, board=board, resources=resources, folder=folder, name=name)
     return build_trainer(
         train_worker,
-        {"setup": dataclasses.replace(setup, rival=rival)},
+        {"setup": setup},
         config,
         resources=resources,
         folder=folder,
@@ -144,8 +141,8 @@ def worker_setup(
     )
 
 
-def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState | None:
-    """Run the trainer to its end; return the state of its last checkpoint, or None if its rival was found to be better before.
+def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState:
+    """Run the trainer to its end; return the state of its last checkpoint.
 
     Raises:
         RunError: a worker failed (the message is the worker's own), workers were lost, or the last checkpoint is missing.
@@ -153,15 +150,12 @@ def fit(trainer: TorchTrainer, checkpoints: Path) -> TrainingState | None:
     from ray.train import ControllerError, TrainingFailedError
 
     from manta_jobs.training.checkpoints import latest_checkpoint
-    from manta_jobs.training.choice import read_lead
 
     try:
         fit_here(trainer) if trainer.running_in_local_mode else trainer.fit()
     except (TrainingFailedError, ControllerError) as error:
         raise failure(error) from error
-    found, lead = latest_checkpoint(checkpoints), read_lead(checkpoints)
-    if found is None and lead is not None and lead.is_enough:
-        return None
+    found = latest_checkpoint(checkpoints)
     if found is None or not found[1].finished:
         raise RunError(f"training ended without its last checkpoint in {checkpoints}; is that folder shared by all nodes?")
     return found[1]

@@ -22,7 +22,6 @@ from manta.errors import RunError
 from manta.storage.object_store import fetch, store
 from manta.windows import pooled
 from manta_jobs.training.batches import Rows, evaluation_batches
-from manta_jobs.training.choice import LinearLeadsError, write_lead
 from manta_jobs.training.engine.memory import free_memory
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
     from manta.data.encode import EncodedSplit
     from manta.labels import Floats
-    from manta_jobs.training.choice import Rival
 
 EVALUATION_BATCH_SIZE = 64
 
@@ -86,15 +84,11 @@ def cross_validate(
     *,
     ends_at: float,
     train_fold: Callable[[int, float], Floats],
-    rival: Rival | None = None,
 ) -> Floats:
     """Return logits `(epochs, rows, outputs)` of every training row after each epoch of the fold that holds it out.
 
     `train_fold` takes a fold's number and the time by which it must end, and returns `(epochs, its rows, outputs)`. The folds and
     the training that follows share the remaining time evenly. All workers must call it together.
-
-    Raises:
-        LinearLeadsError: the folds so far have shown that the `rival` is better.
     """
     num_folds = int(folds.max()) + 1
     parts: list[Floats] = []
@@ -108,12 +102,6 @@ def cross_validate(
             if dist.get_rank() == 0:
                 write_logits(path, logits)
         parts.append(logits)
-        if rival is not None:
-            lead = rival.lead_in_folds(parts, folds)
-            if dist.get_rank() == 0:
-                write_lead(folder, lead)
-            if lead.is_enough:
-                raise LinearLeadsError
     held_out = joined(parts, folds)
     if dist.get_rank() == 0:
         write_logits(folder / HELD_OUT_FILE, held_out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ import ray.train
 
 from manta.cluster.gpus import hide_unassigned_gpus
 from manta.storage.object_store import here
-from manta_jobs.training.choice import LinearLeadsError
 from manta_jobs.training.distribution import process_group
 from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training
@@ -29,18 +27,14 @@ def train_worker(arguments: dict[str, Any]) -> None:
     setup: WorkerSetup = arguments["setup"]
     hide_unassigned_gpus(use_gpu=setup.config.train.use_gpu)
     kept = install_quick_dropout()  # noqa: F841  # kept until training ends
-    with process_group(), suppress(LinearLeadsError):
+    with process_group():
         training = begun(setup)
         training.say_zero_stage()
         training.run(report=reported)
 
 
 def begun(setup: WorkerSetup) -> Training:
-    """Return the run's training, ready to run. If the rows are cross-validated, train the folds first.
-
-    Raises:
-        LinearLeadsError: the folds have shown that the rival is better.
-    """
+    """Return the run's training, ready to run. If the rows are cross-validated, train the folds first."""
     ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
     if setup.folds is None:
         return Training(setup, ends_at=ends_at)
@@ -50,7 +44,6 @@ def begun(setup: WorkerSetup) -> Training:
         setup.folds,
         ends_at=ends_at,
         train_fold=lambda fold, fold_ends_at: fold_logits(setup, fold, ends_at=fold_ends_at),
-        rival=setup.rival,
     )
     took_s = time.monotonic() - started
     training = Training(setup, ends_at=ends_at, held_out=held_out)

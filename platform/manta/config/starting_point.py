@@ -40,9 +40,11 @@ STEPS_OF_ANY_RUN, STEPS_PER_LABEL, MOST_STEPS = 30, 12, 1000
 varies with the seed (Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
 EPOCHS = (3, 30)
 FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
-LINEAR_BELOW_ROWS_PER_LABEL, CONTRASTIVE_BELOW_ROWS_PER_LABEL = 200, 64
-"""Training rows per label, on average, below which the method `auto` tries a linear model first, and below which contrastive comes
-second, not full; see docs/decisions/0022-the-ladder-of-methods.md."""
+FULL_FROM_ROWS_PER_LABEL, FULL_FROM_WITH_OTHER_ENCODERS = 200, 64
+"""Training rows per label, on average, from which the method `auto` is full: with a sentence encoder, and with others, which were
+not measured; see docs/decisions/0022-the-ladder-of-methods.md."""
+NAMES_BELOW_ROWS_PER_LABEL = 64
+"""Training rows per label, on average, below which the words of label names are training rows of these methods, too."""
 OF_FULL = (
     *("model.dropout", "model.freeze_embeddings", "model.freeze_layers", "model.lora"),
     *("train.learning_rate", "train.layer_decay", "train.num_epochs", "train.early_stopping", "train.batch_size"),
@@ -70,13 +72,14 @@ def resolved(
     hidden_size: int,
     num_layers: int | None = None,
     is_multilabel: bool = False,
+    is_sentence_encoder: bool = True,
 ) -> ExperimentConfig:
     """Return the config with a number for each `auto` of learning rate and epochs, and with a search space.
 
     With many rows per label, the method is full in place of auto; with few, it stays auto (`methods_tried`).
 
-    `num_rows` are the training rows; `hidden_size` and `num_layers` are the encoder's. In a multilabel task, each label has two
-    classes: it applies or not. Values that the config sets itself stay.
+    `num_rows` are the training rows; `hidden_size`, `num_layers` and `is_sentence_encoder` are about the encoder. In a multilabel
+    task, each label has two classes: it applies or not. Values that the config sets itself stay.
     """
     steps_per_epoch = math.ceil(num_rows / config.train.batch_size)
     epochs = (
@@ -92,22 +95,18 @@ def resolved(
     )
     own_rate = rate if config.train.learning_rate == "auto" else config.train.learning_rate
     values: dict[str, object] = {"train.num_epochs": epochs, "train.learning_rate": own_rate}
-    tried = methods_tried(config.train.method, num_rows=num_rows, num_labels=num_labels)
-    if len(tried) == 1:
-        values["train.method"] = tried[0]
+    full_from = FULL_FROM_ROWS_PER_LABEL if is_sentence_encoder else FULL_FROM_WITH_OTHER_ENCODERS
+    if config.train.method == "auto" and num_rows >= full_from * num_labels:
+        values["train.method"] = "full"
     if config.tune.space is None:
         space = default_space(rate, own_rate=own_rate, own_dropout=config.model.dropout)
         values["tune.space"] = {name: ranges.model_dump(exclude_none=True) for name, ranges in space.items()}
     return config.with_values(values)
 
 
-def methods_tried(method: Method | Literal["auto"], *, num_rows: int, num_labels: int) -> tuple[Method, ...]:
-    """Return the methods that a run with so many training rows tries, in their order."""
-    if method != "auto":
-        return (method,)
-    if num_rows < CONTRASTIVE_BELOW_ROWS_PER_LABEL * num_labels:
-        return ("linear", "contrastive")
-    return ("linear", "full") if num_rows < LINEAR_BELOW_ROWS_PER_LABEL * num_labels else ("full",)
+def methods_tried(method: Method | Literal["auto"]) -> tuple[Method, ...]:
+    """Return the methods that a run tries, in their order, by the method of its resolved config."""
+    return ("linear", "contrastive") if method == "auto" else (method,)
 
 
 def unread_settings(config: ExperimentConfig, tried: tuple[Method, ...]) -> list[str]:

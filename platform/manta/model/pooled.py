@@ -116,6 +116,11 @@ def load_encoder(config: ModelConfig) -> PooledEncoder:
     return PooledEncoder(encoder.requires_grad_(False), pooling_of(source))
 
 
+def is_sentence_encoder(config: ModelConfig) -> bool:
+    """Tell whether the pretrained model was trained to embed texts: its folder then has the layout of sentence-transformers."""
+    return _read_json(pretrained_source(config.pretrained), MODULES_FILE) is not None
+
+
 def pooling_of(source: str) -> Pooling:
     """Return the pooling that a model's folder or hub id says; the mean of its tokens if it says nothing.
 

@@ -361,7 +361,7 @@ def time_of(config: ExperimentConfig, *, at_once: int | None, num_folds: int = 0
         num_train_rows=1000,
         num_validation_rows=100,
         num_folds=num_folds,
-        tried=methods_tried(config.train.method, num_rows=1000, num_labels=10),
+        tried=methods_tried(config.train.method),
         world_size=2,
         runs_at_once=at_once,
     )
@@ -391,7 +391,7 @@ def test_time_and_cost_follow_from_the_pace() -> None:
     embed_s = (1000 + 100) * 0.01
     assert time_of(config_of(train=train | {"method": "linear"}), at_once=None).run_s == pytest.approx(10 + embed_s)
     both = time_of(config_of(train=train | {"method": "auto"}), at_once=None)
-    assert both.run_s == pytest.approx(10 + embed_s + 2 * epoch_s)
+    assert both.run_s == pytest.approx(10 + embed_s + NUM_STEPS * BATCH_ROWS * 0.02 + embed_s)
     adapted = time_of(config_of(train=train | {"method": "contrastive"}), at_once=None, num_folds=3)
     assert adapted.run_s == pytest.approx(10 + 4 * (NUM_STEPS * BATCH_ROWS * 0.02 + 1000 * 0.01))
     config = config_of(train=train, tune={"space": SPACE, "budget": {"num_trials": 5}, "confirm": {"top_k": 1, "seeds": 3}})

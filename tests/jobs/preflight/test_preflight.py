@@ -41,7 +41,7 @@ def test_a_fault_leaves_out_what_takes_long(three_classes: Path, tiny_model: Pat
     good = examine(inputs, cluster=Cluster([NODE]), searches=True)
     assert [
         check.name for check in good.checks
-    ] == "data labels tokens method encoder workers search disk registry memory baseline".split()
+    ] == "data labels tokens method encoder workers batch search disk registry memory baseline".split()
     good.refuse()
     linear = examine(load_inputs(experiment(three_classes, tiny_model, method="linear")), cluster=Cluster([NODE]), searches=False)
     assert [check.name for check in linear.checks] == "data labels tokens method workers disk registry baseline".split()

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
-from manta.config import ExperimentConfig, starting_point
+from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.data import load_dataset
 from manta.data.encode import EncodedSplit
@@ -45,6 +45,8 @@ from ...conftest import rows_of, write_csv
 from ...serve.untrained import service_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from manta_jobs.runs.results import TrainedModel
 
 TEXTS = ["where is my parcel", "the invoice card was charged twice", "password", "hello it is late still locked"]
@@ -98,21 +100,15 @@ def linear(three_classes: Path, sentence_encoder: Path, tmp_path_factory: pytest
         return train(config, console=people_console())
 
 
-@pytest.fixture
-def fine_tuned_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the method auto try full after linear even where rows are few."""
-    monkeypatch.setattr(starting_point, "CONTRASTIVE_BELOW_ROWS_PER_LABEL", 0)
-
-
 @pytest.fixture(scope="module")
-def contrastive(two_classes: Path, sentence_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+def contrastive(two_classes: Path, sentence_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainedModel]:
     """A finished run of the method auto that kept the contrastive model, whatever linear's lead."""
     storage = tmp_path_factory.mktemp("contrastive") / "storage"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MANTA_STORAGE", str(storage))
-        patch.setattr("manta_jobs.runs.methods.KEPT_FOR_CONTRASTIVE_ABOVE", 1000.0)
+        patch.setattr("manta_jobs.training.choice.KEPT_ABOVE", 1000.0)
         config = experiment(two_classes, sentence_encoder, method="auto", data={"test_fraction": 0.7})
-        return train(config.with_values({"storage": str(storage)}), console=people_console())
+        yield train(config.with_values({"storage": str(storage)}), console=people_console())
 
 
 def by_hand(folder: Path, texts: list[str]) -> np.ndarray:
@@ -187,7 +183,7 @@ def test_an_interrupted_run_adapts_nothing_twice(contrastive: TrainedModel, monk
         (folder / CONTRASTIVE_FOLDER / name).unlink()
     contrastive.run.report_path.unlink()
     shutil.rmtree(contrastive.artifact.path)
-    monkeypatch.setattr("manta_jobs.runs.methods.KEPT_FOR_CONTRASTIVE_ABOVE", 1000.0)
+    monkeypatch.setattr("manta_jobs.training.choice.KEPT_ABOVE", 1000.0)
     monkeypatch.setattr("manta_jobs.training.few_rows.contrastive.Adaptation", None)  # another adaptation would fail
     again = resume(contrastive.run.name, console=people_console())
     assert again.outcome.method == "contrastive"
@@ -338,64 +334,6 @@ def test_an_interrupted_run_computes_nothing_twice(linear: TrainedModel, monkeyp
     assert (linear.artifact.path / "3_Dense" / "model.safetensors").read_bytes() == weights
     shutil.rmtree(folder)
     kept.rename(folder)
-
-
-@pytest.mark.timeout(400)
-def test_fine_tuning_is_spared_where_linear_leads_clearly_and_so_it_is_after_an_interruption(
-    three_classes: Path, tiny_model: Path, fine_tuned_second: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The learning rate is so low that nothing is learned."""
-    few = experiment(three_classes, tiny_model, method="auto", num_epochs=1, learning_rate=1e-7)
-    few = few.with_values({"data.test_fraction": 0.5})
-    model = train(few, console=people_console())
-    said = " ".join(capsys.readouterr().err.split())
-    assert model.outcome.method == "linear"
-    assert "so the rest of the fine-tuning was spared" in said
-    assert "Method full: accuracy 0." in said
-    report = json.loads(model.run.report_path.read_text())
-    assert [rung["method"] for rung in report["methods"]["rungs"]] == ["linear", "full"]
-    assert report["methods"]["rungs"][1]["num_rows"] == 39  # a third of the rows: one fold was trained
-    assert not list((model.run.path / "checkpoints").glob("step-*"))
-
-    model.run.report_path.unlink()
-    shutil.rmtree(model.artifact.path)
-    fold = model.run.path / "checkpoints" / "fold-1.npy"
-    before = fold.stat().st_mtime_ns
-    again = resume(model.run.name, console=people_console())
-    assert again.outcome.method == "linear"
-    assert fold.stat().st_mtime_ns == before
-
-
-@pytest.mark.timeout(400)
-def test_on_validation_rows_both_are_trained_and_compared(three_classes: Path, tiny_model: Path, fine_tuned_second: None) -> None:
-    config = experiment(
-        three_classes, tiny_model, method="auto", num_epochs=2, learning_rate=1e-7, data={"validation_fraction": 0.3}
-    )
-    model = train(config, console=people_console())
-    outcome = model.outcome
-    assert outcome.method == "linear"
-    assert outcome.trained is not None
-    assert outcome.lead is not None
-    report, lead = json.loads(model.run.report_path.read_text()), outcome.lead
-    rungs = report["methods"]["rungs"]
-    assert [rung["num_rows"] for rung in rungs] == [lead.num_rows, lead.num_rows]
-    right = [rung["metrics"]["accuracy"] * lead.num_rows for rung in rungs]
-    assert right == pytest.approx([lead.linear_right, lead.other_right])
-    assert model.artifact.manifest.is_linear
-    assert "spared" not in outcome.sentence()
-
-
-@pytest.mark.timeout(400)
-def test_full_is_kept_where_it_leads(text_pairs: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The label is the topic of the second text, which a mean over the tokens of both cannot tell."""
-    data = {"text": ["before", "after"], "validation_fraction": 0.3}
-    config = experiment(text_pairs, tiny_model, method="auto", num_epochs=8, learning_rate=3e-3, data=data)
-    model = train(config, console=people_console())
-    assert model.outcome.method == "full"
-    assert model.outcome.lead is not None
-    assert "Kept: full." in " ".join(capsys.readouterr().err.split())
-    assert not model.artifact.manifest.is_linear
-    assert model.fit is not None
 
 
 def test_a_row_of_each_label_is_enough(

@@ -57,18 +57,28 @@ def test_bert_base_gets_its_usual_rates(num_rows: int, num_labels: int, usual: t
     assert usual[0] <= config.train.peak_learning_rate <= usual[1]
 
 
-def test_the_rows_of_a_label_decide_which_methods_are_tried() -> None:
-    tried = [methods_tried("auto", num_rows=num_rows, num_labels=8) for num_rows in (511, 512, 1599, 1600)]
-    assert tried == [("linear", "contrastive"), ("linear", "full"), ("linear", "full"), ("full",)]
-    assert methods_tried("contrastive", num_rows=10**6, num_labels=2) == ("contrastive",)
-
-
 @pytest.mark.parametrize(
-    ("given", "num_rows", "method"),
-    [("auto", 1599, "auto"), ("auto", 1600, "full"), ("linear", 1600, "linear"), ("full", 8, "full")],
+    ("given", "num_rows", "of_sentences", "of_others"),
+    [
+        ("auto", 511, "auto", "auto"),
+        ("auto", 512, "auto", "full"),
+        ("auto", 1599, "auto", "full"),
+        ("auto", 1600, "full", "full"),
+        ("linear", 1600, "linear", "linear"),
+        ("contrastive", 10**6, "contrastive", "contrastive"),
+        ("full", 8, "full", "full"),
+    ],
 )
-def test_many_rows_a_label_are_fine_tuned_without_a_try_of_the_linear_model(given: str, num_rows: int, method: str) -> None:
-    assert of_minilm(experiment(train__method=given), num_rows=num_rows, num_labels=8).train.method == method
+def test_the_rows_of_a_label_and_the_encoder_decide_which_methods_are_tried(
+    given: str, num_rows: int, of_sentences: str, of_others: str
+) -> None:
+    config = experiment(train__method=given)
+    found = [
+        resolved(config, num_rows=num_rows, num_labels=8, hidden_size=384, is_sentence_encoder=trained).train.method
+        for trained in (True, False)
+    ]
+    assert found == [of_sentences, of_others]
+    assert (methods_tried("auto"), methods_tried("full")) == (("linear", "contrastive"), ("full",))
 
 
 def test_small_data_is_trained_for_more_epochs() -> None:

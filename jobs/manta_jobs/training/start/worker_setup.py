@@ -12,7 +12,6 @@ import torch.distributed as dist
 from manta.storage.object_store import fetch, here, url_of
 from manta_jobs.training.batches import Rows
 from manta_jobs.training.checkpoints import TrainingState, latest_checkpoint
-from manta_jobs.training.choice import Rival
 from manta_jobs.training.distribution import gathered_facts, node_id
 from manta_jobs.training.progress import Board
 
@@ -37,8 +36,6 @@ class WorkerSetup:
     run_name: str
     folds: Rows | None = None
     """The fold of each training row `(rows,)`; None if the run is not cross-validated."""
-    rival: Rival | None = None
-    """The linear model that training must beat; None if there is no choice."""
     seconds: float | None = None
     """Time until training must end. The epoch under way then ends early and is evaluated."""
 
