@@ -40,7 +40,7 @@ STEPS_OF_ANY_RUN, STEPS_PER_LABEL, MOST_STEPS = 30, 12, 1000
 varies with the seed (Mosbach et al., 2021, https://arxiv.org/abs/2006.04884). Each label has a row of the new head to learn."""
 EPOCHS = (3, 30)
 FEW_ROWS_PER_LABEL, LEAST_EPOCHS_WITH_FEW = 150, 5
-FULL_FROM_ROWS_PER_LABEL, FULL_FROM_WITH_OTHER_ENCODERS = 200, 64
+FULL_FROM_ROWS_PER_LABEL, FULL_FROM_WITH_OTHER_ENCODERS = 150, 64
 """Training rows per label, on average, from which the method `auto` is full: with a sentence encoder, and with others, which were
 not measured; see docs/decisions/0022-the-ladder-of-methods.md."""
 NAMES_BELOW_ROWS_PER_LABEL = 64
