@@ -146,7 +146,7 @@ def test_nothing_is_left_to_choose() -> None:
 
 def test_what_was_told_stays() -> None:
     space = {"train.weight_decay": {"uniform": [0.0, 0.1]}}
-    told = experiment(train__learning_rate=3e-5, train__num_epochs=2, tune__space=space)
+    told = experiment(train__method="full", train__learning_rate=3e-5, train__num_epochs=2, tune__space=space)
     assert of_minilm(told) == told
     assert of_minilm(experiment(train__num_epochs=3)).train.num_epochs == 3
     assert of_minilm(experiment(train__num_epochs=3)).train.peak_learning_rate == 2.3e-4
