@@ -134,6 +134,6 @@ def test_the_commands_show_a_key_once(own_storage: Path) -> None:
     shown = runner.invoke(commands, ["list"]).stderr
     assert re.search(r"prometheus  since \S+  until \S+  for metrics\n", shown)
     refused = runner.invoke(commands, ["create", "eve", "--scope", "metric"])
-    assert "there are classify, feedback, metrics" in str(refused.exception)
+    assert "there are classify, feedback, review, metrics" in str(refused.exception)
     assert json.loads(runner.invoke(commands, ["revoke", "ada", "--json"]).stdout) == {"name": "ada", "revoked": True}
     assert name_of(KeyStore(Storage(own_storage)), made["key"]) is None

@@ -26,7 +26,8 @@ OPERATIONS = [
     *TAKING,
     *("post /v1/models/{name}/classify", "post /v1/models/{name}/feedback", "post /v1/models/{name}/predict"),
     *("post /models/{name}", "get /v1/models", "get /v1/models/{name}", "get /v1/models/{name}/feedback"),
-    *("get /v1/feedback", "get /v1/model", "get /metrics", "get /healthz", "get /readyz"),
+    *("get /v1/feedback", "get /v1/feedback/texts", "get /v1/models/{name}/feedback/texts"),
+    *("get /v1/model", "get /metrics", "get /healthz", "get /readyz"),
 ]
 
 
@@ -35,7 +36,8 @@ def document(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The document of the API on a real socket, whose log shows no fault in the end."""
     folder = tmp_path_factory.mktemp("contract")
     artifact = artifact_of(tiny_model, folder / "model", labels=LabelSpace.from_labels(["account", "billing", "delivery"]))
-    with live_api(artifact.path, folder / "storage", log=folder / "log") as (_, url):
+    kept = {"feedback": True, "sample_texts": True}
+    with live_api(artifact.path, folder / "storage", settings=kept, log=folder / "log") as (_, url):
         yield schemathesis.openapi.from_url(f"{url}/openapi.json")
     assert "Traceback" not in (folder / "log").read_text()
 
