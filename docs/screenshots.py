@@ -108,6 +108,7 @@ def batch(page: Page, rows: Path | None) -> None:
 def correct(page: Page) -> None:
     """Judge random texts that the service was asked, the last one with another label; if it keeps none, rows of the file."""
     page.locator("#batch-unsure").click()
+    expect(page.locator("#queue-card .manta-queue")).to_be_visible()
     if page.locator("#queue-random").is_visible():
         page.locator("#queue-random").click()
         expect(page.locator("#queue-card")).to_contain_text("Random text")

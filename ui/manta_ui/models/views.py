@@ -63,10 +63,10 @@ def verdict_html(lines: Sequence[Mapping[str, Any]], *, champion: str, candidate
     rows = [
         [
             Cell("passes" if line["passed"] else "refuses", kind="manta-good" if line["passed"] else "manta-bad"),
-            Cell(str(line["name"])),
+            Cell(str(line["name"]), kind="manta-named"),
             figure_cell(line["champion"]),
             figure_cell(line["candidate"]),
-            Cell(str(line["bound"])),
+            Cell(str(line["bound"]), kind="manta-named"),
             Cell(str(line["sentence"]), kind="manta-wide"),
         ]
         for line in sorted(lines, key=lambda line: bool(line["passed"]))
