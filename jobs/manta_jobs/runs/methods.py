@@ -166,7 +166,7 @@ def run_regression(prepared: PreparedRun, method: Literal["linear", "contrastive
 
 
 def run_full(prepared: PreparedRun, *, board: Board, console: Console, resume_command: str) -> TrainingState:
-    """Fine-tune."""
+    """Fine-tune the encoder on the run's workers, and return the state of its last checkpoint."""
     config = prepared.config
     cluster = present_cluster(config.train)
     resources = fit_workers(config.train, cluster)

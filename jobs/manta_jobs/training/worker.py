@@ -34,7 +34,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
 
 
 def begun(setup: WorkerSetup) -> Training:
-    """Return the run's training, ready to run. If the rows are cross-validated, train the folds first."""
+    """Return the training of a run, ready to start. A cross-validated run trains its folds first."""
     ends_at = math.inf if setup.seconds is None else time.monotonic() + setup.seconds
     if setup.folds is None:
         return Training(setup, ends_at=ends_at)

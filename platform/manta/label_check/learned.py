@@ -16,6 +16,7 @@ from manta.errors import InputError
 from manta.intervals import wilson_interval
 from manta.labels import LabelSpace
 from manta.model.regression import fit_regression
+from manta.storage.folders import partial_beside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +84,7 @@ class Learned:
             "strength": np.array(self.strength),
             "class_weights": weights,
         }
-        partial = path.with_name(f"{path.name}.partial")
+        partial = partial_beside(path)
         with partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # its own options have other names
         partial.replace(path)

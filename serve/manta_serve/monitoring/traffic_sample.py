@@ -7,12 +7,12 @@ Texts are in memory only, and go with the replica.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from manta_serve.batching.answer_cache import text_digest
 from manta_serve.monitoring.drift import PART_ROWS
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class TrafficSample:
     def add(self, texts: Sequence[Text], answer: Answer) -> None:
         """Offer the texts of a request, with their answers."""
         for text, prediction in zip(texts, answer.predictions, strict=True):
-            self._now.add(self._priority(text), SampledText(text, prediction, answer.model.version))
+            priority = int.from_bytes(text_digest(text, salt=self._salt))
+            self._now.add(priority, SampledText(text, prediction, answer.model.version))
             if self._now.num_answers >= PART_ROWS:
                 self._before, self._now = self._now, _Part()
 
@@ -81,7 +82,3 @@ class TrafficSample:
         both = self._before.texts | self._now.texts
         lowest = sorted(both)[:MOST_TEXTS]
         return [both[priority] for priority in lowest if both[priority].version == version]
-
-    def _priority(self, text: Text) -> int:
-        whole = text if isinstance(text, str) else f"{len(text[0])} {text[0]}{text[1]}"
-        return int.from_bytes(hashlib.blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8, key=self._salt).digest())

@@ -1,4 +1,4 @@
-"""The model and the small chunks of the tests of `manta predict`."""
+"""Fixtures for the tests of `manta predict`: a model, and chunks of few rows."""
 
 # ruff: noqa: F811  # fixtures that are imported and asked for
 from __future__ import annotations

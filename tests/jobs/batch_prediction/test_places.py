@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class RangeServer(BaseHTTPRequestHandler):
-    """Sends a file's bytes; parts of it only if it is told to."""
+    """A web server that sends a file, and parts of it only if the test allows that."""
 
     content = b""
     sends_parts = True

@@ -1,4 +1,4 @@
-"""Where work of one node runs, and what a cluster that this process has started does without."""
+"""Work of one node on clusters of our own and of others, and the watcher that our own does not start."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ sys.stdin.readline()
 
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
-    """Another process holds the database for as long as the body lasts."""
+    """Keep the database locked by another process while the body runs."""
     arguments = [sys.executable, "-c", LOCKING, str(database)]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

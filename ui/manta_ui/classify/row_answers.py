@@ -42,7 +42,7 @@ class RowAnswer:
 
     @classmethod
     def of(cls, answer: Answer) -> RowAnswer:
-        """Return what a table shows of an answer."""
+        """Return the parts of an answer that a table shows."""
         return cls(tuple(answer.labels), next(iter(answer.scores.values()), None), answer.uncertain, answer.is_out_of_scope)
 
     @property

@@ -1,4 +1,4 @@
-"""The accuracy that a linear model has with the labels given so far, shown while people label rows of a pool."""
+"""Accuracy of a linear model fitted to all labels so far, for people who label the rows of a pool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Known:
-    """What was computed for the rows of one file."""
+    """Accuracy for one file of rows, before and after the labels that people gave."""
 
     learned: Learned
     at_first: Accuracy

@@ -48,6 +48,6 @@ class Frame:
     answering: gr.State
     """The `ModelInfo` of the model that answers, or None. Its event `.change` means another model, or the first one."""
     queue: gr.State
-    """The `Queue` of the file that the tab Batch has classified, for the tab Correct, too; None before."""
+    """The `Queue` of the file that was classified in the tab Batch, which the tab Correct shows; None until then."""
     prepared_config: gr.State
     """An experiment's YAML from one tab, for the tab Jobs to start from; empty until then. Its event `.change` means a new one."""
