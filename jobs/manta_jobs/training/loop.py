@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from manta.evaluation.metrics import METRIC_NAMES, classification_metrics
+from manta.model.encoder import keeps_head
 from manta.model.loss import TrainedClassifier
 from manta_jobs.training.batches import Pass, WorkerRows, num_micro_batches
 from manta_jobs.training.checkpoints import TrainingState, checkpoint_name, epochs_without_gain, kept_epoch
@@ -24,8 +25,9 @@ from manta_jobs.training.engine.gpu_speedups import read_no_masks
 from manta_jobs.training.engine.optimizer_state import Saver, restore
 from manta_jobs.training.engine.updates import MOST_SKIPPED, Updates
 from manta_jobs.training.engine.zero import end
-from manta_jobs.training.progress import Part, StepReporter
+from manta_jobs.training.progress import Part, RunProgress, StepReporter
 from manta_jobs.training.start.classifier import build_classifier
+from manta_jobs.training.start.new_head import fit_head
 from manta_jobs.training.start.seeds import compute_deterministically, seed_step
 from manta_jobs.training.start.worker_setup import WorkerSetup, agreed_checkpoint, on_this_node
 from manta_jobs.training.validation import all_logits, steps_of_parts
@@ -265,6 +267,8 @@ class Training:
         self.state.micro_batch_size = self.micro_batch_size
         self.num_micro = num_micro_batches(self.config.batch_size, world_size=world_size, micro_batch_size=self.micro_batch_size)
         self.num_steps = self.rows.batches.num_steps * self.config.planned_epochs
+        if checkpoint is None and not keeps_head(self.setup.config.model, self.setup.labels):
+            self._fit_head(model)
         self.engine: DeepSpeedEngine = build_engine(
             model,
             self.config,
@@ -278,6 +282,14 @@ class Training:
         rate = schedule(self.config, num_steps=self.num_steps)
         self.updates = Updates(self.engine, rate=rate, max_grad_norm=self.config.max_grad_norm)
         self.engine.train()  # turns dropout on: pretrained models load with it off
+
+    def _fit_head(self, model: TrainedClassifier) -> None:
+        """Fit the new head to the features of the pretrained encoder, before both are fine-tuned."""
+        setup, part = self.setup, self._part()
+        if dist.get_rank() == 0:
+            begun = RunProgress(part.num_steps, part.num_steps_before, f"{part.name}fitting the head", dist.get_world_size())
+            setup.board.started(setup.run_name, begun, after_step=0)
+        fit_head(model.model, self.rows.train, labels=setup.labels, config=self.config, pad_id=setup.pad_id)
 
     def _room(self, model: TrainedClassifier) -> memory.Room:
         inputs, targets = self.rows.load_longest()

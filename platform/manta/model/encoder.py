@@ -134,6 +134,15 @@ def _label_names(pretrained: PretrainedConfig) -> tuple[str, ...]:
     return tuple(str(name) for _, name in sorted((pretrained.id2label or {}).items()))
 
 
+def keeps_head(config: ModelConfig, labels: LabelSpace) -> bool:
+    """Tell whether the model begins with the head of the pretrained checkpoint, which was fine-tuned for the same labels before.
+
+    Raises:
+        InputError: the model cannot be found.
+    """
+    return _keeps_head(_pretrained_config(config.pretrained), labels)
+
+
 def _keeps_head(pretrained: PretrainedConfig, labels: LabelSpace) -> bool:
     """Tell whether a checkpoint's head gives our labels: the same names in the same order, for the same kind of task."""
     was_multilabel = pretrained.problem_type == "multi_label_classification"
@@ -169,8 +178,8 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
     from manta.model.adapt import is_unread
 
     model_config = load_model_config(config, labels)
-    keeps_head = _keeps_head(_pretrained_config(config.pretrained), labels)
-    if keeps_head:
+    has_head = keeps_head(config, labels)
+    if has_head:
         model_config.num_labels = len(labels.names)
     with load_errors(config.pretrained), quiet_transformers():
         model: PreTrainedModel
@@ -184,7 +193,7 @@ def build_model(config: ModelConfig, labels: LabelSpace) -> PreTrainedModel:
             trust_remote_code=False,
         )
     lacking = loading["missing_keys"] | {name for name, *_ in loading["mismatched_keys"]}
-    _prepare_head(model, labels, keeps_head=keeps_head, was_drawn=lacking)
+    _prepare_head(model, labels, keeps_head=has_head, was_drawn=lacking)
     # Heads are new, and so is the pooler of an encoder pretrained without one. Any other missing tensor would train from scratch.
     encoder = f"{model.base_model_prefix}."
     missing = sorted(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,24 +45,23 @@ def fit_regression(
     labels: LabelSpace,
     strength: float,
     class_weights: npt.NDArray[np.float64] | None = None,
+    max_iterations: int = MAX_ITERATIONS,
 ) -> Regression:
     """Fit on features `(rows, features)`, which may be a sparse matrix, and their targets.
 
     `strength` is scikit-learn's C, the inverse of the weight of the L2 penalty. `class_weights` are as in
     `manta.model.loss.resolve_class_weights`. A multilabel task has one regression for each label. Rows with a single label, as a
-    sample of a rare label's rows may be, give that label.
+    sample of a rare label's rows may be, give that label. After `max_iterations` of L-BFGS the fit ends, converged or not.
     """
+    fit = partial(_fitted, features, strength=strength, max_iterations=max_iterations)
     num_features = features.shape[1]
     if labels.task == "multilabel":
         weights = np.ones(len(labels.names)) if class_weights is None else class_weights
-        pairs = [
-            _fitted(features, column, np.where(column > 0, weight, 1.0), strength=strength)
-            for column, weight in zip(targets.T, weights, strict=True)
-        ]
+        pairs = [fit(column, np.where(column > 0, weight, 1.0)) for column, weight in zip(targets.T, weights, strict=True)]
         parts = [_as_one(classes, rows, bias, num_features) for classes, rows, bias in pairs]
         return Regression(np.stack([part[0] for part in parts]), np.array([part[1] for part in parts]))
     row_weights = None if class_weights is None else class_weights[targets]
-    classes, rows, bias = _fitted(features, targets, row_weights, strength=strength)
+    classes, rows, bias = fit(targets, row_weights)
     if labels.task == "binary":
         row, offset = _as_one(classes, rows, bias, num_features)
         return Regression(row[None, :], np.array([offset]))
@@ -74,16 +75,21 @@ def fit_regression(
     return Regression(all_rows, all_bias)
 
 
-def _fitted(features: Any, targets: Targets, row_weights: Any, *, strength: float) -> tuple[Targets, Matrix, Matrix]:
+def _fitted(
+    features: Any, targets: Targets, row_weights: Any, *, strength: float, max_iterations: int
+) -> tuple[Targets, Matrix, Matrix]:
     """Return the classes among the targets, and scikit-learn's weights and bias, which are empty for a single class."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     classes = np.unique(targets)
     if len(classes) < 2:
         return classes, np.empty((0, features.shape[1])), np.empty(0)
-    with threadpool_limits(1):  # several threads wait for each other ten times longer than one thread computes
-        model = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS).fit(features, targets, sample_weight=row_weights)
+    model = LogisticRegression(C=strength, max_iter=max_iterations)
+    with threadpool_limits(1), warnings.catch_warnings():  # several threads wait for each other ten times longer than one computes
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, targets, sample_weight=row_weights)
     return classes, model.coef_, model.intercept_
 
 

@@ -1,0 +1,150 @@
+"""`fit_head`: the weights that a new head begins with, a logistic regression on the pretrained encoder's features.
+
+The first gradients of a head that is drawn at random change the encoder before the head has learned anything, and with it what
+pretraining gave. So the head is fitted first, and then head and encoder are fine-tuned together (Kumar et al., 2022,
+https://arxiv.org/abs/2202.10054, "linear probing then fine-tuning").
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from manta.model.adapt import ADAPTED
+from manta.model.encoder import head_parameter_names
+from manta.model.loss import resolve_class_weights
+from manta.model.regression import CERTAIN, fit_regression
+from manta_jobs.training.batches import Rows, evaluation_batches
+from manta_jobs.training.engine.build import resolve_precision
+from manta_jobs.training.validation import EVALUATION_BATCH_SIZE, in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from manta.config import TrainConfig
+    from manta.data.encode import EncodedSplit
+    from manta.labels import Floats, LabelSpace, Targets
+    from manta_jobs.training.engine.build import Precision
+
+MOST_ROWS = 4096
+"""Training rows that the head is fitted to, drawn at random, beside those that rare labels need."""
+LEAST_ROWS_OF_A_LABEL = 8
+STRENGTH = 10.0
+"""scikit-learn's C for features of length 1. For longer ones, it is divided by the mean square of their length."""
+MOST_ITERATIONS = 100
+MOST_BIAS = 5.0
+"""Largest logit of a label that all of these rows have; one that none has gets the negative. The training can still correct it."""
+
+
+def fit_head(model: Any, split: EncodedSplit, *, labels: LabelSpace, config: TrainConfig, pad_id: int) -> None:
+    """Replace the weights of the model's last linear layer by a regression on a sample of the training rows.
+
+    Worker 0 fits it to the features that all workers have computed, and sends it to the others. All workers must call it together.
+    `model` is on its device. A head that is no linear layer on one vector for each text, or whose vectors are not finite, keeps its
+    weights.
+    """
+    layer = head_layer(model)
+    if layer is None:
+        return
+    rows = sampled_rows(split.targets, seed=config.seed, is_multilabel=labels.task == "multilabel")
+    features = _features(model, layer, split, rows, pad_id=pad_id, precision=resolve_precision(config))
+    if features is None or not np.isfinite(features).all():
+        return
+    if dist.get_rank() == 0:
+        weights = resolve_class_weights(config, labels, split.targets)
+        mean_square = float((features**2).sum(axis=1).mean())
+        strength = STRENGTH / max(mean_square, 1e-9)
+        found = fit_regression(
+            features,
+            split.targets[rows],
+            labels=labels,
+            strength=strength,
+            class_weights=weights,
+            max_iterations=MOST_ITERATIONS,
+        )
+        bias = np.where(np.abs(found.bias) >= CERTAIN, np.sign(found.bias) * MOST_BIAS, found.bias)
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(found.weights))
+            layer.bias.copy_(torch.from_numpy(bias))
+    for parameter in (layer.weight, layer.bias):
+        dist.broadcast(parameter.data, src=0)
+
+
+def head_layer(model: Any) -> torch.nn.Linear | None:
+    """Return the linear layer with one output for each logit; None if the architecture has another kind of head."""
+    owners = {name.rpartition(".")[0] for name in head_parameter_names(model.config)}
+    if len(owners) != 1:
+        return None
+    prefix = ADAPTED if hasattr(model, "peft_config") else ""
+    layer = model.get_submodule(prefix + owners.pop())
+    return layer if isinstance(layer, torch.nn.Linear) and layer.bias is not None else None
+
+
+def sampled_rows(targets: Targets, *, seed: int, is_multilabel: bool) -> Rows:
+    """Return the numbers of the rows that the head is fitted to, in ascending order.
+
+    `targets` are classes `(rows,)` or, for a multilabel task, 0 and 1 `(rows, labels)`.
+    """
+    order = np.random.default_rng(seed).permutation(len(targets))
+    if len(order) <= MOST_ROWS:
+        return np.sort(order)
+    if is_multilabel:
+        rare = [order[targets[order, label] > 0][:LEAST_ROWS_OF_A_LABEL] for label in range(targets.shape[1])]
+    else:
+        by_label = order[np.argsort(targets[order], kind="stable")]
+        starts = np.unique(targets[by_label], return_index=True)[1]
+        rare = [rows[:LEAST_ROWS_OF_A_LABEL] for rows in np.split(by_label, starts[1:])]
+    return np.unique(np.concatenate([order[:MOST_ROWS], *rare]))
+
+
+def _features(
+    model: Any, layer: torch.nn.Linear, split: EncodedSplit, rows: Rows, *, pad_id: int, precision: Precision
+) -> Floats | None:
+    """Return what the head reads for each of the rows, `(rows, features)`; None if that is not one vector for each text.
+
+    The batches, and so the features, are the same for any number of workers.
+    """
+    device, dtype = layer.weight.device, torch.float16 if precision == "fp16" else torch.bfloat16
+    batches = evaluation_batches(
+        split.lengths[rows], batch_size=EVALUATION_BATCH_SIZE, rank=dist.get_rank(), world_size=dist.get_world_size()
+    )
+    mine: list[tuple[Rows, Floats]] = []
+    with _inputs_of(layer) as inputs, _evaluating(model), torch.inference_mode():
+        for places, counts in batches:
+            padded = split.padded(rows[places], pad_id=pad_id)
+            with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
+                model(**{name: torch.from_numpy(array).to(device) for name, array in padded.items()})
+            vectors = inputs.pop()
+            if vectors.ndim != 2:
+                return None
+            if counts:
+                mine.append((places, vectors.float().cpu().numpy()))
+    gathered: list[list[tuple[Rows, Floats]]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, mine)
+    return in_order([part for parts in gathered for part in parts], num_rows=len(rows))
+
+
+@contextmanager
+def _inputs_of(layer: torch.nn.Linear) -> Iterator[list[torch.Tensor]]:
+    """Collect the inputs of a layer while the body runs."""
+    inputs: list[torch.Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    try:
+        yield inputs
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Turn dropout off while the body runs."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
