@@ -283,7 +283,7 @@ def test_a_new_label_starts_from_a_few_rows_on_the_champions_encoder(tiny_model:
         tiny_model,
         method="full",
         learning_rate=3e-3,
-        num_epochs=5,
+        num_epochs=3,
         data={"validation_fraction": 0.1, "test": str(write_csv(tmp_path / "test.csv", test))},
     )
     champion = train(before.with_values(storage), console=people_console())

@@ -106,14 +106,15 @@ def test_a_label_without_rows_is_unlikely_and_can_still_be_learned(begun: Callab
     assert (logits_of(model, split).argmax(axis=1) < 2).all()
 
 
-def test_features_that_are_no_numbers_leave_the_head_as_drawn(
-    begun: Callable[..., tuple[Any, EncodedSplit]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [np.nan, 0.1])
+def test_features_that_tell_nothing_leave_the_head_as_drawn(
+    begun: Callable[..., tuple[Any, EncodedSplit]], monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    monkeypatch.setattr(new_head, "_features", lambda *_, **__: np.full((60, 32), np.nan))
+    monkeypatch.setattr(new_head, "_features", lambda *_, **__: np.full((60, 32), value, dtype=np.float32))
     model, _ = begun("binary")
     layer = head_layer(model)
     assert layer is not None
-    assert layer.weight.abs().max() < 0.2
+    assert 0 < layer.weight.abs().max() < 0.2
     assert layer.bias.item() == 0
 
 

@@ -70,7 +70,7 @@ def test_two_workers_train_the_model_that_one_worker_trains(
             np.testing.assert_allclose(one["zero-0"].weights[name], value, atol=1e-4, err_msg=f"{stage} against 0: {name}")
     # The weights did change, so that equality says something.
     embedding = "embeddings.position_embeddings.weight"
-    assert np.abs(one["zero-0"].weights[f"bert.{embedding}"] - initial[embedding]).max() > 5e-3
+    assert np.abs(one["zero-0"].weights[f"bert.{embedding}"] - initial[embedding]).max() > 1e-2
     # A third of the vocabulary is in no training text and does not learn.
     words = "embeddings.word_embeddings.weight"
     assert {len(run[stage].weights[f"bert.{words}"]) for run in (one, two) for stage in run} == {len(initial[words]) - 10}

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from manta.model.adapt import ADAPTED
 from manta.model.encoder import head_parameter_names
 from manta.model.loss import resolve_class_weights
-from manta.model.regression import CERTAIN, fit_regression
+from manta.model.regression import CERTAIN, Regression, fit_regression
 from manta_jobs.training.batches import Rows, evaluation_batches
 from manta_jobs.training.engine.build import resolve_precision
 from manta_jobs.training.validation import EVALUATION_BATCH_SIZE, in_order
@@ -33,9 +33,12 @@ if TYPE_CHECKING:
 MOST_ROWS = 4096
 """Training rows that the head is fitted to, drawn at random, beside those that rare labels need."""
 LEAST_ROWS_OF_A_LABEL = 8
-STRENGTH = 10.0
-"""scikit-learn's C for features of length 1. For longer ones, it is divided by the mean square of their length."""
+STRENGTH = 3.0
+"""scikit-learn's C for features whose variance is 1, summed over their dimensions. For others, it is divided by that."""
+TINY = 1e-9
 MOST_ITERATIONS = 100
+LEAST_SPREAD = 0.1
+"""Least standard deviation over the rows of the logits of some label. A head of zeros would not let the encoder learn."""
 MOST_BIAS = 5.0
 """Largest logit of a label that all of these rows have; one that none has gets the negative. The training can still correct it."""
 
@@ -44,8 +47,8 @@ def fit_head(model: Any, split: EncodedSplit, *, labels: LabelSpace, config: Tra
     """Replace the weights of the model's last linear layer by a regression on a sample of the training rows.
 
     Worker 0 fits it to the features that all workers have computed, and sends it to the others. All workers must call it together.
-    `model` is on its device. A head that is no linear layer on one vector for each text, or whose vectors are not finite, keeps its
-    weights.
+    `model` is on its device. A head keeps its weights if it is no linear layer on one vector for each text, or if the vectors tell
+    nothing: they are not finite, or nearly the same for all texts.
     """
     layer = head_layer(model)
     if layer is None:
@@ -54,24 +57,33 @@ def fit_head(model: Any, split: EncodedSplit, *, labels: LabelSpace, config: Tra
     features = _features(model, layer, split, rows, pad_id=pad_id, precision=resolve_precision(config))
     if features is None or not np.isfinite(features).all():
         return
-    if dist.get_rank() == 0:
-        weights = resolve_class_weights(config, labels, split.targets)
-        mean_square = float((features**2).sum(axis=1).mean())
-        strength = STRENGTH / max(mean_square, 1e-9)
-        found = fit_regression(
-            features,
-            split.targets[rows],
-            labels=labels,
-            strength=strength,
-            class_weights=weights,
-            max_iterations=MOST_ITERATIONS,
-        )
-        bias = np.where(np.abs(found.bias) >= CERTAIN, np.sign(found.bias) * MOST_BIAS, found.bias)
+    found = [_fitted(features, split.targets, rows, labels=labels, config=config) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(found, src=0)
+    (regression,) = found
+    if regression is not None:
         with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(found.weights))
-            layer.bias.copy_(torch.from_numpy(bias))
-    for parameter in (layer.weight, layer.bias):
-        dist.broadcast(parameter.data, src=0)
+            layer.weight.copy_(torch.from_numpy(regression.weights))
+            layer.bias.copy_(torch.from_numpy(regression.bias))
+
+
+def _fitted(features: Floats, targets: Targets, rows: Rows, *, labels: LabelSpace, config: TrainConfig) -> Regression | None:
+    """Return the regression of the sampled rows; None if it gives all of them much the same logits, so that nothing would be won.
+
+    The targets are those of all training rows, for `train.class_weights`.
+    """
+    center, variance = features.mean(axis=0), float(features.var(axis=0).sum())
+    found = fit_regression(
+        features - center,
+        targets[rows],
+        labels=labels,
+        strength=STRENGTH / max(variance, TINY),
+        class_weights=resolve_class_weights(config, labels, targets),
+        max_iterations=MOST_ITERATIONS,
+    )
+    if found.logits(features).std(axis=0).max() < LEAST_SPREAD:
+        return None
+    bias = np.where(np.abs(found.bias) >= CERTAIN, np.sign(found.bias) * MOST_BIAS, found.bias)
+    return Regression(found.weights, bias - found.weights @ center)
 
 
 def head_layer(model: Any) -> torch.nn.Linear | None:
