@@ -10,6 +10,7 @@ Every system gets the same rows, drawn by the seed (`quality_cases.py`), and the
 - `manta`          `manta train` as it comes: it sets validation rows aside by itself, the others train on every row. Labels tell
                    its versions apart: `before` and `after` fine-tune only, `ladder` is `train.method: auto` of two methods,
                    `contrastive` of three
+- `manta-full`     `manta train` with `train.method: full`, whatever the number of rows; only when asked for
 - `manta-tuned`    `manta tune` as it comes
 - `bad-start`      `manta train` with learning rate 1e-3 and no dropout; only when asked for
 
@@ -56,7 +57,9 @@ def parsed_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder that holds sst2, banking77 and agnews; the bundled samples need none")
     parser.add_argument("--cases", type=parted, help=f"all that --data allows unless given: {','.join(CASES)}")
-    parser.add_argument("--systems", type=parted, default=list(DEFAULT_SYSTEMS), help=f"{','.join(SYSTEMS)} (all but bad-start)")
+    parser.add_argument(
+        "--systems", type=parted, default=list(DEFAULT_SYSTEMS), help=f"{','.join(SYSTEMS)} (all but manta-full and bad-start)"
+    )
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in parted(text)], help="such as 0,1,2; by case unless given"
     )

@@ -23,6 +23,7 @@ from manta_jobs.training.engine.memory import (
     stage_reason,
 )
 from manta_jobs.training.few_rows.contrastive import num_adapted_rows
+from manta_jobs.training.start.new_head import MOST_ROWS
 from manta_jobs.tuning.confirm import num_confirming
 from manta_jobs.tuning.journal import longest_epochs
 
@@ -249,15 +250,16 @@ def estimate_time(
     """Estimate the time from the probe's pace. `runs_at_once` is the number of parallel runs of a search; None without one.
 
     With k folds, a cross-validation trains k times on (k - 1)/k of the rows and once on all of them: on k times the rows in total.
-    The method linear computes every row once, as an evaluation does. Contrastive does so in each
-    fold and in the end, each time after an adaptation by one worker.
+    Before each training, the head is fitted to a forward pass over some rows. The method linear computes every row once, as an
+    evaluation does. Contrastive does so in each fold and in the end, each time after an adaptation by one worker.
     """
     steps = math.ceil(num_train_rows / config.train.batch_size)
     epoch_s = (steps * probe.update_s + num_train_rows * probe.train_s_per_row / world_size) * max(1, num_folds)
     epoch_s += num_validation_rows * probe.evaluation_s_per_row / world_size
     num_held_out = 0 if num_folds else num_validation_rows
     embed_s = (num_train_rows + num_held_out) * probe.evaluation_s_per_row
-    full_s = longest_epochs(config, searched=False) * epoch_s
+    head_s = max(1, num_folds) * min(num_train_rows, MOST_ROWS) * probe.evaluation_s_per_row / world_size
+    full_s = longest_epochs(config, searched=False) * epoch_s + head_s
     adapt_s = (num_folds + 1) * (num_adapted_rows(num_train_rows) * probe.train_s_per_row + embed_s)
     run_s = probe.startup_s + sum({"linear": embed_s, "contrastive": adapt_s, "full": full_s}[method] for method in tried)
     search_s: float | None = None
@@ -266,7 +268,7 @@ def estimate_time(
     if runs_at_once is not None:
         trials, confirmations = num_runs(config)
         rounds = math.ceil(trials / runs_at_once) + math.ceil(confirmations / runs_at_once)
-        trial_s = probe.startup_s + longest_epochs(config, searched=True) * epoch_s
+        trial_s = probe.startup_s + longest_epochs(config, searched=True) * epoch_s + head_s
         search_s = rounds * trial_s
         if config.tune.budget.wall_clock_s is not None:
             search_s = min(search_s, config.tune.budget.wall_clock_s)

@@ -382,12 +382,13 @@ def test_a_grid_that_the_budget_cuts_is_told() -> None:
 def test_time_and_cost_follow_from_the_pace() -> None:
     train = {"method": "full", "num_workers": 2, "batch_size": 100, "num_epochs": 2, "cost_per_hour": 3.6}
     epoch_s = 10 * 0.1 + 1000 * 0.02 / 2 + 100 * 0.01 / 2
+    head_s = 1000 * 0.01 / 2
     alone = time_of(config_of(train=train), at_once=None)
-    assert alone.run_s == pytest.approx(10 + 2 * epoch_s)
+    assert alone.run_s == pytest.approx(10 + head_s + 2 * epoch_s)
     assert alone.run_cost == pytest.approx(alone.run_s * 2 * 3.6 / 3600)
     assert alone.search_s is None
     crossed = time_of(config_of(train=train), at_once=None, num_folds=3)  # each of the folds trains on two thirds of the rows
-    assert crossed.run_s == pytest.approx(10 + 2 * (3 * (10 * 0.1 + 1000 * 0.02 / 2) + 100 * 0.01 / 2))
+    assert crossed.run_s == pytest.approx(10 + 3 * head_s + 2 * (3 * (10 * 0.1 + 1000 * 0.02 / 2) + 100 * 0.01 / 2))
     embed_s = (1000 + 100) * 0.01
     assert time_of(config_of(train=train | {"method": "linear"}), at_once=None).run_s == pytest.approx(10 + embed_s)
     both = time_of(config_of(train=train | {"method": "auto"}), at_once=None)
