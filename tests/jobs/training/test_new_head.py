@@ -28,13 +28,15 @@ SPACES = {
     "multiclass": LabelSpace(("account", "billing", "delivery"), "multiclass"),
     "multilabel": LabelSpace(("account", "billing", "delivery"), "multilabel"),
 }
+NUM_ROWS = 3 * 32
+"""Just enough for the tiny encoder, which is 32 wide."""
 WORDS = ("login password", "charged invoice", "parcel courier")
 """Words of each class."""
 
 
 def rows_of(space: LabelSpace) -> tuple[list[str], np.ndarray]:
     """Texts of each class in turn, of different lengths, and their targets."""
-    classes = np.arange(60) % len(space.names)
+    classes = np.arange(NUM_ROWS) % len(space.names)
     words = WORDS if len(space.names) == 3 else (WORDS[0], WORDS[2])
     texts = [" ".join([words[label]] * (1 + row % 4)) for row, label in enumerate(classes)]
     return texts, np.eye(3, dtype=np.int64)[classes] if space.task == "multilabel" else classes
@@ -99,7 +101,7 @@ def test_the_encoder_stays_as_pretrained_and_adapters_get_the_same_head(begun: C
 
 
 def test_a_label_without_rows_is_unlikely_and_can_still_be_learned(begun: Callable[..., tuple[Any, EncodedSplit]]) -> None:
-    model, split = begun("multiclass", targets=np.arange(60) % 2)
+    model, split = begun("multiclass", targets=np.arange(NUM_ROWS) % 2)
     layer = head_layer(model)
     assert layer is not None
     assert layer.bias[2] == -MOST_BIAS
@@ -110,12 +112,20 @@ def test_a_label_without_rows_is_unlikely_and_can_still_be_learned(begun: Callab
 def test_features_that_tell_nothing_leave_the_head_as_drawn(
     begun: Callable[..., tuple[Any, EncodedSplit]], monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    monkeypatch.setattr(new_head, "_features", lambda *_, **__: np.full((60, 32), value, dtype=np.float32))
+    monkeypatch.setattr(new_head, "_features", lambda *_, **__: np.full((NUM_ROWS, 32), value, dtype=np.float32))
     model, _ = begun("binary")
     layer = head_layer(model)
     assert layer is not None
     assert 0 < layer.weight.abs().max() < 0.2
     assert layer.bias.item() == 0
+
+
+def test_few_rows_leave_the_head_as_drawn(begun: Callable[..., tuple[Any, EncodedSplit]], monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, _ = begun("binary")
+    monkeypatch.setattr(new_head, "LEAST_ROWS_OF_A_FEATURE", 3.1)
+    drawn, _ = begun("binary")
+    assert drawn.classifier.bias.item() == 0
+    assert fitted.classifier.weight.abs().max() > 2 * drawn.classifier.weight.abs().max() > 0
 
 
 @pytest.mark.parametrize("is_multilabel", [False, True])

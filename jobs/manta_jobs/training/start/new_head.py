@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 MOST_ROWS = 4096
 """Training rows that the head is fitted to, drawn at random, beside those that rare labels need."""
 LEAST_ROWS_OF_A_LABEL = 8
+LEAST_ROWS_OF_A_FEATURE = 3
+"""Training rows for each dimension of the features, below which the head stays as drawn. A regression on fewer rows has nearly all
+of them right by heart, and then hardly any gradient is left for the encoder to learn from."""
 STRENGTH = 3.0
 """scikit-learn's C for features whose variance is 1, summed over their dimensions. For others, it is divided by that."""
 TINY = 1e-9
@@ -47,11 +50,11 @@ def fit_head(model: Any, split: EncodedSplit, *, labels: LabelSpace, config: Tra
     """Replace the weights of the model's last linear layer by a regression on a sample of the training rows.
 
     Worker 0 fits it to the features that all workers have computed, and sends it to the others. All workers must call it together.
-    `model` is on its device. A head keeps its weights if it is no linear layer on one vector for each text, or if the vectors tell
-    nothing: they are not finite, or nearly the same for all texts.
+    `model` is on its device. A head stays as drawn if it is no linear layer on one vector for each text, if rows are few, or if the
+    vectors tell nothing: they are not finite, or nearly the same for all texts.
     """
     layer = head_layer(model)
-    if layer is None:
+    if layer is None or len(split) < LEAST_ROWS_OF_A_FEATURE * layer.in_features:
         return
     rows = sampled_rows(split.targets, seed=config.seed, is_multilabel=labels.task == "multilabel")
     features = _features(model, layer, split, rows, pad_id=pad_id, precision=resolve_precision(config))
