@@ -214,6 +214,9 @@ def examine(
     if searches and resources is not None:
         search, at_once = checks.check_search(config, nodes, resources)
         found.append(search)
+        found += checks.check_searched_method(
+            len(dataset.train), num_labels=len(dataset.labels.names), is_sentence_encoder=is_sentence_encoder(config.model)
+        )
     if inputs.storage.url is not None:
         found.append(checks.check_object_store(inputs.storage.url, strangers=cluster.strangers, num_nodes=len(cluster.living)))
     elif len(cluster.living) > 1:

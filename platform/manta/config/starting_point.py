@@ -95,13 +95,18 @@ def resolved(
     )
     own_rate = rate if config.train.learning_rate == "auto" else config.train.learning_rate
     values: dict[str, object] = {"train.num_epochs": epochs, "train.learning_rate": own_rate}
-    full_from = FULL_FROM_ROWS_PER_LABEL if is_sentence_encoder else FULL_FROM_WITH_OTHER_ENCODERS
-    if config.train.method == "auto" and num_rows >= full_from * num_labels:
+    if config.train.method == "auto" and not has_few(num_rows, num_labels=num_labels, is_sentence_encoder=is_sentence_encoder):
         values["train.method"] = "full"
     if config.tune.space is None:
         space = default_space(rate, own_rate=own_rate, own_dropout=config.model.dropout)
         values["tune.space"] = {name: ranges.model_dump(exclude_none=True) for name, ranges in space.items()}
     return config.with_values(values)
+
+
+def has_few(num_rows: int, *, num_labels: int, is_sentence_encoder: bool) -> bool:
+    """Tell whether training rows are too few for the method full, as far as `auto` is concerned."""
+    full_from = FULL_FROM_ROWS_PER_LABEL if is_sentence_encoder else FULL_FROM_WITH_OTHER_ENCODERS
+    return num_rows < full_from * num_labels
 
 
 def methods_tried(method: Method | Literal["auto"]) -> tuple[Method, ...]:

@@ -367,6 +367,15 @@ def time_of(config: ExperimentConfig, *, at_once: int | None, num_folds: int = 0
     )
 
 
+def test_a_search_with_few_rows_for_each_label_names_the_better_methods() -> None:
+    (said,) = checks.check_searched_method(1499, num_labels=10, is_sentence_encoder=True)
+    assert said.status == "warning"
+    assert "With 150 training rows for each label, manta train tries the methods linear and contrastive" in said.words
+    assert checks.check_searched_method(1500, num_labels=10, is_sentence_encoder=True) == []
+    assert checks.check_searched_method(640, num_labels=10, is_sentence_encoder=False) == []
+    assert len(checks.check_searched_method(639, num_labels=10, is_sentence_encoder=False)) == 1
+
+
 def test_a_grid_that_the_budget_cuts_is_told() -> None:
     space = {"model.dropout": {"choice": [0.0, 0.1, 0.2]}, "train.batch_size": {"choice": [16, 32]}}
     config = config_of(tune={"space": space, "search": "grid", "budget": {"num_trials": 5}})
