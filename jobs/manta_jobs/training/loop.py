@@ -285,11 +285,12 @@ class Training:
 
     def _fit_head(self, model: TrainedClassifier) -> None:
         """Fit the new head to the features of the pretrained encoder, before both are fine-tuned."""
-        setup, part = self.setup, self._part()
+        setup, part, train = self.setup, self._part(), self.rows.train
         if dist.get_rank() == 0:
             begun = RunProgress(part.num_steps, part.num_steps_before, f"{part.name}fitting the head", dist.get_world_size())
             setup.board.started(setup.run_name, begun, after_step=0)
-        fit_head(model.model, self.rows.train, labels=setup.labels, config=self.config, pad_id=setup.pad_id)
+        num_rows = len(train) if setup.folds is None else len(setup.folds)
+        fit_head(model.model, train, num_rows=num_rows, labels=setup.labels, config=self.config, pad_id=setup.pad_id)
 
     def _room(self, model: TrainedClassifier) -> memory.Room:
         inputs, targets = self.rows.load_longest()

@@ -56,7 +56,7 @@ def one_worker(folder: Path) -> Iterator[None]:
 def begun(tiny_model: Path, tmp_path: Path) -> Callable[..., tuple[Any, EncodedSplit]]:
     """Builds a model and its rows, and fits the head."""
 
-    def make(task: str, targets: np.ndarray | None = None, **settings: Any) -> tuple[Any, EncodedSplit]:
+    def make(task: str, targets: np.ndarray | None = None, num_rows: int = NUM_ROWS, **settings: Any) -> tuple[Any, EncodedSplit]:
         space = SPACES[task]
         config = ModelConfig(pretrained=str(tiny_model), max_length=16, **settings)
         texts, usual = rows_of(space)
@@ -68,7 +68,7 @@ def begun(tiny_model: Path, tmp_path: Path) -> Callable[..., tuple[Any, EncodedS
         torch.manual_seed(0)
         model = adapt(build_model(config, space), config).train()
         with one_worker(tmp_path):
-            fit_head(model, split, labels=space, config=TrainConfig(), pad_id=int(tokenizer.pad_token_id or 0))
+            fit_head(model, split, num_rows=num_rows, labels=space, config=TrainConfig(), pad_id=int(tokenizer.pad_token_id or 0))
         return model, split
 
     return make

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 MOST_ROWS = 4096
 """Training rows that the head is fitted to, drawn at random, beside those that rare labels need."""
 LEAST_ROWS_OF_A_LABEL = 8
+"""Rows of each label among them, if it has as many."""
 LEAST_ROWS_OF_A_FEATURE = 3
-"""Training rows for each dimension of the features, below which the head stays as drawn. A regression on fewer rows has nearly all
-of them right by heart, and then hardly any gradient is left for the encoder to learn from."""
+"""Training rows for each dimension of the features, below which the head stays as drawn. A regression on fewer rows fits nearly all
+of them exactly, which leaves hardly any gradient for the encoder to learn from."""
 STRENGTH = 3.0
 """scikit-learn's C for features whose variance is 1, summed over their dimensions. For others, it is divided by that."""
 TINY = 1e-9
@@ -46,15 +47,16 @@ MOST_BIAS = 5.0
 """Largest logit of a label that all of these rows have; one that none has gets the negative. The training can still correct it."""
 
 
-def fit_head(model: Any, split: EncodedSplit, *, labels: LabelSpace, config: TrainConfig, pad_id: int) -> None:
+def fit_head(model: Any, split: EncodedSplit, *, num_rows: int, labels: LabelSpace, config: TrainConfig, pad_id: int) -> None:
     """Replace the weights of the model's last linear layer by a regression on a sample of the training rows.
 
     Worker 0 fits it to the features that all workers have computed, and sends it to the others. All workers must call it together.
-    `model` is on its device. A head stays as drawn if it is no linear layer on one vector for each text, if rows are few, or if the
-    vectors tell nothing: they are not finite, or nearly the same for all texts.
+    `model` is on its device. `num_rows` are the training rows of the run, so that each of its folds begins alike. A head stays as
+    drawn if it is no linear layer on one vector for each text, if rows are few, or if the vectors tell nothing: they are not
+    finite, or nearly the same for all texts.
     """
     layer = head_layer(model)
-    if layer is None or len(split) < LEAST_ROWS_OF_A_FEATURE * layer.in_features:
+    if layer is None or num_rows < LEAST_ROWS_OF_A_FEATURE * layer.in_features:
         return
     rows = sampled_rows(split.targets, seed=config.seed, is_multilabel=labels.task == "multilabel")
     features = _features(model, layer, split, rows, pad_id=pad_id, precision=resolve_precision(config))
