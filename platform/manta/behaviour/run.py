@@ -331,4 +331,4 @@ def _check_labels(suite: Suite, test: AnyTest, labels: LabelSpace) -> None:
     named = [] if isinstance(test, Invariance) else [test.label] if test.label is not None else test.labels or ()
     unknown = next((name for name in named if name not in labels.names), None)
     if unknown is not None:
-        raise InputError(f"{suite.where(test)}: the label {unknown!r} is not the model's; {nearest(unknown, list(labels.names))}")
+        raise InputError(f"{suite.where(test)}: the model has no label {unknown!r}; {nearest(unknown, list(labels.names))}")

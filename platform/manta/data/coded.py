@@ -79,7 +79,7 @@ class Coded(RowSequence[T]):
 
 
 class Coder(Generic[T]):
-    """Coded rows that grow."""
+    """Builder of a column of codes: each distinct value is stored once, and rows are added as they are read."""
 
     def __init__(self) -> None:
         self._codes = array("i")

@@ -31,7 +31,7 @@ class Naming:
     """New names of labels."""
 
     def __init__(self, config: DataConfig, usual: dict[str, str] | None) -> None:
-        """Take the spellings by `folded` name if spellings are merged, else None.
+        """Take the usual spelling of each label by its `folded` name if spellings are merged, else None.
 
         Raises:
             InputError: spellings that are merged get different names.

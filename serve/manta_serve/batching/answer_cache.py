@@ -79,6 +79,6 @@ class AnswerCache:
 
 
 def text_digest(text: Text, *, salt: bytes = b"") -> bytes:
-    """Return a hash that is the same for the same text or pair only. With a secret salt, nobody can choose it."""
+    """Return the hash of a text or pair. With a secret salt, nobody can construct a text that has a given hash."""
     whole = text if isinstance(text, str) else f"{len(text[0])} {text[0]}{text[1]}"
     return hashlib.blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES, key=salt).digest()

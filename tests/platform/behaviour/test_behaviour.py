@@ -247,7 +247,7 @@ def test_the_result_as_plain_data_says_what_passed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tests", "document", "message"),
     [
-        ([PLAIN | {"label": "god"}], {}, "test 'plain': the label 'god' is not the model's; did you mean good?"),
+        ([PLAIN | {"label": "god"}], {}, "test 'plain': the model has no label 'god'; did you mean good?"),
         ([PLAIN | {"label": True}], {}, "test 'plain': label: YAML reads the value as true (yes and on, too); quote it"),
         ([PLAIN | {"texts": [True]}], {}, "test 'plain': texts: YAML reads the value as true (yes and on, too); quote it"),
         (
@@ -327,7 +327,7 @@ def test_the_config_s_suite_is_relative_to_it_and_checked_with_the_rows(tmp_path
     (tmp_path / "run.yaml").write_text("name: x\ndata: {train: 'sample:reviews', behaviour: behaviour.yaml}\n")
     config = load_config(tmp_path / "run.yaml")
     assert config.data.behaviour == str(tmp_path / "behaviour.yaml")
-    with pytest.raises(InputError, match=r"behaviour\.yaml, test 'plain': the label 'good' is not the model's"):
+    with pytest.raises(InputError, match=r"behaviour\.yaml, test 'plain': the model has no label 'good'"):
         load_dataset(config.data)
 
 
