@@ -23,7 +23,7 @@ from manta_jobs.cluster.connection import coming_cluster
 from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_concerns
 from manta_jobs.runs.given_rows import with_rows_kept
 from manta_jobs.training.batches import TokenizedData
-from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER
+from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER, saved_steps
 from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER
 from manta_jobs.training.few_rows.linear import LABEL_NAMES, LINEAR_FOLDER
 
@@ -109,7 +109,7 @@ def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
     storage = Storage.resolve(None)
     fetch(mirror_of(name) if "://" in name else storage.runs / name, without=OF_WORKERS)
     folder = storage.find_run(name)
-    config = with_data_here(load_config(folder.config_path))
+    config = begun_with(load_config(folder.config_path), folder)
     facts = folder.read_facts()
     if facts["verb"] != verb:
         raise InputError(
@@ -118,6 +118,8 @@ def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
     if folder.report_path.exists():
         artifact, report = shown(folder.artifact), shown(folder.report_path)
         raise InputError(f"{folder.name} is finished: its model is in {artifact} and its report in {report}.")
+    if verb == "tune":
+        config = for_search(config)
     storage = Storage(folder.path.parent.parent)
     with working(console, f"Reading {config.data.train}"):
         dataset = load_dataset(config.data, task=config.model.task)
@@ -126,6 +128,16 @@ def reopen(name: str, *, verb: str, console: Console) -> PreparedRun:
     show_dataset(dataset, console)
     data = tokenized(dataset, folder, config=config, tokenizer=load_tokenizer(config.model))
     return PreparedRun(config, storage, folder, dataset, data)
+
+
+def begun_with(config: ExperimentConfig, folder: RunFolder) -> ExperimentConfig:
+    """Return the config that an interrupted run began with, with its data fetched to this node.
+
+    Earlier versions fine-tuned under `auto` even if rows were few. Such a run has checkpoints, and goes on from them.
+    """
+    if config.train.method == "auto" and saved_steps(folder.path / CHECKPOINTS):
+        config = config.with_values({"train.method": "full"})
+    return with_data_here(config)
 
 
 def keep(folder: RunFolder) -> None:

@@ -65,3 +65,13 @@ def test_decisions_that_people_make_later_are_those_of_the_next_run(three_classe
     again = reopen(run.folder.name, verb="tune", console=Console(file=io.StringIO()))
     assert again.dataset.content_hash == run.dataset.content_hash
     assert sum(again.dataset.num_rows.values()) == 239
+
+
+def test_a_run_that_fine_tuned_under_auto_goes_on_with_it(three_classes: Path, tiny_model: Path) -> None:
+    """Earlier versions did so with few rows. They left checkpoints, which today's `auto` never has."""
+    run, _ = prepared(three_classes, tiny_model)
+    config = run.folder.config_path
+    config.write_text(config.read_text().replace("method: full", "method: auto"))
+    assert reopen(run.folder.name, verb="train", console=Console(file=io.StringIO())).config.train.method == "auto"
+    (run.folder.path / "checkpoints" / "step-00000010").mkdir(parents=True)
+    assert reopen(run.folder.name, verb="train", console=Console(file=io.StringIO())).config.train.method == "full"
