@@ -19,7 +19,7 @@ def test_it_answers_as_it_did_when_it_was_made() -> None:
     assert golden is not None
     assert len(golden.texts) > 3
     assert tuple(artifact.manifest.labels) == ("account", "billing", "delivery")
-    assert artifact.manifest.method == "full"
+    assert not artifact.manifest.is_linear
     logits = Predictor(artifact, device="cpu").logits(list(golden.texts))
     probabilities = artifact.manifest.label_space.probabilities(logits)
     assert golden.fault(probabilities, format="safetensors", reduced=False) is None
