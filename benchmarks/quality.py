@@ -9,7 +9,7 @@ Every system gets the same rows, drawn by the seed (`quality_cases.py`), and the
 - `plain-loop`     AdamW at 2e-4, last epoch; 20, 10, 5 epochs at 8, 32, 128 rows a class, 3 with more
 - `manta`          `manta train` as it comes: it sets validation rows aside by itself, the others train on every row. Labels tell
                    its versions apart: `before` and `after` fine-tune only, `ladder` is `train.method: auto` of two methods,
-                   `contrastive` of three
+                   `contrastive` of three, `fitted-head` begins fine-tuning with a regression
 - `manta-full`     `manta train` with `train.method: full`, whatever the number of rows; only when asked for
 - `manta-tuned`    `manta tune` as it comes
 - `bad-start`      `manta train` with learning rate 1e-3 and no dropout; only when asked for

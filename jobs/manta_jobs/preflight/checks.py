@@ -276,8 +276,8 @@ def check_searched_method(num_rows: int, *, num_labels: int, is_sentence_encoder
     if not has_few(num_rows, num_labels=num_labels, is_sentence_encoder=is_sentence_encoder):
         return []
     words = (
-        f"A search fine-tunes in every trial. With {num_rows // num_labels:,} training rows for each label, manta train tries the "
-        "methods linear and contrastive instead, which are likely to answer better, in less time; run it, too."
+        f"A search fine-tunes in every trial. With {num_rows // num_labels:,} training rows for each label, manta train with "
+        "train.method: auto tries linear and contrastive instead, which are likely to answer better, in less time; run it, too."
     )
     return [Check("searched method", "warning", words)]
 

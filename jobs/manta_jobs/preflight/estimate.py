@@ -250,8 +250,9 @@ def estimate_time(
     """Estimate the time from the probe's pace. `runs_at_once` is the number of parallel runs of a search; None without one.
 
     With k folds, a cross-validation trains k times on (k - 1)/k of the rows and once on all of them: on k times the rows in total.
-    Before each training, the head is fitted to a forward pass over some rows. The method linear computes every row once, as an
-    evaluation does. Contrastive does so in each fold and in the end, each time after an adaptation by one worker.
+    Each training begins with the forward pass that a new head is fitted to; it counts even if rows are too few for it. The method
+    linear computes every row once, as an evaluation does. Contrastive does so in each fold and in the end, each time after an
+    adaptation by one worker.
     """
     steps = math.ceil(num_train_rows / config.train.batch_size)
     epoch_s = (steps * probe.update_s + num_train_rows * probe.train_s_per_row / world_size) * max(1, num_folds)

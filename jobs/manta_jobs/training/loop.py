@@ -27,7 +27,7 @@ from manta_jobs.training.engine.updates import MOST_SKIPPED, Updates
 from manta_jobs.training.engine.zero import end
 from manta_jobs.training.progress import Part, RunProgress, StepReporter
 from manta_jobs.training.start.classifier import build_classifier
-from manta_jobs.training.start.new_head import fit_head
+from manta_jobs.training.start.new_head import fit_head, layer_to_fit
 from manta_jobs.training.start.seeds import compute_deterministically, seed_step
 from manta_jobs.training.start.worker_setup import WorkerSetup, agreed_checkpoint, on_this_node
 from manta_jobs.training.validation import all_logits, steps_of_parts
@@ -284,13 +284,15 @@ class Training:
         self.engine.train()  # turns dropout on: pretrained models load with it off
 
     def _fit_head(self, model: TrainedClassifier) -> None:
-        """Fit the new head to the features of the pretrained encoder, before both are fine-tuned."""
+        """Fit the new head to the features of the pretrained encoder, if rows suffice, before both are fine-tuned."""
         setup, part, train = self.setup, self._part(), self.rows.train
+        layer = layer_to_fit(model.model, num_rows=len(train) if setup.folds is None else len(setup.folds))
+        if layer is None:
+            return
         if dist.get_rank() == 0:
             begun = RunProgress(part.num_steps, part.num_steps_before, f"{part.name}fitting the head", dist.get_world_size())
             setup.board.started(setup.run_name, begun, after_step=0)
-        num_rows = len(train) if setup.folds is None else len(setup.folds)
-        fit_head(model.model, train, num_rows=num_rows, labels=setup.labels, config=self.config, pad_id=setup.pad_id)
+        fit_head(model.model, layer, train, labels=setup.labels, config=self.config, pad_id=setup.pad_id)
 
     def _room(self, model: TrainedClassifier) -> memory.Room:
         inputs, targets = self.rows.load_longest()

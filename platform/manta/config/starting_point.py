@@ -104,7 +104,7 @@ def resolved(
 
 
 def has_few(num_rows: int, *, num_labels: int, is_sentence_encoder: bool) -> bool:
-    """Tell whether training rows are too few for the method full, as far as `auto` is concerned."""
+    """Tell whether training rows are so few that `auto` takes other methods than full."""
     full_from = FULL_FROM_ROWS_PER_LABEL if is_sentence_encoder else FULL_FROM_WITH_OTHER_ENCODERS
     return num_rows < full_from * num_labels
 

@@ -68,7 +68,7 @@ def test_decisions_that_people_make_later_are_those_of_the_next_run(three_classe
 
 
 def test_a_run_that_fine_tuned_under_auto_goes_on_with_it(three_classes: Path, tiny_model: Path) -> None:
-    """Earlier versions did so with few rows. They left checkpoints, which today's `auto` never has."""
+    """Earlier versions fine-tuned under `auto` even if rows were few, and left checkpoints. Today's `auto` leaves none."""
     run, _ = prepared(three_classes, tiny_model)
     run.folder.write_facts(run.folder.read_facts() | {"verb": "train"})
     config = run.folder.config_path

@@ -17,7 +17,7 @@ from manta.labels import LabelSpace
 from manta.model.adapt import adapt
 from manta.model.encoder import build_model, load_tokenizer
 from manta_jobs.training.start import new_head
-from manta_jobs.training.start.new_head import MOST_BIAS, fit_head, head_layer, sampled_rows
+from manta_jobs.training.start.new_head import MOST_BIAS, fit_head, layer_to_fit, sampled_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,8 +67,11 @@ def begun(tiny_model: Path, tmp_path: Path) -> Callable[..., tuple[Any, EncodedS
         split = EncodedSplit(tmp_path / "train.arrow")
         torch.manual_seed(0)
         model = adapt(build_model(config, space), config).train()
+        layer = layer_to_fit(model, num_rows=num_rows)
+        if layer is None:
+            return model, split
         with one_worker(tmp_path):
-            fit_head(model, split, num_rows=num_rows, labels=space, config=TrainConfig(), pad_id=int(tokenizer.pad_token_id or 0))
+            fit_head(model, layer, split, labels=space, config=TrainConfig(), pad_id=int(tokenizer.pad_token_id or 0))
         return model, split
 
     return make
@@ -102,7 +105,7 @@ def test_the_encoder_stays_as_pretrained_and_adapters_get_the_same_head(begun: C
 
 def test_a_label_without_rows_is_unlikely_and_can_still_be_learned(begun: Callable[..., tuple[Any, EncodedSplit]]) -> None:
     model, split = begun("multiclass", targets=np.arange(NUM_ROWS) % 2)
-    layer = head_layer(model)
+    layer = layer_to_fit(model, num_rows=NUM_ROWS)
     assert layer is not None
     assert layer.bias[2] == -MOST_BIAS
     assert (logits_of(model, split).argmax(axis=1) < 2).all()
@@ -114,7 +117,7 @@ def test_features_that_tell_nothing_leave_the_head_as_drawn(
 ) -> None:
     monkeypatch.setattr(new_head, "_features", lambda *_, **__: np.full((NUM_ROWS, 32), value, dtype=np.float32))
     model, _ = begun("binary")
-    layer = head_layer(model)
+    layer = layer_to_fit(model, num_rows=NUM_ROWS)
     assert layer is not None
     assert 0 < layer.weight.abs().max() < 0.2
     assert layer.bias.item() == 0

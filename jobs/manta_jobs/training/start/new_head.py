@@ -1,7 +1,7 @@
 """`fit_head`: the weights that a new head begins with, a logistic regression on the pretrained encoder's features.
 
-The first gradients of a head that is drawn at random change the encoder before the head has learned anything, and with it what
-pretraining gave. So the head is fitted first, and then head and encoder are fine-tuned together (Kumar et al., 2022,
+The first gradients of a head that is drawn at random are those of random answers. They change the encoder and spoil some of what it
+learned in pretraining. So the head is fitted first, and then head and encoder are fine-tuned together (Kumar et al., 2022,
 https://arxiv.org/abs/2202.10054, "linear probing then fine-tuning").
 """
 
@@ -14,8 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from manta.model.adapt import ADAPTED
-from manta.model.encoder import head_parameter_names
+from manta.model.finished import head_of
 from manta.model.loss import resolve_class_weights
 from manta.model.regression import CERTAIN, Regression, fit_regression
 from manta_jobs.training.batches import Rows, evaluation_batches
@@ -47,17 +46,26 @@ MOST_BIAS = 5.0
 """Largest logit of a label that all of these rows have; one that none has gets the negative. The training can still correct it."""
 
 
-def fit_head(model: Any, split: EncodedSplit, *, num_rows: int, labels: LabelSpace, config: TrainConfig, pad_id: int) -> None:
-    """Replace the weights of the model's last linear layer by a regression on a sample of the training rows.
+def layer_to_fit(model: Any, *, num_rows: int) -> torch.nn.Linear | None:
+    """Return the head's linear layer if it can be fitted; None for another kind of head, or if rows are few.
+
+    `num_rows` are the training rows of the run, so that all of its folds decide alike.
+    """
+    layer = head_of(model.get_base_model() if hasattr(model, "peft_config") else model)
+    if not isinstance(layer, torch.nn.Linear) or layer.bias is None:
+        return None
+    return layer if num_rows >= LEAST_ROWS_OF_A_FEATURE * layer.in_features else None
+
+
+def fit_head(
+    model: Any, layer: torch.nn.Linear, split: EncodedSplit, *, labels: LabelSpace, config: TrainConfig, pad_id: int
+) -> None:
+    """Replace the weights of the head's layer by a regression on a sample of the training rows.
 
     Worker 0 fits it to the features that all workers have computed, and sends it to the others. All workers must call it together.
-    `model` is on its device. `num_rows` are the training rows of the run, so that each of its folds begins alike. A head stays as
-    drawn if it is no linear layer on one vector for each text, if rows are few, or if the vectors tell nothing: they are not
-    finite, or nearly the same for all texts.
+    `model` is on its device. The head stays as drawn if its inputs tell nothing: they are not finite, or nearly the same for all
+    texts.
     """
-    layer = head_layer(model)
-    if layer is None or num_rows < LEAST_ROWS_OF_A_FEATURE * layer.in_features:
-        return
     rows = sampled_rows(split.targets, seed=config.seed, is_multilabel=labels.task == "multilabel")
     features = _features(model, layer, split, rows, pad_id=pad_id, precision=resolve_precision(config))
     if features is None or not np.isfinite(features).all():
@@ -72,7 +80,7 @@ def fit_head(model: Any, split: EncodedSplit, *, num_rows: int, labels: LabelSpa
 
 
 def _fitted(features: Floats, targets: Targets, rows: Rows, *, labels: LabelSpace, config: TrainConfig) -> Regression | None:
-    """Return the regression of the sampled rows; None if it gives all of them much the same logits, so that nothing would be won.
+    """Return the regression of the sampled rows; None if its logits hardly differ between rows.
 
     The targets are those of all training rows, for `train.class_weights`.
     """
@@ -89,16 +97,6 @@ def _fitted(features: Floats, targets: Targets, rows: Rows, *, labels: LabelSpac
         return None
     bias = np.where(np.abs(found.bias) >= CERTAIN, np.sign(found.bias) * MOST_BIAS, found.bias)
     return Regression(found.weights, bias - found.weights @ center)
-
-
-def head_layer(model: Any) -> torch.nn.Linear | None:
-    """Return the linear layer with one output for each logit; None if the architecture has another kind of head."""
-    owners = {name.rpartition(".")[0] for name in head_parameter_names(model.config)}
-    if len(owners) != 1:
-        return None
-    prefix = ADAPTED if hasattr(model, "peft_config") else ""
-    layer = model.get_submodule(prefix + owners.pop())
-    return layer if isinstance(layer, torch.nn.Linear) and layer.bias is not None else None
 
 
 def sampled_rows(targets: Targets, *, seed: int, is_multilabel: bool) -> Rows:
@@ -121,7 +119,7 @@ def sampled_rows(targets: Targets, *, seed: int, is_multilabel: bool) -> Rows:
 def _features(
     model: Any, layer: torch.nn.Linear, split: EncodedSplit, rows: Rows, *, pad_id: int, precision: Precision
 ) -> Floats | None:
-    """Return what the head reads for each of the rows, `(rows, features)`; None if that is not one vector for each text.
+    """Return the head's input for each of the rows, `(rows, features)`; None if it is not one vector for each text.
 
     The batches, and so the features, are the same for any number of workers.
     """
