@@ -11,7 +11,7 @@ import torch
 import transformers
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from manta.config.file import write_config
 from manta.console import people_console
@@ -65,6 +65,24 @@ def test_one_process_trains_what_a_worker_of_a_cluster_trains_and_can_do_so_agai
         assert run["version"] == number
         assert [epoch["weights_sha256"] for epoch in run["history"]] == hashes
         assert run["metrics"]["accuracy"] == on_cluster.artifact.manifest.metrics["accuracy"]
+
+
+def test_a_new_head_is_fitted_before_training_and_one_that_the_checkpoint_brings_stays(
+    two_classes: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    still: dict[str, Any] = {"num_workers": 1, "num_epochs": 1, "learning_rate": 1e-30, "precision": "fp32"}  # changes no weight
+    encoder = shutil.copytree(tiny_model, tmp_path / "encoder")
+    drawn = load_file(encoder / "model.safetensors")  # so small an encoder gives all texts much the same features
+    spread = {name: values * 8 if values.ndim == 2 else values for name, values in drawn.items()}
+    save_file(spread, encoder / "model.safetensors", metadata={"format": "pt"})
+    fitted = train(experiment(two_classes, encoder, **still), console=people_console()).artifact.path
+    weights = load_file(fitted / "model.safetensors")
+    assert weights["classifier.weight"].abs().max() > 1  # as drawn, they are about 0.02
+    weights["classifier.bias"] = torch.tensor([0.0, 7.0])
+    changed = shutil.copytree(fitted, tmp_path / "changed")
+    save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
+    again = train(experiment(two_classes, changed, **still), console=people_console()).artifact.path
+    assert load_file(again / "model.safetensors")["classifier.bias"].tolist() == [0.0, 7.0]
 
 
 @pytest.mark.parametrize(
