@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next one: most of a tiny run's time
+# No node of the tests' clusters is taken away: Ray Train need not start a process that watches for that.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 # Two threads of an operation wait for each other, which takes long where two test processes share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What a busy machine does not let answer, Ray takes for dead: a node (its driver, the test session, ends with it) and a proxy.

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+@pytest.fixture(autouse=True)
+def nodes_may_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are told of it, as outside of tests."""
+    monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
+
+
 class Nodes:
     """A head that runs no workers, and two nodes with one CPU each."""
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from safetensors.numpy import load_file
 
 from manta.config import ExperimentConfig
@@ -26,6 +25,7 @@ from manta_jobs.training.checkpoints import WEIGHTS_FILE, TrainingState, latest_
 from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training
 from manta_jobs.training.progress import Board
+from manta_jobs.training.ray_train import LeanTrainer
 from manta_jobs.training.start.worker_setup import WorkerSetup
 from manta_jobs.training.validation import all_logits
 from manta_jobs.training.worker import reported
@@ -143,7 +143,7 @@ def outcomes(ray_cluster: None) -> Callable[..., dict[str, Outcome]]:
             )
             for name, values in variants.items()
         ]
-        trainer = TorchTrainer(
+        trainer = LeanTrainer(
             train_all,
             train_loop_config={"setups": setups},
             scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1}),

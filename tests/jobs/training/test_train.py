@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from mlflow import MlflowClient
 from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer, pipeline
 
@@ -25,6 +24,7 @@ from manta.storage.folders import Storage
 from manta_jobs.runs.train import train
 from manta_jobs.training.distribution import agreed_hash
 from manta_jobs.training.progress import Board
+from manta_jobs.training.ray_train import LeanTrainer
 from manta_jobs.training.recovery import Recovery
 from manta_jobs.training.trainer import fit
 
@@ -111,7 +111,7 @@ def compare_unequal_weights(arguments: dict[str, Any]) -> None:
 
 
 def test_workers_that_drifted_apart_fail_the_run(ray_cluster: None, tmp_path: Path) -> None:
-    trainer = TorchTrainer(
+    trainer = LeanTrainer(
         compare_unequal_weights,
         train_loop_config={},
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),

@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file, save_file
 
 from manta.config.file import write_config
@@ -20,6 +19,7 @@ from manta.model.adapt import is_unread
 from manta_jobs.runs.train import train
 from manta_jobs.training.engine.memory import OutOfMemory
 from manta_jobs.training.progress import Board
+from manta_jobs.training.ray_train import LeanTrainer
 from manta_jobs.training.recovery import Recovery
 from manta_jobs.training.trainer import fit_here
 
@@ -107,8 +107,8 @@ def test_an_encoder_with_a_part_that_no_gradient_reaches_is_trained_and_keeps_it
     assert not torch.equal(before["embeddings.word_embeddings.weight"], after[f"{prefix}embeddings.word_embeddings.weight"])
 
 
-def local_trainer(loop: Callable[[dict[str, Any]], None], recovery: Recovery) -> TorchTrainer:
-    return TorchTrainer(
+def local_trainer(loop: Callable[[dict[str, Any]], None], recovery: Recovery) -> LeanTrainer:
+    return LeanTrainer(
         loop, train_loop_config={}, scaling_config=ScalingConfig(num_workers=0), run_config=RunConfig(callbacks=[recovery])
     )
 
