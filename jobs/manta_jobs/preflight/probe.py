@@ -183,7 +183,9 @@ def _model(setup: ProbeSetup) -> Any:
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     compute_only_cls(model)
-    loss = ClassificationLoss(setup.labels, class_weights=None, smoothing=train.label_smoothing, focal_gamma=train.focal_gamma)
+    loss = ClassificationLoss(
+        setup.labels, class_weights=None, smoothing=train.label_smoothing, focal_gamma=train.focal_gamma, gce_q=train.gce_q
+    )
     return TrainedClassifier(model, loss)
 
 

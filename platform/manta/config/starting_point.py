@@ -48,7 +48,7 @@ NAMES_BELOW_ROWS_PER_LABEL = 64
 OF_FULL = (
     *("model.dropout", "model.freeze_embeddings", "model.freeze_layers", "model.lora"),
     *("train.learning_rate", "train.layer_decay", "train.num_epochs", "train.early_stopping", "train.batch_size"),
-    *("train.weight_decay", "train.label_smoothing", "train.focal_gamma"),
+    *("train.weight_decay", "train.label_smoothing", "train.focal_gamma", "train.gce_q"),
 )
 """Settings that the method full reads, and linear and contrastive do not."""
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0

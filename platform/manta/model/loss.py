@@ -1,8 +1,8 @@
 """The training loss from logits and targets, which the forward pass returns if it gets labels.
 
 Binary and multilabel tasks use the binary cross-entropy of sigmoids, multiclass tasks the cross-entropy of the softmax. Each row's
-loss may be smoothed, weighted by its class and focused on rows that are still wrong. The mean is over rows, regardless of their
-weights, so a batch can be divided over workers and micro-batches without changing its gradient.
+loss may be smoothed, bounded against wrong labels, weighted by its class and focused on rows that are still wrong. The mean is over
+rows, regardless of their weights, so a batch can be divided over workers and micro-batches without changing its gradient.
 """
 
 from __future__ import annotations
@@ -27,19 +27,26 @@ class ClassificationLoss(torch.nn.Module):
     """Mean loss of a batch.
 
     Label smoothing: Szegedy et al., 2016, https://arxiv.org/abs/1512.00567. Focal loss: Lin et al., 2017,
-    https://arxiv.org/abs/1708.02002.
+    https://arxiv.org/abs/1708.02002. Generalized cross-entropy: Zhang and Sabuncu, 2018, https://arxiv.org/abs/1805.07836.
     """
 
     weights: torch.Tensor | None
 
     def __init__(
-        self, labels: LabelSpace, *, class_weights: npt.NDArray[np.float64] | None, smoothing: float, focal_gamma: float
+        self,
+        labels: LabelSpace,
+        *,
+        class_weights: npt.NDArray[np.float64] | None,
+        smoothing: float,
+        focal_gamma: float,
+        gce_q: float = 0.0,
     ) -> None:
         """Take one factor per label as `class_weights`, see `resolve_class_weights`."""
         super().__init__()
         self._task = labels.task
         self._smoothing = smoothing
         self._gamma = focal_gamma
+        self._gce_q = gce_q
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -56,6 +63,7 @@ class ClassificationLoss(torch.nn.Module):
 
     def _softmax_rows(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=self._smoothing)
+        losses = _bounded(losses, self._gce_q)
         if self._gamma:
             right = functional.softmax(logits, dim=-1).gather(1, targets.unsqueeze(1)).squeeze(1)
             losses = losses * _focus(1.0 - right, self._gamma)
@@ -65,6 +73,7 @@ class ClassificationLoss(torch.nn.Module):
         truth = (targets.unsqueeze(1) if self._task == "binary" else targets).to(logits.dtype)
         smoothed = truth * (1.0 - self._smoothing) + self._smoothing / 2
         losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
+        losses = _bounded(losses, self._gce_q)
         if self._gamma:
             chance = torch.sigmoid(logits)
             losses = losses * _focus(1.0 - torch.where(truth > 0.5, chance, 1.0 - chance), self._gamma)
@@ -73,6 +82,11 @@ class ClassificationLoss(torch.nn.Module):
             weights = self.weights[targets].unsqueeze(1) if self._task == "binary" else 1.0 + truth * (self.weights - 1.0)
             losses = losses * weights
         return losses.mean(dim=1)
+
+
+def _bounded(losses: torch.Tensor, q: float) -> torch.Tensor:
+    """Return `(1 - p ** q) / q` of cross-entropies `-log p`: at most `1 / q`, with gradients that are smaller by `p ** q`."""
+    return -torch.expm1(-q * losses) / q if q else losses
 
 
 def _focus(wrong: torch.Tensor, gamma: float) -> torch.Tensor:

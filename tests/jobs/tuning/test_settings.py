@@ -33,6 +33,7 @@ VARIANTS = {
     "lora": {"model.lora.rank": 4, "model.lora.target_modules": ["query", "value"]},
     "weighted": {"train.class_weights": {"billing": 1.0, "delivery": 9.0}},
     "focal": {"train.focal_gamma": 2.0},
+    "bounded": {"train.gce_q": 0.7},
     "smoothed": {"train.label_smoothing": 0.2},
     "slower below": {"train.layer_decay": 0.1},
     "cosine": {"train.schedule": "cosine"},
@@ -145,7 +146,7 @@ def test_lora_trains_adapters_and_the_head_only(alone: dict[str, Outcome], toget
     assert all("query" in name or "value" in name for name in alone["lora"].weights if "lora" in name)
 
 
-@pytest.mark.parametrize("name", ["weighted", "focal", "smoothed", "slower below", "cosine", "bf16"])
+@pytest.mark.parametrize("name", ["weighted", "focal", "bounded", "smoothed", "slower below", "cosine", "bf16"])
 def test_it_trains_another_model(alone: dict[str, Outcome], name: str) -> None:
     assert distance(alone["plain"], alone[name]) > 1e-4
 

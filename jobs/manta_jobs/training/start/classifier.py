@@ -39,5 +39,11 @@ def build_classifier(
         model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
     compute_only_cls(model)
     weights = resolve_class_weights(config, setup.labels, targets)
-    loss = ClassificationLoss(setup.labels, class_weights=weights, smoothing=config.label_smoothing, focal_gamma=config.focal_gamma)
+    loss = ClassificationLoss(
+        setup.labels,
+        class_weights=weights,
+        smoothing=config.label_smoothing,
+        focal_gamma=config.focal_gamma,
+        gce_q=config.gce_q,
+    )
     return TrainedClassifier(model, loss), dropout

@@ -77,6 +77,9 @@ class TrainConfig(Section):
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
     """Exponent of the focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002), in which rows that are already right count
     less. 0 is off, 2 is usual."""
+    gce_q: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Exponent of the generalized cross-entropy (Zhang and Sabuncu, 2018, https://arxiv.org/abs/1805.07836), in which rows whose
+    label looks wrong count less. 0 is the cross-entropy, 0.7 is usual if some labels are wrong."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of matrix products; weights and sums stay float32. `auto` is bf16 if the GPUs or CPUs of all workers are faster in
     it, else fp32. fp16 scales its loss."""
@@ -145,6 +148,15 @@ class TrainConfig(Section):
             raise ValueError("train.offload_optimizer needs train.zero_stage 1, 2 or 3, not 0")
         if self.offload_parameters and self.zero_stage not in (3, "auto"):
             raise ValueError(f"train.offload_parameters needs train.zero_stage 3, not {self.zero_stage}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> TrainConfig:
+        if self.focal_gamma and self.gce_q:
+            raise ValueError(
+                "train.focal_gamma makes rows count more that the model gets wrong, and train.gce_q makes them count less; "
+                "remove one of the two"
+            )
         return self
 
     @model_validator(mode="after")
