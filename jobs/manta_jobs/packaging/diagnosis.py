@@ -50,7 +50,7 @@ class Fit:
 
     verdict: Verdict
     train_loss: float
-    """Mean over the last epoch, with dropout on, in nats like all losses here."""
+    """Mean over the last epoch, with dropout on: the cross-entropy in nats, unless `focal_gamma` or `gce_q` is set."""
     validation_loss: float
     """Validation loss at the end of the last epoch."""
     gap: float
@@ -112,7 +112,8 @@ def assess_fit(
     `loses` tells that the baseline is as good or better on the test rows.
     """
     train, validation = ([float(epoch[key]) for epoch in history] for key in ("train_loss", "loss"))
-    verdict = judge(train, validation, guess_loss=guess_loss)
+    is_cross_entropy = not (config.train.focal_gamma or config.train.gce_q)
+    verdict = judge(train, validation, guess_loss=guess_loss, is_cross_entropy=is_cross_entropy)
     return Fit(
         verdict=verdict,
         train_loss=train[-1],
@@ -126,15 +127,19 @@ def assess_fit(
     )
 
 
-def judge(train: list[float], validation: list[float], *, guess_loss: float) -> Verdict:
-    """Return the verdict on the losses of each epoch."""
+def judge(train: list[float], validation: list[float], *, guess_loss: float, is_cross_entropy: bool = True) -> Verdict:
+    """Return the verdict on the losses of each epoch.
+
+    The validation loss is the cross-entropy. A training loss that is another one is not compared with it, nor with guessing.
+    """
     if not (math.isfinite(train[-1]) and math.isfinite(validation[-1])):
         return "diverged"
     if validation_rose(train, validation, guess_loss=guess_loss):
         return "overfits"
-    if train[-1] > HARDLY_LEARNED * guess_loss:
+    if (train if is_cross_entropy else validation)[-1] > HARDLY_LEARNED * guess_loss:
         return "underfits"
-    gap_counts = validation[-1] - train[-1] > LARGE_GAP * guess_loss and validation[-1] > LARGE_RATIO * train[-1]
+    gap = validation[-1] - train[-1]
+    gap_counts = is_cross_entropy and gap > LARGE_GAP * guess_loss and validation[-1] > LARGE_RATIO * train[-1]
     if len(validation) > 1 and validation[-1] < (1 - STILL_FALLING) * min(validation[:-1]):
         # While validation loss falls this fast, a gap does not count as overfitting.
         return "unfinished" if validation[-1] > LARGE_GAP * guess_loss else "fits"

@@ -69,6 +69,15 @@ def test_losses_are_judged(train: list[float], validation: list[float], verdict:
     assert judge(train, validation, guess_loss=TEN_CLASSES) == verdict
 
 
+@pytest.mark.parametrize("setting", [{"train__gce_q": 0.7}, {"train__focal_gamma": 2.0}])
+def test_another_loss_than_that_of_validation_is_not_compared_with_it(setting: dict[str, float]) -> None:
+    small, validation = [0.3, 0.1, 0.05], [0.9, 0.62, 0.61]
+    assert assessed(small, validation).verdict == "overfits"
+    assert assessed(small, validation, **setting).verdict == "fits"
+    assert assessed(small, [2.3, 2.3, 2.29], **setting).verdict == "underfits"
+    assert assessed([0.3, 0.1, 0.05], [0.6, 0.7, 0.9], **setting).verdict == "overfits"  # validation loss rises
+
+
 def test_the_loss_of_guessing_is_the_entropy_of_the_classes() -> None:
     assert guessing_loss([5, 5], num_rows=10, task="binary") == pytest.approx(math.log(2))
     assert guessing_loss([90, 10], num_rows=100, task="binary") == pytest.approx(0.3251, abs=1e-4)
