@@ -79,7 +79,8 @@ class TrainConfig(Section):
     less. 0 is off, 2 is usual."""
     gce_q: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Exponent of the generalized cross-entropy (Zhang and Sabuncu, 2018, https://arxiv.org/abs/1805.07836), in which rows whose
-    label looks wrong count less. 0 is the cross-entropy, 0.7 is usual if some labels are wrong."""
+    label looks wrong count less. 0 is the cross-entropy. 0.7 helps if a tenth of the labels is wrong, and costs accuracy if all are
+    right."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of matrix products; weights and sums stay float32. `auto` is bf16 if the GPUs or CPUs of all workers are faster in
     it, else fp32. fp16 scales its loss."""
