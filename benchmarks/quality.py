@@ -11,6 +11,7 @@ Every system gets the same rows, drawn by the seed (`quality_cases.py`), and the
                    its versions apart: `before` and `after` fine-tune only, `ladder` is `train.method: auto` of two methods,
                    `contrastive` of three, `fitted-head` begins fine-tuning with a regression
 - `manta-full`     `manta train` with `train.method: full`, whatever the number of rows; only when asked for
+- `manta-gce`      `manta train` with `train.gce_q: 0.7`, for wrong labels; only when asked for
 - `manta-tuned`    `manta tune` as it comes
 - `bad-start`      `manta train` with learning rate 1e-3 and no dropout; only when asked for
 
@@ -58,7 +59,10 @@ def parsed_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder that holds sst2, banking77 and agnews; the bundled samples need none")
     parser.add_argument("--cases", type=parted, help=f"all that --data allows unless given: {','.join(CASES)}")
     parser.add_argument(
-        "--systems", type=parted, default=list(DEFAULT_SYSTEMS), help=f"{','.join(SYSTEMS)} (all but manta-full and bad-start)"
+        "--systems",
+        type=parted,
+        default=list(DEFAULT_SYSTEMS),
+        help=f"{','.join(SYSTEMS)} (all but manta-full, manta-gce and bad-start)",
     )
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in parted(text)], help="such as 0,1,2; by case unless given"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def nodes_may_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs are told of it, as outside of tests."""
+    """Ray Train watches for nodes that are taken away, as it does outside of tests."""
     monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
 
 

@@ -130,7 +130,8 @@ def assess_fit(
 def judge(train: list[float], validation: list[float], *, guess_loss: float, is_cross_entropy: bool = True) -> Verdict:
     """Return the verdict on the losses of each epoch.
 
-    The validation loss is the cross-entropy. A training loss that is another one is not compared with it, nor with guessing.
+    The validation loss is the cross-entropy. If the training loss is another one, it is compared neither with the validation loss
+    nor with the loss of guessing.
     """
     if not (math.isfinite(train[-1]) and math.isfinite(validation[-1])):
         return "diverged"

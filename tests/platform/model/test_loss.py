@@ -69,7 +69,7 @@ def test_the_generalized_cross_entropy_lies_between_the_cross_entropy_and_the_sh
 
 
 def test_a_row_that_looks_wrongly_labeled_moves_the_model_less() -> None:
-    """By the probability of its label to the power of q, also where that probability is too small for a float."""
+    """With the probability p of its label, the gradient is p ** q times that of the cross-entropy, and 0 if p is too small for a float."""
     logits, targets = torch.tensor([[4.0, -4.0], [300.0, -300.0]]), torch.tensor([1, 1])
 
     def gradients(q: float) -> list[list[float]]:
