@@ -62,7 +62,7 @@ def parsed_arguments() -> argparse.Namespace:
         "--systems",
         type=parted,
         default=list(DEFAULT_SYSTEMS),
-        help=f"{','.join(SYSTEMS)} (all but manta-full, manta-gce and bad-start)",
+        help=f"{','.join(SYSTEMS)} (default: {','.join(DEFAULT_SYSTEMS)})",
     )
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in parted(text)], help="such as 0,1,2; by case unless given"
