@@ -1,4 +1,4 @@
-"""Runs of the product's own worker function, several in the same processes, because starting workers takes longest."""
+"""Runs of the product's own training loop, several in the same processes, and classifiers that several tests share."""
 
 from __future__ import annotations
 
@@ -7,34 +7,30 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import ray.train
 import torch
 import torch.distributed as dist
-from ray.train import RunConfig, ScalingConfig
 from safetensors.numpy import load_file
 
 from manta.config import ExperimentConfig
 from manta.console import people_console
 from manta.storage.folders import Storage
-from manta_jobs.cluster.connection import interruptible
 from manta_jobs.runs.prepare import PreparedRun, prepare
 from manta_jobs.training.checkpoints import WEIGHTS_FILE, TrainingState, latest_checkpoint
 from manta_jobs.training.engine.cpu_speedups import install_quick_dropout
 from manta_jobs.training.loop import Training
 from manta_jobs.training.progress import Board
-from manta_jobs.training.ray_train import LeanTrainer
 from manta_jobs.training.start.worker_setup import WorkerSetup
 from manta_jobs.training.validation import all_logits
-from manta_jobs.training.worker import reported
 
 from ..conftest import rows_of
+from .processes import run_in_processes
 from .registered import KINDS, Trained, train_tiny
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def ran_without_cluster(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -80,16 +76,19 @@ def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConf
     )
 
 
-def train_all(arguments: dict[str, Any]) -> None:
-    """Run the worker function once for each setup."""
-    for setup in arguments["setups"]:
+def train_all(rank: int, folder: str) -> None:
+    """Train with each setup in `setups.pt`. The functions that ask Ray Train about its workers get what these processes are."""
+    ray.train.get_context = lambda: SimpleNamespace(get_local_world_size=dist.get_world_size)
+    ray.train.get_preemption_info = lambda: None
+    for arguments in torch.load(f"{folder}/setups.pt", weights_only=False):
+        setup = WorkerSetup(**arguments, board=Board())
         if setup.config.train.precision == "fp16":
             _let_the_cpu_compute_in_fp16()
         kept = install_quick_dropout()  # noqa: F841  # as `train_worker` does, which lets go of the engine
         training = Training(setup)
-        training.run(report=reported)
+        training.run(report=lambda _metrics: True)
         logits = all_logits(training.engine, training.rows.validation, pad_id=setup.pad_id)
-        if dist.get_rank() == 0:
+        if rank == 0:
             np.save(Path(setup.checkpoints) / "logits.npy", logits)
         training.close()
 
@@ -121,40 +120,29 @@ def shared_storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return Storage(tmp_path_factory.mktemp("registry"))
 
 
-@pytest.fixture(scope="session")
-def outcomes(ray_cluster: None) -> Callable[..., dict[str, Outcome]]:
+def outcomes(
+    base: ExperimentConfig, variants: dict[str, dict[str, Any]], *, folder: Path, num_workers: int = 1
+) -> dict[str, Outcome]:
     """Train several variants of one experiment, each given as dotted settings, and return what came of each."""
-
-    def run(
-        base: ExperimentConfig, variants: dict[str, dict[str, Any]], *, folder: Path, num_workers: int = 1
-    ) -> dict[str, Outcome]:
-        prepared = prepare(base, verb="train", console=people_console())
-        board = Board()
-        setups = [
-            WorkerSetup(
-                config=prepared.config.with_values({"train.num_workers": num_workers, **values}),
-                labels=prepared.data.labels,
-                data_folder=str(prepared.data.folder),
-                checkpoints=str(folder / name),
-                pad_id=prepared.data.pad_id,
-                num_threads=1,
-                board=board,
-                run_name=name,
-            )
-            for name, values in variants.items()
-        ]
-        trainer = LeanTrainer(
-            train_all,
-            train_loop_config={"setups": setups},
-            scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1}),
-            run_config=RunConfig(name=f"{num_workers}-workers", storage_path=str(folder / "ray")),
-        )
-        interruptible(trainer.fit, console=people_console())  # on the main thread Ray's handler of Ctrl-C keeps its actor for good
-        found: dict[str, Outcome] = {}
-        for name in variants:
-            path, state = latest_checkpoint(folder / name) or pytest.fail(f"{name} left no checkpoint")
-            logits = np.load(folder / name / "logits.npy")
-            found[name] = Outcome(load_file(path / WEIGHTS_FILE), state, logits, prepared)
-        return found
-
-    return run
+    prepared = prepare(base, verb="train", console=people_console())
+    setups = [
+        {
+            "config": prepared.config.with_values({"train.num_workers": num_workers, **values}),
+            "labels": prepared.data.labels,
+            "data_folder": str(prepared.data.folder),
+            "checkpoints": str(folder / name),
+            "pad_id": prepared.data.pad_id,
+            "num_threads": 1,
+            "run_name": name,
+        }
+        for name, values in variants.items()
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(setups, folder / "setups.pt")
+    run_in_processes(train_all, folder, num_workers=num_workers)
+    found: dict[str, Outcome] = {}
+    for name in variants:
+        path, state = latest_checkpoint(folder / name) or pytest.fail(f"{name} left no checkpoint")
+        logits = np.load(folder / name / "logits.npy")
+        found[name] = Outcome(load_file(path / WEIGHTS_FILE), state, logits, prepared)
+    return found

@@ -29,10 +29,9 @@ from manta_serve.versions.served_model import ServedModel
 
 from ...conftest import FILLER, WORDS, write_csv
 from ...serve.untrained import service_of
-from ..conftest import Outcome, experiment
+from ..conftest import experiment, outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from manta.config import ExperimentConfig
@@ -91,9 +90,7 @@ def test_a_linear_model_finds_the_word_in_windows(late_words: Path, tiny_model: 
 
 
 @pytest.mark.timeout(400)
-def test_a_fine_tuned_model_finds_it_and_answers_as_its_engine_did(
-    outcomes: Callable[..., dict[str, Outcome]], late_words: Path, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_fine_tuned_model_finds_it_and_answers_as_its_engine_did(late_words: Path, tiny_model: Path, tmp_path: Path) -> None:
     config = config_of(late_words, tiny_model, "windows", num_epochs=8)
     outcome = outcomes(config, {"windows": {}}, folder=tmp_path, num_workers=2)["windows"]
     run = RunFolder(tmp_path / "finished")

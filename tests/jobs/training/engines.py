@@ -1,8 +1,7 @@
-"""The product's engine around a few layers, in plain processes that gloo connects: no cluster, no encoder."""
+"""The product's engine around a few layers, no encoder."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +12,6 @@ from manta_jobs.training.engine.build import build_engine
 from manta_jobs.training.engine.zero import import_deepspeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from deepspeed import DeepSpeedEngine
 
 STAGES = (0, 1, 2, 3)
@@ -65,17 +61,3 @@ def engine_of(
 def rows_of(rank: int, step: int = 0) -> torch.Tensor:
     """Rows of one worker and step."""
     return torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(100 * step + rank))
-
-
-def in_processes(work: Callable[[int, str], None], folder: Path, *, num_workers: int) -> list[Any]:
-    """Run `work(rank, folder)` in processes that can talk to each other; return what each left in `RANK.pt`."""
-    torch.multiprocessing.spawn(_connected, (work, str(folder), num_workers), nprocs=num_workers)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(num_workers)]
-
-
-def _connected(rank: int, work: Callable[[int, str], None], folder: str, num_workers: int) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_workers)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=num_workers)
-    work(rank, folder)
-    dist.destroy_process_group()

@@ -14,7 +14,8 @@ from manta_jobs.training.engine import memory
 from manta_jobs.training.engine.build import deepspeed_config
 from manta_jobs.training.engine.memory import FLOAT32, Room, bucket_size, buffer_bytes
 
-from .engines import STAGES, engine_of, in_processes, rows_of
+from ..processes import in_processes
+from .engines import STAGES, engine_of, rows_of
 from .test_updates import updates_of
 
 if TYPE_CHECKING:

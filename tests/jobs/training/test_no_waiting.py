@@ -27,7 +27,7 @@ from manta_jobs.training.engine.build import build_engine
 from manta_jobs.training.engine.gpu_speedups import made_ahead, read_no_masks
 from manta_jobs.training.start.seeds import seed_step
 
-from .engines import in_processes
+from ..processes import in_processes
 from .test_updates import updates_of
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from manta_serve.api.routes import create_api
 from manta_serve.versions.served_model import ServedModel
 
 from ...serve.untrained import service_of
-from ..conftest import Outcome, experiment
+from ..conftest import experiment, outcomes
 
 LORA = {"model.lora.rank": 4, "model.lora.target_modules": ["query", "value"]}
 VARIANTS: dict[str, dict[str, Any]] = {f"zero-{stage}": {"train.zero_stage": stage} for stage in range(4)}
@@ -39,9 +38,7 @@ def log_odds(scores: dict[str, float], names: list[str]) -> np.ndarray:
 
 
 @pytest.mark.timeout(400)
-def test_every_way_to_ask_gives_the_engines_logits(
-    outcomes: Callable[..., dict[str, Outcome]], three_classes: Path, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_every_way_to_ask_gives_the_engines_logits(three_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
     config = experiment(three_classes, tiny_model, num_epochs=1)
     for name, outcome in outcomes(config, VARIANTS, folder=tmp_path, num_workers=2).items():
         run = RunFolder(tmp_path / "finished" / name)

@@ -22,7 +22,7 @@ from manta_jobs.training.resizing import SaveBeforeResize
 from manta_jobs.training.start.worker_setup import WorkerSetup
 
 from ..conftest import experiment
-from .engines import in_processes
+from ..processes import in_processes
 
 if TYPE_CHECKING:
     from pathlib import Path

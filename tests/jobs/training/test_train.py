@@ -28,10 +28,9 @@ from manta_jobs.training.ray_train import LeanTrainer
 from manta_jobs.training.recovery import Recovery
 from manta_jobs.training.trainer import fit
 
-from ..conftest import Outcome, experiment
+from ..conftest import experiment, outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from mlflow.entities import Run
@@ -47,9 +46,7 @@ def tracked_run(folder: Path) -> tuple[Run, MlflowClient]:
 
 
 @pytest.mark.timeout(400)
-def test_two_workers_train_the_model_that_one_worker_trains(
-    outcomes: Callable[..., dict[str, Outcome]], two_classes: Path, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_two_workers_train_the_model_that_one_worker_trains(two_classes: Path, tiny_model: Path, tmp_path: Path) -> None:
     """At ZeRO 0 to 3 in fp32 without dropout: the global batch is the same, so the weights are, but for rounding."""
     config = experiment(two_classes, tiny_model, num_epochs=1, micro_batch_size=4)  # gradients are accumulated, too
     variants: dict[str, dict[str, Any]] = {f"zero-{stage}": {"train.zero_stage": stage} for stage in STAGES}

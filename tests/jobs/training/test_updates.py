@@ -21,7 +21,8 @@ from manta_jobs.training.engine.updates import Updates
 from manta_jobs.training.engine.zero import scaler_state
 
 from ..conftest import experiment, ran_without_cluster
-from .engines import STAGES, engine_of, in_processes, rows_of
+from ..processes import in_processes
+from .engines import STAGES, engine_of, rows_of
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

@@ -17,10 +17,10 @@ from manta.model.encoder import load_model_config, load_tokenizer
 from manta_jobs.packaging.weights import plain_weights
 from manta_jobs.training.batches import TokenizedData
 
-from ..conftest import Outcome, experiment
+from ..conftest import Outcome, experiment, outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 VARIANTS = {
     "plain": {},
@@ -57,7 +57,6 @@ SHARDED = {
 
 @pytest.fixture(scope="module")
 def alone(
-    outcomes: Callable[..., dict[str, Outcome]],
     two_classes: Path,
     tiny_model: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -69,7 +68,6 @@ def alone(
 
 @pytest.fixture(scope="module")
 def together(
-    outcomes: Callable[..., dict[str, Outcome]],
     two_classes: Path,
     tiny_model: Path,
     tmp_path_factory: pytest.TempPathFactory,

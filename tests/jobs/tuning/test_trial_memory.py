@@ -16,7 +16,8 @@ from manta_jobs.training.progress import Board
 from manta_jobs.tuning import trial_workers
 from manta_jobs.tuning.trial_queue import Assignment
 
-from ..training.engines import STAGES, engine_of, in_processes
+from ..processes import in_processes
+from ..training.engines import STAGES, engine_of
 from ..training.test_updates import step, updates_of
 
 if TYPE_CHECKING:
