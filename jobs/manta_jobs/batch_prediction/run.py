@@ -46,14 +46,14 @@ def predict(
     source: str,
     *,
     out: Path,
-    text_columns: Sequence[str],
+    text_columns: Sequence[str] | None = None,
     overwrite: bool,
     console: Console,
     address: str | None = None,
 ) -> BatchResult:
     """Classify every row of `source` with a registered model (`NAME`, `NAME@VERSION`) or a model folder, and write OUT.
 
-    An interrupted attempt is resumed. `overwrite` replaces an existing OUT.
+    `text_columns` are those of the training unless given. An interrupted attempt is resumed. `overwrite` replaces an existing OUT.
 
     Raises:
         InputError: the model, the input or OUT is not valid; nothing was written.
@@ -63,6 +63,7 @@ def predict(
     destination = Destination(out.expanduser().absolute())
     with working(console, f"Looking up {model}"):
         artifact, version = find_model(model)
+    text_columns = text_columns or trained_columns(artifact)
     _check_columns(artifact, text_columns, model=model)
     kind, files = locate(source)
     destination.check(source, files, overwrite=overwrite)
@@ -169,6 +170,13 @@ def _classify(
 def _kept(partial: PartialOutput) -> str:
     num_done = sum(counts.num_rows for counts in partial.finished.values())
     return f"{num_done:,} of {partial.plan.num_rows:,} rows are kept in {partial.path}; the same command goes on from there."
+
+
+def trained_columns(artifact: ModelArtifact) -> list[str]:
+    """Return the text columns of the training rows; `text` if they had positions instead of names, or nothing is known of them."""
+    own = artifact.manifest.config.get("data", {}).get("text", "text")
+    columns = own if isinstance(own, list) else [own]
+    return [name for name in columns if isinstance(name, str)] or ["text"]
 
 
 def _check_columns(artifact: ModelArtifact, text_columns: Sequence[str], *, model: str) -> None:

@@ -92,21 +92,33 @@ def evaluate(
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="The text column; its position from 0 with --no-header. Default: text. Give it twice for text pairs.",
+            help="The text column; its position from 0 with --no-header. Give it twice for text pairs. Default: as in training.",
             metavar="COLUMN",
             rich_help_panel=READING,
         ),
     ] = None,
     label: Annotated[
-        str,
-        typer.Option(help="The label column; its position from 0 with --no-header.", metavar="COLUMN", rich_help_panel=READING),
-    ] = "label",
+        str | None,
+        typer.Option(
+            help="The label column; its position from 0 with --no-header. Default: as in training.",
+            metavar="COLUMN",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     label_separator: Annotated[
-        str, typer.Option(help="Separator of the labels in one field.", metavar="SIGN", rich_help_panel=READING)
-    ] = "|",
+        str | None,
+        typer.Option(
+            help="Separator of the labels in one field. Default: as in training.", metavar="SIGN", rich_help_panel=READING
+        ),
+    ] = None,
     header: Annotated[
-        bool, typer.Option(help="The first line of CSV and TSV files names the columns.", rich_help_panel=READING)
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--header/--no-header",
+            help="The first line of CSV and TSV files names the columns. Default: as in training.",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     corrections: Annotated[
         str | None,
         typer.Option(help="Decisions about labels to apply, as data.corrections.", metavar="LABELS.jsonl", rich_help_panel=READING),
@@ -133,10 +145,9 @@ def evaluate(
         from manta_jobs.reporting.evaluation.terminal import evaluation_result, show_evaluation
         from manta_jobs.runs import evaluate as job
 
-    texts = [_column(name, header=header) for name in text or ["text"]]
     settings = {
-        "text": texts[0] if len(texts) == 1 else texts,
-        "label": _column(label, header=header),
+        "text": text,
+        "label": label,
         "label_separator": label_separator,
         "header": header,
         "corrections": corrections,
@@ -147,7 +158,7 @@ def evaluate(
         settings=settings,
         console=console,
         address=address,
-        columns=[_column(name, header=header) for name in slice_ or []],
+        columns=slice_ or [],
         patterns=slice_pattern or [],
         behaviour=behaviour,
         out=out,
@@ -165,7 +176,8 @@ def predict(
         Path, typer.Option(help="File to write, ending in .csv, .jsonl or .parquet; without an ending, a folder of files.")
     ],
     text: Annotated[
-        list[str] | None, typer.Option(help="The text column. Default: text. Give it twice for text pairs.", metavar="COLUMN")
+        list[str] | None,
+        typer.Option(help="The text column. Give it twice for text pairs. Default: as in training.", metavar="COLUMN"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT, and start again instead of continuing an interrupted prediction.")
@@ -179,7 +191,7 @@ def predict(
         from manta_jobs.batch_prediction import predict as job
         from manta_jobs.batch_prediction.view import show_predicted
 
-    result = job(model, source, out=out, text_columns=text or ["text"], overwrite=overwrite, console=console, address=address)
+    result = job(model, source, out=out, text_columns=text, overwrite=overwrite, console=console, address=address)
     show_predicted(result, console)
     print_result(result.to_dict(), as_json=json)
 
@@ -217,8 +229,3 @@ def check_what_to_run(experiment: Path | None, *, set_: list[str] | None, resume
         raise InputError("which experiment? Give its YAML file, or --resume RUN to continue an interrupted one.")
     if resume is not None and (experiment is not None or set_):
         raise InputError("--resume continues with the run's own config; give neither an experiment file nor --set.")
-
-
-def _column(name: str, *, header: bool) -> str | int:
-    """Return a column as the config has it: its position if no header names it."""
-    return int(name) if not header and name.isdecimal() else name

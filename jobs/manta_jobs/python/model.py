@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from manta_jobs.python.rows import Columns, Rows
     from manta_jobs.runs.results import FinishedEvaluation
 
-READING = ("text", "label", "label_separator", "header", "delimiter", "encoding")
-"""The settings of `data` with which a model's rows were read. Rows to evaluate are read alike."""
-
 
 class Model:
     """A finished model. It answers in this process; only one thread at a time may use it."""
@@ -136,17 +133,16 @@ class Model:
         """
         from manta_jobs.runs.evaluate import evaluate
 
-        settings = {name: value for name, value in self.config["data"].items() if name in READING}
-        settings |= {name: value for name, value in (("text", text), ("label", label)) if value is not None}
         tables = {}
         if is_table(rows) or not isinstance(rows, str | Path):
-            columns = [*listed(settings["text"]), settings["label"], *slices]
+            own = self.config["data"]
+            columns = [*listed(own["text"] if text is None else text), own["label"] if label is None else label, *slices]
             tables = {"evaluation": as_table(rows, columns=columns, what="evaluation rows")}
         with in_memory(tables) as urls:
             found = evaluate(
                 self._handle,
                 urls.get("evaluation", str(rows)),
-                settings=settings,
+                settings={"text": text, "label": label},
                 console=people_console(),
                 address=address,
                 columns=slices,

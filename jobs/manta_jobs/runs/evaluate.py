@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from manta.labels import Floats, LabelSpace
 
-NAMING = ("labels", "normalize_labels")
-"""Settings of the model's own data that give labels their names, also in rows to evaluate on."""
+AS_TRAINED = ("text", "label", "label_separator", "header", "delimiter", "encoding", "labels", "normalize_labels")
+"""Settings of `data` that hold for rows to evaluate on as they did for the training rows, unless others are given."""
 ROWS_FILE = "rows.parquet"
 """Rows that a Python program gave, beside the report on them."""
 
@@ -72,9 +72,9 @@ def evaluate(
 ) -> FinishedEvaluation:
     """Evaluate a registered model (`NAME` for its champion, `NAME@VERSION`) or a model folder on labeled rows.
 
-    `settings` are the fields of `DataConfig` that say how to read the rows. Results are sliced by `columns` and by `patterns`
-    (`NAME=REGEX`). `behaviour` is a suite of behaviour tests; the default is the suite of the model's config, if it still exists.
-    `out` is the folder of the report; the default is a new one in the storage.
+    `settings` are the fields of `DataConfig` that say how to read the rows; those that are None or left out are as in the training.
+    Results are sliced by `columns` and by `patterns` (`NAME=REGEX`). `behaviour` is a suite of behaviour tests; the default is the
+    suite of the model's config, if it still exists. `out` is the folder of the report; the default is a new one in the storage.
 
     Raises:
         InputError: the model, the rows or the suite cannot be found or are faulty, or an option is wrong.
@@ -85,7 +85,8 @@ def evaluate(
     checked = checked_patterns(patterns)
     manifest = artifact.manifest
     own = manifest.config.get("data", {})
-    config = _data_config(data, {**{name: own[name] for name in NAMING if name in own}, **settings})
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = _data_config(data, {name: own[name] for name in AS_TRAINED if name in own} | given)
     if len(config.text_columns) != manifest.num_texts:
         times = "once" if manifest.num_texts == 1 else "twice, a column each"
         raise InputError(f"{model}: {wrong_kind_sentence(manifest.num_texts)}: give --text {times}.")
@@ -93,7 +94,7 @@ def evaluate(
     check_target(folder)
     labels = manifest.label_space
     with working(console, f"Reading {data}"):
-        split = load_labelled(data, config, labels=labels, columns=list(dict.fromkeys(columns)))
+        split = load_labelled(data, config, labels=labels, columns=list(dict.fromkeys(as_columns(columns, header=config.header))))
     for note in split.notes:
         console.print(note, markup=False)
     path = behaviour if behaviour is not None else find_suite(own)
@@ -111,9 +112,19 @@ def evaluate(
     return FinishedEvaluation(artifact, assessment, page)
 
 
+def as_columns(names: Sequence[str | int], *, header: bool) -> list[str | int]:
+    """Return columns as the config has them: positions as numbers if no header names them."""
+    return [int(name) if not header and isinstance(name, str) and name.isdecimal() else name for name in names]
+
+
 def _data_config(data: str, settings: Mapping[str, Any]) -> DataConfig:
+    header, text = settings.get("header", True), settings.get("text", "text")
+    *texts, label = as_columns(
+        [*([text] if isinstance(text, str | int) else text), settings.get("label", "label")], header=bool(header)
+    )
+    columns = {"text": texts[0] if len(texts) == 1 else texts, "label": label}
     try:
-        return DataConfig.model_validate({"train": data, **settings})
+        return DataConfig.model_validate({"train": data, **settings, **columns})
     except ValidationError as error:
         sentences = "; ".join(sentence for _, sentence in explain(error, section="data"))
         raise InputError(f"{sentences}; see the options of manta evaluate.") from None

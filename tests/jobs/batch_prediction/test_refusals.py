@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from manta_jobs.batch_prediction import predict
 from manta_jobs.batch_prediction.classify import Classifier
 from manta_jobs.batch_prediction.destination import Destination
 from manta_jobs.batch_prediction.locate import locate
+from manta_jobs.batch_prediction.run import trained_columns
 
 from .predictions import VERSION, input_rows, plan_of, predict_here, rows_in, write_rows
 
@@ -102,6 +104,15 @@ def test_a_broken_input_is_one_sentence_and_leaves_nothing(
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("trained", "columns"),
+    [("message", ["message"]), (["subject", "body"], ["subject", "body"]), (2, ["text"]), (None, ["text"])],
+)
+def test_rows_are_read_from_the_columns_of_the_training(trained: Any, columns: list[str]) -> None:
+    config = {} if trained is None else {"data": {"text": trained}}
+    assert trained_columns(SimpleNamespace(manifest=SimpleNamespace(config=config))) == columns  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

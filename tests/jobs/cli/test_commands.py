@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from manta.cli import main
+from manta.config import DataConfig
 from manta.errors import InputError
 
 if TYPE_CHECKING:
@@ -147,27 +148,35 @@ def test_serving_without_a_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("options", "settings"),
+    ("trained", "options", "read"),
     [
-        ([], {"text": "text", "label": "label", "label_separator": "|", "header": True}),
-        (["--text", "a", "--text", "b", "--label-separator", ";"], {"text": ["a", "b"], "label_separator": ";"}),
-        (["--no-header", "--text", "2", "--label", "0"], {"text": 2, "label": 0, "header": False}),
-        (["--no-header", "--text", "2", "--text", "1", "--label", "0"], {"text": [2, 1]}),
-        (["--text", "2"], {"text": "2"}),
+        ({}, [], {"text": "text", "label": "label", "label_separator": "|", "header": True}),
+        (
+            {"text": "message", "label": "topic", "label_separator": ";"},
+            [],
+            {"text": "message", "label": "topic", "label_separator": ";"},
+        ),
+        ({"text": "message", "label": "topic"}, ["--label", "given"], {"text": "message", "label": "given"}),
+        ({"text": 0, "label": 1, "header": False}, [], {"text": 0, "label": 1, "header": False}),
+        ({"text": 0, "label": 1, "header": False}, ["--header", "--text", "a", "--label", "2"], {"text": "a", "label": "2"}),
+        ({}, ["--no-header", "--text", "2", "--label", "0"], {"text": 2, "label": 0, "header": False}),
+        ({}, ["--text", "2"], {"text": "2"}),
     ],
 )
-def test_the_options_of_evaluate_say_how_to_read_the_rows(
-    options: list[str], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_evaluate_reads_rows_as_the_training_did_unless_options_say_otherwise(
+    trained: dict[str, Any], options: list[str], read: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
+    manifest = SimpleNamespace(num_texts=1, config={"data": trained}, name="desk", label_space=None)
+    monkeypatch.setattr("manta_jobs.runs.evaluate.find_model", lambda _: (SimpleNamespace(manifest=manifest), None))
+    found: dict[str, Any] = {}
 
-    def remember(model: str, data: str, **arguments: Any) -> None:
-        asked.update(arguments["settings"])
+    def remember(data: str, config: DataConfig, **_: Any) -> None:
+        found.update(config.model_dump())
         raise InputError("that is all")
 
-    monkeypatch.setattr("manta_jobs.runs.evaluate.evaluate", remember)
+    monkeypatch.setattr("manta_jobs.runs.evaluate.load_labelled", remember)
     assert run(monkeypatch, "evaluate", "desk", "rows.csv", *options) == 2
-    assert asked | settings == asked
+    assert found | read == found
 
 
 @pytest.mark.parametrize(
