@@ -183,13 +183,18 @@ def show_tuned(tuned: TunedModel, console: Console) -> None:
         console.print(f"{tuned.confirmed[0].trial.name} won.")
     if why := why_it_stays(tuned.confirmed, config):
         console.print(why)
-    average = tuned.model.outcome.average
+    outcome, average = tuned.model.outcome, tuned.model.outcome.average
+    if outcome.searched is not None:
+        console.print(outcome.sentence(), markup=False)
     if average is not None:
         console.print(average.sentence())
     if not tuned.confirmed and config.tune.confirm is not None and len(tuned.trials) > 1:
         console.print("[yellow]The winner was not confirmed with other seeds: there was no time left.[/]")
     console.print(model_table(tuned.model, report=str(tuned.page)))
-    what = "repeat the best trial" if average is None or not average.is_kept else "train once with the winning settings"
+    one_run = average is None or not average.is_kept
+    what = (
+        f"repeat the {'best trial' if outcome.method == 'full' else 'run'}" if one_run else "train once with the winning settings"
+    )
     again = (f"manta train {tuned.best_config_path}", what)
     show_next([*next_commands(tuned.model.promotion, experiment=None), again], console)
 

@@ -24,6 +24,7 @@ from manta.errors import InputError
 from manta.storage.object_store import check, url_of
 from manta_jobs.cluster.autoscaling import Growth, Node, growth
 from manta_jobs.cluster.losses import losses_named
+from manta_jobs.cluster.own_process import ProcessLostError, run_in_own_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -222,6 +223,23 @@ class OneNode:
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function and return its result."""
         return function(*arguments) if self._is_here else self.start(function, *arguments).result()
+
+    def run_apart(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Run a function in another process than this one, whose end by a fault in compiled code is an error here.
+
+        Raises:
+            ProcessLostError: the process ended, also when the function was run again in a new one.
+        """
+        if not self._is_here:
+            try:
+                self.start(function, *arguments).result()
+            except ray.exceptions.WorkerCrashedError as error:  # Ray has tried it three times more
+                raise ProcessLostError("Ray's worker crashed") from error
+            return
+        try:
+            run_in_own_process(function, *arguments)
+        except ProcessLostError:
+            run_in_own_process(function, *arguments)
 
 
 def num_cores() -> int:

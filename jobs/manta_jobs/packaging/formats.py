@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 from manta.console import working
 from manta.inference.artifact import ModelArtifact
 from manta.inference.formats import CPU_FORMATS, GPU_FORMAT
-from manta.storage.object_store import fetch, here, store
+from manta.storage.folders import discard_unfinished
+from manta.storage.object_store import fetch, store
 from manta_jobs.cluster.connection import OneNode
+from manta_jobs.cluster.own_process import ProcessLostError
+from manta_jobs.packaging.format_work import make_formats_of, make_gpu_format_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rich.console import Console
 
     from manta.data import Split
-    from manta.labels import Floats, Targets
+    from manta.labels import Floats
     from manta.texts import Text
 
 
@@ -27,7 +29,8 @@ def make_formats_on_cluster(
     """Return the artifact with its faster formats, compared with its own `logits` of the split. It keeps those it has already.
 
     CPUs make and measure the formats for CPUs, whatever device trained the model. If the cluster has a GPU, it measures the format
-    for GPUs. `training_texts` fix the scales of 8-bit integers.
+    for GPUs. `training_texts` fix the scales of 8-bit integers. OpenVINO works in another process: a crash in its compiled code
+    costs the formats, and not the run.
     """
     from manta.inference.conversion import NUM_CALIBRATION_TEXTS, spread
 
@@ -40,29 +43,15 @@ def make_formats_on_cluster(
     with working(console, "Making faster inference formats of the model"):
         store(artifact.path)
         if lacks_gpu:
-            on_gpu.run(_make_gpu_format, artifact.path, split.texts, split.targets, logits)
+            on_gpu.run(make_gpu_format_of, artifact.path, split.texts, split.targets, logits)
         if lacks_cpu:
-            on_cpu.run(_make_formats, artifact.path, split.texts, split.targets, logits, some_texts, on_cpu.num_threads)
+            try:
+                on_cpu.run_apart(make_formats_of, artifact.path, split.texts, split.targets, logits, some_texts, on_cpu.num_threads)
+            except ProcessLostError as error:
+                console.print(f"No faster formats: the process that makes them crashed twice ({error}). PyTorch answers instead.")
+            finally:
+                discard_unfinished(artifact.path)
     made = ModelArtifact.load(fetch(artifact.path))
     for item in made.manifest.formats:
         console.print(f"{item.name}: {'accepted' if item.accepted else 'refused'}: {item.reason}")
     return made
-
-
-def _make_gpu_format(path: Path, texts: Sequence[Text], targets: Targets, logits: Floats) -> None:
-    """Measure the format for GPUs in this process."""
-    from manta.inference.conversion import make_gpu_format
-
-    make_gpu_format(ModelArtifact.load(fetch(path)), texts=texts, targets=targets, logits=logits)
-    store(here(path))
-
-
-def _make_formats(
-    path: Path, texts: Sequence[Text], targets: Targets, logits: Floats, training_texts: list[Text], num_threads: int
-) -> None:
-    """Make the formats in this process."""
-    from manta.inference.conversion import make_formats
-
-    artifact = ModelArtifact.load(fetch(path))
-    make_formats(artifact, texts=texts, targets=targets, logits=logits, training_texts=training_texts, num_threads=num_threads)
-    store(here(path))

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from manta.config.starting_point import has_few, methods_tried
+from manta.config.starting_point import methods_tried
 from manta.console import bytes_phrase, duration
 from manta.errors import InputError, without_passwords
 from manta.model.encoder import head_sentence
@@ -271,15 +271,14 @@ def check_search(config: ExperimentConfig, nodes: Sequence[Node], resources: Wor
     return Check("search", "OK", words), at_once
 
 
-def check_searched_method(num_rows: int, *, num_labels: int, is_sentence_encoder: bool) -> list[Check]:
-    """Warn that a search fine-tunes in every trial where rows are so few that another method is likely better."""
-    if not has_few(num_rows, num_labels=num_labels, is_sentence_encoder=is_sentence_encoder):
-        return []
+def check_searched_method(num_rows: int, num_labels: int) -> Check:
+    """Say that a search of few rows tries the other methods, too, unless the config asks for fine-tuning."""
     words = (
-        f"A search fine-tunes in every trial. With {num_rows // num_labels:,} training rows for each label, manta train with "
-        "train.method: auto tries linear and contrastive instead, which are likely to answer better, in less time; run it, too."
+        f"With {num_rows // num_labels:,} training rows for each label, the methods linear and contrastive are likely to answer "
+        "better than fine-tuning. Under train.method: auto, the search tries them first and keeps one of them unless its winner "
+        "leads."
     )
-    return [Check("searched method", "warning", words)]
+    return Check("searched method", "OK", words)
 
 
 def check_disk(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from manta.config.starting_point import Usual, choice_sentence, methods_tried, resolved, unread_settings
+from manta.config.starting_point import Usual, choice_sentence, has_few, methods_tried, resolved, unread_settings
 from manta.console import people_table, working
 from manta.data import TextDataset, load_dataset
 from manta.data.dataset import NUM_FOLDS
@@ -149,6 +149,14 @@ def without_auto(config: ExperimentConfig, *, dataset: TextDataset, encoder: Pre
     return chosen, choice_sentence(config, chosen, num_rows=num_rows, classes=classes, hidden_size=hidden_size)
 
 
+def has_few_rows(inputs: Inputs) -> bool:
+    """Tell whether training rows are so few that `train.method: auto` does not fine-tune."""
+    dataset = inputs.dataset
+    return dataset.has_held_out and has_few(
+        len(dataset.train), num_labels=len(dataset.labels.names), is_sentence_encoder=is_sentence_encoder(inputs.config.model)
+    )
+
+
 def usual_values(config: ExperimentConfig, *, dataset: TextDataset, encoder: PretrainedConfig) -> Usual:
     """Return the learning rate and the epochs that `auto` would choose for this config, each with all else equal."""
 
@@ -214,9 +222,8 @@ def examine(
     if searches and resources is not None:
         search, at_once = checks.check_search(config, nodes, resources)
         found.append(search)
-        found += checks.check_searched_method(
-            len(dataset.train), num_labels=len(dataset.labels.names), is_sentence_encoder=is_sentence_encoder(config.model)
-        )
+        if has_few_rows(inputs):
+            found.append(checks.check_searched_method(len(dataset.train), len(dataset.labels.names)))
     if inputs.storage.url is not None:
         found.append(checks.check_object_store(inputs.storage.url, strangers=cluster.strangers, num_nodes=len(cluster.living)))
     elif len(cluster.living) > 1:

@@ -11,7 +11,7 @@ from manta.evaluation.metrics import classification_metrics
 from manta_jobs.cluster.connection import OneNode, fit_workers, interruptible, present_cluster
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.training.checkpoints import CHECKPOINTS, kept_epoch
-from manta_jobs.training.choice import Lead
+from manta_jobs.training.choice import Lead, SearchLead
 from manta_jobs.training.few_rows.contrastive import CONTRASTIVE_FOLDER, train_contrastive
 from manta_jobs.training.few_rows.linear import LINEAR_FOLDER, LinearModel, LinearSetup, train_linear
 from manta_jobs.training.progress import Board, shown_progress
@@ -69,6 +69,8 @@ class Outcome:
     full_s: float = 0.0
     average: WeightAverage | None = None
     """Mean of the weights of a search's best runs, of which `trained` is one; None unless it was tried."""
+    searched: SearchLead | None = None
+    """Comparison of a search with the regressions; None unless it tried them, too."""
 
     @property
     def method(self) -> Method:
@@ -100,6 +102,8 @@ class Outcome:
 
     def sentence(self) -> str:
         """Return which method is kept, and why; empty if there was no choice."""
+        if self.searched is not None:
+            return self.searched.sentence()
         if self.lead is None:
             return ""
         lead = self.lead
@@ -113,12 +117,13 @@ class Outcome:
     def to_dict(self, prepared: PreparedRun) -> dict[str, Any]:
         """Return the entries of `report.json` about the methods."""
         lead = None if self.lead is None else asdict(self.lead) | {"errors": round(self.lead.errors, 3)}
+        searched = None if self.searched is None else asdict(self.searched) | {"errors": round(self.searched.errors, 3)}
         rungs = [asdict(rung) | {"seconds": round(rung.seconds, 1)} for rung in self.rungs(prepared)]
         linear = self.kept_linear
         strength = None if linear is None else linear.strength
         return {
             "method": self.method,
-            "methods": {"rungs": rungs, "lead": lead, "strength": strength, "why": self.sentence()},
+            "methods": {"rungs": rungs, "lead": lead, "search": searched, "strength": strength, "why": self.sentence()},
             "average": None if self.average is None else self.average.to_dict(),
         }
 

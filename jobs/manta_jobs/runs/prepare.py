@@ -20,7 +20,7 @@ from manta.model.encoder import load_tokenizer
 from manta.storage.folders import RunFolder, Storage
 from manta.storage.object_store import fetch, mirror_of, shown, store, url_of
 from manta_jobs.cluster.connection import coming_cluster
-from manta_jobs.preflight.run import examine, keep_preflight, load_inputs, show_concerns
+from manta_jobs.preflight.run import examine, has_few_rows, keep_preflight, load_inputs, show_concerns
 from manta_jobs.runs.given_rows import with_rows_kept
 from manta_jobs.training.batches import TokenizedData
 from manta_jobs.training.checkpoints import CHECKPOINTS, TRIALS_FOLDER, saved_steps
@@ -56,6 +56,7 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
         InputError: something is wrong, or cannot work on the cluster of the run; nothing has been written.
         RunError: no cluster responds at the address.
     """
+    asked = config.train.method
     if verb == "tune":
         config = for_search(config)
     with working(console, f"Reading {config.data.train}"):
@@ -72,7 +73,8 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
     folder = inputs.storage.new_run(config.name, verb=verb)
     config = with_decisions_kept(with_rows_kept(config, folder.path), folder.path)
     write_config(config, folder.config_path)
-    folder.write_facts({"verb": verb, "data_hash": inputs.dataset.content_hash, "chosen": inputs.chosen})
+    facts = {"verb": verb, "data_hash": inputs.dataset.content_hash, "chosen": inputs.chosen}
+    folder.write_facts(facts | ({"few_rows": asked == "auto" and has_few_rows(inputs)} if verb == "tune" else {}))
     keep_preflight(found, folder)
     with working(console, "Tokenizing the texts"):
         data = tokenized(inputs.dataset, folder, config=config, tokenizer=inputs.tokenizer)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from manta.config.file import write_config
+from manta.config.starting_point import methods_tried
 from manta.console import working
 from manta.errors import RunError
 from manta.storage.object_store import discard, names
@@ -27,7 +28,7 @@ from manta_jobs.cluster.losses import losses_named
 from manta_jobs.cluster.waiting import look_while_waiting
 from manta_jobs.packaging.averaging import WeightAverage, average_on_cluster
 from manta_jobs.runs.finish import finish
-from manta_jobs.runs.methods import Outcome
+from manta_jobs.runs.methods import Outcome, held_out_metrics, run_methods
 from manta_jobs.runs.prepare import PreparedRun, keep, prepare, reopen
 from manta_jobs.runs.results import TunedModel
 from manta_jobs.training.checkpoints import (
@@ -38,6 +39,7 @@ from manta_jobs.training.checkpoints import (
     kept_epoch,
     saved_steps,
 )
+from manta_jobs.training.choice import SearchLead
 from manta_jobs.training.progress import Board
 from manta_jobs.training.tracking import RunRecord
 from manta_jobs.tuning.confirm import confirm, finished_runs, num_confirming, plan_sentence, ranked, winning_run
@@ -45,7 +47,7 @@ from manta_jobs.tuning.journal import Confirmation, Journal, Trial
 from manta_jobs.tuning.live_table import SearchView
 from manta_jobs.tuning.ray_tune import build_tuner
 from manta_jobs.tuning.report import write_search_report
-from manta_jobs.tuning.samplers import make_sampler
+from manta_jobs.tuning.samplers import make_sampler, value_of
 from manta_jobs.tuning.tracking import TrialRecords
 from manta_jobs.tuning.trial_queue import TrialQueue
 from manta_jobs.tuning.trial_workers import WorkerPools, pool_trainer
@@ -63,6 +65,8 @@ FINISHING_S = 15.0
 FORMATS_S = 17.0
 """Seconds of a time limit reserved for making the faster inference formats: about 14 CPU seconds for the embedded encoder and 417
 test rows on one machine, and a margin. Several cores take less, larger encoders more."""
+BESIDE_FROM_S = 600.0
+"""Time limit from which a search of few rows tries the other methods first, which takes a minute or two of the embedded encoder."""
 
 
 def tune(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TunedModel:
@@ -110,6 +114,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                 parent_id=record.run_id,
             )
             console.print(f"If the search is interrupted: {resume_command}")
+            beside = tried_beside(prepared, console=console, resume_command=resume_command)
             with view.shown(), records.kept():
                 look = look_while_waiting(config.train, search.resources, cluster, console)
                 best, confirmed = interruptible(search.run, console=console, look=look)
@@ -117,19 +122,24 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             if not best:
                 raise RunError(no_model_sentence(trials))
             winner = winning_run(best, confirmed, config)
-            best_config = config.with_values(winner.values)
+            beside = compared(beside, confirmed, winner, prepared)
+            keeps_search = beside is None or beside.searched is None or beside.searched.is_enough
+            best_config = config.with_values(winner.values if beside is None or keeps_search else {"train.method": beside.method})
             best_path = prepared.folder.path / "best.yaml"
             write_config(best_config, best_path)
             ordered = best + [trial for trial in trials if trial.is_drawn and trial not in best]
             write_trials(ordered, confirmed, prepared.folder.path / "trials.yaml", config=config)
-            record.chosen({name: winner.values[name] for name in config.tune.searched})
-            trained = state_of(winner, prepared)
-            record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
+            record.chosen({name: value_of(best_config, name) for name in config.tune.searched})
             formats = makes_formats(config)
             if config.registry.fast_formats and not formats:
                 console.print("No faster formats are made: the time limit is too short for them.")
-            average = averaged(confirmed, best_config, prepared, console=console)
-            outcome = Outcome(trained=trained, average=average)
+            if beside is not None and not keeps_search:
+                outcome = beside
+            else:
+                trained = state_of(winner, prepared)
+                record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
+                average = averaged(confirmed, best_config, prepared, console=console)
+                outcome = Outcome(trained=trained, average=average, searched=None if beside is None else beside.searched)
             model = finish(prepared, best_config, outcome=outcome, record=record, console=console, started=started, formats=formats)
             with working(console, "Writing the report of the search"):
                 page = write_search_report(
@@ -140,11 +150,38 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                     test_metrics=model.artifact.manifest.metrics,
                     folder=prepared.folder.path,
                     baseline_metrics=None if model.baseline is None else model.baseline.test,
-                    average="" if average is None else average.sentence(),
+                    kept=" ".join(part for part in (outcome.sentence(), outcome.average and outcome.average.sentence()) if part),
                 )
     free_disk(prepared.folder.path / TRIALS_FOLDER, winner=winner.name)
     keep(prepared.folder)
     return TunedModel(model, best_path, winner, ordered, confirmed, page)
+
+
+def tried_beside(prepared: PreparedRun, *, console: Console, resume_command: str) -> Outcome | None:
+    """Train the models that `manta train` would train of few rows, which the search is compared with.
+
+    None if the rows are many, the config asks for fine-tuning, or the time limit is too short for both.
+    """
+    limit = prepared.config.tune.budget.wall_clock_s
+    if not prepared.folder.read_facts().get("few_rows"):
+        return None
+    if limit is not None and limit < BESIDE_FROM_S:
+        console.print(f"The time limit is too short to try {' and '.join(methods_tried('auto'))}, too.")
+        return None
+    asked = replace(prepared, config=prepared.config.with_values({"train.method": "auto"}))
+    return run_methods(asked, board=Board(), console=console, resume_command=resume_command)
+
+
+def compared(beside: Outcome | None, confirmed: list[Confirmation], winner: Trial, prepared: PreparedRun) -> Outcome | None:
+    """Return the outcome beside the search with its comparison with the winning settings, on the held-out rows."""
+    if beside is None or (model := beside.kept_linear) is None:
+        return None
+    train = prepared.config.train
+    runs = finished_runs(confirmed) or [winner]
+    accuracies = [float(kept_epoch(run.history, train)["accuracy"]) for run in runs]
+    scores = held_out_metrics(model, prepared.dataset)
+    lead = SearchLead(len(model.logits), sum(accuracies) / len(accuracies), scores["accuracy"], beside.method)
+    return replace(beside, searched=lead)
 
 
 def averaged(

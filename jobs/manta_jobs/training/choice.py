@@ -1,6 +1,6 @@
-"""The choice between the methods linear and contrastive, by rows that neither model was trained on.
+"""The choice between methods, by rows that no model was trained on: linear or contrastive, and these or a search of fine-tunings.
 
-docs/decisions/0022-the-ladder-of-methods.md has the measurements behind the rule.
+Measurements: docs/decisions/0022-the-ladder-of-methods.md, and 0014-what-takes-the-place-of-a-config.md for searches.
 """
 
 from __future__ import annotations
@@ -12,11 +12,45 @@ from typing import TYPE_CHECKING
 from manta.inference.reliability import row_decisions
 
 if TYPE_CHECKING:
+    from manta.config import Method
     from manta.labels import Floats, LabelSpace, Targets
 
 KEPT_ABOVE = 1.0
 """Standard errors that the lead of `linear` must exceed for it to be kept: the adapted encoder is the better one nearly always, and
 few held-out rows cannot say otherwise."""
+
+
+@dataclass(frozen=True)
+class SearchLead:
+    """Comparison of a search's winner with the model that `manta train` keeps of few rows, on the same held-out rows."""
+
+    num_rows: int
+    searched: float
+    """Accuracy of fine-tuning with the winning settings: the mean of the runs with several seeds."""
+    beside: float
+    """Accuracy of the other model."""
+    method: Method
+    """The other model's method."""
+
+    @property
+    def errors(self) -> float:
+        """The search's lead in standard errors of the difference of two shares; below 0 if the other model leads."""
+        variance = sum(share * (1 - share) for share in (self.searched, self.beside)) / self.num_rows
+        return (self.searched - self.beside) / math.sqrt(max(variance, 1 / self.num_rows**2))
+
+    @property
+    def is_enough(self) -> bool:
+        """True if the search's model is kept. As with other settings, what stands stays unless the lead exceeds chance."""
+        return self.errors > KEPT_ABOVE
+
+    def sentence(self) -> str:
+        """Return which model is kept, and why."""
+        kept = "the winner of the search" if self.is_enough else self.method
+        lead = f"a lead of {self.errors:.1f} standard errors" if self.is_enough else "no lead of more than one standard error"
+        return (
+            f"Kept: {kept}. Of {self.num_rows:,} held-out rows, {self.method} has {self.beside:.1%} right and the "
+            f"winner of the search {self.searched:.1%}: {lead}."
+        )
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,12 @@ def partial_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
 
 
+def discard_unfinished(path: Path) -> None:
+    """Remove what a process that was lost has left under the names that `partial_beside(path)` gives."""
+    for partial in path.parent.glob(f".{path.name}.*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk, so that a later rename is not stored before them."""
     descriptor = os.open(path, os.O_RDONLY)

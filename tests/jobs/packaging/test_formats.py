@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from manta.inference.artifact import ModelArtifact
 from manta.inference.formats import CPU_FORMATS
 from manta.inference.predictor import Predictor
 from manta.registry.models import ModelRegistry
-from manta.storage.folders import Storage
+from manta.storage.folders import Storage, partial_beside
+from manta_jobs.cluster.connection import OneNode
+from manta_jobs.cluster.own_process import ProcessLostError
 from manta_jobs.packaging.formats import make_formats_on_cluster
 from manta_jobs.packaging.outputs_on_cluster import outputs_on_cluster
 from manta_jobs.runs.train import train
@@ -24,6 +27,8 @@ from ..conftest import experiment, ran_without_cluster
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ..registered import Trained
 
 
 @pytest.mark.timeout(500)
@@ -63,6 +68,27 @@ def test_a_run_leaves_formats_that_answer_alike_and_a_card(
     assert again == ModelArtifact.load(model.artifact.path)
     assert {path.name: path.stat().st_mtime_ns for path in model.artifact.path.glob("model-*")} == before
     np.testing.assert_allclose(outputs_on_cluster(again, test, console=people_console()), expected, rtol=0, atol=1e-5)
+
+
+def test_a_crash_of_the_engine_costs_the_formats_only(
+    classifiers: dict[str, Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(_node: OneNode, _function: Any, path: Path, *_: Any) -> None:
+        partial_beside(path).mkdir()
+        raise ProcessLostError("signal SIGSEGV")
+
+    monkeypatch.setattr(OneNode, "run_apart", lost)
+    trained = classifiers["good"]
+    path = shutil.copytree(trained.artifact.path, tmp_path / "model")
+    artifact, test = ModelArtifact.load(path), trained.dataset.test
+    logits = Predictor(artifact, device="cpu").logits(test.texts)
+    made = make_formats_on_cluster(
+        artifact, test, logits=logits, training_texts=trained.dataset.train.texts, console=people_console()
+    )
+    assert made == artifact
+    assert list(tmp_path.iterdir()) == [path]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "No faster formats: the process that makes them crashed twice (signal SIGSEGV). PyTorch answers instead." in said
 
 
 KILLED_AFTER_REGISTRATION = """

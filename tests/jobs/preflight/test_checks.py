@@ -367,13 +367,10 @@ def time_of(config: ExperimentConfig, *, at_once: int | None, num_folds: int = 0
     )
 
 
-def test_a_search_with_few_rows_for_each_label_names_the_better_methods() -> None:
-    (said,) = checks.check_searched_method(1499, num_labels=10, is_sentence_encoder=True)
-    assert said.status == "warning"
-    assert "With 149 training rows for each label, manta train with train.method: auto tries linear and contrastive" in said.words
-    assert checks.check_searched_method(1500, num_labels=10, is_sentence_encoder=True) == []
-    assert checks.check_searched_method(640, num_labels=10, is_sentence_encoder=False) == []
-    assert len(checks.check_searched_method(639, num_labels=10, is_sentence_encoder=False)) == 1
+def test_a_search_with_few_rows_for_each_label_names_the_methods_beside_it() -> None:
+    said = checks.check_searched_method(1499, 10)
+    assert said.status == "OK"
+    assert "With 149 training rows for each label, the methods linear and contrastive are likely to answer better" in said.words
 
 
 def test_a_grid_that_the_budget_cuts_is_told() -> None:

@@ -9,7 +9,7 @@ from manta.labels import LabelSpace
 from manta.model.regression import Regression
 from manta_jobs.runs.methods import Outcome
 from manta_jobs.training.checkpoints import TrainingState
-from manta_jobs.training.choice import Lead
+from manta_jobs.training.choice import Lead, SearchLead
 from manta_jobs.training.few_rows.linear import LinearModel
 
 ABC = LabelSpace(("a", "b", "c"), "multiclass")
@@ -72,3 +72,14 @@ def test_a_single_method_is_kept_without_a_word() -> None:
     assert (Outcome(trained=state).method, Outcome(trained=state).sentence()) == ("full", "")
     linear = LinearModel(Regression(np.zeros((3, 2)), np.zeros(3)), 1.0, logits_of(60))
     assert (Outcome(linear).method, Outcome(contrastive=linear).method) == ("linear", "contrastive")
+
+
+@pytest.mark.parametrize(
+    ("searched", "beside", "is_enough"),
+    [(0.8, 0.8, False), (0.83, 0.8, False), (0.85, 0.8, True), (0.7, 0.8, False), (1.0, 1.0, False), (1.0, 0.98, True)],
+)
+def test_a_search_must_lead_by_more_than_a_standard_error(searched: float, beside: float, is_enough: bool) -> None:
+    """Of 200 rows, two shares near 0.8 differ by chance by 0.04 or less two times in three."""
+    lead = SearchLead(200, searched, beside, "contrastive")
+    assert lead.is_enough == is_enough
+    assert lead.sentence().startswith(f"Kept: {'the winner of the search' if is_enough else 'contrastive'}")

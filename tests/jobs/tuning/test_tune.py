@@ -22,6 +22,8 @@ from manta_jobs.runs.train import train
 from manta_jobs.runs.tune import as_ended, makes_formats, no_model_sentence, resume, run, tune
 from manta_jobs.tuning.journal import Confirmation, Journal, Trial, TrialStatus
 
+from ...conftest import rows_of, write_csv
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -141,13 +143,32 @@ def test_every_trial_is_a_child_of_the_searchs_mlflow_run(searched: Searched) ->
         assert child.info.status in ("FINISHED", "KILLED")
 
 
+@pytest.mark.timeout(240)
+def test_a_search_of_few_rows_is_compared_with_the_methods_for_few_rows(
+    ray_cluster: None, tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = write_csv(tmp_path / "few.csv", rows_of(["delivery", "billing"], 120))
+    config = search(rows, tiny_model, budget={"num_trials": 1}, confirm=None).with_values({"train.num_workers": 1})
+    tuned = tune(config.model_copy(update={"storage": str(tmp_path / "storage")}), console=people_console())
+    lead = tuned.model.outcome.searched
+    assert lead is not None
+    assert lead.searched == tuned.trials[0].history[-1]["accuracy"]
+    kept = "full" if lead.is_enough else lead.method
+    assert tuned.model.outcome.method == tuned.model.artifact.manifest.method == kept
+    assert lead.sentence() in tuned.page.read_text()
+    assert load_config(tuned.best_config_path).train.method == kept
+    report = json.loads((tuned.model.run.path / "report.json").read_text())
+    assert report["methods"]["search"]["beside"] == lead.beside
+    assert [rung["method"] for rung in report["methods"]["rungs"]] == (["full"] if kept == "full" else ["linear", "contrastive"])
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(240)
-def test_a_trial_that_falls_behind_is_stopped_and_the_search_ends(
-    ray_cluster: None, two_classes: Path, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_trial_that_falls_behind_is_stopped_and_the_search_ends(ray_cluster: None, tiny_model: Path, tmp_path: Path) -> None:
+    """The rows are few, so that the methods for few rows are tried first."""
+    rows = write_csv(tmp_path / "few.csv", rows_of(["delivery", "billing"], 120))
     space = {"train.learning_rate": {"choice": [1e-6]}}
-    config = search(two_classes, tiny_model, space=space, budget={"num_trials": 2}, confirm=None).with_values(
+    config = search(rows, tiny_model, space=space, budget={"num_trials": 2}, confirm=None).with_values(
         {"train.learning_rate": 3e-3, "train.metric": "loss", "train.num_workers": 1, "train.cpus_per_worker": 4}
     )  # the whole cluster for a worker: the trials run one after the other
     tuned = tune(config.model_copy(update={"storage": str(tmp_path / "storage")}), console=people_console())

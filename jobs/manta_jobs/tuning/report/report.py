@@ -60,13 +60,13 @@ def write_search_report(
     test_metrics: dict[str, float],
     folder: Path,
     baseline_metrics: dict[str, float] | None = None,
-    average: str = "",
+    kept: str = "",
 ) -> Path:
     """Write `report.html` and `plots/*.png` into a folder, and return the page's path.
 
     `config` is the config that the search started from, with its search space. `best` is the winner's config; None if no trial
     finished an epoch. `test_metrics` and `baseline_metrics` (TF-IDF with logistic regression) are those of the test rows.
-    `average` says whether the model is the mean of several runs' weights.
+    `kept` says which method's model is registered, and whether it is the mean of several runs' weights.
     """
     winner_values = None if best is None else {name: value_of(best, name) for name in config.tune.searched}
     results = SearchResults(config, trials, confirmations, winner_values)
@@ -75,7 +75,7 @@ def write_search_report(
     pictures.mkdir(parents=True, exist_ok=True)
     drawn = [picture_of(plot, pictures) for plot in plots]
     path = folder / REPORT_FILE
-    page = page_of(results, drawn, best=best, test_metrics=test_metrics, baseline_metrics=baseline_metrics, average=average)
+    page = page_of(results, drawn, best=best, test_metrics=test_metrics, baseline_metrics=baseline_metrics, kept=kept)
     write_atomically(path, page)
     return path
 
@@ -87,7 +87,7 @@ def page_of(
     best: ExperimentConfig | None,
     test_metrics: dict[str, float],
     baseline_metrics: dict[str, float] | None,
-    average: str,
+    kept: str,
 ) -> str:
     """Return the whole page."""
     saved = savings(results.trials, results.config)
@@ -110,7 +110,7 @@ def page_of(
         rows=trial_rows(results),
         confirmed=confirmed_rows(results),
         why_it_stays=why_it_stays([each for each in results.confirmations if each.scores], results.config),
-        average=average,
+        kept=kept,
         plots=pictures,
         settings=settings_of(results.config),
         commands=commands_of(results),
