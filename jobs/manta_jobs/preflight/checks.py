@@ -359,9 +359,12 @@ def check_time(estimate: TimeEstimate, probe: ProbeResult, config: ExperimentCon
     if estimate.search_s is not None:
         ends = ", less what stopping trials early saves" if config.tune.scheduler != "none" else ""
         words += f"; the search at most about {with_cost(estimate.search_s, estimate.search_cost)}{ends}"
-    exchange = ", and the exchange of gradients comes on top" if config.train.max_workers > 1 else ""
-    pace = 1 / probe.train_s_per_row
-    return Check("time", "OK", f"{words} (a worker on {probe.device} trains on {pace:.0f} rows a second{exchange}).")
+    if methods_tried(config.train.method) == ("linear",):
+        pace = f"embeds {1 / probe.evaluation_s_per_row:.0f} rows a second"
+    else:
+        exchange = ", and the exchange of gradients comes on top" if config.train.max_workers > 1 else ""
+        pace = f"trains on {1 / probe.train_s_per_row:.0f} rows a second{exchange}"
+    return Check("time", "OK", f"{words} (a worker on {probe.device} {pace}).")
 
 
 def check_baseline(baseline: Baseline) -> Check:

@@ -410,6 +410,8 @@ def test_time_and_cost_follow_from_the_pace() -> None:
     longer = config.with_values({"tune.space": {"train.num_epochs": {"choice": [1, 9]}}})
     assert time_of(longer, at_once=2).search_s == pytest.approx(6 * (10 + head_s + 9 * epoch_s))
     words = checks.check_time(search, PACE, config).words
+    linear = checks.check_time(alone, PACE, config.with_values({"train.method": "linear"})).words
+    assert linear.endswith("(a worker on CPU embeds 100 rows a second).")
     assert "which costs" in words
     assert "50 rows a second" in words
 
