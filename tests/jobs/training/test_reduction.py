@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from manta_jobs.training.engine.cpu_speedups import MIN_ROWS, average_gradients
+
+from ..processes import in_processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,7 @@ def gradients(rank: int) -> list[torch.Tensor]:
     return [sparse, full, torch.randn(4, 4, generator=generator), torch.randn(7, generator=generator)]
 
 
-def work(rank: int, rendezvous: str, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=WORLD_SIZE)
+def work(rank: int, folder: str) -> None:
     parameters = []
     for gradient in gradients(rank):
         parameter = torch.nn.Parameter(torch.zeros_like(gradient))
@@ -34,14 +34,13 @@ def work(rank: int, rendezvous: str, folder: str) -> None:
     average_gradients(parameters)
     assert parameters.pop().grad is None
     torch.save([parameter.grad for parameter in parameters], f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_every_worker_gets_the_mean(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(work, (str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=WORLD_SIZE)
+    reduced = in_processes(work, tmp_path, num_workers=WORLD_SIZE)
     expected = [(left + right) / 2 for left, right in zip(gradients(0), gradients(1), strict=True)]
-    for rank in range(WORLD_SIZE):
-        for found, wanted in zip(torch.load(tmp_path / f"{rank}.pt"), expected, strict=True):
+    for gradients_found in reduced:
+        for found, wanted in zip(gradients_found, expected, strict=True):
             torch.testing.assert_close(found, wanted)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from manta.config import TrainConfig
 from manta_jobs.training.engine import zero
 from manta_jobs.training.engine.build import deepspeed_config
+
+from ..processes import in_processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +41,6 @@ def engine_after_backward(stage: int) -> Any:
 
 
 def facts(_rank: int, folder: str) -> None:
-    os.environ["LOCAL_RANK"] = "0"
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
     found: dict[int, Any] = {}
     for stage in STAGES:
         engine = engine_after_backward(stage)
@@ -55,15 +53,13 @@ def facts(_rank: int, folder: str) -> None:
             "bytes": zero.state_bytes(engine),
             "scaler": zero.scaler_state(engine),
         }
-    torch.save(found, f"{folder}/facts.pt")
-    dist.destroy_process_group()
+    torch.save(found, f"{folder}/0.pt")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_every_stage_shows_its_fragments_gradients_and_bytes(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(facts, (str(tmp_path),), nprocs=1)
-    found = torch.load(tmp_path / "facts.pt")
+    (found,) = in_processes(facts, tmp_path, num_workers=1)
     whole = [("weight", (2, 4), 8), ("bias", (2,), 2)]
     for stage in STAGES:
         assert found[stage]["parts"] == whole, f"DeepSpeed moved what zero.fragments reads at ZeRO {stage}"

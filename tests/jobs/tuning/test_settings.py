@@ -26,6 +26,8 @@ VARIANTS = {
     "plain": {},
     "again": {},
     "other seed": {"train.seed": 1},
+    "still": {"train.learning_rate": 1e-30},  # too small to change a weight
+    "still, other seed": {"train.learning_rate": 1e-30, "train.seed": 1},
     "accumulated": {"train.micro_batch_size": 3},
     "checkpointed": {"train.gradient_checkpointing": True},
     "frozen layer": {"model.freeze_layers": 1},
@@ -100,6 +102,12 @@ def test_the_same_seed_gives_the_same_run(alone: dict[str, Outcome]) -> None:
     assert distance(alone["plain"], alone["dropout"]) > 1e-3
     # From the first epoch on: pretrained models come with dropout switched off.
     assert scores(alone["plain"])[0]["train_loss"] != scores(alone["dropout"])[0]["train_loss"]
+
+
+def test_every_seed_begins_with_the_same_new_head(alone: dict[str, Outcome]) -> None:
+    """Or the mean of the weights of a search's runs would answer badly."""
+    assert distance(alone["still"], alone["still, other seed"]) == 0.0
+    assert distance(alone["still"], alone["plain"]) > 1e-3
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(alone: dict[str, Outcome]) -> None:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from manta_jobs.training.start.worker_setup import WorkerSetup
 
 
+START_SEED = 0
+"""Seed of a new head and of new adapters: the same on every worker, and for every `train.seed`, since the weights of runs that start
+apart have no mean that answers well."""
+
+
 def build_classifier(
     setup: WorkerSetup, config: TrainConfig, targets: Targets, *, checkpoint: Path | None
 ) -> tuple[TrainedClassifier, float]:
@@ -28,7 +33,7 @@ def build_classifier(
     """
     from safetensors.torch import load_file
 
-    seed_everything(config.seed)  # the same new head on every worker
+    seed_everything(START_SEED)
     pretrained = build_model(setup.config.model, setup.labels)
     dropout = max(dropout_rates(pretrained), default=0.0)
     model = adapt(pretrained, setup.config.model)

@@ -120,7 +120,7 @@ class TrainConfig(Section):
     tensorboard: bool = False
     """True if TensorBoard's event files are also written. `tensorboard --logdir` on the run's folder shows them."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the new head, the order of the rows and dropout."""
+    """Seed of the order of the rows and of dropout."""
 
     @field_validator("class_weights", mode="before")
     @classmethod
