@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 START_SEED = 0
-"""Seed of a new head and of new adapters: the same on every worker, and for every `train.seed`, since the weights of runs that start
-apart have no mean that answers well."""
+"""Seed of a new head and of new adapters: the same on every worker, and for every `train.seed`, since the weights of runs that
+start apart have no mean that answers well."""
 
 
 def build_classifier(
