@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import nbformat
@@ -21,15 +20,12 @@ def test_the_notebook_is_kept_without_results() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_notebook_runs(tmp_path: Path) -> None:
-    """Every cell succeeds, and all that training says is one output of its cell. A third of the rows takes a third of the time."""
+    """Every cell succeeds, and all that training says is one output of its cell."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    first.source = first.source.replace("rows.head()", "rows = rows[:200]\nrows.head()")
     NotebookClient(notebook, timeout=1400, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     _, training, model, answers, evaluation, loaded = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     (said,) = [output.data["text/plain"] for output in training]
-    assert "Data: 200 train, 128 validation rows" in said
-    assert re.search(r"epoch (\d+)/\1: training loss", said)
+    assert "epoch 3/3: training loss" in said
     assert "reviews@1 is the champion" in said
     assert "\x1b" not in said
     (shown,) = model

@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_run(alone: dict[str, Outcome]) -> None:
 
 def test_every_seed_begins_with_the_same_new_head(alone: dict[str, Outcome]) -> None:
     """Or the mean of the weights of a search's runs would answer badly."""
-    assert distance(alone["still"], alone["still, other seed"]) == 0.0
+    assert distance(alone["still"], alone["still, other seed"]) < 1e-20
     assert distance(alone["still"], alone["plain"]) > 1e-3
 
 
