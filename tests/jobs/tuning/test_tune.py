@@ -164,11 +164,11 @@ def test_a_search_of_few_rows_is_compared_with_the_methods_for_few_rows(
 
 @pytest.mark.ray
 @pytest.mark.timeout(240)
-def test_a_trial_that_falls_behind_is_stopped_and_the_search_ends(ray_cluster: None, tiny_model: Path, tmp_path: Path) -> None:
-    """The rows are few, so that the methods for few rows are tried first."""
-    rows = write_csv(tmp_path / "few.csv", rows_of(["delivery", "billing"], 120))
+def test_a_trial_that_falls_behind_is_stopped_and_the_search_ends(
+    ray_cluster: None, two_classes: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     space = {"train.learning_rate": {"choice": [1e-6]}}
-    config = search(rows, tiny_model, space=space, budget={"num_trials": 2}, confirm=None).with_values(
+    config = search(two_classes, tiny_model, space=space, budget={"num_trials": 2}, confirm=None).with_values(
         {"train.learning_rate": 3e-3, "train.metric": "loss", "train.num_workers": 1, "train.cpus_per_worker": 4}
     )  # the whole cluster for a worker: the trials run one after the other
     tuned = tune(config.model_copy(update={"storage": str(tmp_path / "storage")}), console=people_console())
