@@ -77,7 +77,7 @@ def experiment(data: Path, model: Path, **train_settings: Any) -> ExperimentConf
 
 
 def train_all(rank: int, folder: str) -> None:
-    """Train with each setup in `setups.pt`. The functions that ask Ray Train about its workers get what these processes are."""
+    """Train once for each setup in `setups.pt`. Replace the two functions of Ray Train that need its workers."""
     ray.train.get_context = lambda: SimpleNamespace(get_local_world_size=dist.get_world_size)
     ray.train.get_preemption_info = lambda: None
     for arguments in torch.load(f"{folder}/setups.pt", weights_only=False):

@@ -225,10 +225,10 @@ class OneNode:
         return function(*arguments) if self._is_here else self.start(function, *arguments).result()
 
     def run_apart(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Run a function in another process than this one, whose end by a fault in compiled code is an error here.
+        """Run a function in another process. A crash in compiled code ends that process, and this one goes on.
 
         Raises:
-            ProcessLostError: the process ended, also when the function was run again in a new one.
+            ProcessLostError: the process crashed, and so did a second one.
         """
         if not self._is_here:
             try:

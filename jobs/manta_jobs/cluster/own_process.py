@@ -5,6 +5,7 @@ The process is a new Python and no child of `multiprocessing`, which would run t
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ProcessLostError(Exception):
-    """The process ended by itself, without an error of Python. The message names the signal."""
+    """The process ended before its function returned or raised. The message names the signal or the exit code."""
 
 
 def run_in_own_process(function: Callable[..., None], *arguments: Any) -> None:
@@ -42,7 +43,8 @@ def _reason(code: int) -> str:
 
 
 def _main() -> None:
-    answers, sys.stdout = sys.stdout.buffer, sys.stderr  # what libraries print is no answer
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print, also those in C++, is no answer
     error: Exception | None = None
     try:
         function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the process that started this one
@@ -50,7 +52,7 @@ def _main() -> None:
     except Exception as raised:  # noqa: BLE001  # the caller raises it
         error = raised
     answers.write(pickle.dumps(error))
-    answers.flush()
+    answers.close()
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Outcome:
     average: WeightAverage | None = None
     """Mean of the weights of a search's best runs, of which `trained` is one; None unless it was tried."""
     searched: SearchLead | None = None
-    """Comparison of a search with the regressions; None unless it tried them, too."""
+    """Comparison of a search's winner with the kept regression; None unless the search tried regressions, too."""
 
     @property
     def method(self) -> Method:

@@ -65,7 +65,7 @@ FINISHING_S = 15.0
 FORMATS_S = 17.0
 """Seconds of a time limit reserved for making the faster inference formats: about 14 CPU seconds for the embedded encoder and 417
 test rows on one machine, and a margin. Several cores take less, larger encoders more."""
-BESIDE_FROM_S = 600.0
+FEW_ROWS_FROM_S = 600.0
 """Time limit from which a search of few rows tries the other methods first, which takes a minute or two of the embedded encoder."""
 
 
@@ -114,7 +114,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                 parent_id=record.run_id,
             )
             console.print(f"If the search is interrupted: {resume_command}")
-            beside = tried_beside(prepared, console=console, resume_command=resume_command)
+            few_rows = run_few_row_methods(prepared, console=console, resume_command=resume_command)
             with view.shown(), records.kept():
                 look = look_while_waiting(config.train, search.resources, cluster, console)
                 best, confirmed = interruptible(search.run, console=console, look=look)
@@ -122,9 +122,9 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             if not best:
                 raise RunError(no_model_sentence(trials))
             winner = winning_run(best, confirmed, config)
-            beside = compared(beside, confirmed, winner, prepared)
-            keeps_search = beside is None or beside.searched is None or beside.searched.is_enough
-            best_config = config.with_values(winner.values if beside is None or keeps_search else {"train.method": beside.method})
+            lead = None if few_rows is None else search_lead(confirmed, winner, few_rows, prepared)
+            values = winner.values if lead is None or lead.is_enough else {"train.method": lead.method}
+            best_config = config.with_values(values)
             best_path = prepared.folder.path / "best.yaml"
             write_config(best_config, best_path)
             ordered = best + [trial for trial in trials if trial.is_drawn and trial not in best]
@@ -133,13 +133,13 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
             formats = makes_formats(config)
             if config.registry.fast_formats and not formats:
                 console.print("No faster formats are made: the time limit is too short for them.")
-            if beside is not None and not keeps_search:
-                outcome = beside
+            if few_rows is not None and lead is not None and not lead.is_enough:
+                outcome = replace(few_rows, searched=lead)
             else:
                 trained = state_of(winner, prepared)
                 record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
                 average = averaged(confirmed, best_config, prepared, console=console)
-                outcome = Outcome(trained=trained, average=average, searched=None if beside is None else beside.searched)
+                outcome = Outcome(trained=trained, average=average, searched=lead)
             model = finish(prepared, best_config, outcome=outcome, record=record, console=console, started=started, formats=formats)
             with working(console, "Writing the report of the search"):
                 page = write_search_report(
@@ -157,31 +157,30 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
     return TunedModel(model, best_path, winner, ordered, confirmed, page)
 
 
-def tried_beside(prepared: PreparedRun, *, console: Console, resume_command: str) -> Outcome | None:
-    """Train the models that `manta train` would train of few rows, which the search is compared with.
+def run_few_row_methods(prepared: PreparedRun, *, console: Console, resume_command: str) -> Outcome | None:
+    """Run the methods that `manta train` uses for few rows. The search's winner is compared with the model that they give.
 
-    None if the rows are many, the config asks for fine-tuning, or the time limit is too short for both.
+    Return None if there are many rows, if the config asks for fine-tuning, or if the time limit is too short.
     """
     limit = prepared.config.tune.budget.wall_clock_s
     if not prepared.folder.read_facts().get("few_rows"):
         return None
-    if limit is not None and limit < BESIDE_FROM_S:
+    if limit is not None and limit < FEW_ROWS_FROM_S:
         console.print(f"The time limit is too short to try {' and '.join(methods_tried('auto'))}, too.")
         return None
     asked = replace(prepared, config=prepared.config.with_values({"train.method": "auto"}))
     return run_methods(asked, board=Board(), console=console, resume_command=resume_command)
 
 
-def compared(beside: Outcome | None, confirmed: list[Confirmation], winner: Trial, prepared: PreparedRun) -> Outcome | None:
-    """Return the outcome beside the search with its comparison with the winning settings, on the held-out rows."""
-    if beside is None or (model := beside.kept_linear) is None:
+def search_lead(confirmed: list[Confirmation], winner: Trial, few_rows: Outcome, prepared: PreparedRun) -> SearchLead | None:
+    """Compare the search's winner with the model of the methods for few rows, by accuracy on the held-out rows."""
+    model = few_rows.kept_linear
+    if model is None:
         return None
-    train = prepared.config.train
     runs = finished_runs(confirmed) or [winner]
-    accuracies = [float(kept_epoch(run.history, train)["accuracy"]) for run in runs]
-    scores = held_out_metrics(model, prepared.dataset)
-    lead = SearchLead(len(model.logits), sum(accuracies) / len(accuracies), scores["accuracy"], beside.method)
-    return replace(beside, searched=lead)
+    accuracies = [float(kept_epoch(run.history, prepared.config.train)["accuracy"]) for run in runs]
+    other = held_out_metrics(model, prepared.dataset)["accuracy"]
+    return SearchLead(len(model.logits), sum(accuracies) / len(accuracies), other, few_rows.method)
 
 
 def averaged(

@@ -22,12 +22,12 @@ few held-out rows cannot say otherwise."""
 
 @dataclass(frozen=True)
 class SearchLead:
-    """Comparison of a search's winner with the model that `manta train` keeps of few rows, on the same held-out rows."""
+    """Comparison of a search's winner with the model that the methods for few rows give, on the same held-out rows."""
 
     num_rows: int
     searched: float
     """Accuracy of fine-tuning with the winning settings: the mean of the runs with several seeds."""
-    beside: float
+    other: float
     """Accuracy of the other model."""
     method: Method
     """The other model's method."""
@@ -35,8 +35,8 @@ class SearchLead:
     @property
     def errors(self) -> float:
         """The search's lead in standard errors of the difference of two shares; below 0 if the other model leads."""
-        variance = sum(share * (1 - share) for share in (self.searched, self.beside)) / self.num_rows
-        return (self.searched - self.beside) / math.sqrt(max(variance, 1 / self.num_rows**2))
+        variance = sum(share * (1 - share) for share in (self.searched, self.other)) / self.num_rows
+        return (self.searched - self.other) / math.sqrt(max(variance, 1 / self.num_rows**2))
 
     @property
     def is_enough(self) -> bool:
@@ -48,7 +48,7 @@ class SearchLead:
         kept = "the winner of the search" if self.is_enough else self.method
         lead = f"a lead of {self.errors:.1f} standard errors" if self.is_enough else "no lead of more than one standard error"
         return (
-            f"Kept: {kept}. Of {self.num_rows:,} held-out rows, {self.method} has {self.beside:.1%} right and the "
+            f"Kept: {kept}. Of {self.num_rows:,} held-out rows, {self.method} has {self.other:.1%} right and the "
             f"winner of the search {self.searched:.1%}: {lead}."
         )
 

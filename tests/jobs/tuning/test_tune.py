@@ -158,7 +158,7 @@ def test_a_search_of_few_rows_is_compared_with_the_methods_for_few_rows(
     assert lead.sentence() in tuned.page.read_text()
     assert load_config(tuned.best_config_path).train.method == kept
     report = json.loads((tuned.model.run.path / "report.json").read_text())
-    assert report["methods"]["search"]["beside"] == lead.beside
+    assert report["methods"]["search"]["other"] == lead.other
     assert [rung["method"] for rung in report["methods"]["rungs"]] == (["full"] if kept == "full" else ["linear", "contrastive"])
 
 

@@ -69,7 +69,7 @@ def test_the_generalized_cross_entropy_lies_between_the_cross_entropy_and_the_sh
 
 
 def test_a_row_that_looks_wrongly_labeled_moves_the_model_less() -> None:
-    """Its gradient is p ** q times that of the cross-entropy; p is the probability of its label, which may be 0 as a float."""
+    """A row's gradient is that of the cross-entropy times p ** q, where p is the probability of its label. p may round to 0."""
     logits, targets = torch.tensor([[4.0, -4.0], [300.0, -300.0]]), torch.tensor([1, 1])
 
     def gradients(q: float) -> list[list[float]]:
