@@ -44,7 +44,7 @@ from manta.console import people_console
 from manta.data.dataset import Split, checked_splits
 from manta.data.split import stratified_split
 from manta.labels import Floats, LabelSpace, Targets
-from manta_jobs.data.doubts import doubts, out_of_fold
+from manta_jobs.data.doubts import cross_validated, doubts
 from manta_jobs.data.embeddings import embeddings
 from manta_jobs.data.neighbors import Neighbors, nearest
 from manta_jobs.training.few_rows.linear import STRENGTHS
@@ -243,7 +243,8 @@ def result(drawn: Drawn, kind: str, *, seed: int) -> dict[str, Any]:
 
     given = planted(drawn, kind, seed=seed)
     is_wrong = given != drawn.targets
-    probabilities = out_of_fold(drawn.vectors, given, drawn.texts, config=drawn.config, labels=drawn.labels)
+    fitted = cross_validated(drawn.vectors, given, drawn.texts, config=drawn.config, labels=drawn.labels)
+    probabilities = drawn.labels.probabilities(fitted.logits)
     flagged = doubts(probabilities, given, task=drawn.labels.task).is_wrong
     scores = qualities(drawn, given, probabilities)
     auprc = {name: float(average_precision_score(is_wrong, -quality)) for name, quality in scores.items()}

@@ -11,7 +11,6 @@ Every system gets the same rows, drawn by the seed (`quality_cases.py`), and the
                    its versions apart: `before` and `after` fine-tune only, `ladder` is `train.method: auto` of two methods,
                    `contrastive` of three, `fitted-head` begins fine-tuning with a regression
 - `manta-full`     `manta train` with `train.method: full`, whatever the number of rows; only when asked for
-- `manta-gce`      `manta train` with `train.gce_q: 0.7`, for wrong labels; only when asked for
 - `manta-tuned`    `manta tune` as it comes
 - `bad-start`      `manta train` with learning rate 1e-3 and no dropout; only when asked for
 

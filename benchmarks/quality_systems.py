@@ -26,13 +26,12 @@ EMBEDDERS = ("frozen", "setfit")
 MANTA: dict[str, tuple[str, list[str]]] = {
     "manta": ("train", []),
     "manta-full": ("train", ["train.method=full"]),
-    "manta-gce": ("train", ["train.gce_q=0.7"]),
     "manta-tuned": ("tune", []),
     "bad-start": ("train", ["train.learning_rate=1e-3", "model.dropout=0"]),
 }
 """The verb, and what is set. `bad-start` shows what tuning is worth to those who begin with a poor choice."""
 SYSTEMS = ("tf-idf", *EMBEDDERS, *TRAINERS, "plain-loop", *MANTA)
-DEFAULT_SYSTEMS = tuple(system for system in SYSTEMS if system not in ("manta-full", "manta-gce", "bad-start"))
+DEFAULT_SYSTEMS = tuple(system for system in SYSTEMS if system not in ("manta-full", "bad-start"))
 SETFIT_MOST_ROWS = 32
 """Rows of a class up to which SetFit runs: its pairs grow with the square."""
 COMPONENTS = ("platform", "jobs", "serve", "ui")

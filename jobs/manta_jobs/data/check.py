@@ -17,11 +17,12 @@ import numpy as np
 from manta.console import working
 from manta.data.dataset import checked_splits, set_aside
 from manta.errors import InputError
+from manta.evaluation.label_noise import LabelNoise, label_noise
 from manta.label_check.decisions import DECISIONS_FILE
 from manta.label_check.suspects import CHECKS, KINDS, SUSPECTS_FILE, Kind, Neighbor, Place, Suspect, Suspects
 from manta.storage.folders import Storage, disk_errors
 from manta.storage.object_store import store
-from manta_jobs.data.doubts import Doubts, Overlap, doubts, out_of_fold, overlaps
+from manta_jobs.data.doubts import Doubts, Overlap, cross_validated, doubts, overlaps
 from manta_jobs.data.embeddings import embeddings
 from manta_jobs.data.neighbors import NUM_SHOWN, Neighbors, contradicted, nearest, outliers
 
@@ -59,6 +60,8 @@ class LabelCheck:
 
     found: Suspects
     overlaps: tuple[Overlap, ...]
+    noise: LabelNoise | None
+    """Share of the labels that are wrong; None in a multilabel task."""
     num_rows: dict[str, int]
     """Rows of each split; those of a single file have the empty name."""
     file: Path
@@ -81,6 +84,7 @@ class LabelCheck:
             "labels": list(self.found.labels),
             "counts": self.counts(),
             "agreement": round(self.agreement, 4),
+            "label_noise": None if self.noise is None else vars(self.noise),
             "overlaps": [{**vars(pair), "num_rows": pair.num_rows} for pair in self.overlaps],
             "suspects": [
                 {name: value for name, value in suspect.to_dict().items() if name != "neighbors"} for suspect in self.found.rows
@@ -111,10 +115,12 @@ def check_labels(config: ExperimentConfig, *, data: str, is_experiment: bool, ou
         console.print(f"[yellow]Warning:[/] {warning}")
     vectors = embeddings(rows.texts, config, console=console)
     with working(console, "Fitting the regression to each part of the rows and looking for neighbors"):
-        probabilities = out_of_fold(vectors, rows.targets, rows.texts, config=config, labels=rows.labels)
+        logits = cross_validated(vectors, rows.targets, rows.texts, config=config, labels=rows.labels).logits
+        probabilities = rows.labels.probabilities(logits)
         judged = doubts(probabilities, rows.targets, task=rows.labels.task)
         suspects = suspects_of(rows, probabilities, judged, nearest(vectors))
         pairs = overlaps(probabilities, rows.targets, rows.labels)
+        noise = label_noise(logits, rows.targets, rows.labels)
     found = Suspects(tuple(suspects), rows.labels.names, data, decisions_file(config, data, beside=path))
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +129,7 @@ def check_labels(config: ExperimentConfig, *, data: str, is_experiment: bool, ou
     return LabelCheck(
         found=found,
         overlaps=tuple(pairs),
+        noise=noise,
         num_rows=dict(Counter(place.split or "" for place in rows.places)),
         file=path,
         agreement=agreement(probabilities, rows.targets, rows.labels),

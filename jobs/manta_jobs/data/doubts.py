@@ -43,17 +43,6 @@ class Doubts:
     """Shape `(rows,)`: confident learning takes the label to be wrong."""
 
 
-def out_of_fold(
-    vectors: Floats, targets: Targets, texts: Sequence[Text], *, config: ExperimentConfig, labels: LabelSpace
-) -> Probabilities:
-    """Return calibrated probabilities `(rows, labels)` of each row, by a regression that was not fitted to its text.
-
-    Raises:
-        InputError: as for `cross_validated`.
-    """
-    return labels.probabilities(cross_validated(vectors, targets, texts, config=config, labels=labels).logits)
-
-
 def cross_validated(
     vectors: Floats, targets: Targets, texts: Sequence[Text], *, config: ExperimentConfig, labels: LabelSpace
 ) -> LinearModel:

@@ -83,6 +83,8 @@ def summary(check: LabelCheck) -> list[str]:
     lines += [pair.sentence() for pair in check.overlaps[:MOST_OVERLAPS]]
     if len(check.overlaps) > MOST_OVERLAPS:
         lines.append(f"{len(check.overlaps) - MOST_OVERLAPS} more pairs of labels overlap; --json lists them.")
+    if check.noise is not None:
+        lines.append(check.noise.sentence())
     lines.append(f"The model that judges has the given label of {check.agreement:.0%} of the rows.")
     if check.agreement < LOW_AGREEMENT:
         lines[-1] += (

@@ -50,7 +50,7 @@ class Fit:
 
     verdict: Verdict
     train_loss: float
-    """Mean over the last epoch, with dropout on: the cross-entropy in nats, unless `focal_gamma` or `gce_q` is set."""
+    """Mean over the last epoch, with dropout on: the cross-entropy in nats, unless `focal_gamma` or `label_noise` is set."""
     validation_loss: float
     """Validation loss at the end of the last epoch."""
     gap: float
@@ -112,7 +112,7 @@ def assess_fit(
     `loses` tells that the baseline is as good or better on the test rows.
     """
     train, validation = ([float(epoch[key]) for epoch in history] for key in ("train_loss", "loss"))
-    is_cross_entropy = not (config.train.focal_gamma or config.train.gce_q)
+    is_cross_entropy = not (config.train.focal_gamma or config.train.noise_share)
     verdict = judge(train, validation, guess_loss=guess_loss, is_cross_entropy=is_cross_entropy)
     return Fit(
         verdict=verdict,

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from manta.config.starting_point import methods_tried
+from manta.config.starting_point import allowing_for_noise, methods_tried
 from manta.console import bytes_phrase, duration
 from manta.errors import InputError, without_passwords
 from manta.model.encoder import head_sentence
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from manta.config import DataConfig, ExperimentConfig
     from manta.data import TextDataset
     from manta.evaluation.baseline import Baseline
+    from manta.evaluation.label_noise import LabelNoise
     from manta.labels import LabelSpace
     from manta.storage.folders import Storage
     from manta_jobs.cluster.autoscaling import Node
@@ -376,6 +377,16 @@ def check_baseline(baseline: Baseline) -> Check:
     return Check(
         "baseline", "OK", f"{words} and {baseline.validation['f1_macro']:.4f} macro F1 in {baseline.seconds:.1f} s{drawn}."
     )
+
+
+def check_label_noise(config: ExperimentConfig, noise: LabelNoise | None) -> list[Check]:
+    """Warn of wrong labels if it is certain that there are some, and tell what the training does about them."""
+    if noise is None or not noise.is_sure:
+        return []
+    shares = f"about {noise.rate:.0%} of the training labels are wrong, and at least {noise.least:.0%}"
+    share = allowing_for_noise(config, noise.rate).train.noise_share
+    done = f"the training allows for it (train.label_noise: {share:g})" if share else "the training takes them as they are"
+    return [Check("label noise", "warning", f"{shares}; {done}. manta data check lists the rows.")]
 
 
 def total(nodes: Sequence[Node], kind: str) -> float:

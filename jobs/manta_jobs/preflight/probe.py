@@ -184,7 +184,11 @@ def _model(setup: ProbeSetup) -> Any:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     compute_only_cls(model)
     loss = ClassificationLoss(
-        setup.labels, class_weights=None, smoothing=train.label_smoothing, focal_gamma=train.focal_gamma, gce_q=train.gce_q
+        setup.labels,
+        class_weights=None,
+        smoothing=train.label_smoothing,
+        focal_gamma=train.focal_gamma,
+        label_noise=train.noise_share,
     )
     return TrainedClassifier(model, loss)
 

@@ -249,6 +249,7 @@ def examine(
         return Preflight(tuple(found), memory=memory, time=time)
     baseline = fit_baseline(dataset)
     found.append(checks.check_baseline(baseline))
+    found += checks.check_label_noise(config, baseline.label_noise)
     return Preflight(tuple(found), memory=memory, baseline=baseline, time=time)
 
 

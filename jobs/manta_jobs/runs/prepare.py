@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manta.config.file import DATA_FILES, load_config, write_config
-from manta.config.starting_point import NAMES_BELOW_ROWS_PER_LABEL
+from manta.config.starting_point import NAMES_BELOW_ROWS_PER_LABEL, allowing_for_noise
 from manta.console import working
 from manta.data import Split, TextDataset, load_dataset
 from manta.data.label_words import label_words
@@ -70,6 +70,7 @@ def prepare(config: ExperimentConfig, *, verb: str, console: Console, address: s
         found = examine(inputs, cluster=cluster, searches=verb == "tune")
     found.refuse()
     show_concerns(found, console)
+    config = allowing_for_noise(config, 0.0 if found.baseline is None else found.baseline.sure_noise)
     folder = inputs.storage.new_run(config.name, verb=verb)
     config = with_decisions_kept(with_rows_kept(config, folder.path), folder.path)
     write_config(config, folder.config_path)

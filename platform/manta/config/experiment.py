@@ -63,7 +63,7 @@ class ExperimentConfig(Section):
             "train.early_stopping": train.early_stopping is not None,
             "train.label_smoothing": train.label_smoothing > 0,
             "train.focal_gamma": train.focal_gamma > 0,
-            "train.gce_q": train.gce_q > 0,
+            "train.label_noise": train.noise_share > 0,
             "train.deepspeed": bool(train.deepspeed),
         }
         for name, is_set in without_effect.items():

@@ -48,7 +48,7 @@ NAMES_BELOW_ROWS_PER_LABEL = 64
 OF_FULL = (
     *("model.dropout", "model.freeze_embeddings", "model.freeze_layers", "model.lora"),
     *("train.learning_rate", "train.layer_decay", "train.num_epochs", "train.early_stopping", "train.batch_size"),
-    *("train.weight_decay", "train.label_smoothing", "train.focal_gamma", "train.gce_q"),
+    *("train.weight_decay", "train.label_smoothing", "train.focal_gamma", "train.label_noise"),
 )
 """Settings that the method full reads, and linear and contrastive do not."""
 SEARCHED_BELOW, SEARCHED_ABOVE = 4.0, 3.0
@@ -101,6 +101,17 @@ def resolved(
         space = default_space(rate, own_rate=own_rate, own_dropout=config.model.dropout)
         values["tune.space"] = {name: ranges.model_dump(exclude_none=True) for name, ranges in space.items()}
     return config.with_values(values)
+
+
+def allowing_for_noise(config: ExperimentConfig, rate: float) -> ExperimentConfig:
+    """Return the config with a number for `train.label_noise: auto`: the share of wrong labels `rate`.
+
+    It is 0 with another loss than the cross-entropy. A config that only tries linear and contrastive stays as it is.
+    """
+    train = config.train
+    if train.label_noise != "auto" or "full" not in methods_tried(train.method):
+        return config
+    return config.with_values({"train.label_noise": 0.0 if train.focal_gamma or train.label_smoothing else rate})
 
 
 def has_few(num_rows: int, *, num_labels: int, is_sentence_encoder: bool) -> bool:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from manta.data.split import Indices, stratified_split
+from manta.data.split import Indices, stratified_folds, stratified_split
+from manta.evaluation.label_noise import MOST_ROWS, LabelNoise, label_noise
 from manta.evaluation.metrics import best_thresholds, classification_metrics
 from manta.model.regression import fit_regression
 
@@ -37,6 +38,9 @@ MANY_ROWS = 10_000
 """From this number of training rows on, words and pairs that stand in a single row are left out: they teach little and take most of
 the memory."""
 INVERSE_REGULARIZATION = 10.0
+NOISE_TO_LOOK_AT = 0.03
+"""Share of wrong labels among the validation rows from which more rows are held out to know it better."""
+NOISE_FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,13 @@ class Baseline:
     is_sample: bool
     """True if some split has more rows than the baseline used."""
     seconds: float
+    label_noise: LabelNoise | None = None
+    """Share of the training labels that are wrong; None if there are no rows to tell it from, or in a multilabel task."""
+
+    @property
+    def sure_noise(self) -> float:
+        """The share of wrong training labels if it is certain that there are some, else 0."""
+        return self.label_noise.rate if self.label_noise is not None and self.label_noise.is_sure else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the structure that `report.json` stores."""
@@ -60,7 +71,8 @@ class Baseline:
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Baseline:
         """Restore the result of `to_dict`."""
-        return cls(**document)
+        noise = document.get("label_noise")
+        return cls(**{**document, "label_noise": None if noise is None else LabelNoise(**noise)})
 
 
 def fit_baseline(dataset: TextDataset) -> Baseline:
@@ -73,8 +85,12 @@ def fit_baseline(dataset: TextDataset) -> Baseline:
     if dataset.folds is not None and dataset.has_held_out:
         logits["validation"] = _held_out_logits(dataset.train, dataset.folds, labels)
     validation: dict[str, float] = {}
+    noise = None
     if dataset.has_held_out:
         validation = classification_metrics(logits["validation"], splits["validation"].targets, labels=labels)
+        noise = label_noise(logits["validation"], splits["validation"].targets, labels)
+        if noise is not None and noise.rate >= NOISE_TO_LOOK_AT and dataset.folds is None:
+            noise = _noise_of_training(splits["train"], labels)
     if labels.task == "multilabel" and validation:
         chosen = best_thresholds(labels.probabilities(logits["validation"]), splits["validation"].targets)
         labels = dataclasses.replace(labels, thresholds=tuple(chosen.tolist()))
@@ -84,6 +100,7 @@ def fit_baseline(dataset: TextDataset) -> Baseline:
         num_rows={name: len(split) for name, split in splits.items()},
         is_sample=any(len(split) < len(dataset.split(name)) for name, split in splits.items()),
         seconds=round(time.monotonic() - started, 2),
+        label_noise=noise,
     )
 
 
@@ -92,6 +109,13 @@ def _at_most(split: Split, limit: int) -> Split:
         return split
     _, drawn = stratified_split(split.targets, fraction=limit / len(split), seed=0)
     return split.take(drawn)
+
+
+def _noise_of_training(train: Split, labels: LabelSpace) -> LabelNoise | None:
+    """Estimate the share of wrong labels from the training rows, each fold's by a fit on the others."""
+    rows = _at_most(train, MOST_ROWS)
+    folds = stratified_folds(rows.targets, num_folds=NOISE_FOLDS, seed=0)
+    return label_noise(_held_out_logits(rows, folds, labels), rows.targets, labels)
 
 
 class _Features:

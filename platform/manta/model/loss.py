@@ -1,7 +1,7 @@
 """The training loss from logits and targets, which the forward pass returns if it gets labels.
 
 Binary and multilabel tasks use the binary cross-entropy of sigmoids, multiclass tasks the cross-entropy of the softmax. Each row's
-loss may be smoothed, bounded against wrong labels, weighted by its class and focused on rows that are still wrong. The mean is over
+loss may be smoothed, allow for wrong labels, be weighted by its class and be focused on rows that are still wrong. The mean is over
 rows, regardless of their weights, so a batch can be divided over workers and micro-batches without changing its gradient.
 """
 
@@ -27,7 +27,8 @@ class ClassificationLoss(torch.nn.Module):
     """Mean loss of a batch.
 
     Label smoothing: Szegedy et al., 2016, https://arxiv.org/abs/1512.00567. Focal loss: Lin et al., 2017,
-    https://arxiv.org/abs/1708.02002. Generalized cross-entropy: Zhang and Sabuncu, 2018, https://arxiv.org/abs/1805.07836.
+    https://arxiv.org/abs/1708.02002. Label noise: the forward correction of Patrini et al., 2017, https://arxiv.org/abs/1609.03683,
+    with noise that takes every other label alike.
     """
 
     weights: torch.Tensor | None
@@ -39,14 +40,14 @@ class ClassificationLoss(torch.nn.Module):
         class_weights: npt.NDArray[np.float64] | None,
         smoothing: float,
         focal_gamma: float,
-        gce_q: float = 0.0,
+        label_noise: float = 0.0,
     ) -> None:
         """Take one factor per label as `class_weights`, see `resolve_class_weights`."""
         super().__init__()
         self._task = labels.task
         self._smoothing = smoothing
         self._gamma = focal_gamma
-        self._gce_q = gce_q
+        self._noise = label_noise
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -63,7 +64,7 @@ class ClassificationLoss(torch.nn.Module):
 
     def _softmax_rows(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=self._smoothing)
-        losses = _bounded(losses, self._gce_q)
+        losses = _as_given(losses, self._noise, num_labels=logits.shape[1])
         if self._gamma:
             right = functional.softmax(logits, dim=-1).gather(1, targets.unsqueeze(1)).squeeze(1)
             losses = losses * _focus(1.0 - right, self._gamma)
@@ -73,7 +74,7 @@ class ClassificationLoss(torch.nn.Module):
         truth = (targets.unsqueeze(1) if self._task == "binary" else targets).to(logits.dtype)
         smoothed = truth * (1.0 - self._smoothing) + self._smoothing / 2
         losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
-        losses = _bounded(losses, self._gce_q)
+        losses = _as_given(losses, self._noise, num_labels=2)
         if self._gamma:
             chance = torch.sigmoid(logits)
             losses = losses * _focus(1.0 - torch.where(truth > 0.5, chance, 1.0 - chance), self._gamma)
@@ -84,9 +85,16 @@ class ClassificationLoss(torch.nn.Module):
         return losses.mean(dim=1)
 
 
-def _bounded(losses: torch.Tensor, q: float) -> torch.Tensor:
-    """Return `(1 - p ** q) / q` of cross-entropies `-log p`: at most `1 / q`, with gradients that are smaller by `p ** q`."""
-    return -torch.expm1(-q * losses) / q if q else losses
+def _as_given(losses: torch.Tensor, noise: float, *, num_labels: int) -> torch.Tensor:
+    """Return the cross-entropies of labels as given, of which the share `noise` is wrong, from those of right ones, `-log p`.
+
+    A label is given with probability `(1 - noise) p + noise (1 - p) / (num_labels - 1)`. So the loss is at most the logarithm of
+    `(num_labels - 1) / noise`, and a row whose label the model takes to be wrong has a small gradient.
+    """
+    if not noise:
+        return losses
+    by_error = noise / (num_labels - 1)
+    return -torch.log(by_error + (1.0 - noise - by_error) * torch.exp(-losses))
 
 
 def _focus(wrong: torch.Tensor, gamma: float) -> torch.Tensor:

@@ -88,6 +88,9 @@ def test_planted_errors_come_first_and_are_named_by_file_line_and_split(
     right = [suspect for suspect in doubted if row_of(suspect) in wrong]
     assert sum(other_than(str(suspect.proposed)) == suspect.given for suspect in right) >= 0.9 * len(right)
     assert 0.75 < result.agreement < 0.95
+    assert result.noise is not None
+    assert result.noise.least < 24 / 240 < result.noise.rate + 0.05
+    assert result.noise.is_sure
     read = Suspects.read(tmp_path / "found.jsonl")
     assert [suspect.text_hash for suspect in read.rows] == [suspect.text_hash for suspect in result.found.rows]
     assert read.labels == tuple(sorted(LABELS))

@@ -69,7 +69,7 @@ def test_losses_are_judged(train: list[float], validation: list[float], verdict:
     assert judge(train, validation, guess_loss=TEN_CLASSES) == verdict
 
 
-@pytest.mark.parametrize("setting", [{"train__gce_q": 0.7}, {"train__focal_gamma": 2.0}])
+@pytest.mark.parametrize("setting", [{"train__label_noise": 0.1}, {"train__focal_gamma": 2.0}])
 def test_another_loss_than_that_of_validation_is_not_compared_with_it(setting: dict[str, float]) -> None:
     small, validation = [0.3, 0.1, 0.05], [0.9, 0.62, 0.61]
     assert assessed(small, validation).verdict == "overfits"

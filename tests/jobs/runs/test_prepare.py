@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from rich.console import Console
 
 from manta.config import ExperimentConfig
@@ -12,7 +13,7 @@ from manta.config.file import load_config
 from manta.label_check.decisions import LabelDecision, add_decisions, text_hash
 from manta_jobs.runs.prepare import PreparedRun, prepare, reopen
 
-from ...conftest import rows_of
+from ...conftest import rows_of, write_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,27 @@ def test_what_was_told_is_kept_without_a_word(three_classes: Path, tiny_model: P
     run, said = prepared(three_classes, tiny_model, train={"learning_rate": 3e-4, "num_epochs": 2})
     assert (run.config.train.learning_rate, run.config.train.num_epochs) == (3e-4, 2)
     assert "by the rule" not in said
+
+
+def test_wrong_labels_are_told_and_the_loss_allows_for_them(tmp_path: Path, tiny_model: Path, three_classes: Path) -> None:
+    topics = ["delivery", "billing", "account"]
+    rows = rows_of(topics, 1200)
+    wrong = [
+        (text, topics[(topics.index(label) + 1 + row % 2) % 3] if row % 8 == 0 else label) for row, (text, label) in enumerate(rows)
+    ]
+    data = write_csv(tmp_path / "wrong.csv", wrong)
+    run, said = prepared(data, tiny_model)
+    share = run.config.train.noise_share
+    assert share == pytest.approx(0.125, abs=0.04)
+    assert f"Warning: label noise: about {share:.0%} of the training labels are wrong, and at least" in said
+    assert f"the training allows for it (train.label_noise: {share:g}). manta data check lists the rows." in said
+    assert load_config(run.folder.config_path).train.label_noise == share
+    told, said = prepared(data, tiny_model, train={"label_noise": 0})
+    assert told.config.train.label_noise == 0
+    assert "the training takes them as they are" in said
+    right, said = prepared(three_classes, tiny_model)
+    assert right.config.train.label_noise == 0
+    assert "label noise" not in said
 
 
 def test_labels_that_apply_or_not_count_as_two_classes(several_labels: Path, tiny_model: Path) -> None:

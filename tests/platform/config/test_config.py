@@ -143,7 +143,7 @@ def test_a_batch_has_a_row_for_every_worker() -> None:
         ({"train": {"early_stopping": 2}}, "train.early_stopping"),
         ({"train": {"label_smoothing": 0.1}}, "train.label_smoothing"),
         ({"train": {"focal_gamma": 2}}, "train.focal_gamma"),
-        ({"train": {"gce_q": 0.7}}, "train.gce_q"),
+        ({"train": {"label_noise": 0.1}}, "train.label_noise"),
         ({"train": {"deepspeed": {"prescale_gradients": True}}}, "train.deepspeed"),
     ],
 )
@@ -365,7 +365,8 @@ def test_the_hint_names_the_nearest_or_all(name: str, hint: str) -> None:
     [
         ("train", {"num_workers": [3, 2]}, "train.num_workers [3, 2] is reversed"),
         ("train", {"num_workers": [1, 64]}, "leaves some of the 64 workers without a row"),
-        ("train", {"focal_gamma": 2, "gce_q": 0.7}, "train.focal_gamma makes rows count more that the model gets wrong"),
+        ("train", {"label_smoothing": 0.1, "label_noise": 0.1}, "train.label_smoothing and train.label_noise both keep"),
+        ("train", {"focal_gamma": 2, "label_noise": 0.1}, "train.focal_gamma makes rows count more that the model gets wrong"),
         ("train", {"offload_optimizer": True, "zero_stage": 0}, "train.offload_optimizer needs train.zero_stage 1, 2 or 3"),
         ("train", {"offload_parameters": True, "zero_stage": 2}, "train.offload_parameters needs train.zero_stage 3, not 2"),
         ("train", {"offload_parameters": True, "zero_stage": 0}, "train.offload_parameters needs train.zero_stage 3, not 0"),

@@ -11,6 +11,7 @@ from manta.config import ExperimentConfig
 from manta.config.starting_point import (
     EPOCHS,
     LEARNING_RATES,
+    allowing_for_noise,
     auto_epochs,
     auto_learning_rate,
     choice_sentence,
@@ -174,3 +175,13 @@ def test_a_sentence_says_what_was_chosen_and_why(settings: dict[str, Any], sente
     assert math.ceil(1462 / config.train.batch_size) == 46
     said = choice_sentence(config, of_minilm(config), num_rows=1462, classes="8 classes", hidden_size=384)
     assert said == sentence
+
+
+def test_the_share_of_wrong_labels_is_taken_where_the_loss_can_allow_for_it() -> None:
+    full = experiment(train__method="full")
+    assert allowing_for_noise(full, 0.1).train.label_noise == 0.1
+    assert allowing_for_noise(experiment(train__method="full", train__label_noise=0.2), 0.1).train.label_noise == 0.2
+    assert allowing_for_noise(experiment(train__method="full", train__focal_gamma=2.0), 0.1).train.label_noise == 0
+    assert allowing_for_noise(experiment(train__method="full", train__label_smoothing=0.1), 0.1).train.label_noise == 0
+    for config in (experiment(), experiment(train__method="linear")):
+        assert allowing_for_noise(config, 0.1) == config

@@ -49,6 +49,6 @@ def build_classifier(
         class_weights=weights,
         smoothing=config.label_smoothing,
         focal_gamma=config.focal_gamma,
-        gce_q=config.gce_q,
+        label_noise=config.noise_share,
     )
     return TrainedClassifier(model, loss), dropout

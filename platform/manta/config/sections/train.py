@@ -77,10 +77,10 @@ class TrainConfig(Section):
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
     """Exponent of the focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002), in which rows that are already right count
     less. 0 is off, 2 is usual."""
-    gce_q: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Exponent of the generalized cross-entropy (Zhang and Sabuncu, 2018, https://arxiv.org/abs/1805.07836), in which rows whose
-    label looks wrong count less. 0 is the cross-entropy. 0.7 helps if a tenth of the labels is wrong, and costs accuracy if all are
-    right."""
+    label_noise: Annotated[float, Field(ge=0, le=0.5)] | Literal["auto"] = "auto"
+    """Share of the training labels that are wrong. The loss allows for it, so that the model does not learn them (Patrini et al.,
+    2017, https://arxiv.org/abs/1609.03683). `auto` estimates the share with the TF-IDF baseline. It is 0 unless the 95% interval
+    of the estimate lies above 2%."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of matrix products; weights and sums stay float32. `auto` is bf16 if the GPUs or CPUs of all workers are faster in
     it, else fp32. fp16 scales its loss."""
@@ -153,9 +153,13 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _one_loss(self) -> TrainConfig:
-        if self.focal_gamma and self.gce_q:
+        if self.label_smoothing and self.noise_share:
             raise ValueError(
-                "train.focal_gamma makes rows count more that the model gets wrong, and train.gce_q makes them count less; "
+                "train.label_smoothing and train.label_noise both keep the model from learning each label; set one of them"
+            )
+        if self.focal_gamma and self.noise_share:
+            raise ValueError(
+                "train.focal_gamma makes rows count more that the model gets wrong, and train.label_noise makes them count less; "
                 "remove one of the two"
             )
         return self
@@ -193,6 +197,11 @@ class TrainConfig(Section):
         if self.learning_rate == "auto":
             raise ValueError("train.learning_rate is still auto; starting_point.resolved replaces it once the data is known")
         return self.learning_rate
+
+    @property
+    def noise_share(self) -> float:
+        """The share of wrong labels that the loss allows for; 0 while it is `auto`."""
+        return 0.0 if self.label_noise == "auto" else self.label_noise
 
     @property
     def planned_epochs(self) -> int:
