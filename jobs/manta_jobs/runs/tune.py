@@ -123,8 +123,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                 raise RunError(no_model_sentence(trials))
             winner = winning_run(best, confirmed, config)
             lead = None if few_rows is None else search_lead(confirmed, winner, few_rows, prepared)
-            values = winner.values if lead is None or lead.is_enough else {"train.method": lead.method}
-            best_config = config.with_values(values)
+            best_config = config.with_values(winner.values) if lead is None or lead.is_enough else config.with_method(lead.method)
             best_path = prepared.folder.path / "best.yaml"
             write_config(best_config, best_path)
             ordered = best + [trial for trial in trials if trial.is_drawn and trial not in best]
@@ -150,6 +149,7 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                     test_metrics=model.artifact.manifest.metrics,
                     folder=prepared.folder.path,
                     baseline_metrics=None if model.baseline is None else model.baseline.test,
+                    method=outcome.method,
                     kept=" ".join(part for part in (outcome.sentence(), outcome.average and outcome.average.sentence()) if part),
                 )
     free_disk(prepared.folder.path / TRIALS_FOLDER, winner=winner.name)

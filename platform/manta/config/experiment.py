@@ -14,11 +14,22 @@ from manta.config.sections.model import ModelConfig
 from manta.config.sections.registry import RegistryConfig
 from manta.config.sections.section import NAME, Section, not_blank
 from manta.config.sections.serve import ServeConfig
-from manta.config.sections.train import TrainConfig
+from manta.config.sections.train import Method, TrainConfig
 from manta.config.sections.tune import TuneConfig
 
 ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 """The start of a URL that lacks a slash. A single letter would be a drive."""
+
+
+ONLY_FULL: dict[str, Any] = {
+    "model.lora": None,
+    "train.early_stopping": None,
+    "train.label_smoothing": 0.0,
+    "train.focal_gamma": 0.0,
+    "train.label_noise": "auto",
+    "train.deepspeed": {},
+}
+"""Values that mean nothing is set, of the settings that are refused with another method than full."""
 
 
 class ExperimentConfig(Section):
@@ -91,6 +102,10 @@ class ExperimentConfig(Section):
         # The space was checked against the original config. A drawn value need not fit the other values in the space.
         del document["tune"]
         return ExperimentConfig.model_validate(document).model_copy(update={"tune": self.tune})
+
+    def with_method(self, method: Method) -> ExperimentConfig:
+        """Return a copy with another `train.method`, without the settings that have no effect on it."""
+        return self.with_values({"train.method": method} | ({} if method == "full" else ONLY_FULL))
 
     def document(self) -> dict[str, Any]:
         """Return the config as plain data with every setting, from which the same config can be built again."""

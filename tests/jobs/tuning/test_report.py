@@ -111,6 +111,13 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page, str]:
     return folder, page, source
 
 
+def test_the_report_tells_of_the_method_for_few_rows_that_is_kept(tmp_path: Path) -> None:
+    page, _ = written(tmp_path, method="contrastive", kept="Kept: contrastive. No lead.", baseline_metrics=BASELINE)
+    assert page.texts["headline"] == page.texts["kept"] == "Kept: contrastive. No lead."
+    assert page.texts["comparison"].startswith("The method contrastive beats TF-IDF with logistic regression by 0.1002")
+    assert page.rows["metrics"][0][1] == ["metric", "contrastive", "TF-IDF"]
+
+
 def test_the_headline_names_the_winner_with_mean_and_deviation(usual: tuple[Path, Page, str]) -> None:
     _, page, _ = usual
     expected = searches.confirmations_of(searches.usual_search(), searches.config_of())[0]

@@ -28,6 +28,15 @@ def with_space(**space: Any) -> dict[str, Any]:
     return MINIMAL | {"tune": {"space": {name.replace("__", "."): values for name, values in space.items()}}}
 
 
+def test_another_method_leaves_out_what_has_no_effect_on_it() -> None:
+    train = {"method": "full", "label_noise": 0.1, "early_stopping": 2, "deepspeed": {"wall_clock_breakdown": True}, "seed": 3}
+    config = ExperimentConfig.model_validate({"name": "desk", "data": {"train": "r.csv"}, "model": {"lora": {}}, "train": train})
+    other = config.with_method("linear")
+    assert (other.train.method, other.train.seed, other.train.label_noise) == ("linear", 3, "auto")
+    assert (other.model.lora, other.train.early_stopping, other.train.deepspeed) == (None, None, {})
+    assert config.with_method("full") == config
+
+
 def test_a_name_and_training_rows_are_a_whole_config() -> None:
     config = ExperimentConfig.model_validate(MINIMAL)
     assert config.registered_name == "support"

@@ -34,7 +34,7 @@ from manta_jobs.tuning.report.sections import (
 from manta_jobs.tuning.samplers import value_of
 
 if TYPE_CHECKING:
-    from manta.config import ExperimentConfig
+    from manta.config import ExperimentConfig, Method
     from manta_jobs.tuning.journal import Confirmation, Trial
 
 REPORT_FILE = "report.html"
@@ -60,13 +60,15 @@ def write_search_report(
     test_metrics: dict[str, float],
     folder: Path,
     baseline_metrics: dict[str, float] | None = None,
+    method: Method = "full",
     kept: str = "",
 ) -> Path:
     """Write `report.html` and `plots/*.png` into a folder, and return the page's path.
 
     `config` is the config that the search started from, with its search space. `best` is the winner's config; None if no trial
     finished an epoch. `test_metrics` and `baseline_metrics` (TF-IDF with logistic regression) are those of the test rows.
-    `kept` says which method's model is registered, and whether it is the mean of several runs' weights.
+    They belong to the registered model: that of a trial or, with few rows, that of another `method`. `kept` tells which one is
+    registered, and whether it is the mean of several runs' weights.
     """
     winner_values = None if best is None else {name: value_of(best, name) for name in config.tune.searched}
     results = SearchResults(config, trials, confirmations, winner_values)
@@ -75,7 +77,9 @@ def write_search_report(
     pictures.mkdir(parents=True, exist_ok=True)
     drawn = [picture_of(plot, pictures) for plot in plots]
     path = folder / REPORT_FILE
-    page = page_of(results, drawn, best=best, test_metrics=test_metrics, baseline_metrics=baseline_metrics, kept=kept)
+    page = page_of(
+        results, drawn, best=best, test_metrics=test_metrics, baseline_metrics=baseline_metrics, method=method, kept=kept
+    )
     write_atomically(path, page)
     return path
 
@@ -87,6 +91,7 @@ def page_of(
     best: ExperimentConfig | None,
     test_metrics: dict[str, float],
     baseline_metrics: dict[str, float] | None,
+    method: Method,
     kept: str,
 ) -> str:
     """Return the whole page."""
@@ -96,9 +101,10 @@ def page_of(
         config=results.config,
         results=results,
         sections=SECTIONS,
-        headline=headline_of(results),
-        cards=cards_of(results, saved, test_metrics=test_metrics, baseline_metrics=baseline_metrics),
-        comparison=comparison_of(results, test_metrics=test_metrics, baseline_metrics=baseline_metrics),
+        headline=headline_of(results) if method == "full" else kept,
+        method=method,
+        cards=cards_of(results, saved, test_metrics=test_metrics, baseline_metrics=baseline_metrics, method=method),
+        comparison=comparison_of(results, test_metrics=test_metrics, baseline_metrics=baseline_metrics, method=method),
         metrics=metric_rows(test_metrics, baseline_metrics),
         baseline=baseline_metrics is not None,
         chosen=chosen_rows(results),

@@ -11,7 +11,7 @@ from manta_jobs.reporting.page import Card, counted
 from manta_jobs.tuning.report.results import SearchResults, is_number, value_text
 
 if TYPE_CHECKING:
-    from manta.config import ExperimentConfig, Range
+    from manta.config import ExperimentConfig, Method, Range
     from manta_jobs.tuning.journal import Trial
     from manta_jobs.tuning.report.savings import Savings
 
@@ -97,14 +97,20 @@ def winner_score(results: SearchResults) -> str:
 
 
 def cards_of(
-    results: SearchResults, saved: Savings, *, test_metrics: dict[str, float], baseline_metrics: dict[str, float] | None
+    results: SearchResults,
+    saved: Savings,
+    *,
+    test_metrics: dict[str, float],
+    baseline_metrics: dict[str, float] | None,
+    method: Method,
 ) -> list[Card]:
     """Return the figures at the top of the page."""
     cards: list[Card] = []
     key = compared_metric(results.config, test_metrics, baseline_metrics)
     name = key.replace("_", " ")
     if key in test_metrics:
-        cards.append(Card(f"Test {name}", f"{test_metrics[key]:.4f}", "the winner, on rows read once"))
+        whose = "the winner" if method == "full" else f"the method {method}"
+        cards.append(Card(f"Test {name}", f"{test_metrics[key]:.4f}", f"{whose}, on rows read once"))
     if baseline_metrics is not None and key in baseline_metrics:
         cards.append(Card("Baseline", f"{baseline_metrics[key]:.4f}", f"test {name} of {BASELINE}"))
     confirmed = results.winning
@@ -130,20 +136,21 @@ def compared_metric(config: ExperimentConfig, test_metrics: dict[str, float], ba
 
 
 def comparison_of(
-    results: SearchResults, *, test_metrics: dict[str, float], baseline_metrics: dict[str, float] | None
+    results: SearchResults, *, test_metrics: dict[str, float], baseline_metrics: dict[str, float] | None, method: Method
 ) -> BaselineVerdict | None:
-    """Compare the fine-tuned model with the baseline; None without a baseline."""
+    """Compare the registered model with the baseline; None without a baseline."""
     key = compared_metric(results.config, test_metrics, baseline_metrics)
     if baseline_metrics is None or key not in test_metrics or key not in baseline_metrics:
         return None
     tuned, baseline = test_metrics[key], baseline_metrics[key]
     gain = baseline - tuned if key == "loss" else tuned - baseline
     name, figures = key.replace("_", " "), f"{tuned:.4f} against {baseline:.4f}"
+    subject = "Fine-tuning" if method == "full" else f"The method {method}"
     if gain > 0:
-        return BaselineVerdict(True, f"Fine-tuning beats {BASELINE} by {gain:.4f} in test {name}: {figures}.")
+        return BaselineVerdict(True, f"{subject} beats {BASELINE} by {gain:.4f} in test {name}: {figures}.")
     return BaselineVerdict(
         False,
-        f"Fine-tuning does not beat {BASELINE} in test {name}: {figures}. The simpler model is the better choice, unless "
+        f"{subject} does not beat {BASELINE} in test {name}: {figures}. The simpler model is the better choice, unless "
         "more epochs, a higher learning rate or another encoder turn that around.",
     )
 
