@@ -7,9 +7,9 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 ARGS ?=
-# Three test processes, for tests without Ray only: a process that is connected to a cluster trains on it, which is slower. Three, as many a test waits. Files keep
+# Two test processes, for tests without Ray only: a process that is connected to a cluster trains on it, which is slower. Files keep
 # their order, as the first folders take longest.
-SIDE_BY_SIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test test-alone test-cluster test-fast test-faults check lock bench bench-data bench-quality bench-train bench-tune bench-predict bench-serve bench-page soak screenshots pictures reference docs clean
 
@@ -30,7 +30,7 @@ demo: install ## Tune, register, serve and open the page on the bundled messages
 
 test: test-alone test-cluster ## Run every test but those that kill processes
 
-test-alone: install ## Run those that need no Ray cluster, in three processes
+test-alone: install ## Run those that need no Ray cluster, in two processes
 	$(BIN)/python -m pytest -m "not faults and not ray" $(SIDE_BY_SIDE) $(ARGS)
 
 test-cluster: install ## Run those that need a Ray cluster, in one process

@@ -53,24 +53,24 @@ def all_logits(engine: DeepSpeedEngine, split: EncodedSplit, *, pad_id: int) -> 
                 computed.append((rows, logits.float()))
     engine.train()
     mine = [(rows, logits.cpu().numpy()) for rows, logits in computed]  # once all are computed: a GPU is never waited for before
-    gathered: list[list[tuple[Rows, Floats]]] = [[] for _ in range(world_size)]
-    dist.all_gather_object(gathered, mine)
-    logits = in_order([part for parts in gathered for part in parts], num_rows=len(windows.rows))
-    return pooled(logits, windows.rows)
+    return pooled(gathered_in_order(mine, num_rows=len(windows.rows)), windows.rows)
 
 
-def in_order(parts: list[tuple[Rows, Floats]], *, num_rows: int) -> Floats:
-    """Put gathered logits back in the order of their rows.
+def gathered_in_order(mine: list[tuple[Rows, Floats]], *, num_rows: int) -> Floats:
+    """Gather what each worker has computed for its rows, `(rows, values)`, and return it in the order of the rows, on each worker.
 
     Raises:
         RuntimeError: a row is missing or occurs twice, so metrics would be wrong.
     """
+    gathered: list[list[tuple[Rows, Floats]]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, mine)
+    parts = [part for worker in gathered for part in worker]
     rows = np.concatenate([rows for rows, _ in parts])
     if not np.array_equal(np.sort(rows), np.arange(num_rows)):
         raise RuntimeError(f"the workers evaluated {len(np.unique(rows))} different rows of {num_rows}, {len(rows)} in all")
-    logits = np.concatenate([logits for _, logits in parts])
-    ordered = np.empty_like(logits)
-    ordered[rows] = logits
+    values = np.concatenate([values for _, values in parts])
+    ordered = np.empty_like(values)
+    ordered[rows] = values
     return ordered
 
 

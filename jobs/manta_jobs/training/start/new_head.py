@@ -19,7 +19,7 @@ from manta.model.loss import resolve_class_weights
 from manta.model.regression import CERTAIN, Regression, fit_regression
 from manta_jobs.training.batches import Rows, evaluation_batches
 from manta_jobs.training.engine.build import resolve_precision
-from manta_jobs.training.validation import EVALUATION_BATCH_SIZE, in_order
+from manta_jobs.training.validation import EVALUATION_BATCH_SIZE, gathered_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,9 +138,7 @@ def _features(
                 return None
             if counts:
                 mine.append((places, vectors.float().cpu().numpy()))
-    gathered: list[list[tuple[Rows, Floats]]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(gathered, mine)
-    return in_order([part for parts in gathered for part in parts], num_rows=len(rows))
+    return gathered_in_order(mine, num_rows=len(rows))
 
 
 @contextmanager
