@@ -28,6 +28,8 @@ SURE_FALL = 1.92
 """Fall of the log-likelihood at the ends of a 95% interval: half of the 95% quantile of chi-squared, one degree of freedom."""
 MOST_ROWS = 4000
 """Rows of the fit, drawn at random if there are more. They give the rate to about a point."""
+MOST_NUMBERS = 400_000
+"""Rows times labels of the fit, which takes about a second for so many."""
 SEED = 1959
 """Of that drawing. Rows that another drawing from seed 0 has chosen would not be typical of all."""
 HALVINGS = 8
@@ -63,8 +65,9 @@ def label_noise(logits: Floats, targets: Targets, labels: LabelSpace) -> LabelNo
     """
     if labels.task == "multilabel":
         return None
-    if len(targets) > MOST_ROWS:
-        drawn = np.random.default_rng(SEED).permutation(len(targets))[:MOST_ROWS]
+    most = min(MOST_ROWS, MOST_NUMBERS // len(labels.names))
+    if len(targets) > most:
+        drawn = np.random.default_rng(SEED).permutation(len(targets))[:most]
         logits, targets = logits[drawn], targets[drawn]
     by_class = np.hstack([-logits / 2, logits / 2]) if labels.num_logits == 1 else logits
     likelihood = _Likelihood(by_class - by_class.mean(axis=1, keepdims=True), targets)
