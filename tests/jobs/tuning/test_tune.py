@@ -101,7 +101,8 @@ def test_a_search_registers_its_best_trial(searched: Searched) -> None:
     assert [len(item.scores) for item in tuned.confirmed] == [1, 1]
     assert tuned.confirmed[0].mean >= tuned.confirmed[1].mean
     assert {run.values["train.seed"] for item in tuned.confirmed for run in item.runs} == {1}
-    assert load_config(tuned.best_config_path) == config.with_values(tuned.winner.values | {"train.method": "full"})
+    known = {"train.method": "full", "train.label_noise": 0.0}
+    assert load_config(tuned.best_config_path) == config.with_values(tuned.winner.values | known)
     assert ModelRegistry(Storage(searched.storage)).get("searched").run == tuned.model.run.name
     recorded = yaml.safe_load((tuned.model.run.path / "trials.yaml").read_text())
     assert [row["values"] for row in recorded["trials"]] == [trial.values for trial in tuned.trials]
