@@ -36,17 +36,12 @@ FILLER = "the a my is was please hello it and why now still today of".split()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by what they need: Ray's cluster fixture, or processes that are killed. Sort files with tests of the page first.
-
-    They take longest. Test processes share files out in this order, so no process is left with a long file at the end.
-    """
+    """Mark tests by what they need: Ray's cluster fixture, or processes that are killed."""
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
         if "faults" in item.path.relative_to(config.rootpath).parts:
             item.add_marker(pytest.mark.faults)
-    pages = {item.path for item in items if item.get_closest_marker("page")}
-    items.sort(key=lambda item: item.path not in pages)
 
 
 @pytest.fixture(autouse=True)

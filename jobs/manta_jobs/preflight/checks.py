@@ -380,7 +380,7 @@ def check_baseline(baseline: Baseline) -> Check:
 
 
 def check_label_noise(config: ExperimentConfig, noise: LabelNoise | None) -> list[Check]:
-    """Warn of wrong labels if it is certain that there are some, and tell what the training does about them."""
+    """Warn of wrong labels if the estimate is certain enough, and tell if the training allows for them."""
     if noise is None or not noise.is_sure:
         return []
     shares = f"about {noise.rate:.0%} of the training labels are wrong, and at least {noise.least:.0%}"

@@ -183,14 +183,7 @@ def _model(setup: ProbeSetup) -> Any:
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     compute_only_cls(model)
-    loss = ClassificationLoss(
-        setup.labels,
-        class_weights=None,
-        smoothing=train.label_smoothing,
-        focal_gamma=train.focal_gamma,
-        label_noise=train.noise_share,
-    )
-    return TrainedClassifier(model, loss)
+    return TrainedClassifier(model, ClassificationLoss.of(train, setup.labels, class_weights=None))
 
 
 def _on_device(batch: Batch, device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -29,7 +29,7 @@ ONLY_FULL: dict[str, Any] = {
     "train.label_noise": "auto",
     "train.deepspeed": {},
 }
-"""Values that mean nothing is set, of the settings that are refused with another method than full."""
+"""Settings that only the method full reads, and that the other methods refuse, with the values that leave them unset."""
 
 
 class ExperimentConfig(Section):
@@ -68,18 +68,11 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _only_full_fine_tunes(self) -> ExperimentConfig:
-        train = self.train
-        without_effect = {
-            "model.lora": self.model.lora is not None,
-            "train.early_stopping": train.early_stopping is not None,
-            "train.label_smoothing": train.label_smoothing > 0,
-            "train.focal_gamma": train.focal_gamma > 0,
-            "train.label_noise": train.noise_share > 0,
-            "train.deepspeed": bool(train.deepspeed),
-        }
-        for name, is_set in without_effect.items():
-            if train.method in {"linear", "contrastive"} and is_set:
-                raise ValueError(f"{name} has no effect with train.method {train.method}; remove one of the two")
+        if self.train.method in {"linear", "contrastive"}:
+            for name, unset in ONLY_FULL.items():
+                section, setting = name.split(".")
+                if getattr(getattr(self, section), setting) not in (unset, 0):
+                    raise ValueError(f"{name} has no effect with train.method {self.train.method}; remove one of the two")
         return self
 
     @property

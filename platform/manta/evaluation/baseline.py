@@ -61,7 +61,7 @@ class Baseline:
 
     @property
     def sure_noise(self) -> float:
-        """The share of wrong training labels if it is certain that there are some, else 0."""
+        """Share of wrong training labels that training should allow for: the estimate, or 0 if it is not certain enough."""
         return self.label_noise.rate if self.label_noise is not None and self.label_noise.is_sure else 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,36 +19,37 @@ from scipy.special import expit, log_softmax, logit
 if TYPE_CHECKING:
     from manta.labels import Floats, LabelSpace, Targets
 
-MOST_RATE = 0.5
+MOST_RATE = 0.45
+"""Largest share that the fit considers. At 0.5, the labels of two classes would tell nothing."""
 BEGINNINGS = (0.01, 0.1)
 """Rates that the fit starts from; the better result counts."""
 BIAS_PENALTY = 1.0
-"""Factor of half the squared biases in the loss, which keeps those of rare labels small."""
+"""Weight of the penalty on the squared biases. It keeps the biases of rare labels small."""
 SURE_FALL = 1.92
 """Fall of the log-likelihood at the ends of a 95% interval: half of the 95% quantile of chi-squared, one degree of freedom."""
 MOST_ROWS = 4000
-"""Rows of the fit, drawn at random if there are more. They give the rate to about a point."""
+"""Largest number of rows in the fit; more are sampled. With so many, the rate is known to about one percentage point."""
 MOST_NUMBERS = 400_000
-"""Rows times labels of the fit, which takes about a second for so many."""
+"""Largest number of rows times labels in the fit, which then takes about a second."""
 SEED = 1959
-"""Of that drawing. Rows that another drawing from seed 0 has chosen would not be typical of all."""
+"""Seed of the sampling. It differs from the seeds of the splits, as the same permutation would not sample at random."""
 HALVINGS = 8
 SURE_FROM = 0.02
-"""Least lower end of the interval at which training allows for wrong labels."""
+"""Training allows for wrong labels if the 95% interval of their share begins here or above."""
 
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """The share of the labels that are wrong."""
+    """The estimated share of wrong labels."""
 
     rate: float
-    """The most likely share, between 0 and 0.5."""
+    """The most likely share, between 0 and 0.45."""
     least: float
     """Lower end of the 95% interval of the share."""
 
     @property
     def is_sure(self) -> bool:
-        """True if it is certain that more than a few labels are wrong."""
+        """True if the 95% interval lies above `SURE_FROM`, so that training should allow for wrong labels."""
         return self.least >= SURE_FROM
 
     def sentence(self) -> str:
@@ -92,9 +93,9 @@ def _least(likelihood: _Likelihood, loss: float, rate: float, fitted: Floats) ->
 
 
 class _Likelihood:
-    """The negative log-likelihood of labels, in nats over all rows, by the rate of wrong ones and the calibration of the logits.
+    """Negative log-likelihood of the labels, in nats, summed over rows: a function of the noise rate and of the calibration.
 
-    The calibration is an array `(1 + labels,)`: the logarithm of the factor of the logits, and the labels' biases.
+    The calibration is an array `(1 + labels,)`: the logarithm of the inverse temperature, then the bias of each label.
     """
 
     def __init__(self, logits: Floats, targets: Targets) -> None:
@@ -103,7 +104,7 @@ class _Likelihood:
         self._rows = np.arange(len(targets))
 
     def best(self, start: Floats, rate: float) -> tuple[float, float, Floats]:
-        """Return the least loss, its rate and its calibration, looked for from a calibration and a rate."""
+        """Minimize over rate and calibration, starting from those given. Return the loss, the rate and the calibration."""
 
         def loss_of(values: Floats) -> tuple[float, Floats]:
             share = float(expit(values[-1]))
@@ -114,7 +115,7 @@ class _Likelihood:
         return float(found.fun), float(expit(found.x[-1])) * MOST_RATE, found.x[:-1]
 
     def at(self, rate: float, start: Floats) -> tuple[float, Floats]:
-        """Return the least loss at a rate and its calibration, looked for from a calibration."""
+        """Minimize over the calibration only, at a fixed rate. Return the loss and the calibration."""
 
         def loss_of(values: Floats) -> tuple[float, Floats]:
             loss, slope, _ = self._loss(rate, values)
@@ -124,7 +125,7 @@ class _Likelihood:
         return float(found.fun), found.x
 
     def _loss(self, rate: float, calibration: Floats) -> tuple[float, Floats, float]:
-        """Return the loss with its slopes by the calibration and by the rate."""
+        """Return the loss, its gradient in the calibration and its derivative in the rate."""
         factor, biases = np.exp(calibration[0]), calibration[1:]
         probabilities = np.exp(log_softmax(factor * self._logits + biases, axis=1))
         right = np.maximum(probabilities[self._rows, self._targets], np.finfo(np.float64).tiny)

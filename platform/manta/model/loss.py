@@ -51,6 +51,17 @@ class ClassificationLoss(torch.nn.Module):
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("weights", weights, persistent=False)
 
+    @classmethod
+    def of(cls, config: TrainConfig, labels: LabelSpace, *, class_weights: npt.NDArray[np.float64] | None) -> ClassificationLoss:
+        """Return the loss that a config asks for."""
+        return cls(
+            labels,
+            class_weights=class_weights,
+            smoothing=config.label_smoothing,
+            focal_gamma=config.focal_gamma,
+            label_noise=config.noise_share,
+        )
+
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean over rows, a scalar in nats.
 

@@ -28,6 +28,13 @@ def with_space(**space: Any) -> dict[str, Any]:
     return MINIMAL | {"tune": {"space": {name.replace("__", "."): values for name, values in space.items()}}}
 
 
+def test_a_setting_of_an_earlier_version_is_read_with_its_default_only() -> None:
+    document = {"name": "desk", "data": {"train": "r.csv"}, "train": {"gce_q": 0.0}}
+    assert ExperimentConfig.model_validate(document).train.label_noise == "auto"
+    with pytest.raises(ValueError, match=r"train\.gce_q is gone; remove it"):
+        ExperimentConfig.model_validate(document | {"train": {"gce_q": 0.7}})
+
+
 def test_another_method_leaves_out_what_has_no_effect_on_it() -> None:
     train = {"method": "full", "label_noise": 0.1, "early_stopping": 2, "deepspeed": {"wall_clock_breakdown": True}, "seed": 3}
     config = ExperimentConfig.model_validate({"name": "desk", "data": {"train": "r.csv"}, "model": {"lora": {}}, "train": train})

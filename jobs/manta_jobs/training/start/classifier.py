@@ -44,11 +44,4 @@ def build_classifier(
         model.load_state_dict(load_file(checkpoint / WEIGHTS_FILE))
     compute_only_cls(model)
     weights = resolve_class_weights(config, setup.labels, targets)
-    loss = ClassificationLoss(
-        setup.labels,
-        class_weights=weights,
-        smoothing=config.label_smoothing,
-        focal_gamma=config.focal_gamma,
-        label_noise=config.noise_share,
-    )
-    return TrainedClassifier(model, loss), dropout
+    return TrainedClassifier(model, ClassificationLoss.of(config, setup.labels, class_weights=weights)), dropout

@@ -77,7 +77,7 @@ class TrainConfig(Section):
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
     """Exponent of the focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002), in which rows that are already right count
     less. 0 is off, 2 is usual."""
-    label_noise: Annotated[float, Field(ge=0, le=0.5)] | Literal["auto"] = "auto"
+    label_noise: Annotated[float, Field(ge=0, lt=0.5)] | Literal["auto"] = "auto"
     """Share of the training labels that are wrong. The loss allows for it, so that the model does not learn them (Patrini et al.,
     2017, https://arxiv.org/abs/1609.03683). `auto` estimates the share with the TF-IDF baseline. It is 0 unless the 95% interval
     of the estimate lies above 2%."""
@@ -121,6 +121,16 @@ class TrainConfig(Section):
     """True if TensorBoard's event files are also written. `tensorboard --logdir` on the run's folder shows them."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the order of the rows and of dropout."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_setting(cls, value: Any) -> Any:
+        """Read the config of a run of an earlier version, which has `gce_q` with its default, 0."""
+        if not isinstance(value, dict) or "gce_q" not in value:
+            return value
+        if value["gce_q"]:
+            raise ValueError("train.gce_q is gone; remove it, as train.label_noise allows for wrong labels by itself")
+        return {name: setting for name, setting in value.items() if name != "gce_q"}
 
     @field_validator("class_weights", mode="before")
     @classmethod
@@ -200,7 +210,7 @@ class TrainConfig(Section):
 
     @property
     def noise_share(self) -> float:
-        """The share of wrong labels that the loss allows for; 0 while it is `auto`."""
+        """`label_noise` as the loss needs it: a number, which is 0 until `auto` is resolved."""
         return 0.0 if self.label_noise == "auto" else self.label_noise
 
     @property
