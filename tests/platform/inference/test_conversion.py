@@ -108,6 +108,22 @@ def test_the_int8_graph_is_another_one_and_near(with_formats: ModelArtifact) -> 
     assert operations.count("FakeQuantize") >= 6
 
 
+@pytest.mark.parametrize(
+    ("has", "levels"),
+    [({"architecture": "x86_64", "avx2": True}, 128), ({"architecture": "x86_64", "avx512_vnni": True}, 256), ({"neon": True}, 256)],
+)
+def test_weights_have_seven_bits_where_sums_of_eight_overflow(
+    with_formats: ModelArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: dict[str, Any], levels: int
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    rows = [{name: np.ones((1, 4), dtype=np.int64) for name in ("input_ids", "token_type_ids", "attention_mask")}]
+    quantize(with_formats.path / "model-fp32.xml", tmp_path / "int8.xml", batches=rows)
+    graph = load_openvino().Core().read_model(tmp_path / "int8.xml")
+    weights = [operation.data for operation in graph.get_ordered_ops() if operation.get_type_name() == "Constant"]
+    used = [np.ptp(values.astype(np.int32)) for values in weights if values.dtype == np.int8 and values.ndim == 2]
+    assert levels / 2 < np.median(used) <= levels  # the embeddings always have eight
+
+
 @pytest.mark.parametrize("name", CPU_FORMATS)
 def test_a_fast_format_answers_without_torchs_weights(with_formats: ModelArtifact, tmp_path: Path, name: Any) -> None:
     folder = Path(shutil.copytree(with_formats.path, tmp_path / "model"))
