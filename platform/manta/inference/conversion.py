@@ -235,8 +235,8 @@ def quantize(source: Path, file: Path, *, batches: list[dict[str, Any]]) -> None
 
     The scales are fixed by the activations of `batches`, so a text's scores do not depend on the texts beside it. Large values that
     a few channels of BERT's activations have (Bondarenko et al., 2021, https://arxiv.org/abs/2109.12948) are moved into the weights
-    first (SmoothQuant; Xiao et al., 2023, https://arxiv.org/abs/2211.10438). Where this processor's sums of 8-bit products overflow,
-    weights get seven bits: the graph then gives the same answers on every processor.
+    first (SmoothQuant; Xiao et al., 2023, https://arxiv.org/abs/2211.10438). Where sums of 8-bit products overflow on
+    this processor, weights get seven bits. Such a graph gives the same answers on every processor.
     """
     openvino = load_openvino()
     model = openvino.Core().read_model(source)

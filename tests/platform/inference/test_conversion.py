@@ -110,7 +110,11 @@ def test_the_int8_graph_is_another_one_and_near(with_formats: ModelArtifact) -> 
 
 @pytest.mark.parametrize(
     ("has", "levels"),
-    [({"architecture": "x86_64", "avx2": True}, 128), ({"architecture": "x86_64", "avx512_vnni": True}, 256), ({"neon": True}, 256)],
+    [
+        ({"architecture": "x86_64", "avx2": True}, 128),
+        ({"architecture": "x86_64", "avx512_vnni": True}, 256),
+        ({"neon": True}, 256),
+    ],
 )
 def test_weights_have_seven_bits_where_sums_of_eight_overflow(
     with_formats: ModelArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: dict[str, Any], levels: int
