@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from manta.errors import InputError
 from manta.inference.batches import run_batches
@@ -69,6 +68,7 @@ class Predictor:
         Raises:
             InputError: the artifact has no such format, or it was refused, or it does not run here.
         """
+        import torch
         from transformers import AutoTokenizer
 
         self.artifact = artifact
@@ -235,4 +235,6 @@ def chosen_format(artifact: ModelArtifact, name: FormatName | Literal["auto"], *
 
 def gpu_computes_bf16() -> bool:
     """Tell whether this process's GPU has instructions for bfloat16."""
+    import torch
+
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

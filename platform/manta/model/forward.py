@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +51,8 @@ class TorchForward:
 
     def __call__(self, tokens: Tokens) -> Floats:
         """Return what `Forward` says."""
+        import torch
+
         inputs = {name: torch.from_numpy(values).to(self._device) for name, values in tokens.items()}
         kind = torch.device(self._device).type
         with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=self._bf16):
