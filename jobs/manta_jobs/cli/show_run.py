@@ -174,7 +174,8 @@ def trained_result(model: TrainedModel) -> dict[str, Any]:
 def show_tuned(tuned: TunedModel, console: Console) -> None:
     """Print how a search ended: the best trial as a finished run, and the trials beside it."""
     show_verdict(tuned.model, console)
-    console.print(trials_table(tuned))
+    if tuned.trials:
+        console.print(trials_table(tuned))
     config = tuned.model.config
     for item in tuned.confirmed:
         mean = f"validation {config.train.metric} {item.mean:.4f} ± {item.std:.4f}"
@@ -220,7 +221,7 @@ def tuned_result(tuned: TunedModel) -> dict[str, Any]:
     """Return the result as `--json` prints it."""
     statuses = Counter(trial.status for trial in tuned.trials)
     return trained_result(tuned.model) | {
-        "best_values": tuned.winner.values,
+        "best_values": None if tuned.winner is None else tuned.winner.values,
         "best_config": shown(tuned.best_config_path),
         "page": str(tuned.page),
         "num_trials": len(tuned.trials),

@@ -117,7 +117,7 @@ class Outcome:
     def to_dict(self, prepared: PreparedRun) -> dict[str, Any]:
         """Return the entries of `report.json` about the methods."""
         lead = None if self.lead is None else asdict(self.lead) | {"errors": round(self.lead.errors, 3)}
-        searched = None if self.searched is None else asdict(self.searched) | {"errors": round(self.searched.errors, 3)}
+        searched = None if self.searched is None else self.searched.to_dict()
         rungs = [asdict(rung) | {"seconds": round(rung.seconds, 1)} for rung in self.rungs(prepared)]
         linear = self.kept_linear
         strength = None if linear is None else linear.strength

@@ -60,8 +60,8 @@ class TunedModel:
 
     model: TrainedModel
     best_config_path: Path
-    winner: Trial
-    """The training run whose model was kept."""
+    winner: Trial | None
+    """The training run with the winning settings; None if no trial finished an epoch in the time of the search."""
     trials: list[Trial]
     """Trials, best first, then those without a score."""
     confirmed: list[Confirmation]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def tune(config: ExperimentConfig, *, console: Console, address: str | None = No
 
     Raises:
         InputError: the data, model, space or config is wrong; nothing has been written.
-        RunError: every trial failed.
+        RunError: every trial failed, or the time was over before there was any model.
     """
     started = time.monotonic()
     console.print(plan_sentence(config))
@@ -86,7 +86,7 @@ def resume(name: str, *, console: Console, address: str | None = None) -> TunedM
 
     Raises:
         InputError: there is no such run, it is finished, or its data has changed.
-        RunError: every trial failed.
+        RunError: every trial failed, or the time was over before there was any model.
     """
     started = time.monotonic()
     prepared = reopen(name, verb="tune", console=console)
@@ -119,42 +119,40 @@ def run(prepared: PreparedRun, *, console: Console, address: str | None, started
                 look = look_while_waiting(config.train, search.resources, cluster, console)
                 best, confirmed = interruptible(search.run, console=console, look=look)
             trials = list(search.queue.snapshot().values())
-            if not best:
-                raise RunError(no_model_sentence(trials))
-            winner = winning_run(best, confirmed, config)
-            lead = None if few_rows is None else search_lead(confirmed, winner, few_rows, prepared)
-            best_config = config.with_values(winner.values) if lead is None or lead.is_enough else config.with_method(lead.method)
+            choice = chosen(best, confirmed, few_rows, prepared, trials=trials)
             best_path = prepared.folder.path / "best.yaml"
-            write_config(best_config, best_path)
+            write_config(choice.config, best_path)
             ordered = best + [trial for trial in trials if trial.is_drawn and trial not in best]
             write_trials(ordered, confirmed, prepared.folder.path / "trials.yaml", config=config)
-            record.chosen({name: value_of(best_config, name) for name in config.tune.searched})
+            record.chosen({name: value_of(choice.config, name) for name in config.tune.searched})
             formats = makes_formats(config)
             if config.registry.fast_formats and not formats:
                 console.print("No faster formats are made: the time limit is too short for them.")
-            if few_rows is not None and lead is not None and not lead.is_enough:
-                outcome = replace(few_rows, searched=lead)
+            if isinstance(choice.kept, Outcome):
+                outcome = replace(choice.kept, searched=choice.lead)
             else:
-                trained = state_of(winner, prepared)
-                record.catch_up(trained.history, steps=search.board.steps_after(winner.name, 0))
-                average = averaged(confirmed, best_config, prepared, console=console)
-                outcome = Outcome(trained=trained, average=average, searched=lead)
-            model = finish(prepared, best_config, outcome=outcome, record=record, console=console, started=started, formats=formats)
+                trained = state_of(choice.kept, prepared)
+                record.catch_up(trained.history, steps=search.board.steps_after(choice.kept.name, 0))
+                average = averaged(confirmed, choice.config, prepared, console=console)
+                outcome = Outcome(trained=trained, average=average, searched=choice.lead)
+            model = finish(
+                prepared, choice.config, outcome=outcome, record=record, console=console, started=started, formats=formats
+            )
             with working(console, "Writing the report of the search"):
                 page = write_search_report(
                     config,
                     trials=ordered,
                     confirmations=confirmed,
-                    best=best_config,
+                    best=None if choice.winner is None else choice.config,
                     test_metrics=model.artifact.manifest.metrics,
                     folder=prepared.folder.path,
                     baseline_metrics=None if model.baseline is None else model.baseline.test,
                     method=outcome.method,
                     kept=" ".join(part for part in (outcome.sentence(), outcome.average and outcome.average.sentence()) if part),
                 )
-    free_disk(prepared.folder.path / TRIALS_FOLDER, winner=winner.name)
+    free_disk(prepared.folder.path / TRIALS_FOLDER, winner=choice.winner)
     keep(prepared.folder)
-    return TunedModel(model, best_path, winner, ordered, confirmed, page)
+    return TunedModel(model, best_path, choice.winner, ordered, confirmed, page)
 
 
 def run_few_row_methods(prepared: PreparedRun, *, console: Console, resume_command: str) -> Outcome | None:
@@ -172,15 +170,48 @@ def run_few_row_methods(prepared: PreparedRun, *, console: Console, resume_comma
     return run_methods(asked, board=Board(), console=console, resume_command=resume_command)
 
 
-def search_lead(confirmed: list[Confirmation], winner: Trial, few_rows: Outcome, prepared: PreparedRun) -> SearchLead | None:
+@dataclass(frozen=True)
+class Choice:
+    """The model that a search registers: that of its winner or, with few rows, that of another method."""
+
+    config: ExperimentConfig
+    """The model's own config."""
+    winner: Trial | None
+    """The training run with the winning settings; None if none finished an epoch."""
+    kept: Trial | Outcome
+    """The winner, or the result of the methods for few rows."""
+    lead: SearchLead | None
+    """Comparison of the two; None unless the methods for few rows gave a model."""
+
+
+def chosen(
+    best: list[Trial], confirmed: list[Confirmation], few_rows: Outcome | None, prepared: PreparedRun, *, trials: list[Trial]
+) -> Choice:
+    """Choose the model to register.
+
+    Raises:
+        RunError: no trial finished an epoch, and one of them failed or there is no model of another method.
+    """
+    config = prepared.config
+    winner = winning_run(best, confirmed, config) if best else None
+    lead = None if few_rows is None else search_lead(confirmed, winner, few_rows, prepared)
+    is_sound = winner is not None or not any(trial.status == "failed" for trial in trials)
+    if few_rows is not None and lead is not None and not lead.is_enough and is_sound:
+        return Choice(config.with_method(lead.method), winner, few_rows, lead)
+    if winner is None:
+        raise RunError(no_model_sentence(trials))
+    return Choice(config.with_values(winner.values), winner, winner, lead)
+
+
+def search_lead(confirmed: list[Confirmation], winner: Trial | None, few_rows: Outcome, prepared: PreparedRun) -> SearchLead | None:
     """Compare the search's winner with the model of the methods for few rows, by accuracy on the held-out rows."""
     model = few_rows.kept_linear
     if model is None:
         return None
-    runs = finished_runs(confirmed) or [winner]
+    runs = finished_runs(confirmed) or ([] if winner is None else [winner])
     accuracies = [float(kept_epoch(run.history, prepared.config.train)["accuracy"]) for run in runs]
     other = held_out_metrics(model, prepared.dataset)["accuracy"]
-    return SearchLead(len(model.logits), sum(accuracies) / len(accuracies), other, few_rows.method)
+    return SearchLead(len(model.logits), sum(accuracies) / len(accuracies) if accuracies else None, other, few_rows.method)
 
 
 def averaged(
@@ -330,14 +361,14 @@ def write_trials(trials: list[Trial], confirmed: list[Confirmation], path: Path,
         }
         for item in confirmed
     ]
-    winner = confirmed[0].trial if confirmed else trials[0]
-    document = {"winner": winner.name, "trials": rows, "confirmed": again}
+    winner = confirmed[0].trial.name if confirmed else next((row["trial"] for row in rows if row["score"] is not None), None)
+    document = {"winner": winner, "trials": rows, "confirmed": again}
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
-def free_disk(trials: Path, *, winner: str) -> None:
+def free_disk(trials: Path, *, winner: Trial | None) -> None:
     """Remove the weights of trials that did not win. Their results stay in their `state.json` and the journal."""
-    for trial in set(names(trials)) - {winner}:
+    for trial in set(names(trials)) - ({winner.name} if winner else set()):
         for step in saved_steps(trials / trial):
             for weights in (WEIGHTS_FILE, OPTIMIZER_FILE):
                 discard(trials / trial / checkpoint_name(step) / weights)

@@ -6,8 +6,8 @@ Measurements: docs/decisions/0022-the-ladder-of-methods.md, and 0014-what-takes-
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from manta.inference.reliability import row_decisions
 
@@ -25,26 +25,35 @@ class SearchLead:
     """Comparison of a search's winner with the model that the methods for few rows give, on the same held-out rows."""
 
     num_rows: int
-    searched: float
-    """Accuracy of fine-tuning with the winning settings: the mean of the runs with several seeds."""
+    searched: float | None
+    """Accuracy of fine-tuning with the winning settings: the mean of the runs with several seeds. None if no trial finished an
+    epoch in the time of the search."""
     other: float
     """Accuracy of the other model."""
     method: Method
     """The other model's method."""
 
     @property
-    def errors(self) -> float:
+    def errors(self) -> float | None:
         """The search's lead in standard errors of the difference of two shares; below 0 if the other model leads."""
+        if self.searched is None:
+            return None
         variance = sum(share * (1 - share) for share in (self.searched, self.other)) / self.num_rows
         return (self.searched - self.other) / math.sqrt(max(variance, 1 / self.num_rows**2))
 
     @property
     def is_enough(self) -> bool:
         """True if the search's model is kept. As with other settings, what stands stays unless the lead exceeds chance."""
-        return self.errors > KEPT_ABOVE
+        return self.errors is not None and self.errors > KEPT_ABOVE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison as `report.json` has it."""
+        return asdict(self) | {"errors": None if self.errors is None else round(self.errors, 3)}
 
     def sentence(self) -> str:
         """Return which model is kept, and why."""
+        if self.searched is None:
+            return f"Kept: {self.method}. The search's time was over before any trial had finished an epoch; raise tune.budget."
         kept = "the winner of the search" if self.is_enough else self.method
         lead = f"a lead of {self.errors:.1f} standard errors" if self.is_enough else "no lead of more than one standard error"
         return (

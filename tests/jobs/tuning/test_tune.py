@@ -19,6 +19,7 @@ from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
 from manta_jobs.runs.prepare import prepare
 from manta_jobs.runs.train import train
+from manta_jobs.cli.show_run import show_tuned, tuned_result
 from manta_jobs.runs.tune import as_ended, makes_formats, no_model_sentence, resume, run, tune
 from manta_jobs.tuning.journal import Confirmation, Journal, Trial, TrialStatus
 
@@ -161,6 +162,27 @@ def test_a_search_of_few_rows_is_compared_with_the_methods_for_few_rows(
     report = json.loads((tuned.model.run.path / "report.json").read_text())
     assert report["methods"]["search"]["other"] == lead.other
     assert [rung["method"] for rung in report["methods"]["rungs"]] == (["full"] if kept == "full" else ["linear", "contrastive"])
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+def test_a_search_without_time_for_a_trial_registers_the_model_of_the_methods_for_few_rows(
+    ray_cluster: None, tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = write_csv(tmp_path / "few.csv", rows_of(["delivery", "billing"], 80))
+    config = search(rows, tiny_model, budget={"num_trials": 1, "worker_hours": 1e-6}, confirm=None)
+    config = config.with_values({"train.num_workers": 1})
+    tuned = tune(config.model_copy(update={"storage": str(tmp_path / "storage")}), console=people_console())
+    assert (tuned.winner, tuned.confirmed) == (None, [])
+    assert all(not trial.history for trial in tuned.trials)
+    model = tuned.model
+    assert model.artifact.manifest.method == model.outcome.method == load_config(tuned.best_config_path).train.method != "full"
+    why = f"Kept: {model.outcome.method}. The search's time was over before any trial had finished an epoch; raise tune.budget."
+    assert why in tuned.page.read_text().replace("&#39;", "'")
+    assert json.loads((model.run.path / "report.json").read_text())["methods"]["why"] == why
+    assert model.promotion.version.version == 1
+    assert tuned_result(tuned)["best_values"] is None
+    show_tuned(tuned, people_console())
 
 
 @pytest.mark.ray

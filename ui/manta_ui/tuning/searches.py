@@ -122,7 +122,7 @@ def results_of(content: bytes | None) -> tuple[str, dict[str, Mean]]:
     if not isinstance(found, dict) or "winner" not in found:
         return "", {}
     means = {item["trial"]: Mean(item["mean"], item["std"], len(item["runs"])) for item in found["confirmed"]}
-    return str(found["winner"]), means
+    return str(found["winner"] or ""), means
 
 
 def _trial(tracking: TrackingClient, run: TrackedRun, *, search: TrackedRun, metric: str) -> ShownTrial:
