@@ -12,6 +12,7 @@ from manta.errors import InputError
 from manta.model.adapt import adapt
 from manta.model.pretrained import pretrained_source
 from manta_jobs.training.checkpoints import NUM_NEWEST_KEPT
+from manta_jobs.training.choice import has_time_for_few_row_methods
 from manta_jobs.training.engine.memory import (
     BACKWARD_FACTOR,
     FLOAT32,
@@ -252,7 +253,7 @@ def estimate_time(
     With k folds, a cross-validation trains k times on (k - 1)/k of the rows and once on all of them: on k times the rows in total.
     Each training begins with the forward pass that a new head is fitted to; it counts even if rows are too few for it. The method
     linear computes every row once, as an evaluation does. Contrastive does so in each fold and in the end, each time after an
-    adaptation by one worker.
+    adaptation by one worker. A search under `train.method: auto` begins with the methods for few rows if it has time for them.
     """
     steps = math.ceil(num_train_rows / config.train.batch_size)
     epoch_s = (steps * probe.update_s + num_train_rows * probe.train_s_per_row / world_size) * max(1, num_folds)
@@ -262,7 +263,8 @@ def estimate_time(
     head_s = max(1, num_folds) * min(num_train_rows, MOST_ROWS) * probe.evaluation_s_per_row / world_size
     full_s = longest_epochs(config, searched=False) * epoch_s + head_s
     adapt_s = (num_folds + 1) * (num_adapted_rows(num_train_rows) * probe.train_s_per_row + embed_s)
-    run_s = probe.startup_s + sum({"linear": embed_s, "contrastive": adapt_s, "full": full_s}[method] for method in tried)
+    seconds: dict[Method, float] = {"linear": embed_s, "contrastive": adapt_s, "full": full_s}
+    run_s = probe.startup_s + sum(seconds[method] for method in tried)
     search_s: float | None = None
     price = config.train.cost_per_hour
     search_cost: float | None = None
@@ -270,10 +272,12 @@ def estimate_time(
         trials, confirmations = num_runs(config)
         rounds = math.ceil(trials / runs_at_once) + math.ceil(confirmations / runs_at_once)
         trial_s = probe.startup_s + longest_epochs(config, searched=True) * epoch_s + head_s
-        search_s = rounds * trial_s
+        begins = config.train.method == "auto" and has_time_for_few_row_methods(config.tune.budget.wall_clock_s)
+        few_rows_s = sum(seconds[method] for method in tried if method != "full") if begins else 0.0
+        search_s = few_rows_s + rounds * trial_s
         if config.tune.budget.wall_clock_s is not None:
             search_s = min(search_s, config.tune.budget.wall_clock_s)
-        hours = min((trials + confirmations) * trial_s, search_s * runs_at_once) * world_size / 3600
+        hours = min(few_rows_s + (trials + confirmations) * trial_s, search_s * runs_at_once) * world_size / 3600
         search_cost = None if price is None else hours * price
     return TimeEstimate(
         run_s=run_s,

@@ -39,7 +39,7 @@ from manta_jobs.training.checkpoints import (
     kept_epoch,
     saved_steps,
 )
-from manta_jobs.training.choice import SearchLead
+from manta_jobs.training.choice import SearchLead, has_time_for_few_row_methods
 from manta_jobs.training.progress import Board
 from manta_jobs.training.tracking import RunRecord
 from manta_jobs.tuning.confirm import confirm, finished_runs, num_confirming, plan_sentence, ranked, winning_run
@@ -65,8 +65,6 @@ FINISHING_S = 15.0
 FORMATS_S = 17.0
 """Seconds of a time limit reserved for making the faster inference formats: about 14 CPU seconds for the embedded encoder and 417
 test rows on one machine, and a margin. Several cores take less, larger encoders more."""
-FEW_ROWS_FROM_S = 600.0
-"""Time limit from which a search of few rows tries the other methods first, which takes a minute or two of the embedded encoder."""
 
 
 def tune(config: ExperimentConfig, *, console: Console, address: str | None = None) -> TunedModel:
@@ -160,10 +158,9 @@ def run_few_row_methods(prepared: PreparedRun, *, console: Console, resume_comma
 
     Return None if there are many rows, if the config asks for fine-tuning, or if the time limit is too short.
     """
-    limit = prepared.config.tune.budget.wall_clock_s
     if not prepared.folder.read_facts().get("few_rows"):
         return None
-    if limit is not None and limit < FEW_ROWS_FROM_S:
+    if not has_time_for_few_row_methods(prepared.config.tune.budget.wall_clock_s):
         console.print(f"The time limit is too short to try {' and '.join(methods_tried('auto'))}, too.")
         return None
     asked = replace(prepared, config=prepared.config.with_values({"train.method": "auto"}))

@@ -19,6 +19,14 @@ KEPT_ABOVE = 1.0
 """Standard errors that the lead of `linear` must exceed for it to be kept: the adapted encoder is the better one nearly always, and
 few held-out rows cannot say otherwise."""
 
+FEW_ROWS_FROM_S = 600.0
+"""Time limit from which a search of few rows tries the other methods first, which takes a minute or two of the embedded encoder."""
+
+
+def has_time_for_few_row_methods(limit_s: float | None) -> bool:
+    """Tell whether the time limit of a search, `tune.budget.wall_clock_s`, leaves time for the methods for few rows."""
+    return limit_s is None or limit_s >= FEW_ROWS_FROM_S
+
 
 @dataclass(frozen=True)
 class SearchLead:

@@ -405,6 +405,9 @@ def test_time_and_cost_follow_from_the_pace() -> None:
     search = time_of(config, at_once=2)
     assert search.search_s == pytest.approx((3 + 3) * alone.run_s)
     assert search.search_cost == pytest.approx((5 + 3 * 2) * alone.run_cost)
+    few_rows = config.with_values({"train.method": "auto"})
+    assert time_of(few_rows, at_once=2).search_s == pytest.approx(search.search_s + both.run_s - 10)  # these start no workers
+    assert time_of(few_rows.with_values({"tune.budget.wall_clock_s": 599.0}), at_once=2).search_s == search.search_s
     limited = config.with_values({"tune.budget.wall_clock_s": 30.0})
     assert time_of(limited, at_once=2).search_s == 30.0
     longer = config.with_values({"tune.space": {"train.num_epochs": {"choice": [1, 9]}}})

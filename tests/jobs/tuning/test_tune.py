@@ -17,9 +17,9 @@ from manta.config.file import load_config
 from manta.console import people_console
 from manta.registry.models import ModelRegistry
 from manta.storage.folders import Storage
+from manta_jobs.cli.show_run import show_tuned, tuned_result
 from manta_jobs.runs.prepare import prepare
 from manta_jobs.runs.train import train
-from manta_jobs.cli.show_run import show_tuned, tuned_result
 from manta_jobs.runs.tune import as_ended, makes_formats, no_model_sentence, resume, run, tune
 from manta_jobs.tuning.journal import Confirmation, Journal, Trial, TrialStatus
 
