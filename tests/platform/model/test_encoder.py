@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import ast
 import json
-import pickle
 import re
 import shutil
 import socket
@@ -25,12 +23,11 @@ from manta.model.encoder import (
     check_architecture,
     dropout_rates,
     head_parameter_names,
-    head_sentence,
     load_model_config,
     load_tokenizer,
     two_logit_head,
 )
-from manta.model.pretrained import check_weights, pretrained_source
+from manta.model.pretrained import pretrained_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -349,59 +346,6 @@ def test_a_dropout_that_keeps_its_own_rate_is_found_at_any_setting(tmp_path: Pat
         check_architecture(config_of(tmp_path, dropout=dropout), BINARY)
 
 
-# A head of an earlier fine-tuning
-
-
-def fine_tuned(tiny_model: Path, target: Path, names: tuple[str, ...], **settings: Any) -> Path:
-    """A tiny classifier of some labels, with a head of large weights."""
-    torch.manual_seed(1)
-    config = transformers.AutoConfig.from_pretrained(tiny_model, num_labels=len(names), **settings)
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in config.id2label.items()}
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, config=config)
-    with torch.no_grad():
-        model.classifier.weight.normal_(std=10.0)
-        model.classifier.bias.normal_(std=10.0)
-    model.save_pretrained(target)
-    return target
-
-
-@pytest.mark.parametrize("names", [("x", "y", "z"), ("c", "b", "a"), ("x", "y"), ("x", "y", "z", "w")])
-@pytest.mark.parametrize("labels", [THREE, BINARY], ids=["three", "binary"])
-def test_a_head_of_other_labels_is_replaced(tiny_model: Path, tmp_path: Path, names: tuple[str, ...], labels: LabelSpace) -> None:
-    folder = fine_tuned(tiny_model, tmp_path / "tuned", names)
-    model = build_model(config_of(folder), labels)
-    assert model.classifier.weight.shape == (labels.num_logits, 32)
-    assert model.classifier.weight.abs().max() < 0.2
-    assert not model.classifier.bias.any()
-    assert f"other labels ({', '.join(names)}) before: its head is left out" in head_sentence(config_of(folder), labels)
-    assert torch.equal(model.bert.pooler.dense.weight, load_file(folder / "model.safetensors")["bert.pooler.dense.weight"])
-
-
-def test_a_head_of_the_same_labels_goes_on(tiny_model: Path, tmp_path: Path) -> None:
-    folder = fine_tuned(tiny_model, tmp_path / "tuned", THREE.names)
-    before = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    after = build_model(config_of(folder), THREE).eval()
-    assert torch.equal(before(**INPUTS).logits, after(**INPUTS).logits)
-    assert "goes on with its head" in head_sentence(config_of(folder), THREE)
-    several = LabelSpace(THREE.names, "multilabel")
-    assert build_model(config_of(folder), several).classifier.weight.abs().max() < 0.2
-    assert "fine-tuned for another kind of task" in head_sentence(config_of(folder), several)
-
-
-def test_two_logits_of_the_same_labels_go_on_as_one(tiny_model: Path, tmp_path: Path) -> None:
-    """So an artifact of a binary task, which holds two, can be trained further."""
-    folder = fine_tuned(tiny_model, tmp_path / "tuned", BINARY.names)
-    before = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    after = build_model(config_of(folder), BINARY).eval()
-    torch.testing.assert_close(after(**INPUTS).logits[:, 0].sigmoid(), before(**INPUTS).logits.softmax(dim=1)[:, 1])
-    assert head_parameter_names(after.config) == ["classifier.weight", "classifier.bias"]
-
-
-def test_an_encoder_without_a_head_needs_no_sentence(tiny_model: Path) -> None:
-    assert head_sentence(config_of(tiny_model), THREE) == ""
-
-
 def test_an_encoder_of_another_width_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     weights = load_file(checkpoints["Bert"] / "model.safetensors")
     settings = json.loads((checkpoints["Bert"] / "config.json").read_text()) | {"intermediate_size": 52}
@@ -425,59 +369,3 @@ def test_sparse_attention_that_depends_on_the_batch_is_off(tmp_path: Path) -> No
     transformers.AutoModel.from_config(sparse).save_pretrained(tmp_path)
     model = build_model(config_of(tmp_path), THREE)
     assert model.bert.attention_type == model.config.attention_type == "original_full"
-
-
-def test_code_that_comes_with_a_model_is_refused_without_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
-    (tmp_path / "config.json").write_text(
-        json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}})
-    )
-    (tmp_path / "mine.py").write_text("raise SystemExit('ran')\n")
-    config = ModelConfig(pretrained=str(tmp_path))
-    for load in (lambda: load_model_config(config, THREE), lambda: build_model(config, THREE)):
-        with pytest.raises(InputError, match=r"needs Python code of its own \(auto_map\), which Manta never runs"):
-            load()
-
-
-def test_every_call_of_transformers_forbids_code_from_the_model() -> None:
-    root, calls = Path(__file__).parents[3], 0
-    for path in (path for part in ("platform", "jobs", "serve", "ui") for path in (root / part).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in {"from_pretrained", "from_config"}
-            ):
-                given = {keyword.arg: keyword.value for keyword in node.keywords}
-                assert ast.unparse(given.get("trust_remote_code", ast.Constant(None))) == "False", f"{path}:{node.lineno}"
-                calls += 1
-    assert calls > 5
-
-
-class Payload:
-    """A pickle of it runs a command when it is loaded."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.target,)
-
-
-def test_pickled_weights_are_read_as_tensors_only(tiny_model: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save(tensors, folder / "pytorch_model.bin")
-    config = ModelConfig(pretrained=str(folder), max_length=32)
-    check_weights(config)
-    build_model(config, THREE)
-    for save in (
-        lambda bad: torch.save(bad, folder / "pytorch_model.bin"),
-        lambda bad: (folder / "pytorch_model.bin").write_bytes(pickle.dumps(bad)),
-    ):
-        save({"x": Payload(tmp_path / "ran")})
-        for load in (lambda: check_weights(config), lambda: build_model(config, THREE)):
-            with pytest.raises(InputError, match="a pickle that would run code; give the model as safetensors"):
-                load()
-    assert not (tmp_path / "ran").exists()
